@@ -1,0 +1,127 @@
+"""Runs a method under its contract: resolves the plan, checks every batch, streams the samples to disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import SerializeAsAny
+
+from bench import seeds
+from bench.contract import AugmentedBatch, Context, Method, Plan, Task
+from bench.errors import ContractError
+from bench.split import Train, train_set
+from bench.stage import Resources, Stage
+from bench.types import AugmentedSet, TrainSet
+
+
+class Augmented(Stage):
+    """The synthetic samples of one method: images, labels, parents, target classes."""
+
+    resources: ClassVar[Resources] = Resources(gpu=True)
+
+    method: SerializeAsAny[Method]
+    train: Train
+    plan: Plan
+    seed: int
+    needs: dict[str, SerializeAsAny[Stage]] = {}
+
+    @classmethod
+    def of(cls, method: Method, task: Task) -> Augmented:
+        """Return the stage for a method in a cell. The seed is derived without the method's name."""
+        if not method.makes_images:
+            return cls(method=method, train=task.train, plan=Plan(per_class=0), seed=0)
+        return cls(
+            method=method, train=task.train, plan=task.plan, seed=task.seed, needs=method.inputs(task)
+        )
+
+    def context(self, work: Any) -> Context:
+        """Return what the method is given."""
+        train = train_set(work, self.train)
+        plan = self.plan.resolve(train)
+        samples = [train.class_names.index(name) for name, n in plan.items() for _ in range(n)]
+        return Context(
+            train=train,
+            plan=plan,
+            samples=np.array(samples, dtype=np.int64),
+            inputs={name: work.get(stage) for name, stage in self.needs.items()},
+            seed=seeds.derive(self.seed, "augment"),
+            device=work.device,
+            progress=lambda done: work.progress(done, len(samples), "samples"),
+        )
+
+    def compute(self, work: Any) -> None:
+        """Write images, labels, parents, target_class and extras as npy; or the reason of a skip."""
+        ctx = self.context(work)
+        reason = self.method.skip(ctx.train) if len(ctx.samples) else None
+        if reason:
+            ctx = replace(ctx, samples=ctx.samples[:0])
+        arrays = collect(checked(self.method, ctx), ctx)
+        for name, array in arrays.items():
+            path = work.out / f"{name}.npy"
+            path.parent.mkdir(exist_ok=True)
+            np.save(path, array)
+        (work.out / "plan.json").write_text(json.dumps({"plan": ctx.plan, "skip": reason}), encoding="utf-8")
+
+    def open(self, folder: Path) -> AugmentedSet:
+        """Return the set, memory-mapped."""
+        names = ("images", "labels", "parents", "target_class")
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
+        extras = {p.stem: np.load(p, mmap_mode="r") for p in sorted((folder / "extras").glob("*.npy"))}
+        return AugmentedSet(**arrays, extras=extras)
+
+    def skip_reason(self, folder: Path) -> str | None:
+        """Return why the method declined the data set, or None."""
+        return json.loads((folder / "plan.json").read_text(encoding="utf-8"))["skip"]
+
+
+def checked(method: Method, ctx: Context) -> Iterator[AugmentedBatch]:
+    """Yield the method's batches, each held against the contract.
+
+    Raises:
+        ContractError: naming the method, the rule and what was seen.
+    """
+    made = 0
+    if len(ctx.samples):
+        for batch in method.augment(ctx):
+            for rule, fault in _faults(batch, ctx.train):
+                raise ContractError(method.label, rule, f"samples {made} to {made + len(batch.labels)}: {fault}")
+            made += len(batch.labels)
+            yield batch
+    if made != len(ctx.samples):
+        raise ContractError(method.label, "counts equal the plan", f"made {made}, the plan asks for {len(ctx.samples)}")
+
+
+def _faults(batch: AugmentedBatch, train: TrainSet) -> Iterator[tuple[str, str]]:
+    """Yield (rule, what is wrong) for a batch."""
+    n, px = len(batch.labels), train.images.image_px
+    if batch.images.dtype != np.uint8 or batch.images.shape != (n, px, px):
+        yield "images uint8 [b, H, W]", f"got {batch.images.dtype} {list(batch.images.shape)}, want uint8 {[n, px, px]}"
+    elif batch.labels.dtype != np.float32 or batch.labels.shape[1:] != (len(train.class_names),):
+        yield "labels float32 [b, C]", f"got {batch.labels.dtype} {list(batch.labels.shape)}"
+    elif np.isinf(batch.labels).any() or (batch.labels < 0).any() or (batch.labels > 1).any():
+        yield "labels in [0, 1] or NaN", f"got {np.nanmin(batch.labels)} to {np.nanmax(batch.labels)}"
+    elif batch.parents.ndim != 2 or len(batch.parents) != n or not np.issubdtype(batch.parents.dtype, np.integer):
+        yield "parents int64 [b, p]", f"got {batch.parents.dtype} {list(batch.parents.shape)}"
+    elif (batch.parents < -1).any() or (batch.parents >= len(train)).any():
+        yield "parents are train rows or -1", f"got {batch.parents.min()} to {batch.parents.max()} of {len(train)} rows"
+
+
+def collect(batches: Iterator[AugmentedBatch], ctx: Context) -> dict[str, np.ndarray]:
+    """Return the samples as whole arrays by file name; parents are padded with -1 to the widest batch."""
+    done = list(batches)
+    px, n_classes = ctx.train.images.image_px, len(ctx.train.class_names)
+    width = max((b.parents.shape[1] for b in done), default=1)
+    padded = [np.pad(b.parents, ((0, 0), (0, width - b.parents.shape[1])), constant_values=-1) for b in done]
+    arrays = {
+        "images": np.concatenate([np.zeros((0, px, px), np.uint8), *(b.images for b in done)]),
+        "labels": np.concatenate([np.zeros((0, n_classes), np.float32), *(b.labels for b in done)]),
+        "parents": np.concatenate([np.zeros((0, width), np.int64), *padded]),
+        "target_class": ctx.samples,
+    }
+    names = done[0].extras if done else {}
+    return arrays | {f"extras/{name}": np.concatenate([b.extras[name] for b in done]) for name in names}

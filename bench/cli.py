@@ -1,0 +1,308 @@
+"""The command line: one verb a function. Data goes to stdout, talk to stderr; heavy imports wait until a verb needs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from bench.errors import BenchError, ConfigError
+
+if TYPE_CHECKING:
+    from bench.matrix import Matrix
+    from bench.store import Execution, Store
+
+app = typer.Typer(
+    help="Benchmark of long-tail image augmentation: run matrices of data set x method x seed, read tables, write reports.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+MatrixArg = Annotated[str, typer.Argument(metavar="MATRIX", help="a matrix file, or a shipped one: demo, toy, paper")]
+SetOpt = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change one setting of the file")]
+StoreOpt = Annotated[Path, typer.Option("--store", envvar="BENCH_STORE", help="folder of results")]
+JobsOpt = Annotated[int | None, typer.Option("--jobs", "-j", help="computations at once [GPUs, else cores]")]
+JsonOpt = Annotated[bool, typer.Option("--json", help="print data as JSON on stdout")]
+DeviceOpt = Annotated[str, typer.Option("--device", help="auto, cpu, cuda")]
+ThreadsOpt = Annotated[int, typer.Option("--threads", min=1, help="CPU threads of one computation; changes rounding")]
+QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="no progress")]
+_STORE = Path("bench-runs")
+
+
+@app.command()
+def run(
+    matrix: MatrixArg,
+    sets: SetOpt = None,
+    store: StoreOpt = _STORE,
+    jobs: JobsOpt = None,
+    device: DeviceOpt = "auto",
+    threads: ThreadsOpt = 1,
+    wandb: Annotated[str, typer.Option(help="offline, online or off")] = "offline",
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="try failed stages again")] = False,
+    quiet: QuietOpt = False,
+    as_json: JsonOpt = False,
+) -> None:
+    """Run every cell of a matrix; what is finished is reused. Run it again to resume."""
+    from bench.progress import reporter_for, stage_labels
+    from bench.run import run_matrix
+    from bench.track import make_tracker
+
+    loaded, place, jobs = _load(matrix, sets), _store(store), _jobs(jobs)
+    tracker = make_tracker(wandb, place, loaded)
+    reporter = reporter_for(_console(), stage_labels({c.name: c.targets for c in loaded.cells}), jobs, quiet)
+    execution = _execution(device, threads)
+    with _interruptible(f"bench run {matrix}"), reporter.live():
+        results = run_matrix(
+            loaded,
+            place,
+            jobs=jobs,
+            execution=execution,
+            reporter=reporter,
+            tracker=tracker,
+            retry_failed=retry_failed,
+        )
+    failed = [r for r in results if r.state != "done"]
+    for r in failed:
+        _say(f"failed: {r.cell.name}: {(r.failure or {}).get('error', 'an input did not finish')}")
+    if failed:
+        _say(f"{len(failed)} of {len(results)} cells failed; see `bench explain {matrix} CELL`, go on with --retry-failed")
+    if as_json:
+        _print_json(_table_rows(loaded, place))
+    else:
+        _print_table(loaded, place)
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def table(matrix: MatrixArg, sets: SetOpt = None, store: StoreOpt = _STORE, as_json: JsonOpt = False) -> None:
+    """Print the paper's table as far as it is measured, the poster's numbers beside it."""
+    loaded, place = _load(matrix, sets), _store(store)
+    if as_json:
+        _print_json(_table_rows(loaded, place))
+    else:
+        _print_table(loaded, place)
+
+
+@app.command()
+def status(matrix: MatrixArg, sets: SetOpt = None, store: StoreOpt = _STORE, as_json: JsonOpt = False) -> None:
+    """Tell of every cell whether it is done, running, failed (why) or missing, from the store alone."""
+    from bench.status import print_status, status_rows
+
+    rows = status_rows(_load(matrix, sets), _store(store))
+    if as_json:
+        _print_json(rows)
+    else:
+        print_status(rows, _out())
+
+
+@app.command()
+def explain(
+    matrix: MatrixArg,
+    cell: Annotated[str, typer.Argument(help="a cell's name or a part of it that is unique, e.g. ours@5")],
+    sets: SetOpt = None,
+    store: StoreOpt = _STORE,
+    as_json: JsonOpt = False,
+) -> None:
+    """Show a cell's stages: what would be reused, what would run, and why."""
+    from bench.status import explain_rows, print_explain
+
+    loaded = _load(matrix, sets)
+    rows = explain_rows(loaded.cell(cell), _store(store))
+    if as_json:
+        _print_json(rows)
+    else:
+        print_explain(loaded.cell(cell), rows, _out())
+
+
+@app.command("ls")
+def list_store(store: StoreOpt = _STORE, as_json: JsonOpt = False) -> None:
+    """List the finished stages of the store."""
+    from bench.status import ls_rows, print_ls
+
+    rows = ls_rows(_store(store))
+    if as_json:
+        _print_json(rows)
+    else:
+        print_ls(rows, _out())
+
+
+@app.command()
+def report(
+    matrix: MatrixArg,
+    sets: SetOpt = None,
+    store: StoreOpt = _STORE,
+    out: Annotated[Path | None, typer.Option(help="folder to write [<store>/reports/<matrix>]")] = None,
+) -> None:
+    """Write the report: tables (Markdown, LaTeX, CSV, HTML), figures, one self-contained page."""
+    from bench.results import read_matrix
+    from reports import write_report
+
+    loaded, place = _load(matrix, sets), _store(store)
+    folder = out or place.root / "reports" / loaded.name
+    paths = write_report(loaded, read_matrix(loaded, place), place, folder)
+    for path in paths:
+        typer.echo(path)
+
+
+@app.command()
+def sweep(
+    file: Annotated[str, typer.Argument(help="a sweep file, or a shipped one: il_se, cam")],
+    sets: SetOpt = None,
+    store: StoreOpt = _STORE,
+    trials: Annotated[int | None, typer.Option(min=1, help="trials in all, finished ones included")] = None,
+    jobs: JobsOpt = None,
+    device: DeviceOpt = "auto",
+    threads: ThreadsOpt = 1,
+    quiet: QuietOpt = False,
+    as_json: JsonOpt = False,
+) -> None:
+    """Search settings with Optuna on val; run it again to go on. Writes the best as a matrix for `bench run`."""
+    from bench.progress import reporter_for
+    from sweeps.study import run_sweep
+
+    place, jobs = _store(store), _jobs(jobs)
+    reporter = reporter_for(_console(), {}, jobs, quiet)
+    with _interruptible(f"bench sweep {file}"), reporter.live():
+        result = run_sweep(
+            file,
+            place,
+            n_trials=trials,
+            jobs=jobs,
+            execution=_execution(device, threads),
+            reporter=reporter,
+            overrides=tuple(sets or ()),
+        )
+    if as_json:
+        _print_json(result.as_dict())
+    else:
+        _out().print(result.table())
+        typer.echo(f"best settings: {result.best_path}")
+
+
+@app.command()
+def methods(as_json: JsonOpt = False) -> None:
+    """List the methods and data sets that are found, and the plugins that did not import."""
+    from bench import registry
+
+    found = {
+        "methods": {k: (v.__doc__ or "").partition("\n")[0] for k, v in registry.methods().items()},
+        "datasets": {k: (v.__doc__ or "").partition("\n")[0] for k, v in registry.datasets().items()},
+        "broken": {b.module: b.reason for b in registry.broken()},
+    }
+    if as_json:
+        _print_json(found)
+        return
+    for group, members in found.items():
+        for name, line in members.items():
+            typer.echo(f"{group.rstrip('s')} {name}: {line}")
+
+
+def _load(matrix: str, sets: list[str] | None) -> Matrix:
+    from bench.matrix import load_matrix
+
+    return load_matrix(matrix, sets or ())
+
+
+def _store(path: Path) -> Store:
+    from bench.store import Store
+
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"--store {path}: is a file; give a folder")
+    return Store(path.resolve())
+
+
+def _execution(device: str, threads: int) -> Execution:
+    from bench.store import Execution
+
+    if device.partition(":")[0] not in ("auto", "cpu", "cuda", "mps"):
+        raise ConfigError(f"--device {device}: want auto, cpu, cuda or mps")
+    return Execution(device, threads)
+
+
+def _jobs(jobs: int | None) -> int:
+    from bench.run import n_gpus
+
+    if jobs is not None and jobs < 1:
+        raise ConfigError(f"--jobs {jobs}: want 1 or more")
+    return jobs or n_gpus() or len(os.sched_getaffinity(0))
+
+
+def _table_rows(matrix: Matrix, store: Store) -> list[dict[str, Any]]:
+    from bench.results import read_matrix
+    from bench.results import table as rows
+
+    return rows(read_matrix(matrix, store))
+
+
+def _print_table(matrix: Matrix, store: Store) -> None:
+    from bench.results import read_matrix
+    from reports.paper_table import terminal_table
+
+    _out().print(terminal_table(matrix, read_matrix(matrix, store)))
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _out() -> Any:
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 140)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=1, allow_nan=False))
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+class _interruptible:  # noqa: N801 - a context manager, read as a phrase
+    """Turn Ctrl-C and SIGTERM into one line that says how to go on, and exit code 130."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __enter__(self) -> None:
+        import signal
+
+        def stop(signum: int, frame: object) -> NoReturn:
+            raise KeyboardInterrupt
+
+        self.before = signal.signal(signal.SIGTERM, stop)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        import signal
+
+        signal.signal(signal.SIGTERM, self.before)
+        if kind is KeyboardInterrupt:
+            _say(f"stopped; finished stages and checkpoints are kept. Go on with: {self.command} (same options)")
+            raise typer.Exit(130) from None
+
+
+def main() -> None:
+    """Run the command line; an error that we raise on purpose is one line and its exit code."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    try:
+        app()
+    except BenchError as error:
+        if debug:
+            raise
+        _say(f"error: {error}")
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""What an author of a method sees. A method is one file in `methods/` with one subclass of `Method`.
+
+    class Copies(Method):
+        name = "copies"
+
+        def augment(self, ctx: Context) -> Iterator[AugmentedBatch]:
+            for index in ctx.batches(64):
+                rows = [ctx.rng(i).choice(ctx.train.rows_with(ctx.samples[i])) for i in index]
+                yield AugmentedBatch(ctx.train.images[rows], ctx.train.labels[rows], np.array(rows)[:, None])
+
+A method is a pure, seeded transformation of the train split and a plan (how many images for which class, resolved
+by the harness) into synthetic samples. It does not pick the split or the counts, train the final classifier, read
+val or test, log, or look at the clock. Heavy steps that variants should share (an encoder, a codec) are stages that
+`inputs` names; the harness computes each once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from bench import seeds
+from bench.diffusion import DiffusionModel
+from bench.latents import Latents
+from bench.split import Train, train_set
+from bench.stage import Settings, Stage, not_semantic
+from bench.types import AugmentedBatch, Int64, TrainSet
+
+__all__ = [
+    "AugmentedBatch",
+    "Context",
+    "DiffusionModel",
+    "Latents",
+    "Method",
+    "Plan",
+    "Settings",
+    "Stage",
+    "Task",
+    "Train",
+    "TrainSet",
+    "not_semantic",
+    "train_set",
+]
+
+
+class Plan(Settings):
+    """How many images to make for which class; `per_class` for every tail class unless `counts` names it."""
+
+    per_class: int = 40
+    counts: dict[str, int] = {}
+
+    def resolve(self, train: TrainSet) -> dict[str, int]:
+        """Return class name → number to make, in the order of `train.tail`; classes with none are left out.
+
+        Raises:
+            ConfigError: if `counts` names a class that the data set does not have.
+        """
+        from bench.errors import ConfigError, nearest
+
+        for name in self.counts:
+            if name not in train.class_names:
+                raise ConfigError(f"augment.counts: no class '{name}' in the data set{nearest(name, train.class_names)}")
+        wanted = {name: self.per_class for name in train.tail} | self.counts
+        return {name: n for name, n in wanted.items() if n > 0}
+
+
+class Task(Settings):
+    """What a cell asks of a method, as stages that the method's own stages may have as inputs."""
+
+    train: Train
+    latents: Latents
+    diffusion: DiffusionModel
+    plan: Plan
+    seed: int
+
+
+@dataclass(frozen=True)
+class Context:
+    """What `augment` is given.
+
+    Attributes:
+        train: the train split; everything in it is read-only.
+        plan: class name → number of images to make.
+        samples: `int64 [n]`, the target class (column) of every image to make, in order.
+        inputs: results of the stages that `Method.inputs` named, by the same names.
+        seed: the seed of this method in this cell.
+        device: torch device to compute on.
+        progress: call `progress(done)` with the number of samples made.
+    """
+
+    train: TrainSet
+    plan: dict[str, int]
+    samples: Int64
+    inputs: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    device: str = "cpu"
+    progress: Callable[[int], None] = lambda done: None
+    batch_size: int | None = None
+
+    def rng(self, i: int) -> np.random.Generator:
+        """Return the generator of sample i: the same whatever the batch size, device count or point of resume."""
+        return seeds.rng(self.seed, "sample", int(i))
+
+    def batches(self, size: int) -> Iterator[Int64]:
+        """Yield the sample numbers in order, `size` (or the harness's own batch size) at a time, telling progress."""
+        size = self.batch_size or size
+        for start in range(0, len(self.samples), size):
+            yield np.arange(start, min(start + size, len(self.samples)))
+            self.progress(min(start + size, len(self.samples)))
+
+
+class Method(Settings, ABC):
+    """A method: its fields are its settings, its class variables are facts about it."""
+
+    name: ClassVar[str]  # lower case, unique; what a matrix file says
+    version: ClassVar[int] = 1  # raise it when the same settings give other images
+    at: ClassVar[str | None] = None  # the field that `name@value` sets
+    makes_images: ClassVar[bool] = True  # False: the plan is empty (a control that adds nothing)
+
+    def inputs(self, task: Task) -> dict[str, Stage]:
+        """Name the stages whose results `augment` needs; a heavy step that variants share belongs here."""
+        return {}
+
+    @abstractmethod
+    def augment(self, ctx: Context) -> Iterator[AugmentedBatch]:
+        """Yield the samples of `ctx.samples`, in order, in batches of any size."""
+
+    def skip(self, train: TrainSet) -> str | None:
+        """Return why the method cannot serve this train split, or None. A skip is reported, never an error."""
+        return None
+
+    @classmethod
+    def toy(cls) -> Method:
+        """Return the method with settings small enough for the conformance suite to run in seconds."""
+        return cls()
+
+    @property
+    def label(self) -> str:
+        """Name for tables: `ours@5`, or the plain name."""
+        return f"{self.name}@{getattr(self, self.at)}" if self.at else self.name
+

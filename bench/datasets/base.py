@@ -1,0 +1,81 @@
+"""What every data set is: a stage that reads its source once into a memory-mapped table of grey images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from bench.stage import Stage
+from bench.types import Float32, ImageTable, Int64, UInt8
+
+
+class Dataset(Stage):
+    """A data set. Subclasses set `kind`, add their settings, and write the table with `write_table`.
+
+    `sharing` says who may see its images: of a `credentialed` one, a tracker gets aggregates and settings only.
+    """
+
+    kind: ClassVar[str]
+    sharing: ClassVar[Literal["open", "credentialed"]] = "open"
+
+    @property
+    def label(self) -> str:
+        """Name for tables and folders."""
+        return self.kind
+
+    @classmethod
+    def stage_name(cls) -> str:
+        """Name of the folder in the store: `dataset-<kind>`."""
+        return f"dataset-{cls.kind}"
+
+    def open(self, folder: Path) -> ImageTable:
+        """Return the table, its images memory-mapped."""
+        facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        optional = {
+            name: np.load(folder / f"{name}.npy") if (folder / f"{name}.npy").is_file() else None
+            for name in ("true_labels", "splits")
+        }
+        return ImageTable(
+            images=np.load(folder / "images.npy", mmap_mode="r"),
+            labels=np.load(folder / "labels.npy"),
+            patients=np.load(folder / "patients.npy"),
+            class_names=tuple(facts["class_names"]),
+            head=tuple(facts["head"]),
+            tail=tuple(facts["tail"]),
+            **optional,
+        )
+
+
+class TableWriter:
+    """Writes a table into a stage's folder: images row by row (never all in memory), the rest at the end."""
+
+    def __init__(self, out: Path, n_images: int, image_px: int) -> None:
+        """Make the memory-mapped image array `uint8 [n_images, image_px, image_px]`."""
+        self.out = out
+        shape = (n_images, image_px, image_px)
+        self.images: UInt8 = np.lib.format.open_memmap(out / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
+
+    def finish(
+        self,
+        labels: Float32,
+        patients: Int64,
+        class_names: Iterable[str],
+        head: Iterable[str],
+        tail: Iterable[str],
+        true_labels: Float32 | None = None,
+        splits: Int64 | None = None,
+    ) -> None:
+        """Flush the images and write labels, patients and names beside them."""
+        self.images.flush()  # type: ignore[attr-defined]
+        np.save(self.out / "labels.npy", labels.astype(np.float32))
+        np.save(self.out / "patients.npy", patients.astype(np.int64))
+        if true_labels is not None:
+            np.save(self.out / "true_labels.npy", true_labels.astype(np.float32))
+        if splits is not None:
+            np.save(self.out / "splits.npy", splits.astype(np.int64))
+        facts = {"class_names": list(class_names), "head": list(head), "tail": list(tail)}
+        (self.out / "facts.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")

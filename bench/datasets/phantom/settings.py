@@ -1,0 +1,54 @@
+"""What a phantom is made of: class names, prevalences and the dials of its difficulty."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+HEAD: tuple[str, ...] = (
+    "Support Devices",
+    "Lung Opacity",
+    "Cardiomegaly",
+    "Pleural Effusion",
+    "Atelectasis",
+)
+TAIL: tuple[str, ...] = (
+    "Pneumothorax",
+    "Fracture",
+    "Enlarged Cardiomediastinum",
+    "Tortuous Aorta",
+    "Pneumomediastinum",
+)
+CLASS_NAMES: tuple[str, ...] = HEAD + TAIL
+
+# MIMIC-CXR-LT train counts over 264,849 images (the head classes and the released code's tail).
+PREVALENCES: tuple[float, ...] = (
+    0.34, 0.30, 0.29, 0.26, 0.255,
+    0.057, 0.045, 0.114, 0.013, 0.003,
+)  # fmt: skip
+
+
+class PhantomSettings(BaseModel):
+    """Identity of a phantom data set: equal settings and index give equal bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = Field(default=0, ge=0, description="root of every random draw")
+    image_px: int = Field(default=64, ge=16, le=2048, description="side of the square image")
+    contrast: float = Field(default=0.8, gt=0, le=3, description="strength of every finding")
+    noise: float = Field(default=0.05, ge=0, le=1, description="std of the quantum noise")
+    clutter: float = Field(default=1.0, ge=0, le=3, description="mean number of distractors / 1.5")
+    miss_rate: float = Field(default=0.1, ge=0, lt=1, description="P(observed 0 | true 1)")
+    false_rate: float = Field(
+        default=0.1, ge=0, le=1, description="P(observed 1 | true 0) = this * p / (1 - p)"
+    )
+    patient_share: float = Field(default=0.20, ge=0, lt=0.5, description="variance by patient")
+    image_share: float = Field(default=0.15, ge=0, lt=0.5, description="variance by image")
+    prevalences: tuple[float, ...] = Field(
+        default=PREVALENCES, min_length=len(CLASS_NAMES), max_length=len(CLASS_NAMES)
+    )
+    prevalence_floor: float = Field(default=0.0, ge=0, le=0.5, description="lifts rare classes")
+    offset: int = Field(default=0, ge=0, multiple_of=8, description="added to every index")
+
+    def effective_prevalences(self) -> tuple[float, ...]:
+        """Return the prevalence of every class after the floor."""
+        return tuple(max(p, self.prevalence_floor) for p in self.prevalences)

@@ -1,0 +1,211 @@
+"""One class over any diffusers `StableDiffusionPipeline` folder: encode, decode, sample, denoise.
+
+Latent shape, scaling factor, scheduler and prediction type are read from the folder, never assumed, so the tiny
+shipped model, RoentGen and any Stable Diffusion go through the same code. Latents are `float32 [n, c, h, w]`, always
+multiplied by the VAE's scaling factor; images are `uint8 [n, H, W]`, grey.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from bench.errors import ConfigError
+from bench.stage import Settings, not_semantic
+from bench.types import Float32, UInt8
+
+SHIPPED = Path(__file__).parent / "assets" / "tiny-diffusion"
+_WHOLE_FILE_LIMIT = 256 << 20
+
+
+class DiffusionModel(Settings):
+    """Which diffusion model: `tiny` (shipped), a folder in diffusers' layout, or a hub id already downloaded."""
+
+    folder: str = not_semantic("tiny")
+    precision: Literal["float32", "float16", "bfloat16"] = "float32"
+
+    def content(self) -> dict[str, str]:
+        """Return the digest of the weights and configuration: what enters keys instead of the path."""
+        return {"digest": _digest(str(self.path))}
+
+    @property
+    def path(self) -> Path:
+        """Return the local folder.
+
+        Raises:
+            ConfigError: if there is no such folder with a `model_index.json`.
+        """
+        path = SHIPPED if self.folder == "tiny" else Path(self.folder).expanduser()
+        if not (path / "model_index.json").is_file():
+            hub = _hub_snapshot(self.folder)
+            if hub is None:
+                raise ConfigError(
+                    f"diffusion.folder: '{self.folder}' has no model_index.json; give a StableDiffusionPipeline folder, "
+                    "a hub id that is already downloaded, or 'tiny' (made by `bench pretrain diffusion`)"
+                )
+            return hub
+        return path
+
+    def load(self, device: str = "cpu") -> Diffusion:
+        """Return the model on `device`, ready to run (loaded once a process)."""
+        return _load(str(self.path), self.precision, device)
+
+
+def _hub_snapshot(name: str) -> Path | None:
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        return None
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (OSError, ValueError):
+        return None
+
+
+@functools.cache
+def _digest(path: str) -> str:
+    """Digest every JSON, text and weight file below `path`; of files past 256 MiB their size and both ends."""
+    digest = hashlib.sha256()
+    suffixes = {".json", ".txt", ".safetensors", ".bin"}
+    for file in sorted(p for p in Path(path).rglob("*") if p.suffix in suffixes and p.name != "record.json"):
+        size = file.stat().st_size
+        digest.update(f"{file.relative_to(path)}:{size}:".encode())
+        with open(file, "rb") as handle:
+            if size <= _WHOLE_FILE_LIMIT:
+                digest.update(handle.read())
+            else:
+                digest.update(handle.read(1 << 20))
+                handle.seek(-(1 << 20), 2)
+                digest.update(handle.read())
+    return digest.hexdigest()[:32]
+
+
+@functools.lru_cache(maxsize=1)
+def _load(path: str, precision: str, device: str) -> Diffusion:
+    import torch
+    from diffusers import StableDiffusionPipeline
+    from diffusers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        path, torch_dtype=getattr(torch, precision), safety_checker=None, local_files_only=True
+    )
+    return Diffusion(pipeline.to(device), device)
+
+
+class Diffusion:
+    """A loaded pipeline."""
+
+    batch_size = 32
+
+    def __init__(self, pipeline: Any, device: str) -> None:
+        """Wrap a diffusers pipeline that is already on `device`."""
+        self.pipeline, self.device = pipeline, device
+        self.scale = float(pipeline.vae.config.scaling_factor)
+        self.dtype = pipeline.unet.dtype
+        for part in (pipeline.vae, pipeline.unet, pipeline.text_encoder):
+            part.eval().requires_grad_(False)
+
+    def latent_shape(self, image_px: int) -> tuple[int, int, int]:
+        """Return `(c, h, w)` of the latent of an `image_px` square image."""
+        side = image_px // self.pipeline.vae_scale_factor
+        return self.pipeline.vae.config.latent_channels, side, side
+
+    def encode(self, images: UInt8) -> tuple[Float32, Float32]:
+        """Return mean and std of the latents of `uint8 [n, H, W]` images, each `float32 [n, c, h, w]`, scaled."""
+        import torch
+
+        pixels = torch.from_numpy(images).to(self.device, self.dtype)[:, None] / 127.5 - 1
+        with torch.inference_mode():
+            posterior = self.pipeline.vae.encode(pixels.expand(-1, 3, -1, -1)).latent_dist
+        return tuple((m * self.scale).float().cpu().numpy() for m in (posterior.mean, posterior.std))  # type: ignore[return-value]
+
+    def decode(self, latents: Float32) -> UInt8:
+        """Return `uint8 [n, H, W]` images of scaled latents (the mean of the three decoded channels)."""
+        import torch
+
+        batch = torch.from_numpy(np.ascontiguousarray(latents)).to(self.device, self.dtype) / self.scale
+        with torch.inference_mode():
+            pixels = self.pipeline.vae.decode(batch).sample.float().mean(dim=1)
+        return ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+
+    def sample(
+        self,
+        prompts: Sequence[str],
+        noise: Float32,
+        num_inference_steps: int,
+        guidance_scale: float,
+        on_step: Callable[[int], None] = lambda done: None,
+    ) -> Float32:
+        """Return latents sampled from unit Gaussian `noise` by text with classifier-free guidance (Ho & Salimans 2022)."""
+        self.pipeline.scheduler.set_timesteps(num_inference_steps, device=self.device)
+        start = noise * float(self.pipeline.scheduler.init_noise_sigma)
+        return self._run(start, prompts, self.pipeline.scheduler.timesteps, guidance_scale, on_step)
+
+    def denoise(
+        self,
+        latents: Float32,
+        prompts: Sequence[str],
+        noise: Float32 | None,
+        denoise_steps: int,
+        num_inference_steps: int,
+        guidance_scale: float,
+        on_step: Callable[[int], None] = lambda done: None,
+    ) -> Float32:
+        """Return `latents` after the last `denoise_steps` of `num_inference_steps` scheduler steps.
+
+        With `noise` (unit Gaussian, same shape) the latents are first noised to the level at which that part of the
+        schedule starts, as SDEdit does (Meng et al. 2022); with None they enter as they are, as the paper's code does.
+        """
+        import torch
+
+        if denoise_steps == 0:
+            return latents
+        scheduler = self.pipeline.scheduler
+        scheduler.set_timesteps(num_inference_steps, device=self.device)
+        first = len(scheduler.timesteps) - denoise_steps
+        timesteps = scheduler.timesteps[first:]
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(first)
+        if noise is not None:
+            clean, added = torch.from_numpy(latents).to(self.device), torch.from_numpy(noise).to(self.device)
+            latents = scheduler.add_noise(clean, added, timesteps[:1].expand(len(latents))).cpu().numpy()
+        return self._run(latents, prompts, timesteps, guidance_scale, on_step)
+
+    def _run(
+        self, start: Float32, prompts: Sequence[str], timesteps: Any, guidance_scale: float, on_step: Callable[[int], None]
+    ) -> Float32:
+        import torch
+
+        scheduler, unet = self.pipeline.scheduler, self.pipeline.unet
+        guided = guidance_scale != 1.0
+        with torch.inference_mode():
+            texts = self._embed([*([""] * len(prompts) if guided else []), *prompts])
+            latents = torch.from_numpy(np.ascontiguousarray(start, dtype=np.float32)).to(self.device, self.dtype)
+            for i, timestep in enumerate(timesteps):
+                model_input = scheduler.scale_model_input(torch.cat([latents] * 2) if guided else latents, timestep)
+                predicted = unet(model_input, timestep, encoder_hidden_states=texts).sample
+                if guided:
+                    unconditional, conditional = predicted.chunk(2)
+                    predicted = unconditional + guidance_scale * (conditional - unconditional)
+                latents = scheduler.step(predicted, timestep, latents).prev_sample
+                on_step(i + 1)
+        return latents.float().cpu().numpy()
+
+    def _embed(self, prompts: Sequence[str]) -> Any:
+        """Return `[n, tokens, width]` text embeddings; equal prompts are encoded once."""
+        import torch
+
+        tokenizer = self.pipeline.tokenizer
+        unique = list(dict.fromkeys(prompts))
+        tokens = tokenizer(
+            unique, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
+        )
+        embedded = self.pipeline.text_encoder(tokens.input_ids.to(self.device))[0]
+        return embedded[torch.tensor([unique.index(p) for p in prompts], device=embedded.device)]

@@ -1,0 +1,1 @@
+"""Where stages are computed: in this process, or in fresh processes beside each other."""

@@ -1,0 +1,98 @@
+"""A fresh process per stage, several beside each other; GPUs are dealt by CUDA_VISIBLE_DEVICES.
+
+Children come from a fork server that has imported the heavy libraries once, so that a fresh process costs
+milliseconds. A killed child costs one attempt of one stage: its checkpoints stay, the next attempt goes on from them.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from bench.execute.base import Workload
+from bench.stage import Stage
+from bench.store import Execution, Store
+
+_ATTEMPTS_AFTER_A_KILL = 2
+
+
+@dataclass
+class _Running:
+    stage: Stage
+    process: BaseProcess
+    slot: int
+
+
+class Processes:
+    """Computes up to `jobs` stages at once."""
+
+    def __init__(self, jobs: int, n_gpus: int = 0) -> None:
+        """Use `jobs` processes; with GPUs, slot i sees GPU i modulo `n_gpus`."""
+        self.jobs, self.n_gpus = jobs, n_gpus
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(["bench.execute.preload"])
+
+    def run(self, work: Workload) -> None:
+        """Bring every stage to an outcome; on an interrupt the children are stopped before it is passed on."""
+        running: list[_Running] = []
+        kills: dict[str, int] = {}
+        try:
+            while not work.finished:
+                self._start(work, running)
+                wait([r.process.sentinel for r in running], timeout=0.25)
+                for r in running:
+                    if told := work.store.progress(r.stage):
+                        work.reporter.polled(r.stage, told["done"], told["total"], told["note"])
+                for r in [r for r in running if not r.process.is_alive()]:
+                    running.remove(r)
+                    self._settle(work, r, kills)
+        finally:
+            for r in running:
+                r.process.terminate()
+            for r in running:
+                r.process.join()
+
+    def _start(self, work: Workload, running: list[_Running]) -> None:
+        busy = {r.stage.key for r in running}
+        free = [s for s in range(self.jobs) if s not in {r.slot for r in running}]
+        for stage in work.ready():
+            if not free:
+                return
+            if stage.key in busy:
+                continue
+            slot = free.pop(0)
+            gpu = slot % self.n_gpus if self.n_gpus else None
+            # the reporter stays here: a child tells its progress through the store
+            execution = replace(work.execution, on_progress=None)
+            process = self.context.Process(target=_child, args=(work.store.root, stage, execution, gpu))
+            process.start()
+            running.append(_Running(stage, process, slot))
+            work.reporter.started(stage)
+
+    def _settle(self, work: Workload, ended: _Running, kills: dict[str, int]) -> None:
+        stage, code = ended.stage, ended.process.exitcode
+        if work.store.has(stage):
+            work.settle(stage, "done")
+        elif code is not None and code < 0:
+            name = signal.Signals(-code).name
+            kills[stage.key] = kills.get(stage.key, 0) + 1
+            if kills[stage.key] >= _ATTEMPTS_AFTER_A_KILL:
+                work.settle(stage, "failed", f"its process was killed by {name} {kills[stage.key]} times (out of memory?)")
+        else:
+            failure = work.store.failure(stage) or {}
+            work.settle(stage, "failed", failure.get("error", f"its process ended with code {code}"))
+
+
+def _child(root: Path, stage: Stage, execution: Execution, gpu: int | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+    try:
+        Store(root).compute(stage, execution)
+    except Exception:  # recorded in the store with its traceback; the driver reads it there
+        os._exit(1)

@@ -1,0 +1,255 @@
+"""Matrices: a checked YAML file that stands for cells (data set × method × seed), each a tree of stages."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field
+
+from bench import registry, seeds
+from bench.augment import Augmented
+from bench.classifier import Classifier, ClassifierSettings
+from bench.contract import Method, Plan, Task
+from bench.datasets.base import Dataset
+from bench.diffusion import DiffusionModel
+from bench.errors import ConfigError, listed, nearest
+from bench.fidelity import Fidelity, FidelitySettings
+from bench.latents import Latents
+from bench.scores import Scores
+from bench.split import Split, SplitSettings, Train
+from bench.stage import Settings, Stage, canonical_json
+
+SHIPPED = Path(__file__).parent / "matrices"
+_LARGEST_FILE = 1 << 20
+
+
+class MatrixSettings(Settings):
+    """The matrix file as written. Every choice that a number depends on is here or in a default beside its reason."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="names the group in the tracker and the report")
+    description: str = ""
+    datasets: list[dict[str, Any] | str] = Field(min_length=1)
+    split: SplitSettings = SplitSettings()
+    diffusion: DiffusionModel = DiffusionModel()
+    augment: Plan = Plan()
+    methods: list[str] = Field(min_length=1, description="`name` or `name@value`, in the table's order")
+    settings: dict[str, dict[str, Any]] = Field({}, description="method name → settings, for all its rows")
+    classifier: ClassifierSettings
+    fidelity: FidelitySettings = FidelitySettings()
+    seeds: list[int] = Field([0], min_length=1)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One data set × method × seed, and the stages that measure it."""
+
+    matrix: str
+    dataset: Dataset
+    method: Method
+    seed: int
+    split: Split
+    augmented: Augmented
+    classifier: Classifier
+    scores: Scores
+    fidelity: Fidelity
+
+    @property
+    def name(self) -> str:
+        """`<data set>/<method>/s<seed>`: unique in its matrix."""
+        return f"{self.dataset.label}/{self.method.label}/s{self.seed}"
+
+    @property
+    def targets(self) -> list[Stage]:
+        """The stages that finish the cell."""
+        return [self.scores, self.fidelity]
+
+    @functools.cached_property
+    def key(self) -> str:
+        """Stands for the cell's numbers: equal keys, equal results."""
+        return hashlib.sha256(canonical_json([s.key for s in self.targets]).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix ready to run."""
+
+    settings: MatrixSettings
+    cells: tuple[Cell, ...]
+
+    @property
+    def name(self) -> str:
+        """The matrix's name."""
+        return self.settings.name
+
+    def cell(self, name: str) -> Cell:
+        """Return the cell by its full name, or by any part of it that is unique.
+
+        Raises:
+            ConfigError: if no cell, or more than one, has it.
+        """
+        names = [c.name for c in self.cells]
+        hits = [c for c in self.cells if c.name == name] or [c for c in self.cells if name in c.name]
+        if len(hits) == 1:
+            return hits[0]
+        fault = f"'{name}' is in {len(hits)} cells: {listed(c.name for c in hits)}" if hits else f"no cell '{name}'"
+        raise ConfigError(f"matrix {self.name}: {fault}{nearest(name, names) if not hits else ''} (cells: {listed(names)})")
+
+
+def load_matrix(name: str, overrides: Iterable[str] = ()) -> Matrix:
+    """Return the matrix in a file, or the shipped one of that name, with `key=value` overrides applied.
+
+    Raises:
+        ConfigError: one line that names the file and field, what was got, what is allowed.
+    """
+    path = find(name)
+    raw = read_yaml(path)
+    for override in overrides:
+        apply_override(raw, override)
+    return build_matrix(raw, path.name)
+
+
+def find(name: str) -> Path:
+    """Return the path of a matrix file, or of the shipped matrix called `name`."""
+    shipped = {p.stem: p for p in sorted(SHIPPED.glob("*.yaml"))}
+    if name in shipped:
+        return shipped[name]
+    path = Path(name)
+    if path.is_file():
+        return path
+    hint = nearest(name, shipped)
+    raise ConfigError(f"matrix '{name}': no such file and no shipped matrix of that name{hint} (have: {listed(shipped)})")
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice (plain YAML silently keeps the last)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str) and key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", key_node.start_mark)
+            seen.add(key if isinstance(key, str) else id(key_node))
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return a YAML mapping.
+
+    Raises:
+        ConfigError: with file and line for anything that is not one.
+    """
+    try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise ConfigError(f"{path.name}: {path.stat().st_size >> 20} MiB; a matrix file is at most 1 MiB")
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path.name}{line}: not YAML: {getattr(error, 'problem', error)}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path.name}: not UTF-8 text (byte {error.start})") from error
+    except OSError as error:
+        raise ConfigError(f"{path.name}: cannot be read: {error.strerror}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path.name}: want a mapping of settings, got {type(raw).__name__}")
+    return raw
+
+
+def apply_override(raw: dict[str, Any], override: str) -> None:
+    """Set one dotted key, `classifier.steps=10` or `datasets.0.n_images=50`, the value read as YAML.
+
+    Raises:
+        ConfigError: if it is not `key=value` or a step of the path does not exist as a mapping or list.
+    """
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted:
+        raise ConfigError(f"--set {override}: want key=value, e.g. --set classifier.steps=10")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not YAML") from error
+    *path, last = dotted.split(".")
+    at: Any = raw
+    for part in path:
+        at = _step(at, part, override)
+    if isinstance(at, list):
+        _step(at, last, override)
+        at[int(last)] = value
+    else:
+        at[last] = value
+
+
+def _step(at: Any, part: str, override: str) -> Any:
+    if isinstance(at, dict):
+        inner = at.setdefault(part, {})
+    elif isinstance(at, list) and part.isdigit() and int(part) < len(at):
+        inner = at[int(part)]
+    else:
+        raise ConfigError(f"--set {override}: nothing to set at '{part}'" + (f" ({len(at)} items)" if isinstance(at, list) else ""))
+    return inner
+
+
+def build_matrix(raw: dict[str, Any], where: str) -> Matrix:
+    """Return the matrix that checked settings stand for.
+
+    Raises:
+        ConfigError: for anything unknown, duplicated or out of range.
+    """
+    settings = registry.build(MatrixSettings, raw, where)
+    for name in settings.settings:
+        registry.method_class(name, f"{where}.settings")
+    used = {text.partition("@")[0] for text in settings.methods}
+    if unused := sorted(set(settings.settings) - used):
+        raise ConfigError(f"{where}.settings.{unused[0]}: no row of `methods` uses it (rows: {listed(used)})")
+    datasets = [registry.parse_dataset(d, f"{where}.datasets.{i}") for i, d in enumerate(settings.datasets)]
+    methods = [
+        registry.parse_method(text, settings.settings.get(text.partition("@")[0]), f"{where}.methods.{i}")
+        for i, text in enumerate(settings.methods)
+    ]
+    cells = tuple(
+        build_cell(settings, dataset, method, seed)
+        for dataset in datasets
+        for method in methods
+        for seed in settings.seeds
+    )
+    names = [c.name for c in cells]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"{where}: the cell {name} is there twice; give each data set, method and seed once")
+    return Matrix(settings, cells)
+
+
+def build_cell(settings: MatrixSettings, dataset: Dataset, method: Method, seed: int) -> Cell:
+    """Return a cell. No seed but the cell's own enters, and none contains the method's name: methods are paired."""
+    split = Split(dataset=dataset, settings=settings.split)
+    train = Train(split=split)
+    latents = Latents(train=train, diffusion=settings.diffusion)
+    task = Task(
+        train=train,
+        latents=latents,
+        diffusion=settings.diffusion,
+        plan=settings.augment,
+        seed=seeds.derive(seed, "method"),
+    )
+    augmented = Augmented.of(method, task)
+    classifier = Classifier(
+        split=split, train=train, augmented=augmented, settings=settings.classifier, seed=seeds.derive(seed, "classifier")
+    )
+    return Cell(
+        matrix=settings.name,
+        dataset=dataset,
+        method=method,
+        seed=seed,
+        split=split,
+        augmented=augmented,
+        classifier=classifier,
+        scores=Scores(split=split, classifier=classifier),
+        fidelity=Fidelity(split=split, train=train, augmented=augmented, settings=settings.fidelity),
+    )

@@ -1,0 +1,151 @@
+"""What a person sees while a matrix runs: bars with an ETA on a terminal, plain lines elsewhere. Always on stderr."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from bench.execute.base import Outcome
+from bench.stage import Stage, walk
+
+
+def stage_labels(cells: dict[str, list[Stage]]) -> dict[str, str]:
+    """Return what to call each stage: `classifier · phantom/smote/s0`, or `latents · shared by 14 cells`."""
+    users: dict[str, list[str]] = defaultdict(list)
+    names: dict[str, str] = {}
+    for cell, targets in cells.items():
+        for stage in walk(targets):
+            users[stage.key].append(cell)
+            names[stage.key] = stage.stage_name()
+    return {
+        key: f"{names[key]} · {found[0] if len(found) == 1 else f'shared by {len(found)} cells'}"
+        for key, found in users.items()
+    }
+
+
+class Silent:
+    """Says nothing (tests, `--json`)."""
+
+    def planned(self, pending: list[Stage], reused: int) -> None:
+        """Say nothing."""
+
+    def started(self, stage: Stage) -> None:
+        """Say nothing."""
+
+    def polled(self, stage: Stage, done: float, total: float, note: str) -> None:
+        """Say nothing."""
+
+    def finished(self, stage: Stage, outcome: Outcome, detail: str = "") -> None:
+        """Say nothing."""
+
+
+class Live:
+    """One bar for the whole, one for each running stage; a line for each that ends."""
+
+    def __init__(self, console: Console, labels: dict[str, str], jobs: int) -> None:
+        """Write to `console`; `labels` names stages by key."""
+        self.console, self.labels, self.jobs = console, labels, jobs
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[eta]}"),
+            console=console,
+            transient=True,
+        )
+        self.tasks: dict[str, TaskID] = {}
+        self.begun: dict[str, float] = {}
+        self.left: dict[str, Stage] = {}
+        self.took: dict[str, list[float]] = defaultdict(list)
+        self.share: dict[str, float] = {}
+        self.whole: TaskID | None = None
+        self.n_planned = 0
+
+    @contextmanager
+    def live(self) -> Iterator[Live]:
+        """Show the bars for the length of a block (on a terminal; plain lines otherwise)."""
+        if self.console.is_terminal:
+            with self.bars:
+                yield self
+        else:
+            yield self
+
+    def planned(self, pending: list[Stage], reused: int) -> None:
+        """Say what is reused and what is left."""
+        self.left = {s.key: s for s in pending}
+        self.n_planned = len(pending)
+        what = f"{len(pending)} stages to compute" if pending else "nothing to compute"
+        self.console.print(f"{what}, {reused} finished ones reused, {self.jobs} at once", highlight=False)
+        self.whole = self.bars.add_task("all stages", total=max(len(pending), 1), eta="")
+
+    def started(self, stage: Stage) -> None:
+        """Add a bar."""
+        self.begun[stage.key] = time.monotonic()
+        self.tasks[stage.key] = self.bars.add_task("  " + self._label(stage), total=None, eta="")
+
+    def polled(self, stage: Stage, done: float, total: float, note: str) -> None:
+        """Move a bar."""
+        task = self.tasks.get(stage.key)
+        if task is None or total <= 0:
+            return
+        self.share[stage.key] = done / total
+        passed = time.monotonic() - self.begun[stage.key]
+        eta = f"{note}, {_span(passed * (total - done) / done)} left" if done > 0 else note
+        self.bars.update(task, total=total, completed=done, eta=eta)
+        self._whole()
+
+    def finished(self, stage: Stage, outcome: Outcome, detail: str = "") -> None:
+        """Take the bar away and say how the stage ended."""
+        self.left.pop(stage.key, None)
+        took = time.monotonic() - self.begun.get(stage.key, time.monotonic())
+        if outcome == "done":
+            self.took[stage.stage_name()].append(took)
+        if (task := self.tasks.pop(stage.key, None)) is not None:
+            self.bars.remove_task(task)
+        count = f"[{self.n_planned - len(self.left)}/{self.n_planned}]"
+        tail = f" in {_span(took)}" if outcome == "done" else f": {outcome}: {detail}"
+        eta = f"; {self._eta()} left" if self.left and outcome == "done" else ""
+        style = {"failed": "red", "blocked": "yellow"}.get(outcome)
+        self.console.print(f"{count} {self._label(stage)}{tail}{eta}", style=style, markup=False, highlight=False)
+        self._whole()
+
+    def _label(self, stage: Stage) -> str:
+        return self.labels.get(stage.key, f"{stage.stage_name()} {stage.key[:8]}")
+
+    def _whole(self) -> None:
+        if self.whole is not None:
+            self.bars.update(self.whole, completed=self.n_planned - len(self.left), eta=f"{self._eta()} left")
+
+    def _eta(self) -> str:
+        """Guess from what like stages took in this run; kinds not seen yet are left out, and the guess says so."""
+        seconds, unknown = 0.0, False
+        for key, stage in self.left.items():
+            seen, share = self.took[stage.stage_name()], self.share.get(key, 0.0)
+            if share > 0:
+                passed = time.monotonic() - self.begun[key]
+                seconds += passed * (1 - share) / share
+            elif seen:
+                seconds += sum(seen) / len(seen)
+            else:
+                unknown = True
+        return ("at least " if unknown else "about ") + _span(seconds / self.jobs)
+
+
+def _span(seconds: float) -> str:
+    """Return a length of time as `41 s`, `3 min 20 s` or `2 h 5 min`."""
+    s = round(seconds)
+    if s < 60:
+        return f"{s} s" if s else f"{seconds:.1f} s"
+    return f"{s // 60} min {s % 60} s" if s < 3600 else f"{s // 3600} h {s % 3600 // 60} min"
+
+
+def reporter_for(console: Console, labels: dict[str, str], jobs: int, quiet: bool = False) -> Any:
+    """Return a reporter: `Silent` when quiet, else `Live`."""
+    return Silent() if quiet else Live(console, labels, jobs)

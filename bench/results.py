@@ -1,0 +1,131 @@
+"""Reading finished cells back: what reports, sweeps and trackers build on. Nothing here computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pandas as pd
+
+from bench.matrix import Cell, Matrix
+from bench.stage import Stage, walk
+from bench.store import Store
+
+CellState = Literal["done", "running", "failed", "missing"]
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """What the store holds of one cell; every part is None until it is there.
+
+    Attributes:
+        scores: test metrics, see `bench.scores`.
+        fidelity: metrics of the synthetic images, see `bench.fidelity`.
+        classifier: the training's record (selection rule, steps, val metrics), see `bench.classifier`.
+        history: one mapping an evaluation on val.
+        failure: the failure record of the stage that stopped the cell.
+        skip: why the method declined this data set.
+    """
+
+    cell: Cell
+    state: CellState
+    scores: dict[str, Any] | None = None
+    fidelity: dict[str, Any] | None = None
+    classifier: dict[str, Any] | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    failure: dict[str, Any] | None = None
+    skip: str | None = None
+
+
+def cell_state(cell: Cell, store: Store) -> tuple[CellState, dict[str, Any] | None]:
+    """Return a cell's state from the store alone, and the failure record if it failed."""
+    if all(store.has(s) for s in cell.targets):
+        return "done", None
+    states = {s.key: store.state(s) for s in walk(cell.targets) if not store.has(s)}
+    stages = {s.key: s for s in walk(cell.targets)}
+    for key, state in states.items():
+        if state == "failed":
+            return "failed", store.failure(stages[key])
+    return ("running" if "running" in states.values() else "missing"), None
+
+
+def read_cell(cell: Cell, store: Store) -> CellResult:
+    """Return what the store holds of a cell."""
+    state, failure = cell_state(cell, store)
+
+    def opened(stage: Stage) -> Any:
+        return stage.open(store.folder(stage)) if store.has(stage) else None
+
+    trained = opened(cell.classifier)
+    return CellResult(
+        cell=cell,
+        state=state,
+        scores=opened(cell.scores),
+        fidelity=opened(cell.fidelity),
+        classifier=trained.record if trained else None,
+        history=trained.history if trained else [],
+        failure=failure,
+        skip=cell.augmented.skip_reason(store.folder(cell.augmented)) if store.has(cell.augmented) else None,
+    )
+
+
+def read_matrix(matrix: Matrix, store: Store) -> list[CellResult]:
+    """Return every cell's result, in the matrix's order."""
+    return [read_cell(cell, store) for cell in matrix.cells]
+
+
+def frame(results: list[CellResult]) -> pd.DataFrame:
+    """Return one row a cell: dataset, method, seed, state and every scalar of scores and fidelity (NaN = not there)."""
+    rows = []
+    for r in results:
+        row: dict[str, Any] = {
+            "dataset": r.cell.dataset.label,
+            "method": r.cell.method.label,
+            "seed": r.cell.seed,
+            "state": r.state,
+        }
+        for part in (r.scores, r.fidelity):
+            row |= {k: v for k, v in (part or {}).items() if v is None or isinstance(v, (int, float, str))}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+# What the paper's table shows, and what must stand beside it to be read: no-skill levels, counts, the real-real floor.
+TABLE_COLUMNS = (
+    "fid_tail",
+    "kid_tail",
+    "fid_tail_floor",
+    "map_head",
+    "map_tail",
+    "map_all",
+    "label_fidelity_tail",
+    "n_synthetic",
+)
+
+
+def table(results: list[CellResult]) -> list[dict[str, Any]]:
+    """Return one row a (data set, method): mean and sd over seeds of `TABLE_COLUMNS`, numbers or None.
+
+    Keys: `dataset`, `method`, `n_seeds`, `seeds`, `state`, `reason`, each column, and `<column>_sd` (None for one seed).
+    """
+    rows = []
+    groups: dict[tuple[str, str], list[CellResult]] = {}
+    for r in results:
+        groups.setdefault((r.cell.dataset.label, r.cell.method.label), []).append(r)
+    for (dataset, method), members in groups.items():
+        done = [m for m in members if m.state == "done"]
+        row: dict[str, Any] = {
+            "dataset": dataset,
+            "method": method,
+            "n_seeds": len(done),
+            "seeds": [m.cell.seed for m in done],
+            "state": "done" if len(done) == len(members) else next(m.state for m in members if m.state != "done"),
+            "reason": next((m.skip or (m.failure or {}).get("error") for m in members if m.skip or m.failure), None),
+        }
+        for column in TABLE_COLUMNS:
+            found = [(m.scores or {}).get(column, (m.fidelity or {}).get(column)) for m in done]
+            values = pd.Series([v for v in found if v is not None], dtype=float)
+            row[column] = float(values.mean()) if len(values) else None
+            row[f"{column}_sd"] = float(values.std(ddof=1)) if len(values) > 1 else None
+        rows.append(row)
+    return rows

@@ -1,0 +1,114 @@
+"""Running a matrix: plan the unfinished stages of all cells, compute them, record each cell as it finishes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from bench.errors import ConfigError
+from bench.execute.base import Executor, Reporter, Workload
+from bench.matrix import Cell, Matrix
+from bench.results import CellResult, read_cell
+from bench.stage import Stage, walk
+from bench.store import Execution, Store
+
+
+class Listener(Protocol):
+    """Hears of cells as they finish or fail (a tracker)."""
+
+    def cell_finished(self, cell: Cell, result: CellResult) -> None:
+        """Hear of a cell whose outcome is known."""
+
+    def close(self) -> None:
+        """Hear that no more will come."""
+
+
+def executor(jobs: int) -> Executor:
+    """Return the executor for `jobs` computations at once: this process for one, fresh processes for more.
+
+    Raises:
+        ConfigError: if jobs is not positive.
+    """
+    if jobs < 1:
+        raise ConfigError(f"--jobs {jobs}: want 1 or more")
+    if jobs == 1:
+        from bench.execute.inline import Inline
+
+        return Inline()
+    from bench.execute.processes import Processes
+
+    return Processes(jobs, n_gpus=n_gpus())
+
+
+def n_gpus() -> int:
+    """Return the number of CUDA devices in sight."""
+    import torch
+
+    return torch.cuda.device_count()  # asks the driver without starting CUDA in this process
+
+
+def run_stages(
+    targets: Iterable[Stage],
+    store: Store,
+    *,
+    jobs: int,
+    execution: Execution,
+    reporter: Reporter,
+    retry_failed: bool = False,
+    on_outcome: Any = lambda stage: None,
+) -> Workload:
+    """Compute what is unfinished below `targets` and return what became of each stage."""
+    targets = list(targets)
+    if retry_failed:
+        for stage in walk(targets):
+            store.forget_failure(stage)
+    work = Workload.of(targets, store, execution, reporter)
+    work.on_outcome = on_outcome
+    if work.stages:
+        executor(jobs).run(work)
+    return work
+
+
+def run_matrix(
+    matrix: Matrix,
+    store: Store,
+    *,
+    jobs: int,
+    execution: Execution,
+    reporter: Reporter,
+    tracker: Listener,
+    retry_failed: bool = False,
+) -> list[CellResult]:
+    """Run every cell and return what the store then holds. Cells that fail are recorded; the others finish."""
+    waiting: dict[str, list[Cell]] = defaultdict(list)
+    for cell in matrix.cells:
+        for stage in cell.targets:
+            waiting[stage.key].append(cell)
+    told: set[str] = set()
+
+    def tell(cell: Cell) -> None:
+        result = read_cell(cell, store)
+        if result.state in ("done", "failed") and cell.name not in told:
+            told.add(cell.name)
+            tracker.cell_finished(cell, result)
+
+    def on_outcome(stage: Stage) -> None:
+        for cell in waiting.get(stage.key, []):
+            tell(cell)
+
+    try:
+        run_stages(
+            (s for c in matrix.cells for s in c.targets),
+            store,
+            jobs=jobs,
+            execution=execution,
+            reporter=reporter,
+            retry_failed=retry_failed,
+            on_outcome=on_outcome,
+        )
+        for cell in matrix.cells:
+            tell(cell)  # cells that were finished before this run are mirrored too, once
+    finally:
+        tracker.close()
+    return [read_cell(cell, store) for cell in matrix.cells]

@@ -1,0 +1,226 @@
+"""The stage: a frozen configuration that is also a step of the pipeline, and the key it is stored under.
+
+A stage is a pydantic model. Plain fields are its settings, fields that hold stages (also inside lists, dicts and
+other models) are its inputs. Its key is the digest of that whole tree and of the code that gives it meaning, so
+two cells that ask for the same thing share it, and a changed setting, default or helper module can never be
+answered with an old result.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from bench.store import Work
+
+# Modules that cannot change what a stage computes, only whether and where it is computed and how it is told.
+# Everything else of ours that a stage imports, directly or through others, enters its key by itself.
+INERT = frozenset({"bench", "bench.errors", "bench.stage", "bench.store", "methods"})
+
+
+class Settings(BaseModel):
+    """A frozen model that refuses unknown fields: the base of stages, methods and every other setting."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def not_semantic(default: Any, **kwargs: Any) -> Any:
+    """Return a pydantic field that never enters a key: where or how fast, not what."""
+    return Field(default, json_schema_extra={"semantic": False}, **kwargs)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one computation of a stage asks of a machine (read by executors, never part of a key)."""
+
+    gpu: bool = False
+    cpus: int = 1
+    memory_gb: float = 4.0
+    minutes: int = 1
+
+
+class Stage(Settings):
+    """One step: `compute` fills a folder, `open` reads it back. Subclasses bump `version` when meaning changes."""
+
+    version: ClassVar[int] = 1
+    resources: ClassVar[Resources] = Resources()
+
+    def compute(self, work: Work) -> None:
+        """Write the result's files into `work.out`; read inputs with `work.get(stage)`."""
+        raise TypeError(f"{type(self).__name__} does not say how it is computed")
+
+    def open(self, folder: Path) -> Any:
+        """Return the finished result in `folder` (memory-mapped where it is large)."""
+        return folder
+
+    def __hash__(self) -> int:
+        """Hash by key, so that stages with lists or dicts inside can stand in sets."""
+        return hash(self.key)
+
+    @functools.cached_property
+    def key(self) -> str:
+        """32 hex digits that stand for everything that decides the result."""
+        return hashlib.sha256(canonical_json(self.identity).encode()).hexdigest()[:32]
+
+    @functools.cached_property
+    def identity(self) -> dict[str, Any]:
+        """The JSON tree behind the key: name, version, code digest, full settings, inputs by their keys."""
+        return _describe_model(self)
+
+    @classmethod
+    def stage_name(cls) -> str:
+        """Name of the stage's folder in the store."""
+        return cls.__name__.lower()
+
+    def inputs(self) -> list[Stage]:
+        """Return the stages directly below this one, in field order, each once."""
+        found = (s for name in type(self).model_fields for s in _stages_in(getattr(self, name)))
+        return list({s.key: s for s in found}.values())
+
+
+def _stages_in(value: Any) -> Iterator[Stage]:
+    if isinstance(value, Stage):
+        yield value
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from _stages_in(getattr(value, name))
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _stages_in(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _stages_in(item)
+
+
+def walk(targets: list[Stage]) -> list[Stage]:
+    """Return `targets` and everything below them, each once, inputs before what needs them."""
+    seen: dict[str, Stage] = {}
+
+    def visit(stage: Stage) -> None:
+        if stage.key not in seen:
+            for below in stage.inputs():
+                visit(below)
+            seen[stage.key] = stage
+
+    for target in targets:
+        visit(target)
+    return list(seen.values())
+
+
+def canonical_json(value: Any) -> str:
+    """Return JSON that is equal for equal values: sorted keys, repr floats, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _describe(value: Any) -> Any:
+    if isinstance(value, Stage):
+        return {"stage": value.stage_name(), "key": value.key}
+    if isinstance(value, BaseModel):
+        return _describe_model(value)
+    if isinstance(value, dict):
+        return {str(k): _describe(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_describe(v) for v in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"a {type(value).__name__} cannot be part of a stage's key (a path means a place, not a content)")
+
+
+def _describe_model(model: BaseModel) -> dict[str, Any]:
+    cls = type(model)
+    fields = {
+        name: _describe(getattr(model, name))
+        for name, info in cls.model_fields.items()
+        if (info.json_schema_extra or {}).get("semantic", True)  # type: ignore[union-attr]
+    }
+    described = {"model": cls.__name__, "version": getattr(cls, "version", 1), "code": code_digest(cls), **fields}
+    content = getattr(model, "content", None)  # data on disk enters by what it holds, not by where it lies
+    if callable(content):
+        described["content"] = content()
+    return described
+
+
+@functools.cache
+def code_digest(cls: type) -> str:
+    """Return the digest of the code that gives `cls` its meaning.
+
+    That is its module and every module of ours that it imports, directly or through others, but for `INERT`.
+    Digests are of the syntax tree without docstrings: comments, formatting and documentation do not count.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(modules_behind(cls.__module__)):
+        digest.update(f"{name}:{_module_digest(name)};".encode())
+    return digest.hexdigest()[:16]
+
+
+@functools.cache
+def modules_behind(module: str) -> frozenset[str]:
+    """Return the names of our modules that `module` depends on, itself included."""
+    roots = {"bench", "methods", module.partition(".")[0]}
+    seen: set[str] = set()
+    todo = [module]
+    while todo:
+        name = todo.pop()
+        if name in seen or name in INERT or name.partition(".")[0] not in roots:
+            continue
+        if _source(name) is None:
+            continue
+        seen.add(name)
+        todo.extend(_imports(name))
+    return frozenset(seen)
+
+
+@functools.cache
+def _source(module: str) -> str | None:
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, AttributeError, ValueError):
+        return None
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        return None
+    return Path(spec.origin).read_text(encoding="utf-8")
+
+
+@functools.cache
+def _tree(module: str) -> ast.Module:
+    tree = ast.parse(_source(module) or "")
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        holds_docstring = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+        if holds_docstring and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+            node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
+    return tree
+
+
+@functools.cache
+def _module_digest(module: str) -> str:
+    return hashlib.sha256(ast.dump(_tree(module)).encode()).hexdigest()
+
+
+def _imports(module: str) -> Iterator[str]:
+    """Yield the names that `module` imports, anywhere in it; `from a import b` gives both `a` and `a.b`."""
+    for node in ast.walk(_tree(module)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = module.split(".")[: -node.level] if not _is_package(module) else module.split(".")
+                base = ".".join([*package, *([base] if base else [])])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _is_package(module: str) -> bool:
+    spec = importlib.util.find_spec(module)
+    return bool(spec and spec.submodule_search_locations)

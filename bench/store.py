@@ -1,0 +1,281 @@
+"""The store: one folder per finished stage, computed once, that appears by one rename and never changes after.
+
+    <root>/<stage>/<key>/             the result: plain files and manifest.json
+    <root>/<stage>/<key>.work/        while computing: out/ (wiped per attempt), ckpt/ (kept), progress.json
+    <root>/<stage>/<key>.failed.json  why the last attempt failed
+    <root>/locks/<key>                held with flock, which the kernel frees when its holder dies
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.errors import StageError, StoreError
+from bench.stage import Stage
+
+State = Literal["done", "running", "failed", "missing"]
+_NOT_STICKY = (MemoryError, OSError)  # the machine's fault: the next attempt may well succeed
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where a computation runs: never part of a key. One thread by default, so that results do not depend on jobs."""
+
+    device: str = "auto"
+    threads: int = 1
+    on_progress: Callable[[Stage, float, float, str], None] | None = field(default=None, compare=False)
+
+    def apply(self) -> str:
+        """Set torch's threads and return the device to use: `cuda`, `mps` or `cpu`."""
+        import torch
+
+        torch.set_num_threads(self.threads)
+        if self.device != "auto":
+            return self.device
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@dataclass
+class Work:
+    """What a stage sees while it computes."""
+
+    store: Store
+    stage: Stage
+    out: Path
+    ckpt: Path
+    execution: Execution
+    _told: float = field(default=0.0, repr=False)
+
+    def get(self, stage: Stage) -> Any:
+        """Return an input's result, computing it first if it is not there."""
+        return self.store.get(stage, self.execution)
+
+    @property
+    def device(self) -> str:
+        """The torch device to compute on (also applies the number of threads)."""
+        return self.execution.apply()
+
+    def progress(self, done: float, total: float, note: str = "") -> None:
+        """Tell how far the computation is; cheap enough to call on every step (written twice a second at most)."""
+        if self.execution.on_progress:
+            self.execution.on_progress(self.stage, done, total, note)
+        now = time.monotonic()
+        if now - self._told >= 0.5 or done >= total:
+            self._told = now
+            _write_json(self.out.parent / "progress.json", {"done": done, "total": total, "note": note})
+
+
+class Store:
+    """Finished stages under one root folder, safe for any number of processes at once."""
+
+    def __init__(self, root: Path | str) -> None:
+        """Use `root`, made when something is first written."""
+        self.root = Path(root)
+
+    def folder(self, stage: Stage) -> Path:
+        """Return the folder where the result of `stage` is or would be."""
+        return self.root / stage.stage_name() / stage.key
+
+    def has(self, stage: Stage) -> bool:
+        """Tell whether `stage` is finished."""
+        return (self.folder(stage) / "manifest.json").is_file()
+
+    def state(self, stage: Stage) -> State:
+        """Tell whether `stage` is done, being computed by a living process, failed, or none of these."""
+        if self.has(stage):
+            return "done"
+        if _is_held(self._lock_path(stage)):
+            return "running"
+        return "failed" if self._failure_path(stage).is_file() else "missing"
+
+    def manifest(self, stage: Stage) -> dict[str, Any]:
+        """Return the manifest of a finished stage."""
+        return json.loads((self.folder(stage) / "manifest.json").read_text(encoding="utf-8"))
+
+    def failure(self, stage: Stage) -> dict[str, Any] | None:
+        """Return the record of the last failed attempt, or None."""
+        return _read_json(self._failure_path(stage))
+
+    def progress(self, stage: Stage) -> dict[str, Any] | None:
+        """Return `{done, total, note}` as last told by a running computation, or None."""
+        return _read_json(self._work_path(stage) / "progress.json")
+
+    def forget_failure(self, stage: Stage) -> None:
+        """Let a failed stage be tried again."""
+        self._failure_path(stage).unlink(missing_ok=True)
+
+    def get(self, stage: Stage, execution: Execution | None = None) -> Any:
+        """Return the result of `stage`, computing it (and what it needs) if it is not there.
+
+        Raises:
+            StageError: if the computation fails now or failed before (see `forget_failure`).
+        """
+        if not self.has(stage):
+            self.compute(stage, execution or Execution())
+        return stage.open(self.folder(stage))
+
+    def compute(self, stage: Stage, execution: Execution) -> bool:
+        """Compute `stage` unless it is finished; wait if a living process is at it. Return whether we computed."""
+        if self.has(stage):
+            return False
+        with self._claim(stage):
+            if self.has(stage):
+                return False
+            failed = self.failure(stage)
+            if failed and failed.get("sticky", True):
+                raise StageError(f"stage {stage.stage_name()} {stage.key[:8]} failed before: {failed['error']}")
+            self._attempt(stage, execution)
+        return True
+
+    def _attempt(self, stage: Stage, execution: Execution) -> None:
+        work_path = self._work_path(stage)
+        work = Work(self, stage, work_path / "out", work_path / "ckpt", execution)
+        shutil.rmtree(work.out, ignore_errors=True)
+        work.out.mkdir(parents=True)
+        work.ckpt.mkdir(exist_ok=True)
+        (work_path / "progress.json").unlink(missing_ok=True)
+        started = time.time()
+        try:
+            stage.compute(work)
+            self._commit(stage, work, started)
+        except Exception as error:
+            self._record_failure(stage, error)
+            raise
+
+    def _commit(self, stage: Stage, work: Work, started: float) -> None:
+        """Make the attempt's folder the result, by one rename after everything in it is on disk."""
+        _write_json(work.out / "manifest.json", _manifest(stage, work, started))
+        for path in [*work.out.rglob("*"), work.out]:
+            _fsync(path)
+        os.rename(work.out, self.folder(stage))
+        _fsync(self.folder(stage).parent)
+        self._failure_path(stage).unlink(missing_ok=True)
+        shutil.rmtree(self._work_path(stage), ignore_errors=True)
+
+    def _record_failure(self, stage: Stage, error: Exception) -> None:
+        attempt = (self.failure(stage) or {}).get("attempt", 0) + 1
+        record = {
+            "stage": stage.stage_name(),
+            "key": stage.key,
+            "error": f"{type(error).__name__}: {error}",
+            "traceback": "".join(traceback.format_exception(error)),
+            "attempt": attempt,
+            "sticky": not isinstance(error, _NOT_STICKY),
+            "host": socket.gethostname(),
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        with contextlib.suppress(OSError):  # a full disk must not hide the error that it caused
+            _write_json(self._failure_path(stage), record)
+
+    @contextlib.contextmanager
+    def _claim(self, stage: Stage) -> Iterator[None]:
+        path = self._lock_path(stage)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = open(path, "a")  # noqa: SIM115 - held for the length of the computation
+        except OSError as error:
+            raise StoreError(f"the store {self.root} cannot be written: {error.strerror}; give another with --store") from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            handle.close()
+
+    def _lock_path(self, stage: Stage) -> Path:
+        return self.root / "locks" / stage.key
+
+    def _work_path(self, stage: Stage) -> Path:
+        return self.root / stage.stage_name() / f"{stage.key}.work"
+
+    def _failure_path(self, stage: Stage) -> Path:
+        return self.root / stage.stage_name() / f"{stage.key}.failed.json"
+
+    def manifests(self) -> Iterator[dict[str, Any]]:
+        """Yield the manifest of every finished stage."""
+        for path in sorted(self.root.glob("*/*/manifest.json")):
+            if path.parent.suffix != ".work" and (found := _read_json(path)) and "stage" in found:
+                yield found
+
+
+def _manifest(stage: Stage, work: Work, started: float) -> dict[str, Any]:
+    files = {str(p.relative_to(work.out)): _file_record(p) for p in sorted(work.out.rglob("*")) if p.is_file()}
+    return {
+        "stage": stage.stage_name(),
+        "key": stage.key,
+        "identity": stage.identity,
+        "inputs": {s.key: s.stage_name() for s in stage.inputs()},
+        "files": files,
+        "bytes": sum(f["bytes"] for f in files.values()),
+        "seconds": round(time.time() - started, 3),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": work.execution.device,
+        "threads": work.execution.threads,
+        "host": socket.gethostname(),
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that results depend on."""
+    names = ("longtail-bench", "torch", "torchvision", "diffusers", "transformers", "numpy", "scikit-learn")
+    found = {"python": platform.python_version(), "platform": sys.platform}
+    for name in names:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def _file_record(path: Path) -> dict[str, Any]:
+    with open(path, "rb") as handle:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(handle, "sha256").hexdigest()}
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        with open(path) as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    """Write by a rename in the same folder, so that a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value, indent=1, sort_keys=True, default=str), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,93 @@
+"""The sparse code: an encoder, decoder and classifier learnt by iterated learning (paper, section 3; Ren et al. 2023)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from bench import seeds
+from bench.contract import Latents, Settings, Stage, Train, train_set
+from bench.stage import Resources
+
+if TYPE_CHECKING:
+    from methods.fusion.networks import CodecNetworks
+
+
+class CodecSettings(Settings):
+    """Shape and training of the code. Defaults fit latents of 16 x 16 on a CPU; paper scale is in the matrix files."""
+
+    n_simplices: int = Field(1, ge=1, le=64, description="L: simplices at every site")
+    vocab_size: int = Field(64, ge=2, le=4096, description="V: words of a simplex; L*V channels")
+    temperature: float = Field(1.0, gt=0, le=100, description="tau of softmax(logits / tau); low is sparse")
+    width: int = Field(16, ge=4, le=512, description="channels of the U-Nets at full resolution")
+    downsamplings: int = Field(3, ge=1, le=8, description="halvings in the U-Nets, cut to log2 of the latent's side")
+    classifier: Literal["conv", "vgg11", "densenet121"] = Field("conv", description="network that reads the code")
+    generations: int = Field(4, ge=1, le=1000, description="G: interaction phases; one fewer imitation phases")
+    interaction_epochs: int = Field(2, ge=1, description="epochs of an interaction phase")
+    imitation_epochs: int = Field(1, ge=1, description="epochs of an imitation phase")
+    batch_size: int = Field(32, ge=1, description="latents a step")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="of AdamW, every network")
+    weight_decay: float = Field(1e-2, ge=0, le=1, description="of AdamW, every network")
+    decay_every_epochs: int = Field(10, ge=1, description="interaction epochs between decays of decoder, classifier")
+    decay_factor: float = Field(1.0, gt=0, le=1, description="their learning rate's factor at a decay; 1 is constant")
+    classification_weight: float = Field(0.1, ge=0, description="weight of the BCE beside the L1 of the latents")
+    positive_weights: Literal["balanced", "none"] = Field("balanced", description="balanced: N / (count_c * C)")
+    pseudo_labels: Literal["sampled", "soft"] = Field("sampled", description="what a student imitates")
+
+
+class Codec(Stage):
+    """Trained encoder, decoder and classifier of the code, with a record of every generation."""
+
+    resources: ClassVar[Resources] = Resources(gpu=True, minutes=120)
+
+    latents: Latents
+    train: Train
+    settings: CodecSettings = CodecSettings()
+    seed: int
+
+    def compute(self, work: Any) -> None:
+        """Write `codec.safetensors` and `codec.json`; epochs are checkpointed and resumed bit for bit."""
+        from safetensors.torch import save_file
+
+        from methods.fusion.iterate import IteratedLearning
+
+        table, labels = work.get(self.latents), train_set(work, self.train).labels
+        learning = IteratedLearning(self.settings, table, labels, seeds.derive(self.seed, "codec"), work.device)
+        record = learning.run(work.ckpt, work.progress)
+        shape = {"latent_shape": list(table.shape), "n_classes": labels.shape[1]}
+        weights = {name: value.contiguous().cpu() for name, value in learning.networks.state_dict().items()}
+        save_file(weights, work.out / "codec.safetensors")
+        (work.out / "codec.json").write_text(json.dumps(shape | record, indent=1), encoding="utf-8")
+
+    def open(self, folder: Path) -> TrainedCodec:
+        """Return the codec, not yet loaded."""
+        return TrainedCodec(folder, self.settings)
+
+
+@dataclass(frozen=True)
+class TrainedCodec:
+    """A finished codec on disk."""
+
+    folder: Path
+    settings: CodecSettings
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What `codec.json` holds: losses and sparsity of every generation, shapes."""
+        return json.loads((self.folder / "codec.json").read_text(encoding="utf-8"))
+
+    def load(self, device: str = "cpu") -> CodecNetworks:
+        """Return the networks on `device`, frozen and in evaluation mode."""
+        from safetensors.torch import load_file
+
+        from methods.fusion.networks import CodecNetworks
+
+        record = self.record
+        channels, h, w = record["latent_shape"]
+        networks = CodecNetworks(self.settings, (channels, h, w), record["n_classes"])
+        networks.load_state_dict(load_file(self.folder / "codec.safetensors"))
+        return networks.to(device).eval().requires_grad_(False)

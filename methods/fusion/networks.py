@@ -1,0 +1,162 @@
+"""Networks of the sparse code: U-Nets between latents and codes, and the classifier that reads codes.
+
+Normalisation is by groups, never by batch, in every network written here: a code then depends on its own latent
+alone, and a frozen teacher means the same in training as in use.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from methods.fusion.codec import CodecSettings
+
+_SMALLEST_FOR_TORCHVISION = 32  # both networks halve the side five times
+
+
+class Block(nn.Module):
+    """Residual block: two 3x3 convolutions, each after group normalisation and SiLU."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        """Map `[b, n_in, h, w]` to `[b, n_out, h, w]`."""
+        super().__init__()
+        self.norm1, self.norm2 = _norm(n_in), _norm(n_out)
+        self.conv1, self.conv2 = nn.Conv2d(n_in, n_out, 3, padding=1), nn.Conv2d(n_out, n_out, 3, padding=1)
+        self.skip = nn.Conv2d(n_in, n_out, 1) if n_in != n_out else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output, `[b, n_out, h, w]`."""
+        inner = self.conv1(functional.silu(self.norm1(x)))
+        return self.skip(x) + self.conv2(functional.silu(self.norm2(inner)))
+
+
+class UNet(nn.Module):
+    """A U-Net with a linear output: free logits as an encoder, unbounded latents as a decoder."""
+
+    def __init__(self, n_in: int, n_out: int, width: int, downsamplings: int) -> None:
+        """Halve the side `downsamplings` times; channels double per level up to four times `width`."""
+        super().__init__()
+        widths = [width * min(2**level, 4) for level in range(downsamplings + 1)]
+        self.stem = nn.Conv2d(n_in, width, 3, padding=1)
+        self.down = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1), Block(b, b))
+            for a, b in zip(widths, widths[1:], strict=False)
+        )
+        self.up = nn.ModuleList(Block(b + a, a) for a, b in zip(widths, widths[1:], strict=False))
+        self.head = nn.Sequential(_norm(width), nn.SiLU(), nn.Conv2d(width, n_out, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `[b, n_in, h, w]` to `[b, n_out, h, w]`."""
+        x = self.stem(x)
+        skips = []
+        for down in self.down:
+            skips.append(x)
+            x = down(x)
+        for up, skip in zip(reversed(self.up), reversed(skips), strict=True):
+            x = up(torch.cat([functional.interpolate(x, size=skip.shape[-2:]), skip], dim=1))
+        return self.head(x)
+
+
+class SimplicialEmbedding(nn.Module):
+    """Softmax over V words in each of L simplices at every site (Lavoie et al. 2023, equation 1)."""
+
+    def __init__(self, n_simplices: int, vocab_size: int, temperature: float) -> None:
+        """Read `n_simplices * vocab_size` channels; a low temperature gives sparser codes."""
+        super().__init__()
+        self.n_simplices, self.vocab_size, self.temperature = n_simplices, vocab_size, temperature
+
+    def split(self, x: Tensor) -> Tensor:
+        """Return `[b, L, V, h, w]`, a view of the channels of `[b, L*V, h, w]`."""
+        return x.unflatten(1, (self.n_simplices, self.vocab_size))
+
+    def log_codes(self, logits: Tensor) -> Tensor:
+        """Return the log-probabilities of the words, `[b, L, V, h, w]`."""
+        return functional.log_softmax(self.split(logits) / self.temperature, dim=2)
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Return codes `[b, L*V, h, w]`: per simplex and site non-negative and summing to one."""
+        return functional.softmax(self.split(logits) / self.temperature, dim=2).flatten(1, 2)
+
+
+class CodeClassifier(nn.Module):
+    """A small convolutional classifier on codes; its maps are at half the latent's resolution or above."""
+
+    def __init__(self, n_in: int, n_classes: int, width: int) -> None:
+        """Read codes `[b, n_in, h, w]`."""
+        super().__init__()
+        wide = 2 * width
+        self.features = nn.Sequential(
+            nn.Sequential(nn.Conv2d(n_in, width, 3, padding=1), _norm(width), nn.ReLU()),
+            nn.Sequential(nn.Conv2d(width, wide, 3, stride=2, padding=1), _norm(wide), nn.ReLU()),
+            nn.Sequential(nn.Conv2d(wide, wide, 3, padding=1), _norm(wide), nn.ReLU()),
+        )
+        self.head = nn.Linear(wide, n_classes)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Return logits `[b, C]`."""
+        return self.head(self.features(codes).mean(dim=(2, 3)))
+
+
+class CodecNetworks(nn.Module):
+    """Encoder, simplicial embedding, decoder and classifier, for latents of one shape."""
+
+    def __init__(self, settings: CodecSettings, latent_shape: tuple[int, int, int], n_classes: int) -> None:
+        """Build the networks; the number of halvings is cut to what the latent's side allows."""
+        super().__init__()
+        channels, h, w = latent_shape
+        n_code = settings.n_simplices * settings.vocab_size
+        halvings = min(settings.downsamplings, int(math.log2(min(h, w))))
+        self.embedding = SimplicialEmbedding(settings.n_simplices, settings.vocab_size, settings.temperature)
+        self._encoder_shape = (channels, n_code, settings.width, halvings)
+        self.encoder = self.fresh_encoder()
+        self.decoder = UNet(n_code, channels, settings.width, halvings)
+        self.classifier = build_classifier(settings.classifier, n_code, n_classes, settings.width, min(h, w))
+
+    def fresh_encoder(self) -> UNet:
+        """Return a newly initialised encoder, drawn from torch's global generator: a student before it learns."""
+        return UNet(*self._encoder_shape)
+
+    def encode(self, latents: Tensor) -> Tensor:
+        """Return the codes of latents, `[b, L*V, h, w]`."""
+        return self.embedding(self.encoder(latents))
+
+    @property
+    def feature_layers(self) -> list[nn.Module]:
+        """The classifier's feature layers, shallow to deep, whose maps saliency is computed on."""
+        return list(self.classifier.features)  # type: ignore[arg-type]
+
+
+def build_classifier(kind: str, n_code: int, n_classes: int, width: int, side: int) -> nn.Module:
+    """Return the classifier on codes: `conv`, or torchvision's `vgg11` or `densenet121` with `n_code` inputs.
+
+    Raises:
+        ConfigError: if the latent's side is too small for torchvision's networks.
+    """
+    if kind == "conv":
+        return CodeClassifier(n_code, n_classes, width)
+    if side < _SMALLEST_FOR_TORCHVISION:
+        raise ConfigError(
+            f"codec.classifier: '{kind}' halves the side five times and the latent has {side} px; "
+            f"it needs {_SMALLEST_FOR_TORCHVISION}; use 'conv'"
+        )
+    from torchvision import models
+
+    if kind == "vgg11":
+        # Without dropout: it would draw from the global generator, which no resume restores.
+        network: nn.Module = models.vgg11(weights=None, num_classes=n_classes, dropout=0.0)
+        network.features[0] = nn.Conv2d(n_code, 64, 3, padding=1)  # type: ignore[index, operator]
+    else:
+        network = models.densenet121(weights=None, num_classes=n_classes)
+        network.features.conv0 = nn.Conv2d(n_code, 64, 7, stride=2, padding=3, bias=False)  # type: ignore[union-attr]
+    return network
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(math.gcd(8, channels), channels)

@@ -1,0 +1,1 @@
+"""The harness: stages, store, data sets, classifier, metrics, matrices, command line."""

@@ -35,9 +35,7 @@ class Augmented(Stage):
         """Return the stage for a method in a cell. The seed is derived without the method's name."""
         if not method.makes_images:
             return cls(method=method, train=task.train, plan=Plan(per_class=0), seed=0)
-        return cls(
-            method=method, train=task.train, plan=task.plan, seed=task.seed, needs=method.inputs(task)
-        )
+        return cls(method=method, train=task.train, plan=task.plan, seed=task.seed, needs=method.inputs(task))
 
     def context(self, work: Any) -> Context:
         """Return what the method is given."""

@@ -1,4 +1,4 @@
-"""The command line: one verb a function. Data goes to stdout, talk to stderr; heavy imports wait until a verb needs them."""
+"""The command line: one verb a function. Data goes to stdout, talk to stderr; heavy imports wait for their verb."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bench.store import Execution, Store
 
 app = typer.Typer(
-    help="Benchmark of long-tail image augmentation: run matrices of data set x method x seed, read tables, write reports.",
+    help="Benchmark of long-tail image augmentation: run matrices of data set x method x seed, read and report.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -71,7 +71,9 @@ def run(
     for r in failed:
         _say(f"failed: {r.cell.name}: {(r.failure or {}).get('error', 'an input did not finish')}")
     if failed:
-        _say(f"{len(failed)} of {len(results)} cells failed; see `bench explain {matrix} CELL`, go on with --retry-failed")
+        _say(
+            f"{len(failed)} of {len(results)} cells failed; see `bench explain {matrix} CELL`, go on with --retry-failed"
+        )
     if as_json:
         _print_json(_table_rows(loaded, place))
     else:
@@ -163,8 +165,9 @@ def sweep(
     as_json: JsonOpt = False,
 ) -> None:
     """Search settings with Optuna on val; run it again to go on. Writes the best as a matrix for `bench run`."""
-    from bench.progress import reporter_for
     from sweeps.study import run_sweep
+
+    from bench.progress import reporter_for
 
     place, jobs = _store(store), _jobs(jobs)
     reporter = reporter_for(_console(), {}, jobs, quiet)
@@ -241,8 +244,9 @@ def _table_rows(matrix: Matrix, store: Store) -> list[dict[str, Any]]:
 
 
 def _print_table(matrix: Matrix, store: Store) -> None:
-    from bench.results import read_matrix
     from reports.paper_table import terminal_table
+
+    from bench.results import read_matrix
 
     _out().print(terminal_table(matrix, read_matrix(matrix, store)))
 
@@ -267,7 +271,7 @@ def _say(line: str) -> None:
     typer.echo(line, err=True)
 
 
-class _interruptible:  # noqa: N801 - a context manager, read as a phrase
+class _interruptible:
     """Turn Ctrl-C and SIGTERM into one line that says how to go on, and exit code 130."""
 
     def __init__(self, command: str) -> None:

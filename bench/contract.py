@@ -63,8 +63,10 @@ class Plan(Settings):
 
         for name in self.counts:
             if name not in train.class_names:
-                raise ConfigError(f"augment.counts: no class '{name}' in the data set{nearest(name, train.class_names)}")
-        wanted = {name: self.per_class for name in train.tail} | self.counts
+                raise ConfigError(
+                    f"augment.counts: no class '{name}' in the data set{nearest(name, train.class_names)}"
+                )
+        wanted = dict.fromkeys(train.tail, self.per_class) | self.counts
         return {name: n for name, n in wanted.items() if n > 0}
 
 
@@ -142,4 +144,3 @@ class Method(Settings, ABC):
     def label(self) -> str:
         """Name for tables: `ours@5`, or the plain name."""
         return f"{self.name}@{getattr(self, self.at)}" if self.at else self.name
-

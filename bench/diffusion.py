@@ -45,7 +45,8 @@ class DiffusionModel(Settings):
             hub = _hub_snapshot(self.folder)
             if hub is None:
                 raise ConfigError(
-                    f"diffusion.folder: '{self.folder}' has no model_index.json; give a StableDiffusionPipeline folder, "
+                    f"diffusion.folder: '{self.folder}' has no model_index.json; give a StableDiffusionPipeline "
+                    "folder, "
                     "a hub id that is already downloaded, or 'tiny' (made by `bench pretrain diffusion`)"
                 )
             return hub
@@ -143,7 +144,7 @@ class Diffusion:
         guidance_scale: float,
         on_step: Callable[[int], None] = lambda done: None,
     ) -> Float32:
-        """Return latents sampled from unit Gaussian `noise` by text with classifier-free guidance (Ho & Salimans 2022)."""
+        """Return latents sampled from unit Gaussian `noise` by text, guided (classifier-free, Ho & Salimans 2022)."""
         self.pipeline.scheduler.set_timesteps(num_inference_steps, device=self.device)
         start = noise * float(self.pipeline.scheduler.init_noise_sigma)
         return self._run(start, prompts, self.pipeline.scheduler.timesteps, guidance_scale, on_step)
@@ -179,7 +180,12 @@ class Diffusion:
         return self._run(latents, prompts, timesteps, guidance_scale, on_step)
 
     def _run(
-        self, start: Float32, prompts: Sequence[str], timesteps: Any, guidance_scale: float, on_step: Callable[[int], None]
+        self,
+        start: Float32,
+        prompts: Sequence[str],
+        timesteps: Any,
+        guidance_scale: float,
+        on_step: Callable[[int], None],
     ) -> Float32:
         import torch
 

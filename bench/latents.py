@@ -34,11 +34,14 @@ class LatentTable:
     @property
     def shape(self) -> tuple[int, int, int]:
         """`(c, h, w)` of one latent."""
-        return tuple(self.mean.shape[1:])  # type: ignore[return-value]
+        c, h, w = self.mean.shape[1:]
+        return c, h, w
 
     def sample(self, rows: np.ndarray, seed: int) -> Float32:
         """Return `float32 [len(rows), c, h, w]`; row r's noise depends on (seed, r) alone."""
-        noise = np.stack([seeds.rng(seed, "latent", int(r)).standard_normal(self.shape, dtype=np.float32) for r in rows])
+        noise = np.stack(
+            [seeds.rng(seed, "latent", int(r)).standard_normal(self.shape, dtype=np.float32) for r in rows]
+        )
         return self.mean[rows] + self.std[rows] * noise
 
 
@@ -54,7 +57,9 @@ class Latents(Stage):
         pipeline = self.diffusion.load(work.device)
         c, h, w = pipeline.latent_shape(images.image_px)
         outputs = [
-            np.lib.format.open_memmap(work.out / f"{name}.npy", mode="w+", dtype=np.float32, shape=(len(images), c, h, w))
+            np.lib.format.open_memmap(
+                work.out / f"{name}.npy", mode="w+", dtype=np.float32, shape=(len(images), c, h, w)
+            )
             for name in ("mean", "std")
         ]
         for start in range(0, len(images), pipeline.batch_size):

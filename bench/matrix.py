@@ -98,7 +98,9 @@ class Matrix:
         if len(hits) == 1:
             return hits[0]
         fault = f"'{name}' is in {len(hits)} cells: {listed(c.name for c in hits)}" if hits else f"no cell '{name}'"
-        raise ConfigError(f"matrix {self.name}: {fault}{nearest(name, names) if not hits else ''} (cells: {listed(names)})")
+        raise ConfigError(
+            f"matrix {self.name}: {fault}{nearest(name, names) if not hits else ''} (cells: {listed(names)})"
+        )
 
 
 def load_matrix(name: str, overrides: Iterable[str] = ()) -> Matrix:
@@ -123,7 +125,9 @@ def find(name: str) -> Path:
     if path.is_file():
         return path
     hint = nearest(name, shipped)
-    raise ConfigError(f"matrix '{name}': no such file and no shipped matrix of that name{hint} (have: {listed(shipped)})")
+    raise ConfigError(
+        f"matrix '{name}': no such file and no shipped matrix of that name{hint} (have: {listed(shipped)})"
+    )
 
 
 class _Loader(yaml.SafeLoader):
@@ -192,7 +196,9 @@ def _step(at: Any, part: str, override: str) -> Any:
     elif isinstance(at, list) and part.isdigit() and int(part) < len(at):
         inner = at[int(part)]
     else:
-        raise ConfigError(f"--set {override}: nothing to set at '{part}'" + (f" ({len(at)} items)" if isinstance(at, list) else ""))
+        raise ConfigError(
+            f"--set {override}: nothing to set at '{part}'" + (f" ({len(at)} items)" if isinstance(at, list) else "")
+        )
     return inner
 
 
@@ -240,7 +246,11 @@ def build_cell(settings: MatrixSettings, dataset: Dataset, method: Method, seed:
     )
     augmented = Augmented.of(method, task)
     classifier = Classifier(
-        split=split, train=train, augmented=augmented, settings=settings.classifier, seed=seeds.derive(seed, "classifier")
+        split=split,
+        train=train,
+        augmented=augmented,
+        settings=settings.classifier,
+        seed=seeds.derive(seed, "classifier"),
     )
     return Cell(
         matrix=settings.name,

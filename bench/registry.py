@@ -159,7 +159,7 @@ def _model_at(cls: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseMode
     """Return the model class at a location inside `cls`, where it can be told."""
     current: Any = cls
     for part in loc:
-        info = current.model_fields.get(part) if inspect.isclass(current) and issubclass(current, BaseModel) else None
+        info = current.model_fields.get(str(part)) if inspect.isclass(current) and issubclass(current, BaseModel) else None
         if info is None:
             return None
         options = [info.annotation, *getattr(info.annotation, "__args__", ())]

@@ -106,7 +106,7 @@ TABLE_COLUMNS = (
 def table(results: list[CellResult]) -> list[dict[str, Any]]:
     """Return one row a (data set, method): mean and sd over seeds of `TABLE_COLUMNS`, numbers or None.
 
-    Keys: `dataset`, `method`, `n_seeds`, `seeds`, `state`, `reason`, each column, and `<column>_sd` (None for one seed).
+    Keys: `dataset`, `method`, `n_seeds`, `seeds`, `state`, `reason`, each column, and its `<column>_sd` (or None).
     """
     rows = []
     groups: dict[tuple[str, str], list[CellResult]] = {}

@@ -40,7 +40,9 @@ def print_status(rows: list[dict[str, Any]], console: Console) -> None:
     table = Table("cell", "state", "stages", "note", box=None)
     for r in rows:
         colour = _COLOURS[r["state"]]
-        table.add_row(r["cell"], f"[{colour}]{r['state']}[/]", f"{r['done']}/{r['stages']}", r["note"].replace("[", "\\["))
+        table.add_row(
+            r["cell"], f"[{colour}]{r['state']}[/]", f"{r['done']}/{r['stages']}", r["note"].replace("[", "\\[")
+        )
     console.print(table)
     totals = {state: sum(r["state"] == state for r in rows) for state in _COLOURS}
     console.print(", ".join(f"{n} {state}" for state, n in totals.items() if n))
@@ -58,7 +60,10 @@ def explain_rows(cell: Cell, store: Store) -> list[dict[str, Any]]:
         elif state == "running":
             row |= {"action": "wait", "why": "a living process computes it"}
         elif state == "failed":
-            row |= {"action": "stop", "why": f"{(store.failure(stage) or {}).get('error')} (--retry-failed tries again)"}
+            row |= {
+                "action": "stop",
+                "why": f"{(store.failure(stage) or {}).get('error')} (--retry-failed tries again)",
+            }
         else:
             row |= {"action": "run", "why": _why_missing(stage, store)}
         rows.append(row)

@@ -1,9 +1,9 @@
 """The store: one folder per finished stage, computed once, that appears by one rename and never changes after.
 
-    <root>/<stage>/<key>/             the result: plain files and manifest.json
-    <root>/<stage>/<key>.work/        while computing: out/ (wiped per attempt), ckpt/ (kept), progress.json
-    <root>/<stage>/<key>.failed.json  why the last attempt failed
-    <root>/locks/<key>                held with flock, which the kernel frees when its holder dies
+- `<root>/<stage>/<key>/`: the result, plain files and manifest.json
+- `<root>/<stage>/<key>.work/`: while computing: out/ (wiped per attempt), ckpt/ (kept), progress.json
+- `<root>/<stage>/<key>.failed.json`: why the last attempt failed
+- `<root>/locks/<key>`: held with flock, which the kernel frees when its holder dies
 """
 
 from __future__ import annotations
@@ -190,7 +190,9 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle = open(path, "a")  # noqa: SIM115 - held for the length of the computation
         except OSError as error:
-            raise StoreError(f"the store {self.root} cannot be written: {error.strerror}; give another with --store") from error
+            raise StoreError(
+                f"store {self.root}: cannot be written: {error.strerror}; choose another with --store"
+            ) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield

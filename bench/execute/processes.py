@@ -82,7 +82,9 @@ class Processes:
             name = signal.Signals(-code).name
             kills[stage.key] = kills.get(stage.key, 0) + 1
             if kills[stage.key] >= _ATTEMPTS_AFTER_A_KILL:
-                work.settle(stage, "failed", f"its process was killed by {name} {kills[stage.key]} times (out of memory?)")
+                work.settle(
+                    stage, "failed", f"its process was killed by {name} {kills[stage.key]} times (out of memory?)"
+                )
         else:
             failure = work.store.failure(stage) or {}
             work.settle(stage, "failed", failure.get("error", f"its process ended with code {code}"))

@@ -35,9 +35,9 @@ class OracleSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = 0
-    n_images: int = Field(default=18_000, ge=16)
+    n_images: int = Field(default=20_000, ge=16)
     n_test: int = Field(default=4_000, ge=16, description="held out, natural prevalence")
-    epochs: int = Field(default=8, ge=1)
+    epochs: int = Field(default=5, ge=1)
     batch_size: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=3e-3, gt=0)
     checkpoint_every: int = Field(default=400, ge=1, description="optimizer steps")

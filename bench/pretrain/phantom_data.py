@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bench.datasets.phantom import CLASS_NAMES, TAIL, PhantomSettings, facts, render
 from bench.seeds import derive
 
-ASSET_SEED = 770_077  # the benchmark's phantoms use small seeds; validation refuses this one there
+ASSET_SEED = 770_077  # the benchmark's phantoms use small seeds, so that the two never share an image
 NOTE = (
     "half of the images have their natural findings; the other half have them too, plus each tail "
     "finding with probability 0.16 and each head finding dropped with probability 0.4"

@@ -1,0 +1,226 @@
+"""What was run: the data set's sizes, settings, versions, times, failures. Read from the store, never computed."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from reports.published import published
+
+if TYPE_CHECKING:
+    from bench.matrix import Cell, Matrix
+    from bench.results import CellResult
+    from bench.store import Store
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """A data set as the report needs it.
+
+    Attributes:
+        label, sharing: its name and who may see its images.
+        class_names, head, tail: names of the classes.
+        n_images: images in train, val, test.
+        train_counts: class → positives in train (observed labels).
+        image_px: side of an image in pixels.
+    """
+
+    label: str
+    sharing: str
+    class_names: tuple[str, ...]
+    head: tuple[str, ...]
+    tail: tuple[str, ...]
+    n_images: dict[str, int]
+    train_counts: dict[str, int]
+    image_px: int
+
+    def group(self, name: str) -> str:
+        """Return `head`, `tail` or an empty string for a class."""
+        return "head" if name in self.head else "tail" if name in self.tail else ""
+
+
+def dataset_facts(cell: Cell, store: Store) -> DatasetFacts | None:
+    """Return the facts of a cell's data set, or None where the store does not hold it and its split."""
+    if not (store.has(cell.dataset) and store.has(cell.split)):
+        return None
+    table = cell.dataset.open(store.folder(cell.dataset))
+    rows = cell.split.open(store.folder(cell.split))
+    counts = np.nansum(table.labels[rows["train"]], axis=0)
+    return DatasetFacts(
+        label=cell.dataset.label,
+        sharing=cell.dataset.sharing,
+        class_names=table.class_names,
+        head=table.head,
+        tail=table.tail,
+        n_images={part: len(found) for part, found in rows.items()},
+        train_counts={name: int(n) for name, n in zip(table.class_names, counts, strict=True)},
+        image_px=int(table.images.shape[-1]),
+    )
+
+
+def by_dataset(results: Iterable[CellResult]) -> dict[str, list[CellResult]]:
+    """Return the results of each data set, in the matrix's order."""
+    groups: dict[str, list[CellResult]] = {}
+    for result in results:
+        groups.setdefault(result.cell.dataset.label, []).append(result)
+    return groups
+
+
+def by_method(results: Iterable[CellResult]) -> dict[str, list[CellResult]]:
+    """Return the results of each method's label, in the matrix's order."""
+    groups: dict[str, list[CellResult]] = {}
+    for result in results:
+        groups.setdefault(result.cell.method.label, []).append(result)
+    return groups
+
+
+def span(numbers: Iterable[int]) -> str:
+    """Return `40` for equal numbers, `12-40` for a range, `?` for none."""
+    found = sorted(set(numbers))
+    if not found:
+        return "?"
+    return str(found[0]) if len(found) == 1 else f"{found[0]}–{found[-1]}"
+
+
+def footnotes(matrix: Matrix, results: list[CellResult], facts: DatasetFacts | None) -> list[str]:
+    """Return what one data set's table must be read with, one sentence each."""
+    settings = matrix.settings
+    notes = [_images_note(matrix, facts)]
+    seeds = ", ".join(str(s) for s in settings.seeds)
+    several = "mean ± sd over seeds" if len(settings.seeds) > 1 else "one seed: no spread is known"
+    notes.append(f"Seeds {seeds} ({several}); split, initialisation and batch order are the same for every method.")
+    notes.extend(_fidelity_notes(results))
+    notes.extend(_score_notes(results))
+    notes.append(f"Diffusion model: {settings.diffusion.folder}, {settings.diffusion.precision}.")
+    notes.append(f"{published().short.capitalize()} = {published().citation}: {published().setting}. {_COMPARE}")
+    return notes
+
+
+_COMPARE = "Other data and another extractor: compare orders and differences between rows, not values."
+
+
+def _images_note(matrix: Matrix, facts: DatasetFacts | None) -> str:
+    plan = f"{matrix.settings.augment.per_class} synthetic images per tail class asked for"
+    if facts is None:
+        return f"Data set: not in the store yet; {plan}."
+    sizes = " / ".join(str(n) for n in facts.n_images.values())
+    parts = " / ".join(facts.n_images)
+    return f"{sizes} images ({parts}, split by patient) at {facts.image_px} px; {plan}."
+
+
+def _fidelity_notes(results: list[CellResult]) -> list[str]:
+    found = [r.fidelity for r in results if r.fidelity]
+    if not found:
+        return []
+    ids = sorted({str(f.get("metric_id")) for f in found if f.get("metric_id")})
+    classes = [c for f in found for c in (f.get("per_class") or {}).values()]
+    real = span(c["n_real"] for c in classes if c.get("n_real"))
+    made = span(c["n_synthetic"] for c in classes if c.get("n_synthetic"))
+    floor = span(c["n_floor"] for c in classes if c.get("n_floor"))
+    return [
+        f"FID and KID: mean over the tail classes of the distance between real images having the class (n = {real}) "
+        f"and images made for it (n = {made}); extractor {', '.join(ids)}. FID is biased at such n: "
+        f"read it against the floor, real against real images at n = {floor}, and beside KID."
+    ]
+
+
+def _score_notes(results: list[CellResult]) -> list[str]:
+    found = [r.scores for r in results if r.scores]
+    if not found:
+        return []
+    rules = ", ".join(sorted({str(s["selection"]) for s in found if s.get("selection")}))
+    n = span(int(s["n_test"]) for s in found if s.get("n_test"))
+    return [
+        f"mAP: macro average precision on {n} test images (observed labels); "
+        f"checkpoint chosen on val by {rules or 'an unrecorded rule'}. No skill = mean prevalence of the classes."
+    ]
+
+
+def left_open(matrix: Matrix, results: list[CellResult], facts: DatasetFacts | None) -> list[tuple[str, str]]:
+    """Return (what the paper does not say, what was chosen here) for every choice that can be read back."""
+    methods = {c.method.name: c.method.model_dump(mode="json") for c in matrix.cells}
+    tree: dict[str, Any] = {"settings": matrix.settings.model_dump(mode="json"), "methods": methods}
+    tree["fidelity"] = next((r.fidelity for r in results if r.fidelity), {})
+    if facts:
+        images = " / ".join(str(n) for n in facts.n_images.values())
+        tree["dataset"] = {"head": facts.head, "tail": facts.tail, "images": images}
+    chosen = [(what, _lookup(tree, path)) for what, path in published().left_open]
+    return [(what, _plain(value)) for what, value in chosen if value is not None]
+
+
+def _lookup(tree: Any, path: str) -> Any:
+    for part in path.split("."):
+        tree = tree.get(part) if isinstance(tree, dict) else None
+    return tree
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k.replace('_', ' ')} {_plain(v)}" for k, v in value.items() if v is not None)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_plain(v) for v in value)
+    return str(value)
+
+
+def manifests(results: Iterable[CellResult], store: Store) -> list[dict[str, Any]]:
+    """Return the manifests of every finished stage behind the cells, each once, inputs first."""
+    from bench.stage import walk
+
+    stages = walk([s for r in results for s in r.cell.targets])
+    return [store.manifest(s) for s in stages if store.has(s)]
+
+
+def wall_times(found: list[dict[str, Any]]) -> list[tuple[str, int, float]]:
+    """Return (stage, how many were computed, seconds in all), longest first."""
+    times: dict[str, list[float]] = {}
+    for manifest in found:
+        times.setdefault(manifest["stage"], []).append(float(manifest.get("seconds", 0)))
+    rows = [(stage, len(seconds), sum(seconds)) for stage, seconds in times.items()]
+    return sorted(rows, key=lambda row: -row[2])
+
+
+def versions(found: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Return (library, version or versions) over the manifests."""
+    seen: dict[str, set[str]] = {}
+    for manifest in found:
+        for name, version in manifest.get("versions", {}).items():
+            seen.setdefault(name, set()).add(str(version))
+    return [(name, ", ".join(sorted(values))) for name, values in sorted(seen.items())]
+
+
+def git_state() -> str:
+    """Return the commit of the code that writes the report and whether it has changes, or that there is none."""
+    root = Path(__file__).resolve().parent.parent
+
+    def git(*args: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
+    try:
+        commit = git("rev-parse", "--short=12", "HEAD")
+        return f"{commit}, with uncommitted changes" if git("status", "--porcelain") else commit
+    except (OSError, subprocess.SubprocessError):
+        return "not a git checkout"
+
+
+def holes(results: Iterable[CellResult]) -> list[tuple[str, str, str]]:
+    """Return (cell, state, reason) for every cell whose numbers are not in the table."""
+    rows = []
+    for r in results:
+        if r.skip:
+            rows.append((r.cell.name, "skipped", r.skip))
+        elif r.state != "done":
+            rows.append((r.cell.name, r.state, str((r.failure or {}).get("error") or _NOT_DONE[r.state])))
+    return rows
+
+
+_NOT_DONE = {
+    "running": "being computed now",
+    "missing": "not run yet",
+    "failed": "failed; the record holds no reason",
+}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +15,7 @@ import numpy as np
 from pydantic import SerializeAsAny
 
 from bench import seeds
-from bench.contract import AugmentedBatch, Context, Method, Plan, Task
+from bench.contract import AugmentedBatch, Context, DiffusionModel, Method, Plan, Task
 from bench.errors import ContractError
 from bench.split import Train, train_set
 from bench.stage import Resources, Stage
@@ -29,13 +32,21 @@ class Augmented(Stage):
     plan: Plan
     seed: int
     needs: dict[str, SerializeAsAny[Stage]] = {}
+    diffusion: DiffusionModel | None = None
 
     @classmethod
     def of(cls, method: Method, task: Task) -> Augmented:
         """Return the stage for a method in a cell. The seed is derived without the method's name."""
         if not method.makes_images:
             return cls(method=method, train=task.train, plan=Plan(per_class=0), seed=0)
-        return cls(method=method, train=task.train, plan=task.plan, seed=task.seed, needs=method.inputs(task))
+        return cls(
+            method=method,
+            train=task.train,
+            plan=task.plan,
+            seed=task.seed,
+            needs=method.inputs(task),
+            diffusion=task.diffusion if method.uses_diffusion else None,
+        )
 
     def context(self, work: Any) -> Context:
         """Return what the method is given."""
@@ -50,19 +61,22 @@ class Augmented(Stage):
             seed=seeds.derive(self.seed, "augment"),
             device=work.device,
             progress=lambda done: work.progress(done, len(samples), "samples"),
+            diffusion_model=self.diffusion,
         )
 
     def compute(self, work: Any) -> None:
-        """Write images, labels, parents, target_class and extras as npy; or the reason of a skip."""
+        """Write images, labels, parents, target_class and extras as npy; or the reason of a skip.
+
+        Batches are kept in `work.ckpt` as they come, so that a killed computation goes on behind the last one.
+        """
         ctx = self.context(work)
         reason = self.method.skip(ctx.train) if len(ctx.samples) else None
         if reason:
             ctx = replace(ctx, samples=ctx.samples[:0])
-        arrays = collect(checked(self.method, ctx), ctx)
-        for name, array in arrays.items():
-            path = work.out / f"{name}.npy"
-            path.parent.mkdir(exist_ok=True)
-            np.save(path, array)
+        kept = KeptBatches(work.ckpt)
+        for batch in checked(self.method, replace(ctx, start=kept.n)):
+            kept.add(batch)
+        kept.write(work.out, ctx)
         (work.out / "plan.json").write_text(json.dumps({"plan": ctx.plan, "skip": reason}), encoding="utf-8")
 
     def open(self, folder: Path) -> AugmentedSet:
@@ -83,8 +97,8 @@ def checked(method: Method, ctx: Context) -> Iterator[AugmentedBatch]:
     Raises:
         ContractError: naming the method, the rule and what was seen.
     """
-    made = 0
-    if len(ctx.samples):
+    made = ctx.start
+    if made < len(ctx.samples):
         for batch in method.augment(ctx):
             for rule, fault in _faults(batch, ctx.train):
                 raise ContractError(method.label, rule, f"samples {made} to {made + len(batch.labels)}: {fault}")
@@ -109,17 +123,71 @@ def _faults(batch: AugmentedBatch, train: TrainSet) -> Iterator[tuple[str, str]]
         yield "parents are train rows or -1", f"got {batch.parents.min()} to {batch.parents.max()} of {len(train)} rows"
 
 
-def collect(batches: Iterator[AugmentedBatch], ctx: Context) -> dict[str, np.ndarray]:
-    """Return the samples as whole arrays by file name; parents are padded with -1 to the widest batch."""
-    done = list(batches)
-    px, n_classes = ctx.train.images.image_px, len(ctx.train.class_names)
-    width = max((b.parents.shape[1] for b in done), default=1)
-    padded = [np.pad(b.parents, ((0, 0), (0, width - b.parents.shape[1])), constant_values=-1) for b in done]
-    arrays = {
-        "images": np.concatenate([np.zeros((0, px, px), np.uint8), *(b.images for b in done)]),
-        "labels": np.concatenate([np.zeros((0, n_classes), np.float32), *(b.labels for b in done)]),
-        "parents": np.concatenate([np.zeros((0, width), np.int64), *padded]),
-        "target_class": ctx.samples,
-    }
-    names = done[0].extras if done else {}
-    return arrays | {f"extras/{name}": np.concatenate([b.extras[name] for b in done]) for name in names}
+class KeptBatches:
+    """Batches on disk, `<first sample>.npz` each, written by a rename; what a kill left half-written is not seen."""
+
+    def __init__(self, folder: Path) -> None:
+        """Find the batches that an earlier attempt left, up to the first damaged one; `n` samples are there."""
+        self.folder, self.n = folder, 0
+        self.paths: list[Path] = []
+        with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
+            while True:
+                path = folder / f"{self.n}.npz"
+                self.n += len(_read(path)["labels"])
+                self.paths.append(path)
+
+    def add(self, batch: AugmentedBatch) -> None:
+        """Keep the next batch."""
+        if not len(batch.labels):
+            return
+        path = self.folder / f"{self.n}.npz"
+        part = path.with_suffix(".part")
+        with open(part, "wb") as handle:
+            arrays: dict[str, Any] = {f"extras/{name}": array for name, array in batch.extras.items()}
+            arrays |= {"images": batch.images, "labels": batch.labels, "parents": batch.parents}
+            np.savez(handle, **arrays)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(part, path)
+        self.paths.append(path)
+        self.n += len(batch.labels)
+
+    def write(self, out: Path, ctx: Context) -> None:
+        """Write whole arrays, batch by batch through memory maps; parents are padded with -1 to the widest."""
+        px, n_classes = ctx.train.images.image_px, len(ctx.train.class_names)
+        first = _read(self.paths[0]) if self.paths else {}
+        width = max((_read(path)["parents"].shape[1] for path in self.paths), default=1)
+        kinds: dict[str, tuple[tuple[int, ...], Any]] = {
+            "images": ((px, px), np.uint8),
+            "labels": ((n_classes,), np.float32),
+            "parents": ((width,), np.int64),
+        }
+        kinds |= {name: (a.shape[1:], a.dtype) for name, a in first.items() if name.startswith("extras/")}
+        (out / "extras").mkdir()
+        arrays = {
+            name: _created(out / f"{name}.npy", (self.n, *shape), dtype) for name, (shape, dtype) in kinds.items()
+        }
+        at = 0
+        for path in self.paths:
+            batch = _read(path)
+            rows = slice(at, at + len(batch["labels"]))
+            missing = width - batch["parents"].shape[1]
+            batch["parents"] = np.pad(batch["parents"], ((0, 0), (0, missing)), constant_values=-1)
+            for name, array in arrays.items():
+                array[rows] = batch[name]
+            at = rows.stop
+        np.save(out / "target_class.npy", ctx.samples)
+
+
+def _created(path: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Return a new npy file as a writable memory map (nothing can be mapped of an empty one)."""
+    if shape[0]:
+        return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    empty = np.zeros(shape, dtype)
+    np.save(path, empty)
+    return empty
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as arrays:
+        return dict(arrays)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -53,11 +55,11 @@ def run(
     from bench.run import run_matrix
     from bench.track import make_tracker
 
-    loaded, place, jobs = _load(matrix, sets), _store(store), _jobs(jobs)
+    execution, jobs = _execution(device, threads), _jobs(jobs)
+    loaded, place = _load(matrix, sets), _store(store)
     tracker = make_tracker(wandb, place, loaded)
     reporter = reporter_for(_console(), stage_labels({c.name: c.targets for c in loaded.cells}), jobs, quiet)
-    execution = _execution(device, threads)
-    with _interruptible(f"bench run {matrix}"), reporter.live():
+    with _talk_on_stderr(), _interruptible(f"bench run {matrix}"), reporter.live():
         results = run_matrix(
             loaded,
             place,
@@ -165,13 +167,12 @@ def sweep(
     as_json: JsonOpt = False,
 ) -> None:
     """Search settings with Optuna on val; run it again to go on. Writes the best as a matrix for `bench run`."""
-    from sweeps.study import run_sweep
-
     from bench.progress import reporter_for
+    from sweeps.study import run_sweep
 
     place, jobs = _store(store), _jobs(jobs)
     reporter = reporter_for(_console(), {}, jobs, quiet)
-    with _interruptible(f"bench sweep {file}"), reporter.live():
+    with _talk_on_stderr(), _interruptible(f"bench sweep {file}"), reporter.live():
         result = run_sweep(
             file,
             place,
@@ -186,6 +187,36 @@ def sweep(
     else:
         _out().print(result.table())
         typer.echo(f"best settings: {result.best_path}")
+
+
+@app.command()
+def pretrain(
+    what: Annotated[str, typer.Argument(help="diffusion or oracle")],
+    matrix: Annotated[
+        str | None, typer.Argument(help="train on this matrix's first data set [the shipped data]")
+    ] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="e.g. unet.steps=1000")] = None,
+    store: StoreOpt = _STORE,
+    out: Annotated[Path | None, typer.Option(help="copy the result to this new folder")] = None,
+    device: DeviceOpt = "auto",
+    threads: ThreadsOpt = 1,
+    quiet: QuietOpt = False,
+) -> None:
+    """Train a small diffusion pipeline (VAE, text encoder, UNet) on a train split, or the phantom's oracle."""
+    from bench.pretrain.request import pretraining
+    from bench.pretrain.stages import copy_out
+    from bench.progress import reporter_for
+    from bench.run import run_stages
+
+    stage, place = pretraining(what, matrix, sets or ()), _store(store)
+    reporter = reporter_for(_console(), {}, 1, quiet)
+    with _interruptible(f"bench pretrain {what}"), reporter.live():
+        run_stages([stage], place, jobs=1, execution=_execution(device, threads), reporter=reporter, retry_failed=True)
+    if not place.has(stage):
+        raise typer.Exit(1)
+    if out:
+        copy_out(place.folder(stage), out)
+    typer.echo(out or place.folder(stage))
 
 
 @app.command()
@@ -244,9 +275,8 @@ def _table_rows(matrix: Matrix, store: Store) -> list[dict[str, Any]]:
 
 
 def _print_table(matrix: Matrix, store: Store) -> None:
-    from reports.paper_table import terminal_table
-
     from bench.results import read_matrix
+    from reports.paper_table import terminal_table
 
     _out().print(terminal_table(matrix, read_matrix(matrix, store)))
 
@@ -269,6 +299,20 @@ def _print_json(value: Any) -> None:
 
 def _say(line: str) -> None:
     typer.echo(line, err=True)
+
+
+@contextlib.contextmanager
+def _talk_on_stderr() -> Iterator[None]:
+    """Send what stages and libraries print, in this process and in its children, to stderr: stdout is for data."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
 
 
 class _interruptible:
@@ -304,7 +348,7 @@ def main() -> None:
     except BenchError as error:
         if debug:
             raise
-        _say(f"error: {error}")
+        _say(f"error: {' '.join(str(error).split())}")
         sys.exit(error.exit_code)
 
 

@@ -17,14 +17,16 @@ val or test, log, or look at the clock. Heavy steps that variants should share (
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from bench import seeds
-from bench.diffusion import DiffusionModel
+from bench.diffusion import Diffusion, DiffusionModel
+from bench.errors import ConfigError, listed, nearest
 from bench.latents import Latents
 from bench.split import Train, train_set
 from bench.stage import Settings, Stage, not_semantic
@@ -50,8 +52,8 @@ __all__ = [
 class Plan(Settings):
     """How many images to make for which class; `per_class` for every tail class unless `counts` names it."""
 
-    per_class: int = 40
-    counts: dict[str, int] = {}
+    per_class: int = Field(40, ge=0)
+    counts: dict[str, Annotated[int, Field(ge=0)]] = {}
 
     def resolve(self, train: TrainSet) -> dict[str, int]:
         """Return class name → number to make, in the order of `train.tail`; classes with none are left out.
@@ -59,15 +61,21 @@ class Plan(Settings):
         Raises:
             ConfigError: if `counts` names a class that the data set does not have.
         """
-        from bench.errors import ConfigError, nearest
-
-        for name in self.counts:
-            if name not in train.class_names:
-                raise ConfigError(
-                    f"augment.counts: no class '{name}' in the data set{nearest(name, train.class_names)}"
-                )
+        self.check(train.class_names)
         wanted = dict.fromkeys(train.tail, self.per_class) | self.counts
         return {name: n for name, n in wanted.items() if n > 0}
+
+    def check(self, class_names: Sequence[str]) -> None:
+        """Refuse a class that the data set does not have.
+
+        Raises:
+            ConfigError: naming it and the nearest valid name.
+        """
+        for name in self.counts:
+            if name not in class_names:
+                hint = nearest(name, class_names)
+                have = listed(class_names)
+                raise ConfigError(f"augment.counts: no class '{name}' in the data set{hint} (have: {have})")
 
 
 class Task(Settings):
@@ -91,7 +99,8 @@ class Context:
         inputs: results of the stages that `Method.inputs` named, by the same names.
         seed: the seed of this method in this cell.
         device: torch device to compute on.
-        progress: call `progress(done)` with the number of samples made.
+        progress: call `progress(done)` with the number of samples made (fractions are welcome).
+        start: the first sample to make; those before it were made before a kill. `batches` knows.
     """
 
     train: TrainSet
@@ -100,19 +109,29 @@ class Context:
     inputs: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     device: str = "cpu"
-    progress: Callable[[int], None] = lambda done: None
+    progress: Callable[[float], None] = lambda done: None
     batch_size: int | None = None
+    start: int = 0
+    diffusion_model: DiffusionModel | None = None
+
+    @property
+    def diffusion(self) -> Diffusion:
+        """The loaded diffusion model, for a method with `uses_diffusion = True`."""
+        if self.diffusion_model is None:
+            raise TypeError("this method asks for the diffusion model: set `uses_diffusion = True` on its class")
+        return self.diffusion_model.load(self.device)
 
     def rng(self, i: int) -> np.random.Generator:
         """Return the generator of sample i: the same whatever the batch size, device count or point of resume."""
         return seeds.rng(self.seed, "sample", int(i))
 
     def batches(self, size: int) -> Iterator[Int64]:
-        """Yield the sample numbers in order, `size` (or the harness's own batch size) at a time, telling progress."""
+        """Yield the numbers of the samples to make, in order, `size` (or the harness's own size) at a time."""
         size = self.batch_size or size
-        for start in range(0, len(self.samples), size):
-            yield np.arange(start, min(start + size, len(self.samples)))
-            self.progress(min(start + size, len(self.samples)))
+        for begin in range(self.start, len(self.samples), size):
+            end = min(begin + size, len(self.samples))
+            yield np.arange(begin, end)
+            self.progress(end)
 
 
 class Method(Settings, ABC):
@@ -122,6 +141,7 @@ class Method(Settings, ABC):
     version: ClassVar[int] = 1  # raise it when the same settings give other images
     at: ClassVar[str | None] = None  # the field that `name@value` sets
     makes_images: ClassVar[bool] = True  # False: the plan is empty (a control that adds nothing)
+    uses_diffusion: ClassVar[bool] = False  # True: `ctx.diffusion` is there, and its weights enter the key
 
     def inputs(self, task: Task) -> dict[str, Stage]:
         """Name the stages whose results `augment` needs; a heavy step that variants share belongs here."""
@@ -129,7 +149,10 @@ class Method(Settings, ABC):
 
     @abstractmethod
     def augment(self, ctx: Context) -> Iterator[AugmentedBatch]:
-        """Yield the samples of `ctx.samples`, in order, in batches of any size."""
+        """Yield the samples of `ctx.samples` from `ctx.start` on, in order, in batches of any size.
+
+        Each batch is kept as soon as it is yielded: a killed computation goes on behind the last one.
+        """
 
     def skip(self, train: TrainSet) -> str | None:
         """Return why the method cannot serve this train split, or None. A skip is reported, never an error."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -91,13 +92,16 @@ def _load(path: str, precision: str, device: str) -> Diffusion:
     import torch
     from diffusers import StableDiffusionPipeline
     from diffusers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        path, torch_dtype=getattr(torch, precision), safety_checker=None, local_files_only=True
-    )
-    return Diffusion(pipeline.to(device), device)
+    for library in (logging, transformers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    with torch.random.fork_rng(devices=[]):  # layers are drawn at random before their weights are read
+        pipeline = StableDiffusionPipeline.from_pretrained(
+            path, safety_checker=None, requires_safety_checker=False, local_files_only=True
+        )
+    return Diffusion(pipeline.to(device, getattr(torch, precision)), device)
 
 
 class Diffusion:
@@ -114,26 +118,31 @@ class Diffusion:
             part.eval().requires_grad_(False)
 
     def latent_shape(self, image_px: int) -> tuple[int, int, int]:
-        """Return `(c, h, w)` of the latent of an `image_px` square image."""
-        side = image_px // self.pipeline.vae_scale_factor
-        return self.pipeline.vae.config.latent_channels, side, side
+        """Return `(c, h, w)` of the latent of an `image_px` square image.
+
+        Raises:
+            ConfigError: if the VAE cannot halve that side as often as it has to.
+        """
+        factor = int(self.pipeline.vae_scale_factor)
+        if image_px % factor:
+            raise ConfigError(f"image_px: {image_px} is no multiple of {factor}, which the diffusion model's VAE needs")
+        return int(self.pipeline.vae.config.latent_channels), image_px // factor, image_px // factor
 
     def encode(self, images: UInt8) -> tuple[Float32, Float32]:
         """Return mean and std of the latents of `uint8 [n, H, W]` images, each `float32 [n, c, h, w]`, scaled."""
         import torch
 
-        pixels = torch.from_numpy(images).to(self.device, self.dtype)[:, None] / 127.5 - 1
+        pixels = self._tensor(images)[:, None] / 127.5 - 1
         with torch.inference_mode():
             posterior = self.pipeline.vae.encode(pixels.expand(-1, 3, -1, -1)).latent_dist
-        return tuple((m * self.scale).float().cpu().numpy() for m in (posterior.mean, posterior.std))  # type: ignore[return-value]
+        return _array(posterior.mean * self.scale), _array(posterior.std * self.scale)
 
     def decode(self, latents: Float32) -> UInt8:
         """Return `uint8 [n, H, W]` images of scaled latents (the mean of the three decoded channels)."""
         import torch
 
-        batch = torch.from_numpy(np.ascontiguousarray(latents)).to(self.device, self.dtype) / self.scale
         with torch.inference_mode():
-            pixels = self.pipeline.vae.decode(batch).sample.float().mean(dim=1)
+            pixels = self.pipeline.vae.decode(self._tensor(latents) / self.scale).sample.float().mean(dim=1)
         return ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
 
     def sample(
@@ -144,10 +153,18 @@ class Diffusion:
         guidance_scale: float,
         on_step: Callable[[int], None] = lambda done: None,
     ) -> Float32:
-        """Return latents sampled from unit Gaussian `noise` by text, guided (classifier-free, Ho & Salimans 2022)."""
-        self.pipeline.scheduler.set_timesteps(num_inference_steps, device=self.device)
-        start = noise * float(self.pipeline.scheduler.init_noise_sigma)
-        return self._run(start, prompts, self.pipeline.scheduler.timesteps, guidance_scale, on_step)
+        """Return latents sampled from unit Gaussian `noise` by text with classifier-free guidance (Ho & Salimans 2022).
+
+        Args:
+            prompts: one for each latent.
+            noise: `float32 [n, c, h, w]`.
+            num_inference_steps: length of the schedule (PNDM's multistep start evaluates its second step twice).
+            guidance_scale: 1 is the conditional prediction as it is.
+            on_step: told the number of evaluations done.
+        """
+        timesteps = self._last_steps(num_inference_steps, num_inference_steps)
+        start = noise * np.float32(self.pipeline.scheduler.init_noise_sigma)
+        return self._run(start, prompts, timesteps, guidance_scale, on_step)
 
     def denoise(
         self,
@@ -163,21 +180,47 @@ class Diffusion:
 
         With `noise` (unit Gaussian, same shape) the latents are first noised to the level at which that part of the
         schedule starts, as SDEdit does (Meng et al. 2022); with None they enter as they are, as the paper's code does.
+
+        Raises:
+            ConfigError: if there are fewer steps than asked for, or the scheduler cannot be entered in the middle.
+        """
+        if denoise_steps == 0:
+            return latents
+        timesteps = self._last_steps(denoise_steps, num_inference_steps)
+        if noise is not None:
+            clean, added = self._tensor(latents).float(), self._tensor(noise).float()
+            latents = _array(self.pipeline.scheduler.add_noise(clean, added, timesteps[:1].expand(len(latents))))
+        return self._run(latents, prompts, timesteps, guidance_scale, on_step)
+
+    def _last_steps(self, wanted: int, num_inference_steps: int) -> Any:
+        """Set the scheduler to `num_inference_steps`, ready for its last `wanted`; return the timesteps to evaluate at.
+
+        A schedule may hold several evaluations a step, and those of a step differ in kind with their place:
+        second-order solvers (`order` 2) come in pairs; PNDM (Liu et al. 2022) starts its multistep rule by evaluating
+        the second timestep twice, wherever it is started. Cutting its list in the middle would drop that second
+        evaluation and leave the latent one step noisier than the schedule believes.
         """
         import torch
 
-        if denoise_steps == 0:
-            return latents
         scheduler = self.pipeline.scheduler
+        if not 1 <= wanted <= num_inference_steps:
+            raise ConfigError(f"denoise_steps: got {wanted}, allowed 0 to num_inference_steps = {num_inference_steps}")
         scheduler.set_timesteps(num_inference_steps, device=self.device)
-        first = len(scheduler.timesteps) - denoise_steps
-        timesteps = scheduler.timesteps[first:]
-        if hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(first)
-        if noise is not None:
-            clean, added = torch.from_numpy(latents).to(self.device), torch.from_numpy(noise).to(self.device)
-            latents = scheduler.add_noise(clean, added, timesteps[:1].expand(len(latents))).cpu().numpy()
-        return self._run(latents, prompts, timesteps, guidance_scale, on_step)
+        skipped = num_inference_steps - wanted
+        if not hasattr(scheduler, "plms_timesteps"):
+            first = skipped * int(scheduler.order)
+            if hasattr(scheduler, "set_begin_index"):
+                scheduler.set_begin_index(first)
+            return scheduler.timesteps[first:]
+        if not skipped:
+            return scheduler.timesteps
+        if not scheduler.config.skip_prk_steps:
+            raise ConfigError(
+                "diffusion.scheduler: PNDM with a Runge-Kutta start cannot be entered in the middle; "
+                "set skip_prk_steps to true in scheduler_config.json, as Stable Diffusion does"
+            )
+        last = list(dict.fromkeys(scheduler.timesteps.tolist()))[skipped:]
+        return torch.tensor([*last[:2], *last[1:]], device=self.device)
 
     def _run(
         self,
@@ -187,22 +230,30 @@ class Diffusion:
         guidance_scale: float,
         on_step: Callable[[int], None],
     ) -> Float32:
+        """Return `start` after the scheduler's steps at `timesteps`, with classifier-free guidance."""
         import torch
 
         scheduler, unet = self.pipeline.scheduler, self.pipeline.unet
         guided = guidance_scale != 1.0
+        extra = _stochastic_step(scheduler, start)
         with torch.inference_mode():
             texts = self._embed([*([""] * len(prompts) if guided else []), *prompts])
-            latents = torch.from_numpy(np.ascontiguousarray(start, dtype=np.float32)).to(self.device, self.dtype)
+            latents = self._tensor(start)
             for i, timestep in enumerate(timesteps):
                 model_input = scheduler.scale_model_input(torch.cat([latents] * 2) if guided else latents, timestep)
                 predicted = unet(model_input, timestep, encoder_hidden_states=texts).sample
                 if guided:
                     unconditional, conditional = predicted.chunk(2)
                     predicted = unconditional + guidance_scale * (conditional - unconditional)
-                latents = scheduler.step(predicted, timestep, latents).prev_sample
+                latents = scheduler.step(predicted, timestep, latents, **extra).prev_sample
                 on_step(i + 1)
-        return latents.float().cpu().numpy()
+        return _array(latents)
+
+    def _tensor(self, array: np.ndarray) -> Any:
+        """Return a copy of `array` on the device, in the model's precision."""
+        import torch
+
+        return torch.tensor(np.asarray(array), device=self.device).to(self.dtype)
 
     def _embed(self, prompts: Sequence[str]) -> Any:
         """Return `[n, tokens, width]` text embeddings; equal prompts are encoded once."""
@@ -215,3 +266,20 @@ class Diffusion:
         )
         embedded = self.pipeline.text_encoder(tokens.input_ids.to(self.device))[0]
         return embedded[torch.tensor([unique.index(p) for p in prompts], device=embedded.device)]
+
+
+def _array(tensor: Any) -> Float32:
+    return tensor.float().cpu().numpy()
+
+
+def _stochastic_step(scheduler: Any, start: Float32) -> dict[str, Any]:
+    """Return the `generator` argument for schedulers that draw noise in `step`: one a sample, seeded by its start.
+
+    So an ancestral sampler gives the same sample in any batch and leaves torch's global generator alone.
+    """
+    import torch
+
+    if "generator" not in inspect.signature(scheduler.step).parameters:
+        return {}
+    digests = (hashlib.sha256(np.ascontiguousarray(row).tobytes()).digest() for row in start)
+    return {"generator": [torch.Generator().manual_seed(int.from_bytes(d[:7], "big")) for d in digests]}

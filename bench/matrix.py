@@ -136,6 +136,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue  # `<<: *other` is no key of its own; a key beside it wins
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, str) and key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", key_node.start_mark)
@@ -156,7 +158,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path.name}{line}: not YAML: {getattr(error, 'problem', error)}") from error
+        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        raise ConfigError(f"{path.name}{line}: not YAML: {problem}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path.name}: nested too deeply") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path.name}: not UTF-8 text (byte {error.start})") from error
     except OSError as error:
@@ -176,29 +181,25 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     if not equals or not dotted:
         raise ConfigError(f"--set {override}: want key=value, e.g. --set classifier.steps=10")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        value = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"--set {override}: the value is not YAML") from error
     *path, last = dotted.split(".")
     at: Any = raw
     for part in path:
         at = _step(at, part, override)
-    if isinstance(at, list):
-        _step(at, last, override)
-        at[int(last)] = value
-    else:
-        at[last] = value
+    _step(at, last, override)
+    at[int(last) if isinstance(at, list) else last] = value
 
 
 def _step(at: Any, part: str, override: str) -> Any:
     if isinstance(at, dict):
         inner = at.setdefault(part, {})
-    elif isinstance(at, list) and part.isdigit() and int(part) < len(at):
+    elif isinstance(at, list) and part.isdecimal() and int(part) < len(at):
         inner = at[int(part)]
     else:
-        raise ConfigError(
-            f"--set {override}: nothing to set at '{part}'" + (f" ({len(at)} items)" if isinstance(at, list) else "")
-        )
+        held = f"a list of {len(at)}" if isinstance(at, list) else f"{at!r}, not a mapping"
+        raise ConfigError(f"--set {override}: nothing to set at '{part}': there is {held}")
     return inner
 
 
@@ -215,12 +216,16 @@ def build_matrix(raw: dict[str, Any], where: str) -> Matrix:
     if unused := sorted(set(settings.settings) - used):
         raise ConfigError(f"{where}.settings.{unused[0]}: no row of `methods` uses it (rows: {listed(used)})")
     datasets = [registry.parse_dataset(d, f"{where}.datasets.{i}") for i, d in enumerate(settings.datasets)]
+    for dataset in datasets:
+        if (classes := dataset.known_classes()) is not None:
+            settings.augment.check(classes)
     methods = [
         registry.parse_method(text, settings.settings.get(text.partition("@")[0]), f"{where}.methods.{i}")
         for i, text in enumerate(settings.methods)
     ]
+    control = next((m for m in methods if not m.makes_images), None)
     cells = tuple(
-        build_cell(settings, dataset, method, seed)
+        build_cell(settings, dataset, method, seed, control)
         for dataset in datasets
         for method in methods
         for seed in settings.seeds
@@ -232,8 +237,14 @@ def build_matrix(raw: dict[str, Any], where: str) -> Matrix:
     return Matrix(settings, cells)
 
 
-def build_cell(settings: MatrixSettings, dataset: Dataset, method: Method, seed: int) -> Cell:
-    """Return a cell. No seed but the cell's own enters, and none contains the method's name: methods are paired."""
+def build_cell(
+    settings: MatrixSettings, dataset: Dataset, method: Method, seed: int, control: Method | None = None
+) -> Cell:
+    """Return a cell. No seed but the cell's own enters, and none contains the method's name: methods are paired.
+
+    The classifier trained with `control` (a method that adds nothing) is the one whose features an extractor of
+    kind `classifier` uses.
+    """
     split = Split(dataset=dataset, settings=settings.split)
     train = Train(split=split)
     latents = Latents(train=train, diffusion=settings.diffusion)
@@ -245,13 +256,15 @@ def build_cell(settings: MatrixSettings, dataset: Dataset, method: Method, seed:
         seed=seeds.derive(seed, "method"),
     )
     augmented = Augmented.of(method, task)
-    classifier = Classifier(
-        split=split,
-        train=train,
-        augmented=augmented,
-        settings=settings.classifier,
-        seed=seeds.derive(seed, "classifier"),
-    )
+
+    def trained_on(added: Augmented) -> Classifier:
+        seed_ = seeds.derive(seed, "classifier")
+        return Classifier(split=split, train=train, augmented=added, settings=settings.classifier, seed=seed_)
+
+    fidelity = settings.fidelity
+    if control is not None:
+        fidelity = fidelity.with_classifier(trained_on(Augmented.of(control, task)))
+    classifier = trained_on(augmented)
     return Cell(
         matrix=settings.name,
         dataset=dataset,
@@ -261,5 +274,5 @@ def build_cell(settings: MatrixSettings, dataset: Dataset, method: Method, seed:
         augmented=augmented,
         classifier=classifier,
         scores=Scores(split=split, classifier=classifier),
-        fidelity=Fidelity(split=split, train=train, augmented=augmented, settings=settings.fidelity),
+        fidelity=Fidelity(split=split, train=train, augmented=augmented, settings=fidelity),
     )

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from bench.execute.base import Outcome
@@ -30,7 +31,12 @@ def stage_labels(cells: dict[str, list[Stage]]) -> dict[str, str]:
 
 
 class Silent:
-    """Says nothing (tests, `--json`)."""
+    """Says nothing (`--quiet`, tests)."""
+
+    @contextmanager
+    def live(self) -> Iterator[Silent]:
+        """Show nothing for the length of a block."""
+        yield self
 
     def planned(self, pending: list[Stage], reused: int) -> None:
         """Say nothing."""
@@ -86,7 +92,10 @@ class Live:
         self.whole = self.bars.add_task("all stages", total=max(len(pending), 1), eta="")
 
     def started(self, stage: Stage) -> None:
-        """Add a bar."""
+        """Add a bar (in place of the one of an attempt that was killed)."""
+        if (task := self.tasks.pop(stage.key, None)) is not None:
+            self.bars.remove_task(task)
+        self.share.pop(stage.key, None)
         self.begun[stage.key] = time.monotonic()
         self.tasks[stage.key] = self.bars.add_task("  " + self._label(stage), total=None, eta="")
 
@@ -95,10 +104,11 @@ class Live:
         task = self.tasks.get(stage.key)
         if task is None or total <= 0:
             return
+        done = min(done, total)
         self.share[stage.key] = done / total
         passed = time.monotonic() - self.begun[stage.key]
         eta = f"{note}, {_span(passed * (total - done) / done)} left" if done > 0 else note
-        self.bars.update(task, total=total, completed=done, eta=eta)
+        self.bars.update(task, total=total, completed=done, eta=escape(eta))
         self._whole()
 
     def finished(self, stage: Stage, outcome: Outcome, detail: str = "") -> None:
@@ -111,7 +121,7 @@ class Live:
             self.bars.remove_task(task)
         count = f"[{self.n_planned - len(self.left)}/{self.n_planned}]"
         tail = f" in {_span(took)}" if outcome == "done" else f": {outcome}: {detail}"
-        eta = f"; {self._eta()} left" if self.left and outcome == "done" else ""
+        eta = f"; {self._eta()}" if self._eta() and outcome == "done" else ""
         style = {"failed": "red", "blocked": "yellow"}.get(outcome)
         self.console.print(f"{count} {self._label(stage)}{tail}{eta}", style=style, markup=False, highlight=False)
         self._whole()
@@ -121,7 +131,7 @@ class Live:
 
     def _whole(self) -> None:
         if self.whole is not None:
-            self.bars.update(self.whole, completed=self.n_planned - len(self.left), eta=f"{self._eta()} left")
+            self.bars.update(self.whole, completed=self.n_planned - len(self.left), eta=self._eta())
 
     def _eta(self) -> str:
         """Guess from what like stages took in this run; kinds not seen yet are left out, and the guess says so."""
@@ -135,7 +145,7 @@ class Live:
                 seconds += sum(seen) / len(seen)
             else:
                 unknown = True
-        return ("at least " if unknown else "about ") + _span(seconds / self.jobs)
+        return f"{'at least' if unknown else 'about'} {_span(seconds / self.jobs)} left" if seconds else ""
 
 
 def _span(seconds: float) -> str:

@@ -131,7 +131,7 @@ def resolved(settings: MatrixSettings, cells: Sequence[Cell]) -> dict[str, Any]:
 
 
 def flat_config(settings: MatrixSettings, cell: Cell) -> dict[str, Any]:
-    """Return a cell's settings as `a.b.c` → value. Fields that say only where or how fast (paths, devices) are left out."""
+    """Return a cell's settings as `a.b.c` → value, without those that say only where or how fast (paths)."""
     tree = {
         "dataset": {"kind": cell.dataset.kind, **_semantic(cell.dataset)},
         "method": {"name": cell.method.name, "label": cell.method.label, **_semantic(cell.method)},
@@ -185,7 +185,7 @@ def git_state(folder: Path | None = None) -> dict[str, Any] | None:
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(folder), "--no-optional-locks", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_GIT_TIMEOUT_S, check=True)  # noqa: S603
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_GIT_TIMEOUT_S, check=True)
         return done.stdout.strip()
 
     try:

@@ -37,39 +37,43 @@ class Broken:
 @functools.cache
 def methods() -> dict[str, type[Method]]:
     """Return every usable method class by its name."""
-    from bench.contract import Method
-
-    return {c.name: c for c in _found("methods", "bench.methods", Method) if not isinstance(c, Broken)}
+    return _by_name(_method_classes(), "name")
 
 
 @functools.cache
 def datasets() -> dict[str, type[Dataset]]:
     """Return every usable data-set class by its kind."""
-    from bench.datasets.base import Dataset
-
-    return {c.kind: c for c in _found("bench.datasets", "bench.datasets", Dataset) if not isinstance(c, Broken)}
+    return _by_name(_dataset_classes(), "kind")
 
 
 @functools.cache
 def broken() -> list[Broken]:
     """Return the plugin modules that did not import."""
+    return [c for c in (*_method_classes(), *_dataset_classes()) if isinstance(c, Broken)]
+
+
+def _method_classes() -> Iterator[Any]:
     from bench.contract import Method
+
+    return _found("methods", "bench.methods", Method, "name")
+
+
+def _dataset_classes() -> Iterator[Any]:
     from bench.datasets.base import Dataset
 
-    found = [*_found("methods", "bench.methods", Method), *_found("bench.datasets", "bench.datasets", Dataset)]
-    return [c for c in found if isinstance(c, Broken)]
+    return _found("bench.datasets", "bench.datasets", Dataset, "kind")
 
 
-def _found(package: str, group: str, base: type) -> Iterator[Any]:
+def _found(package: str, group: str, base: type, named_by: str) -> Iterator[Any]:
     """Yield concrete subclasses of `base` in the package's direct modules and in the entry-point group."""
     path = importlib.import_module(package).__path__
     for name in sorted(m.name for m in pkgutil.iter_modules(path) if not m.name.startswith("_")):
-        yield from _classes(f"{package}.{name}", base)
+        yield from _classes(f"{package}.{name}", base, named_by)
     for entry in metadata.entry_points(group=group):
-        yield from _classes(entry.module, base)
+        yield from _classes(entry.module, base, named_by)
 
 
-def _classes(module_name: str, base: type) -> Iterator[Any]:
+def _classes(module_name: str, base: type, named_by: str) -> Iterator[Any]:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # a plugin's import can fail in any way; it must not stop the others
@@ -78,7 +82,24 @@ def _classes(module_name: str, base: type) -> Iterator[Any]:
     for _, cls in inspect.getmembers(module, inspect.isclass):
         own = cls.__module__ == module_name or cls.__module__.startswith(module_name + ".")
         if own and issubclass(cls, base) and not inspect.isabstract(cls) and cls is not base:
-            yield cls
+            yield cls if hasattr(cls, named_by) else Broken(module_name, f"class {cls.__name__} has no `{named_by}`")
+
+
+def _by_name(found: Iterator[Any], attribute: str) -> dict[str, Any]:
+    """Return the usable classes by name.
+
+    Raises:
+        ConfigError: if two plugins share a name: which one a matrix means must not depend on the order of imports.
+    """
+    named: dict[str, Any] = {}
+    for cls in found:
+        if isinstance(cls, Broken):
+            continue
+        name = getattr(cls, attribute)
+        if named.setdefault(name, cls) is not cls:
+            places = f"{named[name].__module__} and {cls.__module__}"
+            raise ConfigError(f"two plugins are called '{name}' ({places}); rename one or remove it")
+    return named
 
 
 def method_class(name: str, where: str) -> type[Method]:
@@ -108,8 +129,16 @@ def parse_method(text: str, settings: dict[str, Any] | None = None, where: str =
     if has_at:
         if cls.at is None:
             raise ConfigError(f"{where}: '{text}': method '{name}' takes no '@' value; write '{name}'")
-        chosen[cls.at] = yaml.safe_load(value) if value else value
+        chosen[cls.at] = _scalar(value)
     return build(cls, chosen, f"{where}: {text}")
+
+
+def _scalar(text: str) -> Any:
+    """Return what YAML reads in `text`; the text itself where it is not YAML (the field then refuses it by name)."""
+    try:
+        return yaml.safe_load(text) if text else text
+    except yaml.YAMLError:
+        return text
 
 
 def parse_dataset(settings: Any, where: str = "datasets") -> Dataset:
@@ -159,7 +188,8 @@ def _model_at(cls: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseMode
     """Return the model class at a location inside `cls`, where it can be told."""
     current: Any = cls
     for part in loc:
-        info = current.model_fields.get(str(part)) if inspect.isclass(current) and issubclass(current, BaseModel) else None
+        is_model = inspect.isclass(current) and issubclass(current, BaseModel)
+        info = current.model_fields.get(str(part)) if is_model else None
         if info is None:
             return None
         options = [info.annotation, *getattr(info.annotation, "__args__", ())]

@@ -54,7 +54,7 @@ def read_cell(cell: Cell, store: Store) -> CellResult:
     state, failure = cell_state(cell, store)
 
     def opened(stage: Stage) -> Any:
-        return stage.open(store.folder(stage)) if store.has(stage) else None
+        return store.open(stage) if store.has(stage) else None
 
     trained = opened(cell.classifier)
     return CellResult(
@@ -124,7 +124,7 @@ def table(results: list[CellResult]) -> list[dict[str, Any]]:
         }
         for column in TABLE_COLUMNS:
             found = [(m.scores or {}).get(column, (m.fidelity or {}).get(column)) for m in done]
-            values = pd.Series([v for v in found if v is not None], dtype=float)
+            values = pd.Series(found, dtype=float).dropna()
             row[column] = float(values.mean()) if len(values) else None
             row[f"{column}_sd"] = float(values.std(ddof=1)) if len(values) > 1 else None
         rows.append(row)

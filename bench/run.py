@@ -60,6 +60,8 @@ def run_stages(
 ) -> Workload:
     """Compute what is unfinished below `targets` and return what became of each stage."""
     targets = list(targets)
+    _require_writable(targets, store)
+    store.tidy()
     if retry_failed:
         for stage in walk(targets):
             store.forget_failure(stage)
@@ -68,6 +70,12 @@ def run_stages(
     if work.stages:
         executor(jobs).run(work)
     return work
+
+
+def _require_writable(targets: list[Stage], store: Store) -> None:
+    """Refuse a store that cannot take what is left to compute; a finished one may well be read-only."""
+    if not all(store.has(s) for s in targets):
+        store.require_writable()
 
 
 def run_matrix(
@@ -81,6 +89,8 @@ def run_matrix(
     retry_failed: bool = False,
 ) -> list[CellResult]:
     """Run every cell and return what the store then holds. Cells that fail are recorded; the others finish."""
+    targets = [s for c in matrix.cells for s in c.targets]
+    _require_writable(targets, store)  # before the tracker is given anything
     waiting: dict[str, list[Cell]] = defaultdict(list)
     for cell in matrix.cells:
         for stage in cell.targets:
@@ -99,7 +109,7 @@ def run_matrix(
 
     try:
         run_stages(
-            (s for c in matrix.cells for s in c.targets),
+            targets,
             store,
             jobs=jobs,
             execution=execution,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bench import seeds
 from bench.datasets.base import Dataset
@@ -25,6 +25,13 @@ class SplitSettings(Settings):
     test: float = Field(0.3, gt=0, lt=1, description="share of images that only the scores stage reads")
     seed: int = 0
     min_positives: int = Field(3, ge=1, description="fewest positives that every class must have in every part")
+
+    @model_validator(mode="after")
+    def _leaves_something(self) -> SplitSettings:
+        """Refuse shares that leave nothing to train on."""
+        if self.val + self.test >= 1:
+            raise ValueError(f"val and test leave nothing to train on ({self.val} + {self.test})")
+        return self
 
 
 class Split(Stage):

@@ -13,10 +13,11 @@ import functools
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -76,6 +77,13 @@ class Stage(Settings):
     def identity(self) -> dict[str, Any]:
         """The JSON tree behind the key: name, version, code digest, full settings, inputs by their keys."""
         return _describe_model(self)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with changes; it never inherits the key that was worked out for the original."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in ("key", "identity"):
+            copied.__dict__.pop(name, None)
+        return copied
 
     @classmethod
     def stage_name(cls) -> str:
@@ -143,7 +151,10 @@ def _describe_model(model: BaseModel) -> dict[str, Any]:
         for name, info in cls.model_fields.items()
         if (info.json_schema_extra or {}).get("semantic", True)  # type: ignore[union-attr]
     }
-    described = {"model": cls.__name__, "version": getattr(cls, "version", 1), "code": code_digest(cls), **fields}
+    facts = {"class": cls.__name__, "version": getattr(cls, "version", 1), "code": code_digest(cls)}
+    if hidden := sorted(fields.keys() & (facts.keys() | {"content"})):
+        raise TypeError(f"{cls.__name__}: a setting cannot be called '{hidden[0]}', the key has a part of that name")
+    described = facts | fields
     content = getattr(model, "content", None)  # data on disk enters by what it holds, not by where it lies
     if callable(content):
         described["content"] = content()
@@ -158,6 +169,9 @@ def code_digest(cls: type) -> str:
     Digests are of the syntax tree without docstrings: comments, formatting and documentation do not count.
     """
     digest = hashlib.sha256()
+    if cls.__module__ not in INERT and _source(cls.__module__) is None:
+        # without its code in the key, a changed stage would be answered with an old result
+        raise TypeError(f"the code of {cls.__name__} cannot be read ({cls.__module__}); put it into a module's file")
     for name in sorted(modules_behind(cls.__module__)):
         digest.update(f"{name}:{_module_digest(name)};".encode())
     return digest.hexdigest()[:16]
@@ -181,11 +195,23 @@ def modules_behind(module: str) -> frozenset[str]:
 
 
 @functools.cache
-def _source(module: str) -> str | None:
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, AttributeError, ValueError):
+def _spec(module: str) -> ModuleSpec | None:
+    """Find a module without importing it or its parents: they may be heavy, or broken."""
+    parent = module.rpartition(".")[0]
+    if not parent:
+        try:
+            return importlib.util.find_spec(module)
+        except ValueError:  # `__main__` and modules made by hand have none
+            return None
+    above = _spec(parent)
+    if above is None or above.submodule_search_locations is None:
         return None
+    return PathFinder.find_spec(module, above.submodule_search_locations)
+
+
+@functools.cache
+def _source(module: str) -> str | None:
+    spec = _spec(module)
     if spec is None or not spec.origin or not spec.origin.endswith(".py"):
         return None
     return Path(spec.origin).read_text(encoding="utf-8")
@@ -215,12 +241,13 @@ def _imports(module: str) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
-                package = module.split(".")[: -node.level] if not _is_package(module) else module.split(".")
+                parts = module.split(".")
+                package = parts[: len(parts) + _is_package(module) - node.level]
                 base = ".".join([*package, *([base] if base else [])])
             yield base
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
 def _is_package(module: str) -> bool:
-    spec = importlib.util.find_spec(module)
-    return bool(spec and spec.submodule_search_locations)
+    spec = _spec(module)
+    return bool(spec and spec.submodule_search_locations is not None)

@@ -17,6 +17,7 @@ import platform
 import shutil
 import socket
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -30,7 +31,7 @@ from bench.errors import StageError, StoreError
 from bench.stage import Stage
 
 State = Literal["done", "running", "failed", "missing"]
-_NOT_STICKY = (MemoryError, OSError)  # the machine's fault: the next attempt may well succeed
+_NOT_STICKY = (MemoryError, OSError, ImportError, StoreError)  # the machine's fault: the next attempt may succeed
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Work:
     out: Path
     ckpt: Path
     execution: Execution
+    used_device: str | None = None
     _told: float = field(default=0.0, repr=False)
 
     def get(self, stage: Stage) -> Any:
@@ -69,7 +71,8 @@ class Work:
     @property
     def device(self) -> str:
         """The torch device to compute on (also applies the number of threads)."""
-        return self.execution.apply()
+        self.used_device = self.execution.apply()
+        return self.used_device
 
     def progress(self, done: float, total: float, note: str = "") -> None:
         """Tell how far the computation is; cheap enough to call on every step (written twice a second at most)."""
@@ -105,8 +108,28 @@ class Store:
         return "failed" if self._failure_path(stage).is_file() else "missing"
 
     def manifest(self, stage: Stage) -> dict[str, Any]:
-        """Return the manifest of a finished stage."""
-        return json.loads((self.folder(stage) / "manifest.json").read_text(encoding="utf-8"))
+        """Return the manifest of a finished stage.
+
+        Raises:
+            StoreError: if it is not there or cannot be read.
+        """
+        path = self.folder(stage) / "manifest.json"
+        if (found := _read_json(path)) is None:
+            raise StoreError(f"{path.parent} is damaged (no readable manifest.json); delete it to compute it anew")
+        return found
+
+    def open(self, stage: Stage) -> Any:
+        """Return the result of a finished stage.
+
+        Raises:
+            StoreError: if its files cannot be read.
+        """
+        folder = self.folder(stage)
+        try:
+            return stage.open(folder)
+        except Exception as error:  # every format has its own way to say that a file is cut off
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            raise StoreError(f"{folder} cannot be read ({said}); if damaged, delete it to compute it anew") from error
 
     def failure(self, stage: Stage) -> dict[str, Any] | None:
         """Return the record of the last failed attempt, or None."""
@@ -123,12 +146,15 @@ class Store:
     def get(self, stage: Stage, execution: Execution | None = None) -> Any:
         """Return the result of `stage`, computing it (and what it needs) if it is not there.
 
+        What the computation raises is recorded and passed on.
+
         Raises:
-            StageError: if the computation fails now or failed before (see `forget_failure`).
+            StageError: if it failed before and was not forgotten (see `forget_failure`).
+            StoreError: if the store cannot be written, or the result in it cannot be read.
         """
         if not self.has(stage):
             self.compute(stage, execution or Execution())
-        return stage.open(self.folder(stage))
+        return self.open(stage)
 
     def compute(self, stage: Stage, execution: Execution) -> bool:
         """Compute `stage` unless it is finished; wait if a living process is at it. Return whether we computed."""
@@ -155,20 +181,28 @@ class Store:
             stage.compute(work)
             self._commit(stage, work, started)
         except Exception as error:
-            self._record_failure(stage, error)
+            self.record_failure(stage, error)
             raise
 
     def _commit(self, stage: Stage, work: Work, started: float) -> None:
-        """Make the attempt's folder the result, by one rename after everything in it is on disk."""
+        """Make the attempt's folder the result, by one rename after everything in it is on disk.
+
+        A result that is there by now (a copied store) is kept; a folder without a manifest is none and gives way.
+        """
         _write_json(work.out / "manifest.json", _manifest(stage, work, started))
         for path in [*work.out.rglob("*"), work.out]:
             _fsync(path)
-        os.rename(work.out, self.folder(stage))
-        _fsync(self.folder(stage).parent)
+        target = self.folder(stage)
+        if target.exists() and not self.has(stage):
+            shutil.rmtree(target)
+        if not target.exists():
+            os.rename(work.out, target)
+            _fsync(target.parent)
         self._failure_path(stage).unlink(missing_ok=True)
         shutil.rmtree(self._work_path(stage), ignore_errors=True)
 
-    def _record_failure(self, stage: Stage, error: Exception) -> None:
+    def record_failure(self, stage: Stage, error: Exception, sticky: bool | None = None) -> None:
+        """Write why an attempt failed; a sticky failure (by default: not the machine's fault) stops later attempts."""
         attempt = (self.failure(stage) or {}).get("attempt", 0) + 1
         record = {
             "stage": stage.stage_name(),
@@ -176,7 +210,7 @@ class Store:
             "error": f"{type(error).__name__}: {error}",
             "traceback": "".join(traceback.format_exception(error)),
             "attempt": attempt,
-            "sticky": not isinstance(error, _NOT_STICKY),
+            "sticky": not _machines_fault(error) if sticky is None else sticky,
             "host": socket.gethostname(),
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
@@ -190,14 +224,34 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle = open(path, "a")  # noqa: SIM115 - held for the length of the computation
         except OSError as error:
-            raise StoreError(
-                f"store {self.root}: cannot be written: {error.strerror}; choose another with --store"
-            ) from error
+            raise self._unwritable(error) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
         finally:
             handle.close()
+
+    def require_writable(self) -> None:
+        """Refuse a store that cannot be written before anything is computed for it.
+
+        Raises:
+            StoreError: with the reason.
+        """
+        try:
+            (self.root / "locks").mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root / "locks"):
+                pass
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> StoreError:
+        return StoreError(f"store {self.root}: cannot be written: {error.strerror}; choose another with --store")
+
+    def tidy(self) -> None:
+        """Remove work folders of finished stages: left where a process was killed just after its rename."""
+        for work in self.root.glob("*/*.work"):
+            if (work.with_suffix("") / "manifest.json").is_file():
+                shutil.rmtree(work, ignore_errors=True)
 
     def _lock_path(self, stage: Stage) -> Path:
         return self.root / "locks" / stage.key
@@ -226,7 +280,7 @@ def _manifest(stage: Stage, work: Work, started: float) -> dict[str, Any]:
         "bytes": sum(f["bytes"] for f in files.values()),
         "seconds": round(time.time() - started, 3),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": work.execution.device,
+        "device": work.used_device,
         "threads": work.execution.threads,
         "host": socket.gethostname(),
         "versions": versions(),
@@ -248,10 +302,14 @@ def _file_record(path: Path) -> dict[str, Any]:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(handle, "sha256").hexdigest()}
 
 
+def _machines_fault(error: Exception) -> bool:
+    return isinstance(error, _NOT_STICKY) or type(error).__name__ == "OutOfMemoryError"  # torch's, without importing it
+
+
 def _is_held(path: Path) -> bool:
     try:
         with open(path) as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who ask do not see each other
     except BlockingIOError:
         return True
     except OSError:

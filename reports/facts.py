@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -90,10 +88,10 @@ def span(numbers: Iterable[int]) -> str:
 def footnotes(matrix: Matrix, results: list[CellResult], facts: DatasetFacts | None) -> list[str]:
     """Return what one data set's table must be read with, one sentence each."""
     settings = matrix.settings
-    notes = [_images_note(matrix, facts)]
-    seeds = ", ".join(str(s) for s in settings.seeds)
-    several = "mean ± sd over seeds" if len(settings.seeds) > 1 else "one seed: no spread is known"
-    notes.append(f"Seeds {seeds} ({several}); split, initialisation and batch order are the same for every method.")
+    notes = [_images_note(matrix, results, facts)]
+    listed = ", ".join(str(s) for s in settings.seeds)
+    seeds = f"Seeds {listed} (mean ± sd)" if len(settings.seeds) > 1 else f"Seed {listed} alone: no spread is known"
+    notes.append(f"{seeds}; split, initialisation and batch order are the same for every method.")
     notes.extend(_fidelity_notes(results))
     notes.extend(_score_notes(results))
     notes.append(f"Diffusion model: {settings.diffusion.folder}, {settings.diffusion.precision}.")
@@ -104,13 +102,13 @@ def footnotes(matrix: Matrix, results: list[CellResult], facts: DatasetFacts | N
 _COMPARE = "Other data and another extractor: compare orders and differences between rows, not values."
 
 
-def _images_note(matrix: Matrix, facts: DatasetFacts | None) -> str:
+def _images_note(matrix: Matrix, results: list[CellResult], facts: DatasetFacts | None) -> str:
     plan = f"{matrix.settings.augment.per_class} synthetic images per tail class asked for"
-    if facts is None:
-        return f"Data set: not in the store yet; {plan}."
-    sizes = " / ".join(str(n) for n in facts.n_images.values())
-    parts = " / ".join(facts.n_images)
-    return f"{sizes} images ({parts}, split by patient) at {facts.image_px} px; {plan}."
+    if facts:
+        sizes, parts = " / ".join(str(n) for n in facts.n_images.values()), " / ".join(facts.n_images)
+        return f"{sizes} images ({parts}, split by patient) at {facts.image_px} px; {plan}."
+    train = span(int(r.classifier["n_real"]) for r in results if r.classifier and r.classifier.get("n_real"))
+    return f"{train} real training images; {plan}."
 
 
 def _fidelity_notes(results: list[CellResult]) -> list[str]:
@@ -193,19 +191,14 @@ def versions(found: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return [(name, ", ".join(sorted(values))) for name, values in sorted(seen.items())]
 
 
-def git_state() -> str:
-    """Return the commit of the code that writes the report and whether it has changes, or that there is none."""
-    root = Path(__file__).resolve().parent.parent
+def code_states(results: Iterable[CellResult], store: Store) -> list[str]:
+    """Return the commits that the cells' records name, else the checkout that writes the report."""
+    from bench.record import git_state, read_record, record_folder
 
-    def git(*args: str) -> str:
-        done = subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, timeout=10, check=True)
-        return done.stdout.strip()
-
-    try:
-        commit = git("rev-parse", "--short=12", "HEAD")
-        return f"{commit}, with uncommitted changes" if git("status", "--porcelain") else commit
-    except (OSError, subprocess.SubprocessError):
-        return "not a git checkout"
+    records = [read_record(record_folder(store, r.cell)) for r in results]
+    found = [r["git"] for r in records if r and r.get("git")] or [g for g in [git_state()] if g]
+    texts = (f"{g['commit'][:12]}{', with uncommitted changes' if g.get('dirty') else ''}" for g in found)
+    return list(dict.fromkeys(texts)) or ["not a git checkout"]
 
 
 def holes(results: Iterable[CellResult]) -> list[tuple[str, str, str]]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from typing import TYPE_CHECKING, Any
 
-from reports.facts import by_dataset, footnotes
+from reports.facts import by_dataset, dataset_facts, footnotes, left_open
 from reports.published import published
 from reports.rows import COLUMNS, PUBLISHED_COLUMNS, no_skill, no_skill_texts, table_rows, texts
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from bench.matrix import Matrix
     from bench.results import CellResult
+    from bench.store import Store
     from reports.facts import DatasetFacts
 
 FactsByDataset = dict[str, "DatasetFacts | None"]
@@ -27,35 +29,46 @@ def headings() -> list[str]:
     return ["method", *(c.titled for c in COLUMNS), *(f"{short} {c.heading}" for c in PUBLISHED_COLUMNS)]
 
 
-def terminal_table(matrix: Matrix, results: list[CellResult], facts: FactsByDataset | None = None) -> RenderableType:
-    """Return the table of every data set with its footnotes and holes, for rich to print."""
+def terminal_table(matrix: Matrix, results: list[CellResult], store: Store | None = None) -> RenderableType:
+    """Return the table of every data set with its footnotes and holes, for rich to print.
+
+    With `store`, the footnotes also give the sizes of the splits.
+    """
     from rich.console import Group
 
     parts: list[Any] = []
     for label, members in by_dataset(results).items():
-        parts.append(_terminal_part(matrix, label, members, (facts or {}).get(label)))
+        facts = dataset_facts(members[0].cell, store) if store else None
+        parts.append(_terminal_part(matrix, label, members, facts))
     return Group(*parts)
 
 
 def _terminal_part(matrix: Matrix, label: str, members: list[CellResult], facts: DatasetFacts | None) -> RenderableType:
     from rich import box
     from rich.console import Group
-    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
     rows = table_rows(members)
-    grid = Table(title=Text(f"{matrix.name}: {label}"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    grid = Table(title=Text(f"{matrix.name}: {label}"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
     for i, heading in enumerate(headings()):
         theirs = i > len(COLUMNS)
-        grid.add_column(Text(heading), justify="right" if i else "left", style="dim" if theirs else "", overflow="fold")
+        # Headings of several lines and the sd under its mean, so that several seeds still fit 80 columns.
+        text = Text(re.sub(" (?![↑↓])", "\n", heading))
+        grid.add_column(text, justify="right" if i else "left", style="dim" if theirs else "", overflow="fold")
     for row, cells in zip(rows, texts(rows), strict=True):
-        grid.add_row(*(Text(c) for c in cells), style="dim" if row.n_seeds == 0 else "")
+        grid.add_row(*(Text(c.replace(" ± ", "\n±")) for c in cells), style="dim" if row.n_seeds == 0 else "")
     grid.add_section()
     grid.add_row(*(Text(c) for c in no_skill_texts(members)), style="italic")
     holes = [Text(f"! {row.method}: {row.hole}", style="yellow") for row in rows if row.hole]
-    notes = [Padding(Text(f"· {note}", style="dim"), (0, 0, 0, 0)) for note in footnotes(matrix, members, facts)]
+    notes = [Text(f"· {note}", style="dim") for note in _notes(matrix, members, facts)]
     return Group(grid, *holes, *notes)
+
+
+def _notes(matrix: Matrix, members: list[CellResult], facts: DatasetFacts | None) -> list[str]:
+    """Return the footnotes and, as one more, what was chosen where the paper is silent."""
+    chosen = "; ".join(f"{what}: {value}" for what, value in left_open(matrix, members, facts))
+    return [*footnotes(matrix, members, facts), *([f"Chosen where the paper is silent. {chosen}."] if chosen else [])]
 
 
 def markdown(matrix: Matrix, results: list[CellResult], facts: FactsByDataset) -> str:
@@ -69,7 +82,7 @@ def markdown(matrix: Matrix, results: list[CellResult], facts: FactsByDataset) -
         lines += [_md_line(cells) for cells in [*texts(rows), no_skill_texts(members)]]
         lines.append("")
         lines += [f"- **{_md(row.method)}**: {_md(row.hole)}" for row in rows if row.hole]
-        lines += [f"- {_md(note)}" for note in footnotes(matrix, members, facts[label])]
+        lines += [f"- {_md(note)}" for note in _notes(matrix, members, facts[label])]
         lines.append("")
     return "\n".join(lines)
 
@@ -119,11 +132,14 @@ _LATEX = {
     ">": r"\textgreater{}",
     "→": r"$\rightarrow$",
     "≥": r"$\geq$",
+    "×": r"$\times$",
+    "…": r"\ldots{}",
 }
 
 
 def _tex(text: str) -> str:
-    return "".join(_LATEX.get(c, c) for c in text)
+    """Escape what LaTeX would read as markup; what its fonts lack becomes a question mark, so that it compiles."""
+    return "".join(_LATEX.get(c, c if c.isascii() or (c.isalpha() and ord(c) < 0x180) else "?") for c in text)
 
 
 def latex(matrix: Matrix, results: list[CellResult], facts: FactsByDataset) -> str:
@@ -133,7 +149,7 @@ def latex(matrix: Matrix, results: list[CellResult], facts: FactsByDataset) -> s
         r"\usepackage[T1]{fontenc}",
         r"\usepackage[utf8]{inputenc}",
         r"\usepackage[margin=2cm]{geometry}",
-        r"\usepackage{booktabs,threeparttable}",
+        r"\usepackage{booktabs}",
         r"\begin{document}",
     ]
     for label, members in by_dataset(results).items():
@@ -143,18 +159,18 @@ def latex(matrix: Matrix, results: list[CellResult], facts: FactsByDataset) -> s
 
 def _latex_table(matrix: Matrix, label: str, members: list[CellResult], facts: DatasetFacts | None) -> list[str]:
     rows = table_rows(members)
-    ours, theirs = len(COLUMNS), len(PUBLISHED_COLUMNS)
+    n_own, n_theirs = len(COLUMNS), len(PUBLISHED_COLUMNS)
     heads = ["", *(c.titled for c in COLUMNS), *(c.titled for c in PUBLISHED_COLUMNS)]
-    caption = f"{matrix.name} on {label}: this harness beside the {published().short}."
+    caption = f"{matrix.name} on {label}: this run beside the {published().short}."
     return [
         r"\begin{table}",
-        r"\centering\small",
-        r"\begin{threeparttable}",
+        r"\centering\small\setlength{\tabcolsep}{3.5pt}",
         rf"\caption{{{_tex(caption)}}}",
-        rf"\begin{{tabular}}{{l{'r' * (ours + theirs)}}}",
+        rf"\begin{{tabular}}{{l{'r' * N_NUMBERS}}}",
         r"\toprule",
-        rf" & \multicolumn{{{ours}}}{{c}}{{ours}} & \multicolumn{{{theirs}}}{{c}}{{{_tex(published().short)}}} \\",
-        rf"\cmidrule(lr){{2-{ours + 1}}}\cmidrule(lr){{{ours + 2}-{ours + theirs + 1}}}",
+        rf" & \multicolumn{{{n_own}}}{{c}}{{this run}}",
+        rf" & \multicolumn{{{n_theirs}}}{{c}}{{{_tex(published().short)}}} \\",
+        rf"\cmidrule(lr){{2-{n_own + 1}}}\cmidrule(lr){{{n_own + 2}-{N_NUMBERS + 1}}}",
         _tex_line(heads),
         r"\midrule",
         *(_tex_line(cells) for cells in texts(rows)),
@@ -162,11 +178,10 @@ def _latex_table(matrix: Matrix, label: str, members: list[CellResult], facts: D
         _tex_line(no_skill_texts(members)),
         r"\bottomrule",
         r"\end{tabular}",
-        r"\begin{tablenotes}\footnotesize",
-        *(rf"\item {_tex(f'{row.method}: {row.hole}')}" for row in rows if row.hole),
-        *(rf"\item {_tex(note)}" for note in footnotes(matrix, members, facts)),
-        r"\end{tablenotes}",
-        r"\end{threeparttable}",
+        r"\par\medskip\begin{minipage}{\linewidth}\footnotesize\setlength{\parskip}{2pt}",
+        *(f"{_tex(f'{row.method}: {row.hole}')}\\par" for row in rows if row.hole),
+        *(f"{_tex(note)}\\par" for note in footnotes(matrix, members, facts)),
+        r"\end{minipage}",
         r"\end{table}",
     ]
 

@@ -18,12 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its key in the results, its heading, which way is better (1 up, -1 down, 0 neither)."""
+    """A column: its key in the results, its heading, which way is better (1 up, -1 down, 0 neither).
+
+    `decimals` None: chosen from the values. `spread`: whether the sd over seeds is shown.
+    """
 
     key: str
     heading: str
     better: int = 0
     decimals: int | None = None
+    spread: bool = True
 
     @property
     def titled(self) -> str:
@@ -34,11 +38,15 @@ class Column:
 COLUMNS = (
     Column("fid_tail", "FID", -1),
     Column("kid_tail", "KID", -1),
-    Column("fid_tail_floor", "FID floor"),
+    Column("fid_tail_floor", "FID floor", spread=False),
     Column("map_head", "mAP head", 1, 3),
     Column("map_tail", "mAP tail", 1, 3),
 )
-PUBLISHED_COLUMNS = (Column("fid_tail", "FID", -1, 3), Column("map_head", "mAP head", 1, 3), Column("map_tail", "mAP tail", 1, 3))
+PUBLISHED_COLUMNS = (
+    Column("fid_tail", "FID", -1, 3),
+    Column("map_head", "mAP head", 1, 3),
+    Column("map_tail", "mAP tail", 1, 3),
+)
 NO_SKILL = {"map_head": "prevalence_head", "map_tail": "prevalence_tail"}
 MISSING = "–"
 
@@ -90,7 +98,7 @@ def table_rows(results: list[CellResult]) -> list[Row]:
                 n_seeds=raw["n_seeds"],
                 n_planned=planned[key],
                 values=shown,
-                sds={c: raw[f"{c}_sd"] if v is not None else None for c, v in shown.items()},
+                sds={c.key: raw[f"{c.key}_sd"] if c.spread and shown[c.key] is not None else None for c in COLUMNS},
                 hole=_hole(raw, key in skipped, planned[key]),
                 n_synthetic=raw["n_synthetic"],
             )
@@ -120,10 +128,14 @@ def no_skill(results: Iterable[CellResult]) -> dict[str, float | None]:
 
 
 def decimals(column: Column, rows: Iterable[Row]) -> int:
-    """Return how many decimals a column is printed with: fixed, or enough for three digits of its largest value."""
+    """Return how many decimals a column is printed with: fixed, or enough for three digits of its largest value.
+
+    A distance and its floor share theirs.
+    """
     if column.decimals is not None:
         return column.decimals
-    values = [abs(v) for r in rows if (v := r.values[column.key]) is not None]
+    key = column.key.removesuffix("_floor")
+    values = [abs(v) for r in rows if (v := r.values[key]) is not None]
     largest = max(values, default=0.0)
     return min(4, max(1, 2 - math.floor(math.log10(largest)))) if largest > 0 else 3
 
@@ -173,22 +185,20 @@ class Difference:
 
 
 def paired_differences(results: list[CellResult]) -> list[Difference]:
-    """Return one data set's differences to each control row; none where fewer than two seeds are shared."""
+    """Return one data set's differences to each control row; none where fewer than two seeds are shared.
+
+    Two controls are compared once, the later with the earlier.
+    """
     groups = by_method(r for r in results if r.state == "done" and r.scores and not r.skip)
-    found = []
-    for control in (label for label in published().controls if label in groups):
-        for method, members in groups.items():
-            for column in ("map_head", "map_tail"):
-                if method != control and (difference := _paired(method, control, column, members, groups[control])):
-                    found.append(difference)
-    return found
+    controls = [label for label in published().controls if label in groups]
+    pairs = [(m, c) for i, c in enumerate(controls) for m in groups if m not in controls[: i + 1]]
+    found = [_paired(m, c, column, groups) for m, c in pairs for column in ("map_head", "map_tail")]
+    return [difference for difference in found if difference]
 
 
-def _paired(
-    method: str, control: str, column: str, members: list[CellResult], controls: list[CellResult]
-) -> Difference | None:
-    base = {r.cell.seed: (r.scores or {}).get(column) for r in controls}
-    pairs = [((r.scores or {}).get(column), base.get(r.cell.seed)) for r in members]
+def _paired(method: str, control: str, column: str, groups: dict[str, list[CellResult]]) -> Difference | None:
+    base = {r.cell.seed: (r.scores or {}).get(column) for r in groups[control]}
+    pairs = [((r.scores or {}).get(column), base.get(r.cell.seed)) for r in groups[method]]
     deltas = np.array([a - b for a, b in pairs if a is not None and b is not None])
     if len(deltas) < 2:
         return None

@@ -27,6 +27,10 @@ class Dataset(Stage):
         """Name for tables and folders."""
         return self.kind
 
+    def known_classes(self) -> tuple[str, ...] | None:
+        """Return the class names if they are known before the source is read: typing errors are then refused early."""
+        return None
+
     @classmethod
     def stage_name(cls) -> str:
         """Name of the folder in the store: `dataset-<kind>`."""

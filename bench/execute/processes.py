@@ -14,6 +14,7 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from bench.errors import StageError
 from bench.execute.base import Workload
 from bench.stage import Stage
 from bench.store import Execution, Store
@@ -79,15 +80,20 @@ class Processes:
         if work.store.has(stage):
             work.settle(stage, "done")
         elif code is not None and code < 0:
-            name = signal.Signals(-code).name
             kills[stage.key] = kills.get(stage.key, 0) + 1
             if kills[stage.key] >= _ATTEMPTS_AFTER_A_KILL:
-                work.settle(
-                    stage, "failed", f"its process was killed by {name} {kills[stage.key]} times (out of memory?)"
-                )
+                name = signal.Signals(-code).name
+                hint = " (out of memory?)" if name == "SIGKILL" else ""
+                self._lost(work, stage, f"its process was killed by {name} {kills[stage.key]} times{hint}")
+        elif failure := work.store.failure(stage):
+            work.settle(stage, "failed", failure["error"])
         else:
-            failure = work.store.failure(stage) or {}
-            work.settle(stage, "failed", failure.get("error", f"its process ended with code {code}"))
+            self._lost(work, stage, f"its process ended with code {code}")
+
+    def _lost(self, work: Workload, stage: Stage, detail: str) -> None:
+        """Write down a failure that the child could not record itself; the next run tries again."""
+        work.store.record_failure(stage, StageError(detail), sticky=False)
+        work.settle(stage, "failed", detail)
 
 
 def _child(root: Path, stage: Stage, execution: Execution, gpu: int | None) -> None:

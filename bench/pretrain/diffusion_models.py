@@ -112,7 +112,8 @@ def save_pipeline(pipeline: StableDiffusionPipeline, folder: Path) -> None:
     """Save the pipeline in float16 safetensors; the modules in memory keep their precision."""
     import copy
 
-    halves = {n: copy.deepcopy(m).to(torch.float16) for n, m in pipeline.components.items() if isinstance(m, torch.nn.Module)}
+    modules = {n: m for n, m in pipeline.components.items() if isinstance(m, torch.nn.Module)}
+    halves = {n: copy.deepcopy(m).to(torch.float16) for n, m in modules.items()}
     half = assemble(
         halves["vae"], halves["unet"], (pipeline.tokenizer, halves["text_encoder"]), pipeline.scheduler
     )  # fmt: skip

@@ -6,7 +6,6 @@ which distances between sets of phantoms mean something.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.datasets.phantom import CLASS_NAMES, PhantomSettings
+from bench.pretrain import ORACLE_WEIGHTS, SHIPPED_ORACLE
 from bench.pretrain.checkpoint import Checkpoints, fingerprint
+from bench.pretrain.loop import batch_at, train_steps
 from bench.pretrain.phantom_data import ASSET_SEED, NOTE, Arrays, lifted, natural
-from bench.pretrain.record import OnProgress, Progress, host_kind, versions, write_json
+from bench.pretrain.record import OnProgress, Progress, close, host_kind, versions, write_json
 from bench.seeds import derive
 
-SHIPPED = Path(__file__).parent.parent / "assets" / "oracle"
-WEIGHTS, RECORD = "oracle.safetensors", "record.json"
+SHIPPED, WEIGHTS, RECORD = SHIPPED_ORACLE, ORACLE_WEIGHTS, "record.json"
 ORACLE_PX = 64
 
 
@@ -37,7 +37,7 @@ class OracleSettings(BaseModel):
     seed: int = 0
     n_images: int = Field(default=20_000, ge=16)
     n_test: int = Field(default=4_000, ge=16, description="held out, natural prevalence")
-    epochs: int = Field(default=5, ge=1)
+    epochs: int = Field(default=4, ge=1)
     batch_size: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=3e-3, gt=0)
     checkpoint_every: int = Field(default=400, ge=1, description="optimizer steps")
@@ -116,45 +116,35 @@ def to_input(images: NDArray[np.uint8]) -> Tensor:
 def train_oracle(
     data: Arrays, settings: OracleSettings, checkpoints: Checkpoints
 ) -> Iterator[tuple[Progress, Oracle]]:
-    """Yield progress and the model once a checkpoint interval and at the end; resumes by itself."""
+    """Yield progress and the oracle at every checkpoint; resumes by itself."""
     torch.manual_seed(derive(settings.seed, "oracle"))
-    oracle = build_oracle(data.labels.shape[1])
-    per_epoch = len(data.images) // settings.batch_size
-    total = per_epoch * settings.epochs
+    oracle, labels = build_oracle(data.labels.shape[1]), torch.from_numpy(data.labels)
+    n, size = len(labels), min(settings.batch_size, len(labels))
+    total = n // size * settings.epochs
     optimizer = torch.optim.AdamW(oracle.parameters(), settings.learning_rate, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=total)
-    step, parts = 0, (oracle, optimizer, schedule)
-    if (found := checkpoints.newest()) is not None:
-        step, state = found
-        for name, part in zip(("model", "optimizer", "schedule"), parts, strict=True):
-            part.load_state_dict(state[name])
-    labels, losses = torch.from_numpy(data.labels), []
-    while step < total:
-        epoch, position = divmod(step, per_epoch)
-        if position == 0 or not losses:
-            order = np.random.default_rng(derive(settings.seed, "oracle order", epoch)).permutation(len(labels))
-        batch = order[position * settings.batch_size : (position + 1) * settings.batch_size]
-        losses.append(_oracle_step(oracle.train(), optimizer, data.images[batch], labels[batch], step))
+
+    def do_step(step: int) -> float:
+        batch = batch_at(n, size, settings.seed, "oracle", step)
+        shift = np.random.default_rng(derive(settings.seed, "oracle shift", step))
+        pixels = _shifted(to_input(data.images[batch]), shift)
+        loss = functional.binary_cross_entropy_with_logits(oracle.train()(pixels)[0], labels[batch])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
         schedule.step()
-        step += 1
-        if step % settings.checkpoint_every == 0 or step == total:
-            states = {n: p.state_dict() for n, p in zip(("model", "optimizer", "schedule"), parts, strict=True)}
-            checkpoints.save(step, states)
-            yield {"part": "oracle", "step": step, "total": total, "loss": float(np.mean(losses[-400:]))}, oracle
+        return float(loss.detach())
+
+    parts = {"model": oracle, "optimizer": optimizer, "schedule": schedule}
+    for progress in train_steps("oracle", parts, total, do_step, checkpoints, settings.checkpoint_every):
+        yield progress, oracle
 
 
-def _oracle_step(
-    oracle: Oracle, optimizer: torch.optim.Optimizer, images: NDArray[np.uint8], labels: Tensor, step: int
-) -> float:
-    pixels = to_input(images).contiguous(memory_format=torch.channels_last)
-    rng = np.random.default_rng(derive(0, "oracle shift", step))
+def _shifted(pixels: Tensor, rng: np.random.Generator) -> Tensor:
+    """Return the batch shifted by up to three pixels, a little brighter or darker."""
     down, right = rng.integers(-3, 4, 2)
-    pixels = torch.roll(pixels, (int(down), int(right)), (2, 3)) * float(rng.uniform(0.9, 1.1))
-    loss = functional.binary_cross_entropy_with_logits(oracle(pixels)[0], labels)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-    return float(loss.detach())
+    rolled = torch.roll(pixels.contiguous(memory_format=torch.channels_last), (int(down), int(right)), (2, 3))
+    return rolled * float(rng.uniform(0.9, 1.1))
 
 
 def evaluate_oracle(oracle: Oracle, data: Arrays) -> dict[str, Any]:
@@ -167,7 +157,8 @@ def evaluate_oracle(oracle: Oracle, data: Arrays) -> dict[str, Any]:
         truth = data.labels[:, c] > 0.5
         if truth.any() and not truth.all():
             ap, auc = average_precision_score(truth, logits[:, c]), roc_auc_score(truth, logits[:, c])
-            out[name] = {"ap": round(float(ap), 4), "auc": round(float(auc), 4), "prevalence": round(float(truth.mean()), 4)}
+            figures = {"ap": ap, "auc": auc, "prevalence": truth.mean()}
+            out[name] = {k: round(float(v), 4) for k, v in figures.items()}
     return out
 
 
@@ -184,15 +175,12 @@ def pretrain_oracle(
     """
     from safetensors.torch import save_file
 
-    settings, out, began = settings or OracleSettings(), Path(out_dir), time.monotonic()
+    settings, out = settings or OracleSettings(), Path(out_dir)
     data = lifted(settings.phantom, settings.n_images)
     checkpoints = Checkpoints(Path(ckpt_dir), fingerprint("oracle", settings.model_dump(mode="json")))
-    oracle, curve = build_oracle(), []
-    for progress, oracle in train_oracle(data, settings, checkpoints):
-        curve.append({"step": progress["step"], "loss": round(progress["loss"], 5)})
+    for progress, model in train_oracle(data, settings, checkpoints):
+        training, oracle = close(progress), model
         on_progress(progress)
-    if not curve and (found := checkpoints.newest()) is not None:
-        oracle.load_state_dict(found[1]["model"])
     out.mkdir(parents=True, exist_ok=True)
     save_file({k: v.contiguous() for k, v in oracle.state_dict().items()}, str(out / WEIGHTS))
     test = natural(settings.phantom, settings.n_test, first=-(-settings.n_images // 8) * 8)
@@ -200,7 +188,7 @@ def pretrain_oracle(
         "what": "oracle classifier of the phantom, trained on true labels",
         "command": "bench pretrain oracle", "settings": settings.model_dump(mode="json"),
         "parameters": sum(p.numel() for p in oracle.parameters()), "data": NOTE,
-        "test": evaluate_oracle(oracle, test), "n_test": settings.n_test, "loss": curve,
-        "seconds": round(time.monotonic() - began), "versions": versions(), "host": host_kind(),
+        "test": evaluate_oracle(oracle, test), "n_test": settings.n_test, "training": training,
+        "versions": versions(), "host": host_kind(),
     })  # fmt: skip
     return out

@@ -33,6 +33,12 @@ def host_kind() -> dict[str, Any]:
     }
 
 
+def close(progress: Progress) -> dict[str, Any]:
+    """Take curve and time out of a progress record: what goes into `record.json` at the end."""
+    wall, processor = progress.pop("spent")
+    return {"loss": progress.pop("curve"), "wall_s": round(wall), "processor_s": round(processor)}
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)

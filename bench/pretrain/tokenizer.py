@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -47,10 +48,8 @@ def _merge(pieces: Sequence[str], pair: tuple[str, str]) -> tuple[str, ...]:
 
 def prompt_words(class_names: Sequence[str]) -> list[str]:
     """Return the words that a prompt over these classes may use, letters and signs apart."""
-    import regex
-
     text = prompt_for(class_names, [1] * len(class_names)) + " " + prompt_for(class_names, [0] * len(class_names))
-    return sorted(set(regex.findall(r"[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+", text.lower())))
+    return sorted(set(re.findall(r"[^\W\d_]+|\d|(?:[^\s\w]|_)+", text.lower())))
 
 
 def build_tokenizer(class_names: Sequence[str], folder: Path) -> CLIPTokenizer:
@@ -68,4 +67,5 @@ def build_tokenizer(class_names: Sequence[str], folder: Path) -> CLIPTokenizer:
     (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False))
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *(" ".join(m) for m in merges)]) + "\n")
     longest = 4 + len(prompt_for(class_names, [1] * len(class_names)).replace(",", " ,").split())
-    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=min(77, max(longest, 16)))
+    length = min(77, max(longest, 16))
+    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=length)

@@ -1,4 +1,4 @@
-"""The sparse code: an encoder, decoder and classifier learnt by iterated learning (paper, section 3; Ren et al. 2023)."""
+"""The sparse code: an encoder, decoder and classifier learnt by iterated learning (Ren et al. 2023)."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ class CodecSettings(Settings):
 
     n_simplices: int = Field(1, ge=1, le=64, description="L: simplices at every site")
     vocab_size: int = Field(64, ge=2, le=4096, description="V: words of a simplex; L*V channels")
-    temperature: float = Field(1.0, gt=0, le=100, description="tau of softmax(logits / tau); low is sparse")
+    temperature: float = Field(0.15, gt=0, le=100, description="tau of softmax(logits / tau); low is sparse")
     width: int = Field(16, ge=4, le=512, description="channels of the U-Nets at full resolution")
     downsamplings: int = Field(3, ge=1, le=8, description="halvings in the U-Nets, cut to log2 of the latent's side")
     classifier: Literal["conv", "vgg11", "densenet121"] = Field("conv", description="network that reads the code")
-    generations: int = Field(4, ge=1, le=1000, description="G: interaction phases; one fewer imitation phases")
-    interaction_epochs: int = Field(2, ge=1, description="epochs of an interaction phase")
+    generations: int = Field(3, ge=1, le=1000, description="G: interaction phases; one fewer imitation phases")
+    interaction_epochs: int = Field(3, ge=1, description="epochs of an interaction phase")
     imitation_epochs: int = Field(1, ge=1, description="epochs of an imitation phase")
     batch_size: int = Field(32, ge=1, description="latents a step")
-    learning_rate: float = Field(1e-3, gt=0, le=1, description="of AdamW, every network")
+    learning_rate: float = Field(2e-3, gt=0, le=1, description="of AdamW, every network")
     weight_decay: float = Field(1e-2, ge=0, le=1, description="of AdamW, every network")
     decay_every_epochs: int = Field(10, ge=1, description="interaction epochs between decays of decoder, classifier")
     decay_factor: float = Field(1.0, gt=0, le=1, description="their learning rate's factor at a decay; 1 is constant")
-    classification_weight: float = Field(0.1, ge=0, description="weight of the BCE beside the L1 of the latents")
+    classification_weight: float = Field(1.0, ge=0, description="weight of the BCE beside the L1 of the latents")
     positive_weights: Literal["balanced", "none"] = Field("balanced", description="balanced: N / (count_c * C)")
     pseudo_labels: Literal["sampled", "soft"] = Field("sampled", description="what a student imitates")
 
@@ -82,12 +82,14 @@ class TrainedCodec:
 
     def load(self, device: str = "cpu") -> CodecNetworks:
         """Return the networks on `device`, frozen and in evaluation mode."""
+        import torch
         from safetensors.torch import load_file
 
         from methods.fusion.networks import CodecNetworks
 
         record = self.record
         channels, h, w = record["latent_shape"]
-        networks = CodecNetworks(self.settings, (channels, h, w), record["n_classes"])
-        networks.load_state_dict(load_file(self.folder / "codec.safetensors"))
-        return networks.to(device).eval().requires_grad_(False)
+        with torch.device("meta"):  # no initialisation to throw away, and no draw from the global generator
+            networks = CodecNetworks(self.settings, (channels, h, w), record["n_classes"])
+        networks.load_state_dict(load_file(self.folder / "codec.safetensors", device=device), assign=True)
+        return networks.eval().requires_grad_(False)

@@ -9,6 +9,7 @@ is the pressure towards a compositional code. The last generation ends after its
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -62,6 +63,7 @@ class IteratedLearning:
         self.positive_weights = positive_weights(self.labels) if settings.positive_weights == "balanced" else None
         with seeded(seeds.derive(seed, "networks")):
             self.networks = CodecNetworks(settings, table.shape, self.labels.shape[1])
+        start_at_prior(self.networks.classifier, self.labels, self.positive_weights)
         self.networks.to(device).train()
         self.teacher: UNet | None = None
         self.encoder_optimizer = self._optimizer(self.networks.encoder)
@@ -82,12 +84,13 @@ class IteratedLearning:
         while self.done < len(self.epochs):
             now = self.epochs[self.done]
             self._begin(now)
-            losses = self._imitation_epoch(now, progress) if now.phase == "imitation" else self._interaction_epoch(now, progress)
-            self._note(now, losses)
+            run_epoch = self._imitation_epoch if now.phase == "imitation" else self._interaction_epoch
+            self._note(now, run_epoch(now, progress))
             self.done += 1
             checkpoint.save(folder, self.done, self.state())
         self.networks.eval()
-        return {"generations": self.records, "epochs": len(self.epochs), "steps": len(self.epochs) * self.steps_per_epoch}
+        n_epochs = len(self.epochs)
+        return {"generations": self.records, "epochs": n_epochs, "steps": n_epochs * self.steps_per_epoch}
 
     def state(self) -> dict[str, Any]:
         """Return all that a resume needs."""
@@ -106,7 +109,8 @@ class IteratedLearning:
         self.done, self.records = state["done"], state["records"]
         self.networks.load_state_dict(state["networks"])
         if state["teacher"] is not None:
-            self.teacher = self._frozen(self.networks.fresh_encoder(), state["teacher"])
+            self.teacher = frozen_copy(self.networks.encoder)
+            self.teacher.load_state_dict(state["teacher"])
         self.encoder_optimizer.load_state_dict(state["encoder_optimizer"])
         self.task_optimizer.load_state_dict(state["task_optimizer"])
         self.decay.load_state_dict(state["decay"])
@@ -114,9 +118,7 @@ class IteratedLearning:
     def _begin(self, now: PhaseEpoch) -> None:
         """At the start of an imitation freeze the encoder as teacher and put a new student in its place."""
         if now.epoch == 0 and now.phase == "imitation":
-            with seeded(seeds.derive(self.seed, "student", now.generation + 1)):
-                student = self.networks.fresh_encoder()
-            self.teacher = self._frozen(student, self.networks.encoder.state_dict())
+            self.teacher = frozen_copy(self.networks.encoder)
             with seeded(seeds.derive(self.seed, "student", now.generation + 1)):
                 self.networks.encoder = self.networks.fresh_encoder().to(self.device)
         elif now.epoch == 0:
@@ -182,10 +184,6 @@ class IteratedLearning:
         for optimizer in optimizers:
             optimizer.step()
 
-    def _frozen(self, encoder: UNet, weights: dict[str, Tensor]) -> UNet:
-        encoder.load_state_dict(weights)
-        return encoder.to(self.device).eval().requires_grad_(False)
-
 
 class Meter:
     """Means over an epoch, weighted by batch size; nothing leaves the device before `means`."""
@@ -210,6 +208,20 @@ def positive_weights(labels: Tensor) -> Tensor:
     """Return N / (count_c * C) for every class, `float32 [C]`; N and the counts are of known labels."""
     known = (~labels.isnan()).sum(dim=0)
     return known / (labels.nansum(dim=0).clamp(min=1) * labels.shape[1])
+
+
+def start_at_prior(classifier: nn.Module, labels: Tensor, weights: Tensor | None) -> None:
+    """Set the bias of the classifier's last layer to the logits of the (weighted) prevalences.
+
+    A rare class then starts at its low score without every feature weight turning negative for it, which would leave
+    its class activation maps empty.
+    """
+    positives = labels.nansum(dim=0).clamp(min=0.5)
+    negatives = ((~labels.isnan()).sum(dim=0) - positives).clamp(min=0.5)
+    odds = positives / negatives * (weights if weights is not None else 1)
+    last = [m for m in classifier.modules() if isinstance(m, nn.Linear)][-1]
+    with torch.no_grad():
+        last.bias.copy_(odds.log())
 
 
 def masked_bce(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
@@ -245,6 +257,11 @@ def sparsity(embedding: SimplicialEmbedding, codes: Tensor) -> dict[str, Tensor]
         "mean_max_probability": words.amax(dim=2).mean(),
         "normalised_entropy": entropy / math.log(embedding.vocab_size),
     }
+
+
+def frozen_copy(encoder: UNet) -> UNet:
+    """Return a copy that no optimiser and no gradient reaches: a teacher."""
+    return copy.deepcopy(encoder).eval().requires_grad_(False)
 
 
 @contextlib.contextmanager

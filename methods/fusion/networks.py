@@ -6,6 +6,7 @@ alone, and a frozen teacher means the same in training as in use.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING
 
@@ -46,10 +47,9 @@ class UNet(nn.Module):
         widths = [width * min(2**level, 4) for level in range(downsamplings + 1)]
         self.stem = nn.Conv2d(n_in, width, 3, padding=1)
         self.down = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1), Block(b, b))
-            for a, b in zip(widths, widths[1:], strict=False)
+            nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1), Block(b, b)) for a, b in itertools.pairwise(widths)
         )
-        self.up = nn.ModuleList(Block(b + a, a) for a, b in zip(widths, widths[1:], strict=False))
+        self.up = nn.ModuleList(Block(b + a, a) for a, b in itertools.pairwise(widths))
         self.head = nn.Sequential(_norm(width), nn.SiLU(), nn.Conv2d(width, n_out, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -86,16 +86,23 @@ class SimplicialEmbedding(nn.Module):
 
 
 class CodeClassifier(nn.Module):
-    """A small convolutional classifier on codes; its maps are at half the latent's resolution or above."""
+    """A small convolutional classifier on codes, whose maps stay at half the latent's resolution.
+
+    Dilation instead of further halving keeps the maps fine; ReLU, so that what a class activation map weighs is
+    never negative. The last layer is not normalised: that would take away the mean over sites, which is what
+    the head reads.
+    """
 
     def __init__(self, n_in: int, n_classes: int, width: int) -> None:
         """Read codes `[b, n_in, h, w]`."""
         super().__init__()
-        wide = 2 * width
+        wide = 4 * width
         self.features = nn.Sequential(
-            nn.Sequential(nn.Conv2d(n_in, width, 3, padding=1), _norm(width), nn.ReLU()),
-            nn.Sequential(nn.Conv2d(width, wide, 3, stride=2, padding=1), _norm(wide), nn.ReLU()),
-            nn.Sequential(nn.Conv2d(wide, wide, 3, padding=1), _norm(wide), nn.ReLU()),
+            _conv_relu(n_in, width),
+            _conv_relu(width, wide, stride=2),
+            _conv_relu(wide, wide, dilation=1),
+            _conv_relu(wide, wide, dilation=2),
+            nn.Sequential(nn.Conv2d(wide, wide, 3, padding=4, dilation=4), nn.ReLU()),
         )
         self.head = nn.Linear(wide, n_classes)
 
@@ -150,12 +157,17 @@ def build_classifier(kind: str, n_code: int, n_classes: int, width: int, side: i
 
     if kind == "vgg11":
         # Without dropout: it would draw from the global generator, which no resume restores.
-        network: nn.Module = models.vgg11(weights=None, num_classes=n_classes, dropout=0.0)
-        network.features[0] = nn.Conv2d(n_code, 64, 3, padding=1)  # type: ignore[index, operator]
-    else:
-        network = models.densenet121(weights=None, num_classes=n_classes)
-        network.features.conv0 = nn.Conv2d(n_code, 64, 7, stride=2, padding=3, bias=False)  # type: ignore[union-attr]
-    return network
+        vgg = models.vgg11(weights=None, num_classes=n_classes, dropout=0.0)
+        vgg.features[0] = nn.Conv2d(n_code, 64, 3, padding=1)
+        return vgg
+    densenet = models.densenet121(weights=None, num_classes=n_classes)
+    densenet.features.conv0 = nn.Conv2d(n_code, 64, 7, stride=2, padding=3, bias=False)
+    return densenet
+
+
+def _conv_relu(n_in: int, n_out: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(n_in, n_out, 3, stride=stride, padding=dilation, dilation=dilation)
+    return nn.Sequential(conv, _norm(n_out), nn.ReLU())
 
 
 def _norm(channels: int) -> nn.GroupNorm:

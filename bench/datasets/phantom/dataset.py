@@ -19,6 +19,10 @@ class Phantom(PhantomSettings, Dataset):
 
     n_images: int = Field(default=3000, ge=8, le=1_000_000, description="images in all parts together")
 
+    def known_classes(self) -> tuple[str, ...]:
+        """Return the ten findings."""
+        return CLASS_NAMES
+
     def compute(self, work: Any) -> None:
         """Render every image (about 1.5 ms each at 64 px) with its observed and true labels."""
         writer = TableWriter(work.out, self.n_images, self.image_px)

@@ -32,17 +32,20 @@ def pneumothorax(scene: Scene, rng: np.random.Generator, amount: float) -> Field
 
 
 def fracture(scene: Scene, rng: np.random.Generator, amount: float) -> Field:
-    """Break one rib: its outer part steps down, and a gap opens at the break."""
+    """Break one rib: two bright ends with a step and a dark gap between them; the rib itself moves."""
     side = pick_side(rng)
-    u, v = rng.uniform(0.44, 0.62), rng.uniform(-0.40, 0.35)
+    u, v = rng.uniform(0.40, 0.58), rng.uniform(-0.40, 0.30)
     near = bell(scene.y - v, 0.085) * bell(side * scene.x - u, 0.085)
-    step_down = 0.055 * np.sign(side * scene.x - u) * step(near - 0.25, 0.3)
-    ribs = rib_field(scene)
-    moved = rib_field(scene, step_down.astype(np.float32)) - ribs
-    gap = bell(side * scene.x - u, 0.025) * bell(scene.y - v, 0.10)
-    callus = bell(np.hypot(side * scene.x - u, scene.y - v), 0.035)
-    gain = 0.13 / scene.body.rib_gain
-    return amount * (2.4 * gain * moved * step(near - 0.15, 0.3) - 1.2 * gap * ribs + 0.16 * callus)
+    down = 0.055 * np.sign(side * scene.x - u) * step(near - 0.25, 0.3)
+    moved = (rib_field(scene, down.astype(np.float32)) - rib_field(scene)) * step(near - 0.15, 0.3)
+    slope, drop = scene.body.rib_slope + 1.1 * (u - 0.3), rng.uniform(0.065, 0.095)
+    inner = [(u - 0.15, v - 0.15 * slope), (u - 0.02, v)]
+    outer = [(u + 0.02, v + drop), (u + 0.15, v + drop + 0.15 * (slope + 0.5))]
+    ends = sum(
+        stroke(scene.x, scene.y, np.array([(side * a, b) for a, b in part]), 0.026) for part in (inner, outer)
+    )
+    gap = bell(np.hypot(side * scene.x - u, scene.y - v - drop / 2), 0.028)
+    return amount * (0.09 / scene.body.rib_gain * moved + 0.42 * ends - 0.25 * gap * (1 - np.minimum(ends, 1)))
 
 
 def enlarged_cardiomediastinum(scene: Scene, rng: np.random.Generator, amount: float) -> Field:

@@ -1,4 +1,16 @@
-"""What a phantom is made of: class names, prevalences and the dials of its difficulty."""
+"""What a phantom is made of: class names, prevalences and the dials of its difficulty.
+
+The defaults were set once so that a baseline lands near the paper's 0.62 head and 0.155 tail mAP
+with room above. DenseNet121 from scratch (64 px, prevalence_floor 0.012, 1,504 training images with
+observed labels, 3,300 image visits in batches of 20, one-cycle AdamW 1e-3) on the next 1,000 images,
+mAP against their observed labels, head / tail:
+
+- data seed 0, initialisation 0: 0.606 / 0.171; initialisation 1: 0.588 / 0.168
+- data seed 3, initialisation 2: 0.621 / 0.137
+
+The shipped oracle, trained on the truth of 20,000 other images, shows the room above: its figures are
+in `assets/oracle/record.json`.
+"""
 
 from __future__ import annotations
 

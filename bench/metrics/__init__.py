@@ -1,0 +1,1 @@
+"""Measures: each a function of plain arrays, checked against an independent implementation in tests/reference."""

@@ -1,0 +1,215 @@
+"""Feature extractors: what turns grey images into the vectors that distances between sets are measured on.
+
+Each names itself in full (`metric_id`): the network, the width of its features, the resize and its weights. Numbers
+under different ids are never comparable. All take `uint8 [n, H, W]` and give `float32 [n, d]`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from bench.classifier import Classifier
+from bench.errors import ConfigError
+from bench.stage import Settings, not_semantic
+from bench.types import Float32, UInt8
+
+_INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
+_INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{_INCEPTION_FILE}"
+_INCEPTION_PX, _INCEPTION_WIDTH = 299, 2048
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """Features of some images, and what the extractor calls positive where it is a judge of the truth.
+
+    Attributes:
+        features: `float32 [n, d]`.
+        positives: `bool [n, C]` over `class_names`, or None.
+    """
+
+    features: Float32
+    positives: npt.NDArray[np.bool_] | None = None
+
+
+Extract = Callable[[UInt8], Extracted]
+
+
+class OracleExtractor(Settings):
+    """The phantom's oracle, trained on other phantoms' truth: 64 features, a verdict a finding."""
+
+    kind: Literal["oracle"] = "oracle"
+    folder: str | None = not_semantic(None, description="folder with oracle.safetensors; null = the shipped one")
+
+    def content(self) -> dict[str, str]:
+        """Return the digest of the weights, which enters keys instead of their path."""
+        return {"weights": _digest(self._weights())}
+
+    def _weights(self) -> Path:
+        from bench.pretrain import ORACLE_WEIGHTS, SHIPPED_ORACLE
+
+        path = (SHIPPED_ORACLE if self.folder is None else Path(self.folder).expanduser()) / ORACLE_WEIGHTS
+        if not path.is_file():
+            raise ConfigError(
+                f"fidelity.extractor.folder: no {path}; give a folder made by `bench pretrain oracle`, "
+                "or null for the shipped oracle"
+            )
+        return path
+
+    @property
+    def metric_id(self) -> str:
+        """Name of the feature space."""
+        return f"oracle-64d-antialias64-{self.content()['weights'][:8]}"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Classes that it judges, in the order of `Extracted.positives`."""
+        from bench.datasets.phantom import CLASS_NAMES
+
+        return tuple(CLASS_NAMES)
+
+    def load(self, work: Any) -> Extract:
+        """Return the function that extracts a batch."""
+        import torch
+
+        from bench.pretrain.oracle import load_oracle, to_input
+
+        device = work.device
+        oracle = load_oracle(self._weights().parent).to(device)
+
+        def extract(images: UInt8) -> Extracted:
+            with torch.inference_mode():
+                logits, features = oracle(to_input(images).to(device))
+            return Extracted(features.float().cpu().numpy(), (logits > 0).cpu().numpy())
+
+        return extract
+
+
+class ClassifierExtractor(Settings):
+    """Features before the last layer of a trained classifier (the cell's baseline)."""
+
+    kind: Literal["classifier"] = "classifier"
+    classifier: Classifier | None = Field(None, description="null in a matrix file: stands for the cell's baseline")
+
+    def _classifier(self) -> Classifier:
+        if self.classifier is None:
+            raise ConfigError("fidelity.extractor: kind 'classifier' names no classifier; use it through a matrix")
+        return self.classifier
+
+    @property
+    def metric_id(self) -> str:
+        """Name of the feature space."""
+        settings = self._classifier().settings
+        width = {"densenet121": 1024, "resnet18": 512}[settings.architecture]
+        resize = f"antialias{settings.image_px}" if settings.image_px else "native"
+        return f"{settings.architecture}-{width}d-{resize}-{self._classifier().key[:8]}"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """None: what the images were made to train is no judge of them."""
+        return ()
+
+    def load(self, work: Any) -> Extract:
+        """Return the function that extracts a batch."""
+        from bench.networks import in_batches, without_head
+
+        trained, device = work.get(self._classifier()), work.device
+        network = without_head(trained.load(device), trained.record["architecture"])
+        return lambda images: Extracted(in_batches(network, images, trained.record["image_px"], device))
+
+
+class InceptionExtractor(Settings):
+    """The Inception v3 of the FID's authors (2,048 features), as torchmetrics and torch-fidelity run it."""
+
+    kind: Literal["inception"] = "inception"
+    resize: Literal["antialias", "tf1"] = Field("antialias", description="torchmetrics' resize, or TensorFlow 1's")
+    weights: str | None = not_semantic(None, description=f"{_INCEPTION_FILE}; null = the one in torch's hub cache")
+
+    def content(self) -> dict[str, str]:
+        """Return the digest of the weights, which enters keys instead of their path."""
+        return {"weights": _digest(self._weights())}
+
+    def _weights(self) -> Path:
+        if self.weights is not None:
+            path = Path(self.weights).expanduser()
+        else:
+            import torch
+
+            path = Path(torch.hub.get_dir()) / "checkpoints" / _INCEPTION_FILE
+        if not path.is_file():
+            raise ConfigError(
+                f"fidelity.extractor.weights: no Inception weights at {path}; download {_INCEPTION_URL} "
+                "and set fidelity.extractor.weights to the file, or choose kind 'classifier'"
+            )
+        return path
+
+    @property
+    def metric_id(self) -> str:
+        """Name of the feature space."""
+        weights = self.content()["weights"][:8]
+        return f"inception-{_INCEPTION_WIDTH}d-{self.resize}{_INCEPTION_PX}-{weights}"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """None: it knows no findings."""
+        return ()
+
+    def load(self, work: Any) -> Extract:
+        """Return the function that extracts a batch."""
+        import torch
+
+        device = work.device
+        network = _inception(self._weights(), self.resize == "antialias").to(device)
+
+        def extract(images: UInt8) -> Extracted:
+            pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device)[:, None].expand(-1, 3, -1, -1)
+            with torch.inference_mode():
+                return Extracted(network(pixels).float().cpu().numpy())
+
+        return extract
+
+
+def _inception(weights: Path, antialias: bool) -> Any:
+    """Return torchmetrics' Inception; weights are read safely first (torch-fidelity unpickles)."""
+    import torch
+    from torchmetrics.image.fid import NoTrainInceptionV3
+
+    try:
+        torch.load(weights, map_location="cpu", weights_only=True)
+        return NoTrainInceptionV3("inception-v3-compat", [str(_INCEPTION_WIDTH)], str(weights), antialias=antialias)
+    except ModuleNotFoundError as error:
+        raise ConfigError("fidelity.extractor: kind 'inception' needs `pip install torch-fidelity`") from error
+    except Exception as error:  # torch's readers have many errors for a file that is not what it says
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"fidelity.extractor.weights: {weights} is no {_INCEPTION_FILE}: {first}") from error
+
+
+Extractor = Annotated[OracleExtractor | ClassifierExtractor | InceptionExtractor, Field(discriminator="kind")]
+
+
+def extract_all(
+    extract: Extract, images: Any, batch_size: int = 64, on_batch: Callable[[int], None] = lambda done: None
+) -> Extracted:
+    """Return what `extract` gives for anything that slices to `uint8 [b, H, W]`, batch by batch."""
+    parts = []
+    for start in range(0, len(images), batch_size):
+        parts.append(extract(np.array(images[start : start + batch_size])))
+        on_batch(min(start + batch_size, len(images)))
+    if not parts:
+        raise ValueError("no images to extract features from")
+    positives = [p.positives for p in parts if p.positives is not None]
+    return Extracted(np.concatenate([p.features for p in parts]), np.concatenate(positives) if positives else None)
+
+
+@functools.cache
+def _digest(path: Path) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()[:32]

@@ -1,0 +1,145 @@
+"""Trains a small Stable Diffusion pipeline on any data set's train split and writes it as a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from bench.errors import DataError
+from bench.pretrain.checkpoint import Checkpoints, fingerprint
+from bench.pretrain.diffusion_models import ModelSettings, assemble, build_scheduler, build_text, save_pipeline
+from bench.pretrain.record import OnProgress, close, host_kind, versions, write_json
+from bench.pretrain.sampling import sample_images, save_grid
+from bench.pretrain.unet import UnetSettings, train_unet
+from bench.pretrain.vae import VaeSettings, encode_moments, reconstruct, set_scale, train_vae
+from bench.prompts import prompt_for
+from bench.seeds import derive
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, StableDiffusionPipeline
+
+GRID_GUIDANCE = 3.5
+
+
+class DiffusionSettings(BaseModel):
+    """Everything that decides the weights, next to the images and labels."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = 0
+    model: ModelSettings = ModelSettings()
+    vae: VaeSettings = VaeSettings()
+    unet: UnetSettings = UnetSettings()
+    grid_steps: int = Field(default=75, ge=1, description="sampling steps of samples.png")
+    data_note: str = Field(default="", description="where the images came from, for the record")
+
+
+def pretrain_diffusion(
+    images: NDArray[np.uint8],
+    labels: NDArray[np.float32],
+    class_names: Sequence[str],
+    out_dir: Path | str,
+    ckpt_dir: Path | str,
+    settings: DiffusionSettings | None = None,
+    on_progress: OnProgress = lambda record: None,
+) -> Path:
+    """Train autoencoder, denoiser and text encoder; write the pipeline, `record.json` and `samples.png`.
+
+    Run again with the same arguments to resume.
+
+    Args:
+        images: Grey images, uint8 `[n, R, R]`; R divisible by 8 times the autoencoder's downsampling.
+        labels: `[n, C]`, above one half where the finding is present.
+        class_names: Names of the C classes.
+        out_dir: The folder to write, in diffusers' layout.
+        ckpt_dir: Where the checkpoints live.
+        settings: How to train.
+        on_progress: Called with a record at every checkpoint.
+
+    Returns:
+        The pipeline's folder.
+
+    Raises:
+        DataError: if the arrays do not fit one another or the networks.
+    """
+    settings, out = settings or DiffusionSettings(), Path(out_dir)
+    _check(images, labels, class_names, settings)
+    prompts = [prompt_for(class_names, row) for row in labels]
+    data = fingerprint(images.shape, images[:: max(1, len(images) // 64)].tobytes().hex(), prompts)
+    folder, training = Path(ckpt_dir), {}
+    vae, training["vae"] = _fit_vae(images, settings, folder / "vae", data, on_progress)
+    moments = encode_moments(vae, images)
+    factor = set_scale(vae, moments)
+    scaled = (moments[0] * factor, moments[1] * factor)
+    pipeline, training["unet"] = _fit_unet(vae, scaled, prompts, class_names, settings, folder / "unet", data, on_progress)
+    save_pipeline(pipeline, out)
+    error = np.abs(reconstruct(vae, images[:256]).astype(float) - images[:256]).mean()
+    write_json(out / "record.json", {
+        "what": "small Stable Diffusion pipeline", "command": "bench pretrain diffusion",
+        "settings": settings.model_dump(mode="json"), "class_names": list(class_names),
+        "n_images": len(images), "image_px": int(images.shape[-1]), "data": settings.data_note,
+        "parameters": {n: sum(p.numel() for p in m.parameters())
+                       for n, m in pipeline.components.items() if isinstance(m, torch.nn.Module)},
+        "scaling_factor": factor, "reconstruction_l1_grey_levels": round(float(error), 3), "training": training,
+        "versions": versions(), "host": host_kind(),
+    })  # fmt: skip
+    _write_grid(pipeline, class_names, out / "samples.png", settings, images)
+    return out
+
+
+def _check(
+    images: NDArray[np.uint8], labels: NDArray[np.float32], class_names: Sequence[str], settings: DiffusionSettings
+) -> None:
+    if images.ndim != 3 or images.dtype != np.uint8 or images.shape[1] != images.shape[2] or not len(images):
+        raise DataError(f"images must be uint8 [n, R, R] with n > 0, got {images.dtype} {images.shape}")
+    if labels.shape != (len(images), len(class_names)):
+        raise DataError(f"labels must be [{len(images)}, {len(class_names)}], got {labels.shape}")
+    factor = settings.model.downsampling * 2 ** (len(settings.model.unet_channels) - 1)
+    if images.shape[-1] % factor:
+        raise DataError(f"the image side must be divisible by {factor} for these networks, got {images.shape[-1]}")
+
+
+def _fit_vae(
+    images: NDArray[np.uint8], settings: DiffusionSettings, folder: Path, data: str, on_progress: OnProgress
+) -> tuple[AutoencoderKL, dict[str, Any]]:
+    parts = (settings.seed, settings.model.model_dump(), settings.vae.model_dump(), data)
+    checkpoints, closing = Checkpoints(folder, fingerprint("vae", *parts)), {}
+    for progress, model in train_vae(images, settings.seed, settings.model, settings.vae, checkpoints):
+        closing, vae = close(progress), model
+        on_progress(progress)
+    return vae.eval(), closing
+
+
+def _fit_unet(
+    vae: AutoencoderKL, moments: tuple[torch.Tensor, torch.Tensor], prompts: Sequence[str],
+    class_names: Sequence[str], settings: DiffusionSettings, folder: Path, data: str, on_progress: OnProgress,
+) -> tuple[StableDiffusionPipeline, dict[str, Any]]:  # fmt: skip
+    torch.manual_seed(derive(settings.seed, "text weights"))
+    text = build_text(settings.model, class_names)
+    whole = settings.model_dump(exclude={"grid_steps": True, "data_note": True, "unet": {"steps"}})
+    checkpoints, closing = Checkpoints(folder, fingerprint("unet", whole, data)), {}
+    for progress, model in train_unet(
+        moments, prompts, text, settings.seed, settings.model, settings.unet, checkpoints
+    ):
+        closing, denoiser = close(progress), model
+        on_progress(progress)
+    text = (text[0], denoiser.text_encoder)
+    return assemble(vae, denoiser.unet, text, build_scheduler(settings.model)), closing
+
+
+def _write_grid(
+    pipeline: StableDiffusionPipeline, class_names: Sequence[str], path: Path,
+    settings: DiffusionSettings, images: NDArray[np.uint8], columns: int = 8,
+) -> None:  # fmt: skip
+    """Write a row of training images, a row without finding, and a row for every class alone."""
+    rows = np.vstack([np.zeros(len(class_names)), np.eye(len(class_names))])
+    prompts = [prompt_for(class_names, row) for row in rows for _ in range(columns)]
+    drawn = sample_images(pipeline, prompts, images.shape[-1], settings.grid_steps, GRID_GUIDANCE, settings.seed)
+    real = images[np.arange(columns) * len(images) // columns]
+    save_grid(np.concatenate([real, drawn]), columns, path)

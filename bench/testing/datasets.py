@@ -1,0 +1,124 @@
+"""What every data set must keep, as checks that raise `DataError`.
+
+    @pytest.mark.parametrize("check", DATASET_CHECKS)
+    def test_contract(check, tmp_path):
+        check(MyDataset(n_images=40), tmp_path)
+
+Give a small instance; `root` is a folder for stages, shared between checks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.datasets.base import Dataset
+from bench.errors import DataError
+from bench.store import Store
+from bench.testing.elsewhere import in_another_process
+from bench.types import ImageTable
+
+DatasetCheck = Callable[[Dataset, Path], None]
+
+
+def check_settings(dataset: Dataset, root: Path) -> None:
+    """The kind is a plain name, settings survive JSON without changing the key, sharing is said."""
+    kind = dataset.kind
+    _want(dataset, "kind is lower-case letters, digits, - and _", kind, kind == kind.lower() and _plain(kind))
+    again = type(dataset).model_validate_json(dataset.model_dump_json())
+    _want(dataset, "settings survive JSON", again, again == dataset and again.key == dataset.key)
+    _want(dataset, "sharing is open or credentialed", dataset.sharing, dataset.sharing in ("open", "credentialed"))
+
+
+def check_images(dataset: Dataset, root: Path) -> None:
+    """Images are square uint8 in a memory map, and none is one flat grey."""
+    images = _table(dataset, root).images
+    _want(dataset, "images are memory-mapped", type(images).__name__, isinstance(images, np.memmap))
+    square = images.ndim == 3 and images.shape[1] == images.shape[2] and images.dtype == np.uint8
+    _want(dataset, "images uint8 [n, H, H]", (images.dtype, images.shape), square)
+    flat = [i for i in range(len(images)) if images[i].min() == images[i].max()]
+    _want(dataset, "no image is flat (blackened?)", f"rows {flat[:5]}", not flat)
+
+
+def check_labels(dataset: Dataset, root: Path) -> None:
+    """Labels are 0, 1 or NaN with a column for every class, and every class has a positive."""
+    table = _table(dataset, root)
+    shape = (len(table.images), len(table.class_names))
+    for name, labels in (("labels", table.labels), ("true_labels", table.true_labels)):
+        if labels is not None:
+            kept = labels.shape == shape and labels.dtype == np.float32
+            _want(dataset, f"{name} float32 [n, C]", (labels.dtype, labels.shape), kept)
+            odd = labels[~(np.isnan(labels) | (labels == 0) | (labels == 1))]
+            _want(dataset, f"{name} are 0, 1 or NaN", odd[:5], not odd.size)
+    counts = dict(zip(table.class_names, np.nansum(table.labels, axis=0).tolist(), strict=True))
+    _want(dataset, "every class has a positive", counts, all(counts.values()))
+
+
+def check_classes(dataset: Dataset, root: Path) -> None:
+    """Class names are unique; head and tail are there, are classes, and share none; early names are the late ones."""
+    table = _table(dataset, root)
+    names, head, tail = set(table.class_names), set(table.head), set(table.tail)
+    _want(dataset, "class names are unique", table.class_names, len(names) == len(table.class_names))
+    _want(dataset, "head and tail are disjoint classes", (head, tail), head and tail and not head & tail)
+    _want(dataset, "head and tail are classes", (head | tail) - names, head | tail <= names)
+    known = dataset.known_classes()
+    _want(dataset, "known_classes() are the table's", known, known is None or known == table.class_names)
+
+
+def check_patients_and_splits(dataset: Dataset, root: Path) -> None:
+    """Every image has a patient; an official split has all three parts and cuts through no patient."""
+    table = _table(dataset, root)
+    kept = table.patients.dtype == np.int64 and table.patients.shape == (len(table.images),)
+    _want(dataset, "patients int64 [n]", (table.patients.dtype, table.patients.shape), kept)
+    if table.splits is not None:
+        parts = np.unique(table.splits).tolist()
+        _want(dataset, "splits are 0 train, 1 val, 2 test", parts, parts == [0, 1, 2])
+        pairs = np.unique(np.stack([table.patients, table.splits]), axis=1)
+        cut = pairs.shape[1] - len(np.unique(table.patients))
+        _want(dataset, "splits cut through no patient", f"{cut} patients cut", cut == 0)
+
+
+def check_same_in_another_process(dataset: Dataset, root: Path) -> None:
+    """The same settings give the same bytes in a process with another hash salt."""
+    here, there = digest(_table(dataset, root)), in_another_process(read_elsewhere, dataset)
+    _want(dataset, "same settings, same bytes in another process", (here, there), here == there)
+
+
+DATASET_CHECKS: list[DatasetCheck] = [
+    check_settings,
+    check_images,
+    check_labels,
+    check_classes,
+    check_patients_and_splits,
+    check_same_in_another_process,
+]
+
+
+def digest(table: ImageTable) -> str:
+    """Return a digest of all that a table holds."""
+    total = hashlib.sha256(repr((table.class_names, table.head, table.tail)).encode())
+    for array in (table.images, table.labels, table.patients, table.true_labels, table.splits):
+        total.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()
+
+
+def read_elsewhere(root: Path, dataset: Dataset) -> str:
+    """Return the digest of the table, computed in this process below `root`."""
+    return digest(_table(dataset, root))
+
+
+def _table(dataset: Dataset, root: Path) -> ImageTable:
+    return Store(root).get(dataset)
+
+
+def _plain(kind: str) -> bool:
+    return kind.replace("_", "").replace("-", "").isalnum()
+
+
+def _want(dataset: Dataset, rule: str, seen: Any, kept: Any) -> None:
+    if not kept:
+        raise DataError(f"data set '{dataset.kind}' broke the contract ({rule}): got {seen}")

@@ -1,0 +1,189 @@
+"""Trackers: what hears of every cell that ends. The local record always; Weights & Biases mirrors it if wanted.
+
+W&B runs in a child process that reads the local record (`bench.mirror`), so that a missing package, a failed login, a
+dead network or a crash in it costs the benchmark nothing but one line of warning. What could not be mirrored is
+tried again the next time that the matrix runs.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from bench.errors import ConfigError, nearest
+from bench.mirror import FAILED, is_mirrored
+from bench.record import git_state, read_record, write_record
+
+if TYPE_CHECKING:
+    from bench.matrix import Cell, Matrix
+    from bench.results import CellResult
+    from bench.store import Store
+
+Mode = Literal["offline", "online", "off"]
+MODES: tuple[Mode, ...] = ("offline", "online", "off")
+Say = Callable[[str], Any]
+
+_BATCH = 200  # cells a child is given: far below the system's limit on a command line
+_WAIT_S = 60.0  # at the end of a matrix, for the last child, and so much more for every cell that it still has
+_WAIT_PER_CELL_S = 10.0
+
+
+class Tracker(Protocol):
+    """Hears of cells as they finish or fail."""
+
+    def cell_finished(self, cell: Cell, result: CellResult) -> None:
+        """Hear of a cell whose outcome is known."""
+
+    def close(self) -> None:
+        """Hear that no more will come."""
+
+
+def make_tracker(mode: str, store: Store, matrix: Matrix, say: Say | None = None) -> Tracker:
+    """Return the tracker for `--wandb MODE`: the local record, mirrored to W&B unless the mode is `off`.
+
+    Args:
+        mode: `offline` (run folders under `<store>/wandb`, for `wandb sync`), `online` (needs a login) or `off`.
+        store: where results are and records go.
+        matrix: what is being run.
+        say: takes a line of warning; standard error when None.
+
+    Raises:
+        ConfigError: for another mode.
+    """
+    if mode not in MODES:
+        raise ConfigError(f"--wandb {mode}: no such mode{nearest(mode, MODES)} (have: {', '.join(MODES)})")
+    local = LocalTracker(store, matrix, say)
+    return local if mode == "off" else WandbTracker(local, mode)
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+class LocalTracker:
+    """Writes the record of every cell; see `bench.record`."""
+
+    def __init__(self, store: Store, matrix: Matrix, say: Say | None = None) -> None:
+        """Record cells of `matrix` under `store`; the checkout's state is read once, now."""
+        self.store, self.matrix, self.say = store, matrix, say or _to_stderr
+        self.git = git_state()
+        self._warned = False
+
+    def cell_finished(self, cell: Cell, result: CellResult) -> None:
+        """Write the cell's record."""
+        self.record(cell, result)
+
+    def record(self, cell: Cell, result: CellResult) -> Path | None:
+        """Write the cell's record and return its folder; None (and one warning a run) if the disk refuses."""
+        try:
+            return write_record(self.store, self.matrix, cell, result, self.git)
+        except OSError as error:  # the results are in the store; a record can be written again from them
+            if not self._warned:
+                place = f"{self.store.root}: {error.strerror}"
+                self.say(f"warning: the record of {cell.name} cannot be written under {place}")
+            self._warned = True
+            return None
+
+    def close(self) -> None:
+        """Do nothing: every record is complete when it is written."""
+
+
+class WandbTracker:
+    """Mirrors finished cells to W&B, one run a cell, from a child process that nothing waits for until the end."""
+
+    def __init__(self, local: LocalTracker, mode: Literal["offline", "online"]) -> None:
+        """Mirror what `local` records."""
+        self.local, self.mode = local, mode
+        self._root = local.store.root.resolve()
+        self._log = self._root / "wandb" / f"mirror-{os.getpid()}.log"
+        self._waiting: list[Path] = []
+        self._child: subprocess.Popen[bytes] | None = None
+        self._n_given = 0
+        self._gave_up = False
+
+    def cell_finished(self, cell: Cell, result: CellResult) -> None:
+        """Write the local record, then queue a finished cell that W&B does not have yet."""
+        folder = self.local.record(cell, result)
+        if folder is None or result.state != "done" or self._gave_up:
+            return
+        record = read_record(folder)
+        if record and not is_mirrored(folder, record, self.mode):
+            self._waiting.append(folder.resolve())
+        self._pump()
+
+    def close(self) -> None:
+        """Wait for the last child, within limits; then there is no process left."""
+        limit = time.monotonic() + _WAIT_S + _WAIT_PER_CELL_S * (len(self._waiting) + self._n_given)
+        try:
+            self._pump()
+            while self._child is not None:
+                self._child.wait(timeout=max(0.0, limit - time.monotonic()))
+                self._pump()
+        except subprocess.TimeoutExpired:
+            self._give_up("it did not finish in time")
+        finally:
+            self._stop()
+
+    def _pump(self) -> None:
+        """Collect the child if it has ended, and start the next one if cells wait. Never blocks."""
+        if self._child is not None:
+            if self._child.poll() is None:
+                return
+            code, self._child = self._child.returncode, None
+            if code:
+                self._give_up(self._reason() or f"its process ended with code {code}")
+        if self._waiting and not self._gave_up:
+            batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
+            self._start(batch)
+
+    def _start(self, batch: list[Path]) -> None:
+        command = [sys.executable, "-m", "bench.mirror", self.mode, str(self._root), *map(str, batch)]
+        search = os.pathsep.join(p for p in (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")) if p)
+        try:
+            self._log.parent.mkdir(parents=True, exist_ok=True)
+            with open(self._log, "wb") as log:
+                # its own session: Ctrl-C is for the benchmark, and the whole group can be ended at the deadline
+                self._child = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=os.environ | {"PYTHONPATH": search},
+                    start_new_session=True,
+                )
+            self._n_given = len(batch)
+        except OSError as error:
+            self._give_up(f"its process cannot be started: {error.strerror}")
+
+    def _reason(self) -> str | None:
+        try:
+            lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return None
+        told = [line.removeprefix(FAILED).rstrip(".") for line in lines if line.startswith(FAILED)]
+        return told[-1] if told else None
+
+    def _give_up(self, reason: str) -> None:
+        if not self._gave_up:
+            self.local.say(
+                f"warning: W&B ({self.mode}) is left out of this run: {reason}; the local records are complete, "
+                "run the same command again to mirror them, or use --wandb off"
+            )
+        self._gave_up = True
+        self._waiting.clear()
+
+    def _stop(self) -> None:
+        if self._child is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._child.pid, signal.SIGKILL)
+            self._child.wait()
+            self._child = None
+        elif not self._gave_up:
+            self._log.unlink(missing_ok=True)  # kept where it explains a failure

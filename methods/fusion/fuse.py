@@ -1,0 +1,186 @@
+"""Fusion: an anchor's class-specific code sites on a partner's class-generic ones, decoded to a latent."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from bench import seeds
+from bench.contract import DiffusionModel, Plan, Settings, Stage, TrainSet, train_set
+from bench.errors import ConfigError
+from bench.stage import Resources
+from bench.types import Float32, Int64
+from methods.fusion.pairing import Pairs, PairTable, head_only
+from methods.fusion.saliency import SaliencyTable, codec_latents
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Mask = np.ndarray  # bool [h, w], True where the anchor's code is taken
+_BATCH = 64  # fixed, so that a latent does not depend on the machine
+_ARRAYS = ("latents", "parents", "anchor_cam", "partner_cam", "mask")
+
+
+class FusionSettings(Settings):
+    """Which sites are class-specific and class-generic."""
+
+    cam_high: float = Field(0.5, ge=0, le=1, description="q1: an anchor's site is class-specific above it")
+    cam_low: float = Field(0.5, ge=0, le=1, description="q2: a partner's site is class-generic below it")
+    thresholds: Literal["fixed", "per_sample", "per_class"] = Field(
+        "fixed", description="fixed, or drawn from N(q, thresholds_std) once a sample or once a target class"
+    )
+    thresholds_std: float = Field(0.1, ge=0, le=1, description="used where thresholds are drawn")
+
+
+@dataclass(frozen=True)
+class FusedSet:
+    """Fused latents, one per sample of the plan, memory-mapped.
+
+    Attributes:
+        latents: `float32 [n, c, h, w]`, scaled as the diffusion model's latents are.
+        parents: `int64 [n, 2]`, train rows of anchor and partner.
+        anchor_cam, partner_cam: `float32 [n, h, w]` in [0, 1].
+        mask: `uint8 [n, h, w]`, 1 where the anchor's code was taken.
+        diffusion: the model whose latents these are.
+    """
+
+    latents: Float32
+    parents: Int64
+    anchor_cam: Float32
+    partner_cam: Float32
+    mask: np.ndarray
+    diffusion: DiffusionModel
+
+
+class Fused(Stage):
+    """Anchor, partner, mask and fused latent of every sample that the plan asks for."""
+
+    resources: ClassVar[Resources] = Resources(gpu=True)
+
+    pairs: Pairs
+    plan: Plan
+    settings: FusionSettings = FusionSettings()
+    seed: int
+
+    def compute(self, work: Any) -> None:
+        """Write latents, parents, maps and masks as npy, aligned to the plan's samples, and `fusion.json`."""
+        codec = self.pairs.saliency.codec
+        train = train_set(work, codec.train)
+        samples = expand(self.plan, train)
+        if skip_reason(train):
+            samples = samples[:0]
+        n, (c, h, w) = len(samples), work.get(codec.latents).shape
+        shapes = {"latents": (n, c, h, w), "parents": (n, 2), "mask": (n, h, w)}
+        types = {"parents": np.int64, "mask": np.uint8}
+        out = {name: np.zeros(shapes.get(name, (n, h, w)), types.get(name, np.float32)) for name in _ARRAYS}
+        if n:  # with nothing to make there is no need to train a codec
+            self._choose(samples, train, work.get(self.pairs.saliency), work.get(self.pairs), out)
+            self._decode(work, out)
+        for name, array in out.items():
+            np.save(work.out / f"{name}.npy", array)
+        (work.out / "fusion.json").write_text(json.dumps(_record(out, samples, train), indent=1), encoding="utf-8")
+
+    def open(self, folder: Path) -> FusedSet:
+        """Return the set, memory-mapped."""
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+        return FusedSet(**arrays, diffusion=self.pairs.saliency.codec.latents.diffusion)
+
+    def _choose(
+        self, samples: Int64, train: TrainSet, saliency: SaliencyTable, pairs: PairTable, out: dict[str, np.ndarray]
+    ) -> None:
+        """Draw anchor, partner and mask of every sample, each from the sample's own generator."""
+        for i, target_class in enumerate(samples):
+            rng = seeds.rng(self.seed, "fuse", i)
+            anchor = int(rng.choice(train.rows_with(target_class)))
+            partner = int(rng.choice(pairs.of(anchor, target_class)))
+            anchor_cam = saliency.cams[saliency.entry(anchor, target_class)]
+            partner_cam = saliency.cams[saliency.entries(partner)[0]]
+            high, low = self._thresholds(rng, int(target_class))
+            out["parents"][i] = anchor, partner
+            out["anchor_cam"][i], out["partner_cam"][i] = anchor_cam, partner_cam
+            out["mask"][i] = fusion_mask(anchor_cam, partner_cam, high, low, rng)
+
+    def _thresholds(self, rng: np.random.Generator, target_class: int) -> tuple[float, float]:
+        """Return (q1, q2) for a sample."""
+        centre = self.settings.cam_high, self.settings.cam_low
+        if self.settings.thresholds == "fixed":
+            return centre
+        if self.settings.thresholds == "per_class":
+            rng = seeds.rng(self.seed, "thresholds", target_class)
+        high, low = rng.normal(centre, self.settings.thresholds_std)
+        return float(high), float(low)
+
+    def _decode(self, work: Any, out: dict[str, np.ndarray]) -> None:
+        """Fill in the fused latents, batch by batch."""
+        import torch
+
+        codec = self.pairs.saliency.codec
+        networks, device, n = work.get(codec).load(work.device), work.device, len(out["parents"])
+        for start in range(0, n, _BATCH):
+            part = slice(start, min(start + _BATCH, n))
+            rows = out["parents"][part].T
+            mask = torch.from_numpy(out["mask"][part]).to(device).bool()
+            with torch.inference_mode():
+                anchor, partner = (
+                    networks.encode(torch.from_numpy(codec_latents(work, codec, r)).to(device)) for r in rows
+                )
+                out["latents"][part] = networks.decoder(fuse(anchor, partner, mask)).cpu().numpy()
+            work.progress(part.stop, n, "fused")
+
+
+def expand(plan: Plan, train: TrainSet) -> Int64:
+    """Return the target class of every sample, `int64 [n]`, in the order in which the harness numbers them.
+
+    Raises:
+        ConfigError: if the plan asks for a class that is not a tail class; no image is an anchor for it.
+    """
+    wanted = plan.resolve(train)
+    for name in wanted:
+        if name not in train.tail:
+            raise ConfigError(
+                f"augment.counts: 'ours' makes images of tail classes only; '{name}' is not one of {list(train.tail)}"
+            )
+    return np.array([train.class_names.index(name) for name, n in wanted.items() for _ in range(n)], dtype=np.int64)
+
+
+def skip_reason(train: TrainSet) -> str | None:
+    """Return why nothing can be fused from this train split, or None."""
+    if not train.head:
+        return "no class is a head class, so no partner has a map"
+    if not head_only(train).any():
+        return "every train image has a tail class, so there is no partner"
+    lacking = [name for name, c in zip(train.tail, train.tail_index, strict=True) if not len(train.rows_with(c))]
+    return f"no train image has the tail class {', '.join(lacking)}" if lacking else None
+
+
+def fusion_mask(anchor_cam: Float32, partner_cam: Float32, high: float, low: float, rng: np.random.Generator) -> Mask:
+    """Return `bool [h, w]`, True where the anchor's code is taken.
+
+    The anchor's where only it claims the site (its map above `high`), the partner's where only that does (its map
+    below `low`); where both or neither do, a coin per site whose bias is itself drawn from U(0, 1) for the sample.
+    """
+    class_specific, class_generic = anchor_cam > high, partner_cam < low
+    coin = rng.random(anchor_cam.shape) < rng.random()
+    return np.where(class_specific == class_generic, coin, class_specific)
+
+
+def fuse(anchor_codes: Tensor, partner_codes: Tensor, masks: Tensor) -> Tensor:
+    """Return codes `[b, L*V, h, w]`: the anchor's where `masks` (`bool [b, h, w]`) holds, else the partner's."""
+    return anchor_codes.where(masks[:, None], partner_codes)
+
+
+def _record(out: dict[str, np.ndarray], samples: Int64, train: TrainSet) -> dict[str, Any]:
+    share = out["mask"].mean(axis=(1, 2)) if len(samples) else np.zeros(0)
+    return {
+        "samples": len(samples),
+        "share_tail": float(share.mean()) if len(samples) else None,
+        "share_head": float(1 - share.mean()) if len(samples) else None,
+        "share_tail_by_class": {train.class_names[c]: float(share[samples == c].mean()) for c in np.unique(samples)},
+        "distinct_anchors": len(np.unique(out["parents"][:, 0])),
+        "distinct_partners": len(np.unique(out["parents"][:, 1])),
+    }

@@ -1,0 +1,108 @@
+"""SMOTE (Chawla et al. 2002): a new image on the segment between a tail image and one of its nearest neighbours.
+
+imbalanced-learn refuses multi-label targets, so each tail class is one of its one-vs-rest problems: neighbours are
+searched among the images that have the class. Its own search and its own interpolation are used; only the draws (base
+image, neighbour, step) come from each sample's generator, so that classes and samples are independent and the
+parents are known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from bench.contract import AugmentedBatch, Context, Method, Stage, Task
+from bench.types import Float32, Int64
+
+BATCH = 64
+
+
+class Smote(Method):
+    """Interpolate between images of the target class.
+
+    A class with one train image has no neighbour: its samples are copies (SMOTE's segment of length zero), their
+    second parent is -1.
+    """
+
+    name: ClassVar[str] = "smote"
+
+    k_neighbors: int = Field(5, ge=1, description="nearest neighbours to choose from; at most the class's count - 1")
+    space: Literal["pixel", "latent"] = Field("pixel", description="where distance and interpolation are taken")
+    labels: Literal["union", "interpolated"] = Field(
+        "union", description="of both parents: set where one is set, or the mean weighted by the step"
+    )
+
+    @property
+    def uses_diffusion(self) -> bool:  # type: ignore[override]
+        """Whether latents are to be decoded: the key of images made in pixels holds no weights."""
+        return self.space == "latent"
+
+    def inputs(self, task: Task) -> dict[str, Stage]:
+        """Name the latents where the space needs them."""
+        return {"latents": task.latents} if self.space == "latent" else {}
+
+    def augment(self, ctx: Context) -> Iterator[AugmentedBatch]:
+        """Yield the samples with parents [base, neighbour]; `step` (0 = base, 1 = neighbour) is stored beside."""
+        rows_of = {target: ctx.train.rows_with(target) for target in np.unique(ctx.samples).tolist()}
+        neighbours = {t: nearest(self._vectors(ctx, rows), self.k_neighbors) for t, rows in rows_of.items()}
+        for index in ctx.batches(BATCH):
+            draws = [draw(ctx.rng(i), neighbours[int(ctx.samples[i])]) for i in index]
+            step = np.array([d[2] for d in draws], dtype=np.float32)
+            parents = np.array([rows_of[int(ctx.samples[i])][list(d[:2])] for i, d in zip(index, draws, strict=True)])
+            mixed = interpolate(self._vectors(ctx, parents[:, 0]), self._vectors(ctx, parents[:, 1]), step)
+            labels = self._labels(ctx.train.labels[parents], step)
+            parents[parents[:, 0] == parents[:, 1], 1] = -1
+            yield AugmentedBatch(self._images(ctx, mixed), labels, parents, {"step": step})
+
+    def _vectors(self, ctx: Context, rows: Int64) -> Float32:
+        """Return `float32 [len(rows), d]`: pixels in 0..255, or the means of the latents."""
+        source = ctx.train.images[rows] if self.space == "pixel" else ctx.inputs["latents"].mean[rows]
+        return source.reshape(len(rows), -1).astype(np.float32)
+
+    def _images(self, ctx: Context, vectors: Float32) -> np.ndarray:
+        """Return `uint8 [b, H, W]` of interpolated vectors."""
+        if self.space == "latent":
+            return ctx.diffusion.decode(vectors.reshape(-1, *ctx.inputs["latents"].shape))
+        px = ctx.train.images.image_px
+        return np.rint(vectors).astype(np.uint8).reshape(-1, px, px)
+
+    def _labels(self, parents: Float32, step: Float32) -> Float32:
+        """Return `float32 [b, C]` from the parents' labels `[b, 2, C]`; what neither policy can know is NaN.
+
+        The union with an unknown label is 1 where the other parent has the class, else unknown.
+        """
+        base, neighbour = parents[:, 0], parents[:, 1]
+        if self.labels == "interpolated":
+            return np.where(base == neighbour, base, base + step[:, None] * (neighbour - base)).astype(np.float32)
+        return np.where((base == 1) | (neighbour == 1), np.float32(1), base + neighbour)
+
+
+def nearest(vectors: Float32, k_neighbors: int) -> Int64:
+    """Return `int64 [n, k]`, the positions of each vector's nearest others by imbalanced-learn's search.
+
+    k is `k_neighbors` or n - 1, whichever is less; a single vector is its own only neighbour.
+    """
+    from imblearn.over_sampling import SMOTE
+
+    if len(vectors) == 1:
+        return np.zeros((1, 1), dtype=np.int64)
+    smote = SMOTE(k_neighbors=min(k_neighbors, len(vectors) - 1))
+    smote._validate_estimator()
+    return smote.nn_k_.fit(vectors).kneighbors(vectors, return_distance=False)[:, 1:]
+
+
+def draw(rng: np.random.Generator, neighbours: Int64) -> tuple[int, int, float]:
+    """Return base and neighbour (positions within the class) and step in [0, 1): SMOTE's three draws."""
+    base = int(rng.integers(len(neighbours)))
+    return base, int(rng.choice(neighbours[base])), float(rng.random())
+
+
+def interpolate(base: Float32, neighbour: Float32, step: Float32) -> Float32:
+    """Return `base + step * (neighbour - base)`, row by row, as imbalanced-learn's SMOTE computes it."""
+    from imblearn.over_sampling import SMOTE
+
+    rows = np.arange(len(base))
+    return SMOTE()._generate_samples(base, neighbour, rows[:, None], rows, np.zeros_like(rows), step[:, None])

@@ -1,0 +1,297 @@
+"""Charts of numbers: AP against train frequency, quality against steps, training curves, label fidelity."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from reports.facts import by_method
+from reports.figures.style import Drawing, Looks, Omitted, Theme, legend_below, slug, spread, two_lines
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from bench.results import CellResult
+    from reports.facts import DatasetFacts
+
+
+def _mean(values: list[float | None]) -> float:
+    found = [v for v in values if v is not None]
+    return float(np.mean(found)) if found else float("nan")
+
+
+def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(1, columns, squeeze=False)[0]
+    return figure, list(axes)
+
+
+def _from_zero(*axes: Axes) -> None:
+    """Let axes start at zero, all with the same room above their highest point."""
+    lines = [np.asarray(line.get_ydata(), dtype=float) for ax in axes for line in ax.get_lines()]
+    values = np.concatenate([np.zeros(1), *lines])
+    top = float(values[np.isfinite(values)].max())
+    for ax in axes:
+        ax.set_ylim(0, 1.08 * top if top > 0 else 1.0)
+
+
+def _seeds(results: list[CellResult]) -> str:
+    n = len({r.cell.seed for r in results})
+    return "one seed" if n == 1 else f"mean over {n} seeds"
+
+
+def ap_by_frequency(results: list[CellResult], facts: DatasetFacts | None, looks: Looks) -> Drawing | Omitted:
+    """Describe average precision per class against its share of train images, one marker a method."""
+    title = "Average precision against class frequency"
+    scored = [r for r in results if r.scores and not r.skip]
+    if not scored or facts is None:
+        return Omitted(title, "no finished scores" if facts else "the data set is not in the store")
+    panels = {g: names for g in ("tail", "", "head") if (names := _by_frequency(g, facts))}
+
+    def draw(theme: Theme) -> Figure:
+        figure, axes = _figure(8.6, 4.9, len(panels))
+        for ax, (group, names) in zip(axes, panels.items(), strict=True):
+            handles = _frequency_panel(ax, names, scored, facts, looks, theme)
+            ax.set_xlabel(f"share of train images, {group or 'other'} classes (log)")
+        _from_zero(*axes)
+        axes[0].set_ylabel("average precision on test")
+        legend_below(figure, handles, [*by_method(scored), "no skill (prevalence)"])
+        return figure
+
+    n_test = (scored[0].scores or {})["n_test"]
+    return Drawing(
+        name=slug(facts.label, "ap-by-frequency"),
+        title=title,
+        caption=f"Each column of markers is a class, rare on the left; n = {n_test} test images, {_seeds(scored)}. "
+        "Look for: how far the tail classes lie above the dashed no-skill level, and whether any method lifts "
+        "the tail without lowering the head.",
+        alt=f"Average precision of {len(facts.class_names)} classes for {len(by_method(scored))} methods against "
+        "train frequency, tail and head classes.",
+        draw=draw,
+    )
+
+
+def _by_frequency(group: str, facts: DatasetFacts) -> list[str]:
+    """Return the classes of a group that train has, the rarest first."""
+    names = [c for c in facts.class_names if facts.group(c) == group and facts.train_counts[c] > 0]
+    return sorted(names, key=lambda c: facts.train_counts[c])
+
+
+def _frequency_panel(
+    ax: Axes, names: list[str], scored: list[CellResult], facts: DatasetFacts, looks: Looks, theme: Theme
+) -> list[Any]:
+    """Draw one group of classes and return the legend's handles: the methods, then the no-skill level."""
+    share = np.array([facts.train_counts[c] / facts.n_images["train"] for c in names])
+    handles: list[Any] = []
+    for method, members in by_method(scored).items():
+        ap = [_mean([(r.scores or {})["ap"].get(c) for r in members]) for c in names]
+        handles += ax.plot(share, ap, lw=0.8, ms=5.5, mec=theme.paper, mew=0.5, alpha=0.9, **looks.of(method))
+    level = [_mean([(r.scores or {})["prevalence"].get(c) for r in scored]) for c in names]
+    handles += ax.plot(share, level, ls=(0, (4, 3)), lw=1.2, marker="_", ms=9, color=theme.muted)
+    ax.set_xscale("log")
+    _percent_axis(ax, share)
+    _class_names(ax, names, share, theme)
+    return handles
+
+
+def _percent_axis(ax: Axes, share: np.ndarray) -> None:
+    """Mark a log axis with up to five round percentages."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    margin = max(1.06, float(share.max() / share.min()) ** 0.07)
+    low, high = share.min() / margin, share.max() * margin
+    ax.set_xlim(low, high)
+    round_ones = [m * 10.0**e for e in range(-5, 1) for m in (1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 7)]
+    inside = [t for t in round_ones if low <= t <= high]
+    ax.xaxis.set_major_locator(FixedLocator(inside[:: -(-len(inside) // 5) or 1]))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+    ax.grid(axis="x", visible=False)  # the lines of the classes stand there
+
+
+def _class_names(ax: Axes, names: list[str], share: np.ndarray, theme: Theme) -> None:
+    """Write the names above the axes, spread so that none touch, each with a line down to its column."""
+    low, high = np.log(ax.get_xlim())
+    at = (np.log(share) - low) / (high - low)
+    for name, x, shown in zip(names, at, spread(list(at), 0.075, 0.0, 1.0), strict=True):
+        where: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "axes fraction", "annotation_clip": False}
+        line: dict[str, Any] = {"arrowstyle": "-", "color": theme.muted, "lw": 0.6, "shrinkA": 0, "shrinkB": 0}
+        ax.annotate("", xy=(x, 1.0), xytext=(shown, 1.05), arrowprops=line, **where)
+        ax.axvline(np.exp(low + x * (high - low)), color=theme.grid, lw=0.8, zorder=0)
+        place: dict[str, Any] = {
+            "rotation": 45,
+            "rotation_mode": "anchor",
+            "ha": "left",
+            "va": "bottom",
+            "transform": ax.transAxes,
+        }
+        ax.text(shown, 1.055, two_lines(name), fontsize=8.5, linespacing=0.95, color=theme.ink, **place)
+
+
+def quality_by_steps(results: list[CellResult], looks: Looks) -> Drawing | Omitted:
+    """Describe tail FID and tail mAP against the whole number after `@` (recognised by `Method.at`)."""
+    title = "Quality against steps"
+    stepped = [r for r in results if _steps(r) is not None and not r.skip and r.state == "done"]
+    if not stepped:
+        return Omitted(title, "no finished method has a whole number after @")
+    label = results[0].cell.dataset.label
+    plain = by_method(r for r in results if not r.cell.method.makes_images and r.scores)
+
+    def draw(theme: Theme) -> Figure:
+        figure, axes = _figure(8.6, 3.7, 2)
+        _step_panel(axes[0], stepped, looks, "fidelity", "fid_tail")
+        _step_panel(axes[1], stepped, looks, "scores", "map_tail")
+        floor = _mean([(r.fidelity or {}).get("fid_tail_floor") for r in stepped])
+        handles = axes[0].get_lines()[: len(by_method(stepped))]
+        handles += [axes[0].axhline(floor, ls=(0, (4, 3)), lw=1.2, color=theme.muted)]
+        names = [*by_method(stepped), "real against real"]
+        for method, members in plain.items():
+            level = _mean([(r.scores or {}).get("map_tail") for r in members])
+            handles.append(axes[1].axhline(level, ls=(0, (1, 1.5)), lw=1.4, color=looks.colour[method]))
+            names.append(f"{method} (no images added)")
+        axes[0].set(title="FID of the tail classes (lower is better)", ylabel="FID")
+        axes[1].set(title="mAP of the tail classes (higher is better)", ylabel="mAP")
+        fields = {str(r.cell.method.at) for r in stepped}
+        for ax in axes:
+            _from_zero(ax)
+            ax.set_xlabel(" / ".join(sorted(f.replace("_", " ") for f in fields)))
+        legend_below(figure, handles, names)
+        return figure
+
+    return Drawing(
+        name=slug(label, "quality-by-steps"),
+        title=title,
+        caption="The number after @ against the fidelity of the images (left) and what a classifier trained with them "
+        f"reaches (right); {_seeds(stepped)}. Look for: whether nearer to real (left, down) is also more useful "
+        "(right, up). In the paper it is not: five steps gave the nearest images and a lower tail mAP than none.",
+        alt="Tail FID and tail mAP against the number of steps for every method that has one.",
+        draw=draw,
+    )
+
+
+def _steps(result: CellResult) -> int | None:
+    method = result.cell.method
+    value = getattr(method, method.at) if method.at else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _step_panel(ax: Axes, results: list[CellResult], looks: Looks, part: str, column: str) -> None:
+    """Draw a marker a method and a line through those that differ in the number alone."""
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    points = {
+        label: (_steps(members[0]) or 0, _mean([(getattr(r, part) or {}).get(column) for r in members]))
+        for label, members in by_method(results).items()
+    }
+    for label, (x, y) in points.items():
+        ax.plot([x], [y], ls="none", ms=7, zorder=3, **looks.of(label))
+    families: dict[str, list[tuple[int, float]]] = {}
+    for label, members in by_method(results).items():
+        families.setdefault(members[0].cell.method.name, []).append(points[label])
+    for family in families.values():
+        ax.plot(*zip(*sorted(family), strict=True), lw=1, color=ax.xaxis.label.get_color(), alpha=0.45, zorder=2)
+    ax.set_xscale("symlog", linthresh=1)
+    shown = sorted({x for x, _ in points.values()})
+    ax.xaxis.set_major_locator(FixedLocator(shown))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xticklabels([str(x) for x in shown])
+    ax.set_xlim(-0.3, max(shown) * 1.5 + 0.5)
+
+
+def training_curves(results: list[CellResult], looks: Looks) -> Drawing | Omitted:
+    """Describe val mAP of head and tail classes by optimiser step, one line a method."""
+    title = "Training curves"
+    trained = [r for r in results if r.history and not r.skip]
+    if not trained:
+        return Omitted(title, "no classifier has finished")
+    label = results[0].cell.dataset.label
+
+    def draw(theme: Theme) -> Figure:
+        figure, axes = _figure(8.6, 3.6, 2)
+        groups = by_method(trained)
+        for ax, group in zip(axes, ("head", "tail"), strict=True):
+            for method, members in groups.items():
+                steps, values = _curve(members, f"val_map_{group}")
+                ax.plot(steps, values, lw=1.3, ms=4, mec=theme.paper, mew=0.4, **looks.of(method))
+            ax.set(title=f"mAP of the {group} classes on val", xlabel="optimiser step", ylabel="mAP")
+            _from_zero(ax)
+        legend_below(figure, list(axes[0].get_lines()), list(groups))
+        return figure
+
+    return Drawing(
+        name=slug(label, "training-curves"),
+        title=title,
+        caption=f"Mean average precision on the validation images at every evaluation; {_seeds(trained)}. "
+        "Look for: curves still rising at the end (trained too short to compare), or tail curves that turn down "
+        "(overfitting; the chosen checkpoint is the best on val).",
+        alt=f"Validation mAP by optimiser step for {len(by_method(trained))} methods, head and tail classes.",
+        draw=draw,
+    )
+
+
+def _curve(members: list[CellResult], column: str) -> tuple[list[int], list[float]]:
+    by_step: dict[int, list[float | None]] = {}
+    for r in members:
+        for entry in r.history:
+            by_step.setdefault(int(entry["step"]), []).append(entry.get(column))
+    steps = sorted(by_step)
+    return steps, [_mean(by_step[s]) for s in steps]
+
+
+def label_fidelity(results: list[CellResult], facts: DatasetFacts | None, looks: Looks) -> Drawing | Omitted:
+    """Describe the share of images made for a class that the oracle sees it in, bars a class and method."""
+    title = "Label fidelity"
+    told = [r for r in results if r.fidelity and r.fidelity.get("label_fidelity") and not r.skip]
+    rows = [
+        {"class": name, "method": r.cell.method.label, "share": share}
+        for r in told
+        for name, share in (r.fidelity or {})["label_fidelity"].items()
+        if share is not None
+    ]
+    if not rows or facts is None:
+        return Omitted(title, "the extractor has no oracle that could tell the findings of an image")
+    order: list[Any] = [c for c in facts.class_names if any(row["class"] == c for row in rows)]
+    made = {r.cell.method.label for r in told}
+
+    def draw(theme: Theme) -> Figure:
+        import pandas as pd
+        import seaborn as sns
+
+        figure, (ax,) = _figure(8.6, 3.8)
+        sns.barplot(
+            pd.DataFrame(rows),
+            x="class",
+            y="share",
+            order=order,
+            hue="method",
+            hue_order=[m for m in looks.colour if m in made],
+            palette=looks.colour,
+            errorbar="sd",
+            err_kws={"lw": 1, "color": theme.ink},
+            saturation=1,
+            width=0.82,
+            edgecolor=theme.paper,
+            ax=ax,
+        )
+        ax.set(ylim=(0, 1), xlabel="", ylabel="share with the finding")
+        ax.grid(axis="x", visible=False)
+        ax.set_xticks(range(len(order)), [two_lines(name) for name in order])
+        handles, labels = ax.get_legend_handles_labels()
+        if legend := ax.get_legend():
+            legend.remove()
+        legend_below(figure, handles, labels)
+        return figure
+
+    return Drawing(
+        name=slug(facts.label, "label-fidelity"),
+        title=title,
+        caption="Share of the images made for a class in which the oracle classifier sees that class; "
+        f"{_seeds(told)}. Look for: short bars. There the images carry a label that they do not show, "
+        "and training on them teaches the wrong thing.",
+        alt=f"Share of images that show their target class, for {len(order)} classes and {len(made)} methods.",
+        draw=draw,
+    )

@@ -1,0 +1,188 @@
+"""How figures look and are saved: a colour and marker for each method; PNG and PDF for papers, WebP for the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CSS_DPI = 100  # one inch of a figure is 100 CSS pixels on the page, so that 9 pt text reads as 12 px
+DENSITY = 2  # pixels a CSS pixel, for screens of double density; papers take the PDF
+# Okabe & Ito (2008), safe for the common colour-vision deficiencies; yellow left out (too pale on white) and the blue
+# lighter (theirs is lost on a dark ground).
+_HUES = ("#1F7FBF", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of the ground and of everything drawn on it."""
+
+    name: str
+    paper: str
+    ink: str
+    muted: str
+    grid: str
+
+
+LIGHT = Theme("light", "#ffffff", "#1d2126", "#5b636d", "#e3e6ea")
+DARK = Theme("dark", "#15181c", "#e6e8ea", "#9aa3ad", "#2c3238")
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure to draw.
+
+    Attributes:
+        name: file name without suffix.
+        title, caption, alt: what it is, what to look at (with n), what somebody who cannot see it should know.
+        draw: theme → figure; called inside the theme's settings.
+        photographic: made of images, so that the page may hold it with loss.
+    """
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    draw: Callable[[Theme], Figure]
+    photographic: bool = False
+
+
+@dataclass(frozen=True)
+class Omitted:
+    """A figure that could not be drawn, and why."""
+
+    title: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A drawn figure: its files, its size on the page in CSS pixels, and its pictures as data URIs."""
+
+    drawing: Drawing
+    files: tuple[Path, ...]
+    width: int
+    height: int
+    light: str
+    dark: str
+
+
+class Looks:
+    """Colour and marker of every method, fixed by its place in the matrix."""
+
+    def __init__(self, labels: Iterable[str]) -> None:
+        """Give each label the next hue and marker; past the last hue the markers still differ."""
+        order = list(dict.fromkeys(labels))
+        self.colour = {label: _HUES[i % len(_HUES)] for i, label in enumerate(order)}
+        self.marker = {label: _MARKERS[i % len(_MARKERS)] for i, label in enumerate(order)}
+
+    def of(self, label: str) -> dict[str, Any]:
+        """Return a method's colour and marker as matplotlib's keywords."""
+        return {"color": self.colour[label], "marker": self.marker[label]}
+
+
+def slug(*parts: str) -> str:
+    """Return a file name made of `parts`, with nothing in it that a shell or LaTeX minds."""
+    return "-".join(re.sub(r"[^A-Za-z0-9]+", "-", part).strip("-") for part in parts)
+
+
+def settings(theme: Theme) -> Any:
+    """Return matplotlib's settings for a theme, on seaborn's plain ground."""
+    import seaborn as sns
+
+    colours = {
+        "text.color": theme.ink,
+        "axes.labelcolor": theme.ink,
+        "axes.titlecolor": theme.ink,
+        "xtick.color": theme.muted,
+        "ytick.color": theme.muted,
+        "xtick.labelcolor": theme.ink,
+        "ytick.labelcolor": theme.ink,
+        "axes.edgecolor": theme.muted,
+        "axes.facecolor": theme.paper,
+        "figure.facecolor": theme.paper,
+        "savefig.facecolor": theme.paper,
+        "grid.color": theme.grid,
+    }
+    sizes = {
+        "font.family": ["DejaVu Sans"],
+        "font.size": 9,
+        "axes.titlesize": 9.5,
+        "axes.labelsize": 9,
+        "xtick.labelsize": 8.5,
+        "ytick.labelsize": 8.5,
+        "legend.fontsize": 8.5,
+        "legend.frameon": False,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.titlelocation": "left",
+        "pdf.fonttype": 42,  # text stays text: editable, and accepted by journals that refuse type 3
+    }
+    return {**sns.axes_style("ticks"), **sizes, **colours}
+
+
+def save(drawing: Drawing, folder: Path) -> Saved:
+    """Draw in both themes; write PNG and PDF of the light one to `folder`."""
+    import matplotlib
+
+    folder.mkdir(parents=True, exist_ok=True)
+    png, pdf = folder / f"{drawing.name}.png", folder / f"{drawing.name}.pdf"
+    with matplotlib.rc_context(settings(LIGHT)):
+        figure = drawing.draw(LIGHT)
+        width, height = (round(inches * CSS_DPI) for inches in figure.get_size_inches())
+        figure.savefig(png, dpi=DENSITY * CSS_DPI, metadata={"Software": None})
+        figure.savefig(pdf, metadata={"CreationDate": None})
+    with matplotlib.rc_context(settings(DARK)):
+        buffer = io.BytesIO()
+        drawing.draw(DARK).savefig(buffer, dpi=DENSITY * CSS_DPI, pil_kwargs={"compress_level": 1})
+    return Saved(drawing, (png, pdf), width, height, *(_webp(f, not drawing.photographic) for f in (png, buffer)))
+
+
+def _webp(png: Path | io.BytesIO, lossless: bool) -> str:
+    """Return a PNG as a WebP data URI, a fifth to a half of its size."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    with Image.open(png) as image:
+        image.convert("RGB").save(buffer, "WEBP", lossless=lossless, quality=60 if lossless else 90, method=2)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def legend_below(figure: Figure, handles: list[Any], labels: list[str]) -> None:
+    """Put one legend under all axes, and keep room for it."""
+    wanted = sum(0.55 + 0.075 * len(label) for label in labels)  # inches, about
+    rows = math.ceil(wanted / figure.get_size_inches()[0])
+    columns = math.ceil(len(labels) / rows)
+    figure.legend(handles, labels, loc="lower center", ncols=columns, columnspacing=1.6, handletextpad=0.5)
+    kept = (0.16 + 0.21 * rows) / figure.get_size_inches()[1]
+    figure.set_layout_engine("constrained", rect=(0, kept, 1, 1 - kept))
+
+
+def two_lines(name: str, limit: int = 16) -> str:
+    """Break a long name at the space nearest its middle."""
+    spaces = [i for i, c in enumerate(name) if c == " "]
+    if len(name) <= limit or not spaces:
+        return name
+    at = min(spaces, key=lambda i: abs(i - len(name) / 2))
+    return f"{name[:at]}\n{name[at + 1 :]}"
+
+
+def spread(positions: list[float], gap: float, low: float, high: float) -> list[float]:
+    """Return sorted `positions` moved as little as needed to lie at least `gap` apart within [low, high]."""
+    if not positions:
+        return []
+    gap = min(gap, (high - low) / max(1, len(positions) - 1))
+    moved = [max(low, positions[0])]
+    for position in positions[1:]:
+        moved.append(max(position, moved[-1] + gap))
+    return [min(x, high - gap * (len(moved) - 1 - i)) for i, x in enumerate(moved)]

@@ -1,0 +1,237 @@
+"""The self-contained page: one HTML file with everything inline, readable offline, in light and dark, and on paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reports import facts as read
+from reports.figures.style import Omitted, Saved
+from reports.published import published
+from reports.rows import (
+    COLUMNS,
+    MISSING,
+    PUBLISHED_COLUMNS,
+    Row,
+    decimals,
+    no_skill,
+    no_skill_texts,
+    number,
+    paired_differences,
+    table_rows,
+    texts,
+)
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from bench.matrix import Matrix
+    from bench.results import CellResult
+    from bench.store import Store
+    from reports.facts import DatasetFacts
+
+TEMPLATES = Path(__file__).parent / "templates"
+FactsByDataset = dict[str, "DatasetFacts | None"]
+
+
+def page(
+    matrix: Matrix,
+    results: list[CellResult],
+    store: Store,
+    facts: FactsByDataset,
+    drawn: dict[str, list[Saved | Omitted]],
+    settings: str,
+) -> str:
+    """Return the report as one HTML text.
+
+    Args:
+        matrix: the matrix.
+        results: its cells, finished or not.
+        store: read for manifests and records.
+        facts: data set → its facts, None where the store lacks them.
+        drawn: data set → its figures.
+        settings: the resolved matrix as YAML.
+    """
+    manifests = read.manifests(results, store)
+    times = read.wall_times(manifests)
+    context = {
+        "matrix": matrix,
+        "n_done": sum(r.state == "done" for r in results),
+        "n_cells": len(results),
+        "finished": max((m["finished"] for m in manifests if m.get("finished")), default=None),
+        "sections": [
+            _section(matrix, members, facts[label], drawn[label]) for label, members in read.by_dataset(results).items()
+        ],
+        "credentialed": sorted({r.cell.dataset.label for r in results if r.cell.dataset.sharing == "credentialed"}),
+        "settings": settings,
+        "times": [(stage, n, duration(seconds)) for stage, n, seconds in times],
+        "total_time": duration(sum(seconds for _, _, seconds in times)),
+        "hosts": sorted({str(m["host"]) for m in manifests if m.get("host")}),
+        "devices": sorted({str(m["device"]) for m in manifests if m.get("device")}),
+        "versions": read.versions(manifests),
+        "code": read.code_states(results, store),
+        "holes": read.holes(results),
+        "published": published(),
+    }
+    return _environment().get_template("report.html.j2").render(context)
+
+
+def table_page(matrix: Matrix, results: list[CellResult], facts: FactsByDataset) -> str:
+    """Return the table alone, with its footnotes, as one HTML text."""
+    sections = [_section(matrix, members, facts[label], []) for label, members in read.by_dataset(results).items()]
+    return _environment().get_template("table.html.j2").render(matrix=matrix, sections=sections, published=published())
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["css"] = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    return environment
+
+
+def duration(seconds: float) -> str:
+    """Return `8.1 s`, `3 min 05 s` or `2 h 04 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _section(
+    matrix: Matrix, results: list[CellResult], facts: DatasetFacts | None, drawn: list[Saved | Omitted]
+) -> dict[str, Any]:
+    """Return everything that one data set's part of the page shows."""
+    rows = table_rows(results)
+    return {
+        "label": results[0].cell.dataset.label,
+        "glance": glance(rows, results),
+        "columns": COLUMNS,
+        "published_columns": PUBLISHED_COLUMNS,
+        "rows": list(zip(rows, [_split_sd(cells) for cells in texts(rows)], strict=True)),
+        "no_skill": no_skill_texts(results),
+        "notes": read.footnotes(matrix, results, facts),
+        "differences": _differences(results),
+        "left_open": read.left_open(matrix, results, facts),
+        "figures": [f for f in drawn if isinstance(f, Saved)],
+        "omitted": [f for f in drawn if isinstance(f, Omitted)],
+        "classes": _class_table(results, facts),
+        "fidelity": _fidelity_table(results, decimals(COLUMNS[0], rows)),
+    }
+
+
+def _split_sd(cells: list[str]) -> list[tuple[str, str]]:
+    return [(value, sd) for value, _, sd in (cell.partition(" ± ") for cell in cells)]
+
+
+def glance(rows: list[Row], results: list[CellResult]) -> list[str]:
+    """Return the few facts to start from, each a sentence; no judgement that the seeds do not carry."""
+    said = []
+    scored = [r for r in rows if r.values["map_tail"] is not None]
+    if scored:
+        best = max(scored, key=lambda r: r.values["map_tail"] or 0.0)
+        level = number(no_skill(results)["map_tail"], 3)
+        controls = [r for r in scored if r.method in published().controls and r is not best]
+        beside = [f"{r.method} {number(r.values['map_tail'], 3)}" for r in controls]
+        value = number(best.values["map_tail"], 3, best.sds["map_tail"])
+        said.append(f"Highest tail mAP: {best.method}, {value} ({', '.join([*beside, f'no skill {level}'])}).")
+    # Copies of real images are near to real ones by construction: a control is no news here.
+    measured = [r for r in rows if r.values["fid_tail"] is not None and r.method not in published().controls]
+    if measured:
+        near = min(measured, key=lambda r: r.values["fid_tail"] or 0.0)
+        places = decimals(COLUMNS[0], rows)
+        said.append(
+            f"Images nearest to real ones: {near.method}, tail FID {number(near.values['fid_tail'], places)} "
+            f"(real against real: {number(near.values['fid_tail_floor'], places)})."
+        )
+    if said and max(r.n_seeds for r in rows) == 1:
+        said.append("One seed only: small differences between rows may be noise.")
+    return said
+
+
+def _differences(results: list[CellResult]) -> list[dict[str, Any]]:
+    """Return paired differences with signs, one entry a (control, method)."""
+    entries: dict[tuple[str, str], dict[str, Any]] = {}
+    for d in paired_differences(results):
+        entry = entries.setdefault((d.control, d.method), {"control": d.control, "method": d.method, "n": d.n})
+        entry[d.column] = f"{d.mean:+.3f} ± {d.sd:.3f}".replace("-", "−")
+        entry[f"{d.column}_above"] = f"{d.n_above} of {d.n}"
+    return [{"map_head": MISSING, "map_tail": MISSING, "map_tail_above": MISSING} | entry for entry in entries.values()]
+
+
+def _class_table(results: list[CellResult], facts: DatasetFacts | None) -> dict[str, Any] | None:
+    """Return AP per class and method (mean over seeds) with train positives and test prevalence."""
+    scored = read.by_method(r for r in results if r.scores and not r.skip)
+    if not scored:
+        return None
+    every = [r.scores or {} for members in scored.values() for r in members]
+    names = list(facts.class_names) if facts else list(every[0]["ap"])
+    lines = [
+        {
+            "name": name,
+            "group": facts.group(name) if facts else "",
+            "n_train": facts.train_counts[name] if facts else MISSING,
+            "n_test": _average([s.get("n_positives", {}).get(name) for s in every], 0),
+            "prevalence": _average([s["prevalence"].get(name) for s in every], 3),
+            "ap": [_average([(r.scores or {})["ap"].get(name) for r in members], 3) for members in scored.values()],
+        }
+        for name in names
+    ]
+    order = {"head": 0, "": 1, "tail": 2}
+    return {"methods": list(scored), "lines": sorted(lines, key=lambda line: order[str(line["group"])])}
+
+
+def _fidelity_table(results: list[CellResult], places: int) -> dict[str, Any] | None:
+    """Return FID with `places` decimals, n of both sides and label fidelity per class and method (mean over seeds)."""
+    told = read.by_method(r for r in results if (r.fidelity or {}).get("per_class") and not r.skip)
+    made = {m: members for m, members in told.items() if any((r.fidelity or {}).get("n_synthetic") for r in members)}
+    measured = [r.fidelity or {} for members in made.values() for r in members]
+    names = list(dict.fromkeys(c for f in measured for c in f["per_class"]))
+    if not names:
+        return None
+
+    def of(members: list[CellResult], name: str, key: str, n: int) -> str:
+        return _average([(r.fidelity or {})["per_class"].get(name, {}).get(key) for r in members], n)
+
+    def seen(members: list[CellResult], name: str) -> str:
+        return _average([((r.fidelity or {}).get("label_fidelity") or {}).get(name) for r in members], 2)
+
+    first = next(iter(made.values()))
+    lines = [
+        {
+            "name": name,
+            "n_real": of(first, name, "n_real", 0),
+            "n_synthetic": read.span(n for f in measured if (n := f["per_class"].get(name, {}).get("n_synthetic"))),
+            "floor": of(first, name, "fid_floor", places),
+            "cells": [(of(members, name, "fid", places), seen(members, name)) for members in made.values()],
+        }
+        for name in names
+    ]
+    nearest = [_average([_nearest(r, "synthetic") for r in members], 3) for members in made.values()]
+    held_out = _average([_nearest(r, "held_out") for members in made.values() for r in members], 3)
+    has_labels = any(f.get("label_fidelity") for f in measured)
+    return {
+        "methods": list(made),
+        "lines": lines,
+        "has_labels": has_labels,
+        "nearest": nearest if held_out != MISSING else None,
+        "nearest_held_out": held_out,
+    }
+
+
+def _nearest(result: CellResult, side: str) -> float | None:
+    """Return the median feature distance of a side's images to their nearest train image."""
+    return ((result.fidelity or {}).get("nearest_train") or {}).get(side)
+
+
+def _average(values: list[float | None], places: int) -> str:
+    found = [v for v in values if v is not None]
+    return number(sum(found) / len(found), places) if found else MISSING

@@ -1,0 +1,170 @@
+"""What a sweep found: its trials as a table, and the best setting as a matrix file that `bench run` takes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from bench.record import write_text
+from sweeps.settings import Sweep
+
+if TYPE_CHECKING:
+    import optuna
+    from rich.table import Table
+
+_STATES = {"COMPLETE": "done", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting", "PRUNED": "failed"}
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """One trial: `values` by metric (empty unless done), `params` by the keys of `search`, seconds, why it failed."""
+
+    number: int
+    state: str
+    values: dict[str, float]
+    params: dict[str, Any]
+    seconds: float | None
+    enqueued: bool
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """The trials of a study in their order, and the best of them.
+
+    Attributes:
+        name: the study.
+        objectives: metric → direction, all on val.
+        trials: every trial, those that failed or wait included.
+        best: number of the best trial by the first objective (the earliest of equals), None if none is done.
+        pareto: numbers of the trials that no other beats in every objective.
+        files: what was written: `journal`, `csv`, `json`, `best`.
+    """
+
+    name: str
+    objectives: dict[str, str]
+    trials: tuple[TrialRow, ...]
+    best: int | None
+    pareto: tuple[int, ...]
+    files: dict[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for `--json`."""
+        return json.loads(json.dumps(asdict(self)))
+
+    def trial(self, number: int) -> TrialRow:
+        """Return a trial by its number."""
+        return next(t for t in self.trials if t.number == number)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one flat mapping a trial, for a table or a CSV file."""
+        return [
+            {"trial": t.number, "state": t.state, "best": t.number == self.best}
+            | {m: t.values.get(m) for m in self.objectives}
+            | t.params
+            | {"seconds": t.seconds, "enqueued": t.enqueued, "reason": t.reason}
+            for t in self.trials
+        ]
+
+    @property
+    def best_path(self) -> str | None:
+        """Path of the best setting as a matrix file; None while no trial is done."""
+        return self.files.get("best")
+
+    def table(self) -> Table:
+        """Return the trials as a table for a terminal; of a dotted key the last part is shown."""
+        from rich.table import Table
+
+        keys = list(dict.fromkeys(k for t in self.trials for k in t.params))
+        table = Table(title=f"{self.name}: {', '.join(f'{d} {m}' for m, d in self.objectives.items())} on val")
+        for name in ("trial", *self.objectives, *(k.rpartition(".")[2] for k in keys), "s", "note"):
+            table.add_column(name, justify="left" if name == "note" else "right")
+        for t in self.trials:
+            note = t.reason or ("" if t.state == "done" else t.state) or ("tried first" if t.enqueued else "")
+            numbers = [f"{t.values[m]:.4f}" if m in t.values else "–" for m in self.objectives]
+            params = [f"{v:.4g}" if isinstance(v := t.params.get(k, "–"), float) else str(v) for k in keys]
+            seconds = "–" if t.seconds is None else f"{t.seconds:.0f}"
+            style = "bold" if t.number == self.best else ("red" if t.state == "failed" else None)
+            table.add_row(str(t.number), *numbers, *params, seconds, note[:120], style=style)
+        return table
+
+
+def outcome(study: optuna.Study, sweep: Sweep, folder: Path) -> SweepResult:
+    """Return the state of a study."""
+    trials = study.get_trials(deepcopy=False)
+    retries = {t.user_attrs.get("retry_of"): t.number for t in trials}
+    metrics = [o.metric for o in sweep.settings.objectives]
+    rows = tuple(_row(t, metrics, retries.get(t.number)) for t in trials)
+    done = [r for r in rows if r.state == "done"]
+    first = sweep.settings.objectives[0]
+    sign = -1 if first.direction == "maximize" else 1
+    best = min(done, key=lambda r: (sign * r.values[first.metric], r.number)).number if done else None
+    files = {kind: str(folder / f"{sweep.name}.{tail}") for kind, tail in _FILES.items()}
+    return SweepResult(
+        name=sweep.name,
+        objectives={o.metric: o.direction for o in sweep.settings.objectives},
+        trials=rows,
+        best=best,
+        pareto=tuple(t.number for t in study.best_trials) if done else (),
+        files=files if best is not None else {k: v for k, v in files.items() if k != "best"},
+    )
+
+
+_FILES = {"journal": "journal", "csv": "trials.csv", "json": "trials.json", "best": "best.yaml"}
+
+
+def _row(trial: optuna.trial.FrozenTrial, metrics: list[str], retried_as: int | None) -> TrialRow:
+    state = _STATES[trial.state.name]
+    reason = trial.user_attrs.get("reason")
+    if state == "failed" and reason is None:
+        again = f"again as trial {retried_as}" if retried_as is not None else "too often to try again"
+        reason = f"its process stopped: {again}"
+    return TrialRow(
+        number=trial.number,
+        state=state,
+        values=dict(zip(metrics, trial.values or (), strict=False)),
+        params=dict(trial.params) or dict(trial.system_attrs.get("fixed_params", {})),
+        seconds=round(trial.duration.total_seconds(), 1) if trial.duration else None,
+        enqueued=bool(trial.user_attrs.get("enqueued", False)),
+        reason=reason,
+    )
+
+
+def write_outcome(result: SweepResult, sweep: Sweep, folder: Path) -> None:
+    """Write the trials as CSV and JSON and the best setting as YAML beside the journal, each by one rename."""
+    import pandas as pd
+
+    write_text(folder / f"{sweep.name}.{_FILES['csv']}", pd.DataFrame(result.rows()).to_csv(index=False))
+    write_text(folder / f"{sweep.name}.{_FILES['json']}", json.dumps(result.as_dict(), indent=1))
+    if result.best is not None:
+        write_text(folder / f"{sweep.name}.{_FILES['best']}", best_yaml(result, sweep))
+
+
+def best_yaml(result: SweepResult, sweep: Sweep) -> str:
+    """Return the best setting as a whole matrix file: the sweep's base, its rows, and the values that were found.
+
+    Raises:
+        ValueError: if no trial is done.
+    """
+    if result.best is None:
+        raise ValueError(f"no trial of {result.name} is done")
+    found = result.trial(result.best)
+    raw = sweep.raw(found.params)
+    rows = [*raw["methods"], *([] if sweep.settings.method in raw["methods"] else [sweep.settings.method])]
+    numbers = ", ".join(f"{m} {v:.4f}" for m, v in found.values.items())
+    n_done = sum(t.state == "done" for t in result.trials)
+    raw |= {
+        "name": f"{sweep.name}-best",
+        "description": f"Best of {n_done} trials of the sweep {sweep.name} (trial {found.number}: {numbers}, on val).",
+        "methods": rows,
+    }
+    header = (
+        f"# bench run {sweep.name}.best.yaml\n"
+        f"# Best of {n_done} finished trials of the sweep '{sweep.name}', trial {found.number}: {numbers} on val.\n"
+        "# Selected on val; its figures on test are what running this file gives.\n"
+    )
+    return header + yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=110)

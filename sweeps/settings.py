@@ -1,0 +1,301 @@
+"""The sweep file: a checked YAML that names a matrix, one method of it, what to vary and what to look at on val."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field, model_validator
+
+from bench import registry
+from bench.errors import ConfigError, listed, nearest
+from bench.matrix import Matrix, MatrixSettings, apply_override, build_matrix, find, read_yaml
+from bench.stage import Settings
+
+SHIPPED = Path(__file__).parent
+Scalar = bool | int | float | str
+
+# All that a sweep may look at: numbers of the selected weights on val, and of synthetic images against val.
+VAL_METRICS = {
+    "val_map_tail": "classifier",
+    "val_map_head": "classifier",
+    "val_map_all": "classifier",
+    "fid_tail": "fidelity",
+    "kid_tail": "fidelity",
+    "label_fidelity_tail": "fidelity",
+}
+_TEST_METRICS = {"map_tail": "val_map_tail", "map_head": "val_map_head", "map_all": "val_map_all"}
+
+
+class IntRange(Settings):
+    """Whole numbers from `low` to `high`, both included."""
+
+    type: Literal["int"]
+    low: int
+    high: int
+    step: int = Field(1, ge=1)
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> IntRange:
+        _check_range(self)
+        return self
+
+    def holds(self, value: Any) -> bool:
+        """Tell whether `value` is one of the numbers."""
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return whole and self.low <= value <= self.high and (value - self.low) % self.step == 0
+
+    def ends(self) -> list[Scalar]:
+        """Return the values that show whether the setting accepts the range."""
+        return [self.low, self.high]
+
+    def grid(self) -> list[Scalar]:
+        """Return every value."""
+        return list(range(self.low, self.high + 1, self.step))
+
+
+class FloatRange(Settings):
+    """Numbers from `low` to `high`, both included."""
+
+    type: Literal["float"]
+    low: float
+    high: float
+    step: float | None = Field(None, gt=0)
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> FloatRange:
+        _check_range(self)
+        return self
+
+    def holds(self, value: Any) -> bool:
+        """Tell whether `value` is one of the numbers."""
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not self.low <= value <= self.high:
+            return False
+        steps = (value - self.low) / self.step if self.step else 0.0
+        return abs(steps - round(steps)) < 1e-8
+
+    def ends(self) -> list[Scalar]:
+        """Return the values that show whether the setting accepts the range."""
+        return [self.low, self.high]
+
+    def grid(self) -> list[Scalar]:
+        """Return every value; empty where there is no step."""
+        if self.step is None:
+            return []
+        return [self.low + i * self.step for i in range(int((self.high - self.low) / self.step + 1e-8) + 1)]
+
+
+class Choices(Settings):
+    """A few values without an order."""
+
+    type: Literal["categorical"]
+    choices: list[Scalar] = Field(min_length=1)
+
+    def holds(self, value: Any) -> bool:
+        """Tell whether `value` is one of the choices."""
+        return value in self.choices
+
+    def ends(self) -> list[Scalar]:
+        """Return the values that show whether the setting accepts the choices."""
+        return list(self.choices)
+
+    def grid(self) -> list[Scalar]:
+        """Return every value."""
+        return list(self.choices)
+
+
+Dimension = Annotated[IntRange | FloatRange | Choices, Field(discriminator="type")]
+
+
+def _check_range(dimension: IntRange | FloatRange) -> None:
+    if dimension.low > dimension.high:
+        raise ValueError(f"low {dimension.low} is above high {dimension.high}")
+    if dimension.log and dimension.low <= 0:
+        raise ValueError(f"log needs low above 0, got {dimension.low}")
+    if dimension.log and dimension.step not in (None, 1):
+        raise ValueError("log and step exclude each other; give one of them")
+
+
+class Objective(Settings):
+    """One number to make large or small; the mean over seeds and data sets."""
+
+    metric: str
+    direction: Literal["maximize", "minimize"]
+
+    @model_validator(mode="after")
+    def _on_val(self) -> Objective:
+        if self.metric in _TEST_METRICS:
+            instead = _TEST_METRICS[self.metric]
+            raise ValueError(f"'{self.metric}' is read on test, a sweep selects on val: use '{instead}'")
+        if self.metric not in VAL_METRICS:
+            hint = nearest(self.metric, VAL_METRICS)
+            raise ValueError(f"no metric '{self.metric}'{hint} (have: {listed(VAL_METRICS)})")
+        return self
+
+
+class SamplerSettings(Settings):
+    """Optuna's sampler. Never left to a default, since the default changes between Optuna's versions."""
+
+    name: Literal["TPESampler", "RandomSampler", "QMCSampler", "NSGAIISampler", "GPSampler", "GridSampler"]
+    seed: int
+    options: dict[str, Any] = Field({}, description="keyword arguments of Optuna's class; none for GridSampler")
+
+
+class SweepSettings(Settings):
+    """A sweep file as written. Trials are not pruned: a stage is finished or not there."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="names the study, its journal and its results")
+    description: str = ""
+    base: str = Field(description="matrix file (relative to this file) or shipped matrix")
+    set: dict[str, Any] = Field({}, description="dotted key → value, applied to the base (its scale, say)")
+    method: str = Field(description="the row to tune: `name` or `name@value`")
+    search: dict[str, Dimension] = Field(min_length=1, description="dotted key of the matrix → what to try")
+    objectives: list[Objective] = Field(min_length=1)
+    sampler: SamplerSettings
+    n_trials: int = Field(ge=1, description="in total, over all runs of the sweep; failed ones count")
+    seeds: list[int] = Field([0], min_length=1)
+    enqueue: list[dict[str, Scalar]] = Field([], description="settings to try first, by the keys of `search`")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A checked sweep: what a driver needs."""
+
+    settings: SweepSettings
+    base: dict[str, Any]  # the base matrix as written, with `set` and overrides applied
+    source: str
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.settings.name
+
+    @property
+    def needs(self) -> set[str]:
+        """The parts of a cell that the objectives read: `classifier`, `fidelity`."""
+        return {VAL_METRICS[o.metric] for o in self.settings.objectives}
+
+    def raw(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Return the base with some values set, as a matrix file."""
+        raw = json.loads(json.dumps(self.base))
+        for key, value in values.items():
+            set_key(raw, key, value)
+        return raw
+
+    def matrix(self, values: dict[str, Any]) -> Matrix:
+        """Return the cells that measure one trial. Their synthetic images are compared with val, never with test."""
+        raw = self.raw(values)
+        name = self.settings.method.partition("@")[0]
+        raw |= {"methods": [self.settings.method], "seeds": self.settings.seeds}
+        raw["settings"] = {k: v for k, v in raw.get("settings", {}).items() if k == name}
+        set_key(raw, "fidelity.reference", "val")
+        return build_matrix(raw, self.source)
+
+
+def set_key(raw: dict[str, Any], key: str, value: Any) -> None:
+    """Set one dotted key of a matrix file to a Python value."""
+    text = yaml.safe_dump([value], default_flow_style=True, width=1 << 20).strip()
+    apply_override(raw, f"{key}={text[1:-1]}")
+
+
+def load_sweep(name: str | Path, overrides: Iterable[str] = ()) -> Sweep:
+    """Return the sweep in a file, or the shipped one of that name; overrides are of its base matrix, as in `bench run`.
+
+    Raises:
+        ConfigError: one line that names the file and field, what was got, what is allowed.
+    """
+    path = find_sweep(str(name))
+    settings = registry.build(SweepSettings, read_yaml(path), path.name)
+    beside = path.parent / settings.base
+    base = read_yaml(beside if beside.is_file() else find(settings.base))
+    for key, value in settings.set.items():
+        set_key(base, key, value)
+    for override in overrides:
+        apply_override(base, override)
+    sweep = Sweep(settings, base, path.name)
+    _check(sweep)
+    return sweep
+
+
+def find_sweep(name: str) -> Path:
+    """Return the path of a sweep file, or of the shipped sweep called `name`."""
+    shipped = {p.stem: p for p in sorted(SHIPPED.glob("*.yaml"))}
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.stem in shipped and path.parent in (Path("."), Path("sweeps")):
+        return shipped[path.stem]
+    hint = f"{nearest(name, shipped)} (have: {listed(shipped)})"
+    raise ConfigError(f"sweep '{name}': no such file and no shipped sweep of that name{hint}")
+
+
+def _check(sweep: Sweep) -> None:
+    settings, where = sweep.settings, sweep.source
+    build_matrix(sweep.base, f"{where}.base")
+    sweep.matrix({})
+    allowed = search_paths(settings.method, where)
+    for key, dimension in settings.search.items():
+        if key not in allowed:
+            hint = f"{nearest(key, allowed)} (have: {listed(allowed)})"
+            raise ConfigError(f"{where}.search: no setting '{key}' to vary{hint}")
+        for value in dimension.ends():
+            try:
+                sweep.matrix({key: value})
+            except ConfigError as error:
+                raise ConfigError(f"{where}.search.{key}: {value!r} is refused: {error}") from error
+    for i, values in enumerate(settings.enqueue):
+        _check_enqueued(settings, values, f"{where}.enqueue.{i}")
+    if settings.sampler.name == "GridSampler" and settings.sampler.options:
+        raise ConfigError(f"{where}.sampler.options: GridSampler takes none, its grid is `search`")
+    for key, dimension in settings.search.items():
+        if settings.sampler.name == "GridSampler" and not dimension.grid():
+            raise ConfigError(f"{where}.search.{key}: GridSampler needs a step for a float range")
+
+
+def _check_enqueued(settings: SweepSettings, values: dict[str, Scalar], where: str) -> None:
+    for key, value in values.items():
+        if key not in settings.search:
+            hint = f"{nearest(key, settings.search)} (have: {listed(settings.search)})"
+            raise ConfigError(f"{where}: '{key}' is not searched{hint}")
+        if not settings.search[key].holds(value):
+            raise ConfigError(f"{where}.{key}: {value!r} is outside of what `search` allows; widen the range")
+
+
+def search_paths(method: str, where: str) -> list[str]:
+    """Return the dotted keys that a sweep of `method` may vary: the method's settings, the classifier's, the plan's.
+
+    Data, split and fidelity are left out: a trial with others would be measured with another ruler.
+    """
+    name, has_at, _ = method.partition("@")
+    cls = registry.method_class(name, f"{where}.method")
+    fields = MatrixSettings.model_fields
+    found = [f"settings.{name}.{leaf}" for leaf in _leaves(cls) if not (has_at and leaf == cls.at)]
+    for part in ("classifier", "augment"):
+        found += [f"{part}.{leaf}" for leaf in _leaves(fields[part].annotation)]
+    return found
+
+
+def _leaves(model: Any) -> Iterator[str]:
+    """Yield the dotted names of the scalar settings of a model class, those of models inside it included."""
+    for name, info in model.model_fields.items():
+        inner = [t for t in _options(info.annotation) if isinstance(t, type) and issubclass(t, BaseModel)]
+        if inner:
+            yield from dict.fromkeys(f"{name}.{leaf}" for leaf in itertools.chain.from_iterable(map(_leaves, inner)))
+        elif (info.json_schema_extra or {}).get("semantic", True):
+            yield name
+
+
+def _options(annotation: Any) -> Iterator[Any]:
+    """Yield the classes that an annotation allows, looking into unions and `Annotated`."""
+    inside = getattr(annotation, "__args__", ())
+    if isinstance(annotation, type) and not inside:
+        yield annotation
+    for option in inside:
+        yield from _options(option)

@@ -1,0 +1,323 @@
+"""Drives an Optuna study over cells: ask for settings, compute the stages that measure them on val, tell the numbers.
+
+The journal `<store>/studies/<name>.journal` is the study; results of trials are stages in the store. A sweep goes on
+where it stopped, any number of drivers may share a journal, and a trial whose driver died is queued again with the
+same settings, for which most stages are then there. Scores, the one stage that reads test, is never computed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import itertools
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench import seeds
+from bench.errors import ConfigError
+from bench.execute.base import Reporter
+from bench.matrix import Cell, Matrix
+from bench.progress import Silent
+from bench.run import run_stages
+from bench.stage import Stage, canonical_json, walk
+from bench.store import Execution, Store
+from sweeps.outcome import SweepResult, outcome, write_outcome
+from sweeps.settings import VAL_METRICS, Choices, Sweep, load_sweep
+
+if TYPE_CHECKING:
+    import optuna
+
+_DEATHS = 2  # a trial is queued again after its process died, but not for ever: it may be what kills it
+
+
+def run_sweep(
+    path: str | Path,
+    store: Store,
+    *,
+    n_trials: int | None = None,
+    jobs: int = 1,
+    execution: Execution | None = None,
+    reporter: Reporter | None = None,
+    overrides: Iterable[str] = (),
+    say: Callable[[str], Any] = lambda line: None,
+) -> SweepResult:
+    """Run a sweep until it has `n_trials` trials in total and return what was found.
+
+    With several jobs as many trials are proposed at a time as fill them, each without knowing the others' outcome.
+
+    Args:
+        path: sweep file, or the name of a shipped one.
+        store: where stages, the journal and the results go.
+        n_trials: total over all runs of this study; the file's number when None.
+        jobs: computations at once.
+        execution: where and with how many threads.
+        reporter: hears of stages.
+        overrides: `key=value` of the base matrix, as in `bench run --set`.
+        say: takes a line for every trial that ends.
+
+    Raises:
+        ConfigError: for a file that cannot be understood, or a journal that was made with other settings or code.
+    """
+    sweep = load_sweep(path, overrides)
+    total = sweep.settings.n_trials if n_trials is None else n_trials
+    if total < 1:
+        raise ConfigError(f"--trials {total}: want 1 or more")
+    driver = Driver(sweep, store)
+    with driver.alive():
+        driver.prepare(total)
+        while batch := driver.ask(total, max(1, jobs // len(sweep.matrix({}).cells))):
+            try:
+                driver.measure(batch, jobs, execution or Execution(), reporter or Silent(), say)
+            except BaseException:  # Ctrl-C or a fault of ours: what was asked for is not lost
+                driver.give_back()
+                raise
+            write_outcome(driver.outcome(), sweep, driver.folder)
+    result = driver.outcome()
+    write_outcome(result, sweep, driver.folder)
+    return result
+
+
+class Driver:
+    """One process at work on a study."""
+
+    def __init__(self, sweep: Sweep, store: Store) -> None:
+        """Open the study's journal, made if it is not there.
+
+        Raises:
+            ConfigError: if the journal belongs to a sweep with other settings, or the sampler refuses its options.
+        """
+        self.sweep, self.store = sweep, store
+        self.folder = store.root / "studies"
+        self.id = uuid.uuid4().hex
+        self.mine: dict[int, optuna.Trial] = {}
+        sampler = make_sampler(sweep, 0)
+        (self.folder / f"{sweep.name}.drivers").mkdir(parents=True, exist_ok=True)
+        with self._alone():
+            self.study = _open(self.folder / f"{sweep.name}.journal", sweep, sampler)
+            self._check_fingerprint()
+
+    def _check_fingerprint(self) -> None:
+        """Refuse to mix trials that were not measured alike: other settings, or code that gives other results."""
+        mark = fingerprint(self.sweep)
+        known = self.study.user_attrs.get("fingerprint")
+        if known is None:
+            self.study.set_user_attr("fingerprint", mark)
+        elif known != mark:
+            raise ConfigError(
+                f"{self.sweep.source}: the study '{self.sweep.name}' in {self.folder} was made with other settings or "
+                "another version of the code; give the sweep another name, or remove its files there to start again"
+            )
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other drivers out for a moment; the kernel frees the lock if we die."""
+        with open(self.folder / f"{self.sweep.name}.lock", "a") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    @contextlib.contextmanager
+    def alive(self) -> Iterator[None]:
+        """Hold the lock that tells other drivers that our trials are being worked on."""
+        path = self._life(self.id)
+        with open(path, "a") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+
+    def _life(self, driver: str) -> Path:
+        return self.folder / f"{self.sweep.name}.drivers" / driver
+
+    def _is_alive(self, driver: str | None) -> bool:
+        if driver is None:  # asked for, but its process died before it could say whose it is
+            return False
+        try:
+            with open(self._life(driver)) as handle:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def prepare(self, total: int) -> None:
+        """Queue again what dead drivers left behind, then what the file wants tried first (and the grid, if any)."""
+        from optuna.trial import TrialState
+
+        settings = self.sweep.settings
+        with self._alone():
+            for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                if not self._is_alive(trial.user_attrs.get("driver")):
+                    self._requeue(trial, deaths=trial.user_attrs.get("deaths", 0) + 1)
+            for values in settings.enqueue:
+                self.study.enqueue_trial(dict(values), user_attrs={"enqueued": True}, skip_if_exists=True)
+            if settings.sampler.name == "GridSampler":
+                points = itertools.product(*(d.grid() for d in settings.search.values()))
+                for point in itertools.islice(points, total):
+                    self.study.enqueue_trial(dict(zip(settings.search, point, strict=True)), skip_if_exists=True)
+
+    def _requeue(self, trial: optuna.trial.FrozenTrial, deaths: int) -> None:
+        from optuna.trial import TrialState
+
+        self.study.tell(trial.number, state=TrialState.FAIL)
+        if deaths <= _DEATHS:
+            kept = {k: v for k, v in trial.user_attrs.items() if k == "enqueued"}
+            self.study.enqueue_trial(trial.params, user_attrs=kept | {"retry_of": trial.number, "deaths": deaths})
+
+    def ask(self, total: int, n: int) -> list[optuna.Trial]:
+        """Return up to `n` trials to measure; none when the study has its total, counting those of other drivers.
+
+        A sampler is seeded by (seed, trial number): a study that was stopped proposes what it would have proposed.
+        """
+        from optuna.trial import TrialState
+
+        batch: list[optuna.Trial] = []
+        with self._alone():
+            trials = self.study.get_trials(deepcopy=False)
+            again = {t.user_attrs.get("retry_of") for t in trials}
+            waiting = sum(t.state == TrialState.WAITING for t in trials)
+            taken = sum(t.state != TrialState.WAITING and t.number not in again for t in trials)
+            while len(batch) < n and taken + len(batch) < total:
+                if self.sweep.settings.sampler.name == "GridSampler" and len(batch) >= waiting:
+                    break
+                self.study.sampler = make_sampler(self.sweep, len(trials) + len(batch))
+                trial = self.study.ask()
+                for key, dimension in self.sweep.settings.search.items():
+                    _suggest(trial, key, dimension)
+                trial.set_user_attr("driver", self.id)
+                batch.append(trial)
+                self.mine[trial.number] = trial
+        return batch
+
+    def measure(
+        self, batch: list[optuna.Trial], jobs: int, execution: Execution, reporter: Reporter, say: Callable[[str], Any]
+    ) -> None:
+        """Compute what the trials need, together, and tell the study how each came out."""
+        from optuna.trial import TrialState
+
+        started = time.monotonic()
+        measured: dict[int, Matrix | str] = {t.number: self._matrix(t) for t in batch}
+        matrices = [m for m in measured.values() if isinstance(m, Matrix)]
+        targets = [stage for m in matrices for stage in self._targets(m)]
+        run_stages(targets, self.store, jobs=jobs, execution=execution, reporter=reporter)
+        for trial in batch:
+            matrix = measured[trial.number]
+            found = matrix if isinstance(matrix, str) else self._values(matrix)
+            if isinstance(found, str):
+                trial.set_user_attr("reason", found)
+                self.study.tell(trial, state=TrialState.FAIL)
+                say(f"trial {trial.number} failed: {found}")
+            else:
+                self.study.tell(trial, found)
+                numbers = zip(self.sweep.settings.objectives, found, strict=True)
+                told = ", ".join(f"{o.metric} {v:.4f}" for o, v in numbers)
+                say(f"trial {trial.number}: {told} ({time.monotonic() - started:.0f} s)")
+            del self.mine[trial.number]
+
+    def _matrix(self, trial: optuna.Trial) -> Matrix | str:
+        """Return the trial's cells, or why its settings cannot go together."""
+        try:
+            return self.sweep.matrix(trial.params)
+        except ConfigError as error:
+            return str(error)
+
+    def _targets(self, matrix: Matrix) -> list[Stage]:
+        return [getattr(cell, part) for cell in matrix.cells for part in sorted(self.sweep.needs)]
+
+    def _values(self, matrix: Matrix) -> list[float] | str:
+        """Return the objectives, each the mean over the trial's cells, or the reason why there are none."""
+        for stage in walk(self._targets(matrix)):
+            if failure := (None if self.store.has(stage) else self.store.failure(stage)):
+                return str(failure["error"])
+        for cell in matrix.cells:
+            if not all(self.store.has(getattr(cell, part)) for part in self.sweep.needs):
+                return f"{cell.name}: not finished"
+            if reason := cell.augmented.skip_reason(self.store.folder(cell.augmented)):
+                return f"{cell.name}: the method declines: {reason}"
+        values = []
+        for objective in self.sweep.settings.objectives:
+            found = [v for cell in matrix.cells if (v := self._read(cell, objective.metric)) is not None]
+            if len(found) < len(matrix.cells):
+                missing = len(matrix.cells) - len(found)
+                return f"{objective.metric} has no value in {missing} of {len(matrix.cells)} cells"
+            values.append(sum(found) / len(found))
+        return values
+
+    def _read(self, cell: Cell, metric: str) -> float | None:
+        part: Stage = getattr(cell, VAL_METRICS[metric])
+        opened = part.open(self.store.folder(part))
+        record = opened.record if VAL_METRICS[metric] == "classifier" else opened
+        return record.get(metric)
+
+    def give_back(self) -> None:
+        """Queue our unfinished trials again, so that the next run begins with them."""
+        with self._alone():
+            for trial in self.study.get_trials(deepcopy=False):
+                if trial.number in self.mine and not trial.state.is_finished():
+                    self._requeue(trial, deaths=trial.user_attrs.get("deaths", 0))
+        self.mine.clear()
+
+    def outcome(self) -> SweepResult:
+        """Return what the study has found so far."""
+        return outcome(self.study, self.sweep, self.folder)
+
+
+def _open(journal: Path, sweep: Sweep, sampler: Any) -> optuna.Study:
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(
+        storage=JournalStorage(JournalFileBackend(str(journal))),
+        study_name=sweep.name,
+        directions=[o.direction for o in sweep.settings.objectives],
+        sampler=sampler,
+        load_if_exists=True,
+    )
+
+
+def make_sampler(sweep: Sweep, number: int) -> Any:
+    """Return the sampler that proposes trial `number`.
+
+    The quasi-random one keeps its seed, which decides the whole sequence; a grid is queued as a whole (Optuna's own
+    GridSampler stops a study, which ask and tell cannot), so that random draws only complete partial settings.
+    """
+    import optuna
+
+    chosen = sweep.settings.sampler
+    seed = chosen.seed if chosen.name == "QMCSampler" else seeds.derive(chosen.seed, "trial", number) & 0xFFFFFFFF
+    name = "RandomSampler" if chosen.name == "GridSampler" else chosen.name
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return getattr(optuna.samplers, name)(seed=seed, **chosen.options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{sweep.source}.sampler.options: {error}") from error
+
+
+def _suggest(trial: optuna.Trial, key: str, dimension: Any) -> None:
+    if isinstance(dimension, Choices):
+        trial.suggest_categorical(key, dimension.choices)
+    elif dimension.type == "int":
+        trial.suggest_int(key, dimension.low, dimension.high, step=dimension.step, log=dimension.log)
+    else:
+        trial.suggest_float(key, dimension.low, dimension.high, step=dimension.step, log=dimension.log)
+
+
+def fingerprint(sweep: Sweep) -> str:
+    """Return what must be equal for trials to be compared: the search, the objectives, and the base's stage keys.
+
+    The keys hold the base's settings with their defaults, the data and the code. The number of trials and the queue
+    may change between runs.
+    """
+    free = {"n_trials", "enqueue", "description", "set", "base"}
+    described = sweep.settings.model_dump(mode="json", exclude=free)
+    keys = [getattr(cell, part).key for cell in sweep.matrix({}).cells for part in sorted(sweep.needs)]
+    return hashlib.sha256(canonical_json([described, keys]).encode()).hexdigest()[:32]

@@ -1,0 +1,181 @@
+"""Maps, neighbours and masks of `methods.fusion` against the grad-cam library and plain loops."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from methods.fusion.cams import class_activation_maps
+from methods.fusion.fuse import fuse, fusion_mask
+from methods.fusion.networks import CodeClassifier, build_classifier
+from methods.fusion.pairing import pair
+from methods.fusion.saliency import SaliencyTable, targets
+from tests.unit.fusion_fixtures import toy_train
+
+
+@pytest.fixture
+def classifier() -> CodeClassifier:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return CodeClassifier(8, 4, 8).eval()
+
+
+@pytest.fixture
+def codes() -> torch.Tensor:
+    logits = torch.randn(6, 8, 16, 16, generator=torch.Generator().manual_seed(1))
+    return (3 * logits).softmax(dim=1)
+
+
+@pytest.mark.parametrize("layers", [slice(-1, None), slice(0, None)])
+@pytest.mark.parametrize(
+    ("cam_method", "library"), [("gradcam", "GradCAM"), ("hirescam", "HiResCAM"), ("layercam", "LayerCAM")]
+)
+def test_maps_equal_the_librarys(
+    classifier: CodeClassifier, codes: torch.Tensor, cam_method: str, library: str, layers: slice
+) -> None:
+    import pytorch_grad_cam
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    classes = torch.tensor([0, 1, 2, 3, 0, 1])
+    chosen = list(classifier.features)[layers]
+    with getattr(pytorch_grad_cam, library)(model=classifier, target_layers=chosen) as cam:
+        expected = cam(
+            input_tensor=codes.clone().requires_grad_(), targets=[ClassifierOutputTarget(int(c)) for c in classes]
+        )
+    found = class_activation_maps(cam_method, classifier, chosen, codes, classes)
+    np.testing.assert_allclose(found, expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("cam_method", ["gradcam", "hirescam", "layercam", "eigencam", "gradcam++", "xgradcam"])
+def test_maps_are_at_latent_resolution_and_in_the_unit_range(
+    classifier: CodeClassifier, codes: torch.Tensor, cam_method: str
+) -> None:
+    before = [p.clone() for p in classifier.parameters()]
+    maps = class_activation_maps(
+        cam_method, classifier, [classifier.features[-1]], codes, torch.zeros(6, dtype=torch.long)
+    )
+    assert maps.shape == (6, 16, 16)
+    assert maps.dtype == torch.float32
+    assert maps.min() >= 0
+    assert maps.max() == 1
+    assert all(torch.equal(a, b) for a, b in zip(before, classifier.parameters(), strict=True))
+
+
+def test_class_conditional_maps_differ_between_classes_and_eigencam_does_not(
+    classifier: CodeClassifier, codes: torch.Tensor
+) -> None:
+    def maps(cam_method: str, c: int) -> torch.Tensor:
+        return class_activation_maps(cam_method, classifier, [classifier.features[-1]], codes, torch.full((6,), c))
+
+    for cam_method in ("gradcam", "hirescam", "layercam"):
+        assert (maps(cam_method, 0) - maps(cam_method, 2)).abs().max() > 0.2, cam_method
+    torch.testing.assert_close(maps("eigencam", 0), maps("eigencam", 2))
+
+
+def test_a_score_that_nothing_raises_gives_an_empty_map(classifier: CodeClassifier, codes: torch.Tensor) -> None:
+    torch.nn.init.constant_(classifier.head.weight, -1.0)
+    maps = class_activation_maps(
+        "gradcam", classifier, [classifier.features[-1]], codes, torch.zeros(6, dtype=torch.long)
+    )
+    assert torch.equal(maps, torch.zeros(6, 16, 16))
+
+
+def test_maps_of_a_torchvision_classifier() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build_classifier("densenet121", 6, 3, 8, 64).eval()
+    codes = torch.randn(2, 6, 64, 64).softmax(dim=1)
+    maps = class_activation_maps("layercam", network, [list(network.features)[-1]], codes, torch.tensor([0, 2]))  # type: ignore[arg-type]
+    assert maps.shape == (2, 64, 64)
+    assert maps.min() >= 0
+    assert maps.max() <= 1
+
+
+def saliency_table(cam_target: str = "each") -> tuple[SaliencyTable, np.ndarray]:
+    train = toy_train(60)
+    scores = np.random.default_rng(2).standard_normal((60, 4)).astype(np.float32)
+    rows, classes = targets(train, scores, cam_target)
+    cams = np.random.default_rng(3).random((len(rows), 4, 4)).astype(np.float32)
+    return SaliencyTable(cams, rows, classes), scores
+
+
+def test_neighbours_equal_a_brute_force_loop_over_train_rows() -> None:
+    train, (table, _) = toy_train(60), saliency_table()
+    found = pair(train, table, 3)
+    tail = train.tail_index
+    assert len(found.anchors) == int((train.labels[:, tail] == 1).sum())
+    for anchor, target_class, partners, distances in zip(
+        found.anchors, found.classes, found.partners, found.distances, strict=True
+    ):
+        assert train.labels[anchor, target_class] == 1
+        own = table.cams[table.entry(anchor, target_class)]
+        loop = []
+        for row in range(len(train)):
+            if not any(train.labels[row, c] == 1 for c in tail):
+                (at,) = table.entries(row)
+                loop.append((math.dist(own.ravel(), table.cams[at].ravel()), row))
+        nearest = sorted(loop)[:3]
+        assert [row for _, row in nearest] == partners.tolist()
+        np.testing.assert_allclose(distances, [d for d, _ in nearest], rtol=1e-4)
+        assert found.of(anchor, target_class).tolist() == partners.tolist()
+
+
+def test_fewer_candidates_than_k_give_them_all_and_none_gives_none() -> None:
+    train, (table, _) = toy_train(60), saliency_table()
+    one_left = train.labels.copy()
+    one_left[:, 2] = 1
+    one_left[7] = [1, 0, 0, 0]
+    assert set(pair(replace(train, labels=one_left), table, 3).partners.ravel()) == {7}
+    one_left[7, 2] = 1
+    assert pair(replace(train, labels=one_left), table, 3).partners.shape[1] == 0
+
+
+def test_targets_are_every_tail_class_or_the_best_scored() -> None:
+    train, (table, scores) = toy_train(60), saliency_table()
+    best, _ = saliency_table("best")
+    for row, labels in enumerate(train.labels):
+        own = [c for c in train.tail_index if labels[c] == 1]
+        head = [c for c in train.head_index if labels[c] == 1] or train.head_index
+        expected = own or [max(head, key=lambda c: scores[row, c])]
+        assert table.classes[table.entries(row)].tolist() == expected
+        assert best.classes[best.entries(row)].tolist() == [max(expected, key=lambda c: scores[row, c])]
+
+
+def test_the_mask_follows_the_rule_site_by_site() -> None:
+    rng = np.random.default_rng(4)
+    anchor, partner = rng.random((2, 12, 9)).astype(np.float32)
+    high, low = 0.6, 0.3
+    found = fusion_mask(anchor, partner, high, low, np.random.default_rng(9))
+    replay = np.random.default_rng(9)
+    coins = replay.random((12, 9))
+    rate = replay.random()
+    for y in range(12):
+        for x in range(9):
+            if anchor[y, x] > high and not partner[y, x] < low:
+                expected = True
+            elif partner[y, x] < low and not anchor[y, x] > high:
+                expected = False
+            else:
+                expected = coins[y, x] < rate
+            assert found[y, x] == expected
+
+
+def test_undecided_sites_are_taken_at_a_rate_drawn_uniformly_per_sample() -> None:
+    nothing = np.zeros((24, 24), dtype=np.float32)
+    shares = [fusion_mask(nothing, nothing + 1, 0.5, 0.5, np.random.default_rng(i)).mean() for i in range(400)]
+    np.testing.assert_allclose(np.quantile(shares, [0.1, 0.5, 0.9]), [0.1, 0.5, 0.9], atol=0.08)
+
+
+def test_fused_codes_are_the_anchors_under_the_mask_and_the_partners_elsewhere() -> None:
+    anchor, partner = torch.randn(2, 2, 3, 4, 4)
+    masks = torch.rand(2, 4, 4) > 0.5
+    fused = fuse(anchor, partner, masks)
+    for i in range(2):
+        for y in range(4):
+            for x in range(4):
+                source = anchor if masks[i, y, x] else partner
+                assert torch.equal(fused[i, :, y, x], source[i, :, y, x])

@@ -1,0 +1,168 @@
+"""The measures against independent implementations: scipy, scikit-learn, torchmetrics and loops of ten lines."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from sklearn.metrics import average_precision_score
+from torch import Tensor, nn
+
+from bench.metrics.average_precision import average_precision, mean_over, means
+from bench.metrics.frechet import frechet_distance
+from bench.metrics.kernel import kernel_distance
+
+torch.set_num_threads(1)
+SIZES = [(5, 7, 16), (40, 12, 16), (12, 40, 16), (60, 90, 16), (2, 2, 8), (16, 17, 16)]  # n and m below, at and above d
+
+
+def features(n: int, m: int, d: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return two sets that share a few strong directions, as features of a network do."""
+    draw = np.random.default_rng(seed)
+    basis = draw.normal(size=(d, d)) * np.linspace(2, 0.01, d)
+    return draw.normal(size=(n, d)) @ basis, draw.normal(size=(m, d)) @ basis * 0.7 + 0.3
+
+
+class Given(nn.Module):
+    """Hands torchmetrics features that are computed already."""
+
+    num_features: int
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.num_features = d
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+@pytest.mark.parametrize(("n", "m", "d"), SIZES)
+def test_frechet_distance_equals_the_symmetric_root(n: int, m: int, d: int) -> None:
+    a, b = features(n, m, d)
+    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    values, vectors = scipy.linalg.eigh(cov_a)  # tr (S_a S_b)^(1/2) = tr (R S_b R)^(1/2), R the root of S_a
+    half = vectors * np.sqrt(values.clip(0)) @ vectors.T
+    root = np.sqrt(scipy.linalg.eigvalsh(half @ cov_b @ half).clip(0)).sum()
+    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * root
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("n", "m", "d"), [s for s in SIZES if min(s[:2]) > s[2]])
+def test_frechet_distance_equals_scipys_root_of_the_product(n: int, m: int, d: int) -> None:
+    a, b = features(n, m, d)
+    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    root = np.real(np.trace(scipy.linalg.sqrtm(cov_a @ cov_b)))
+    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * root
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(("n", "m", "d"), SIZES)
+def test_frechet_distance_equals_torchmetrics(n: int, m: int, d: int) -> None:
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    a, b = features(n, m, d)
+    metric = FrechetInceptionDistance(feature=Given(d), normalize=True, input_img_size=(3, 4, 4))
+    metric.orig_dtype = torch.float64
+    metric = metric.set_dtype(torch.float64)
+    for x, real in ((a, True), (b, False)):
+        batch = torch.from_numpy(x)
+        metric.inception.forward = lambda images, batch=batch: batch
+        metric.update(torch.zeros(len(x), 3, 4, 4, dtype=torch.float64), real=real)
+    # it roots the eigenvalues of a product that is not symmetric: about 1e-8 of rounding becomes 1e-4 where n < d
+    assert frechet_distance(a, b) == pytest.approx(float(metric.compute()), rel=1e-3 if min(n, m) <= d else 1e-6)
+
+
+def test_frechet_distance_of_gaussians_with_a_closed_form() -> None:
+    a = np.array([[1.0, 0.0], [-1.0, 0.0]])  # variance 2 on the first axis
+    b = np.array([[5.0, 0.0], [1.0, 0.0]])  # variance 8, mean 3
+    assert frechet_distance(a, b) == pytest.approx(9 + (np.sqrt(8) - np.sqrt(2)) ** 2)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-12)
+    assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a))
+
+
+def test_frechet_distance_refuses_what_has_none() -> None:
+    good = np.zeros((3, 2))
+    for a, fault in ((good[:1], "two samples"), (np.zeros((3, 4)), "got"), (good * np.nan, "NaN")):
+        with pytest.raises(ValueError, match=fault):
+            frechet_distance(a, good)
+
+
+def kid_by_hand(a: np.ndarray, b: np.ndarray) -> float:
+    def k(x: np.ndarray, y: np.ndarray) -> float:
+        return (float(x @ y) / len(x) + 1) ** 3
+
+    n, m = len(a), len(b)
+    within_a = sum(k(a[i], a[j]) for i in range(n) for j in range(n) if i != j) / (n * (n - 1))
+    within_b = sum(k(b[i], b[j]) for i in range(m) for j in range(m) if i != j) / (m * (m - 1))
+    return within_a + within_b - 2 * sum(k(x, y) for x in a for y in b) / (n * m)
+
+
+@pytest.mark.parametrize(("n", "m", "d"), SIZES)
+def test_kernel_distance_equals_the_loop(n: int, m: int, d: int) -> None:
+    a, b = features(n, m, d)
+    assert kernel_distance(a, b) == pytest.approx(kid_by_hand(a, b), rel=1e-9)
+
+
+def test_kernel_distance_equals_torchmetrics_on_whole_sets_and_on_average_of_subsets() -> None:
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    a, b = (x.astype(np.float32) / 4 for x in features(60, 60, 8))
+    b += 1  # well apart, so that the mean over random subsets varies little
+
+    def theirs(subsets: int, subset_size: int) -> float:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            metric = KernelInceptionDistance(
+                feature=Given(8), subsets=subsets, subset_size=subset_size, normalize=False
+            )
+        for x, real in ((a, True), (b, False)):
+            metric.inception.forward = lambda images, x=x: torch.from_numpy(x)
+            metric.update(torch.zeros(len(x), 3, 4, 4, dtype=torch.uint8), real=real)
+        return float(metric.compute()[0])
+
+    assert kernel_distance(a, b) == pytest.approx(theirs(1, 60), rel=1e-4)
+    torch.manual_seed(0)
+    assert kernel_distance(a, b, subset_size=20, n_subsets=400) == pytest.approx(theirs(400, 20), rel=0.05)
+
+
+def test_kernel_distance_of_subsets_is_seeded_and_takes_the_smaller_side_whole() -> None:
+    a, b = (x / 4 for x in features(50, 9, 8))
+    b += 1
+    one, same, other = (kernel_distance(a, b, subset_size=10, n_subsets=3, seed=s) for s in (0, 0, 1))
+    assert one == same != other
+    assert kernel_distance(a, b, subset_size=10, n_subsets=3000) == pytest.approx(kid_by_hand(a, b), rel=0.05)
+    with pytest.raises(ValueError, match="two samples"):
+        kernel_distance(a, b[:1])
+
+
+@pytest.mark.parametrize("decimals", [8, 1])  # 1: many ties
+def test_average_precision_equals_sklearn_over_the_known_labels(decimals: int) -> None:
+    draw = np.random.default_rng(0)
+    scores = (draw.normal(size=(300, 5)) * 3).round(decimals).astype(np.float32)
+    labels = (draw.random((300, 5)) < [0.5, 0.2, 0.05, 0.01, 0.9]).astype(np.float32)
+    labels[draw.random((300, 5)) < 0.2] = np.nan
+    for c, found in enumerate(average_precision(scores, labels)):
+        known = ~np.isnan(labels[:, c])
+        assert found == pytest.approx(average_precision_score(labels[known, c], scores[known, c]), abs=1e-6)
+
+
+def test_average_precision_does_not_lose_order_where_probabilities_saturate() -> None:
+    labels = np.array([[1], [0], [0]], np.float32)
+    assert average_precision(np.array([[40], [30], [20]], np.float32), labels) == [1.0]
+
+
+def test_average_precision_is_none_without_positives_and_the_means_leave_it_out() -> None:
+    scores = np.linspace(0, 1, 12, dtype=np.float32).reshape(4, 3)
+    labels = np.array([[0, 0, np.nan], [0, 0, np.nan], [0, 1, np.nan], [0, 1, np.nan]], np.float32)
+    ap = dict(zip("abc", average_precision(scores, labels), strict=True))
+    assert ap == {"a": None, "b": 1.0, "c": None}
+    assert means("map", ap, head=("a", "b"), tail=("a", "c")) == {"map_head": 1.0, "map_tail": None, "map_all": 1.0}
+    assert mean_over({"a": 0.2, "b": 0.4}, "ab") == pytest.approx(0.3)
+
+
+def test_a_perfect_ranking_has_average_precision_one() -> None:
+    labels = (np.random.default_rng(0).random((50, 3)) < 0.3).astype(np.float32)
+    assert average_precision(labels * 0.1 + 0.4, labels) == [1.0, 1.0, 1.0]

@@ -1,0 +1,187 @@
+"""Both executors: the same bytes, failures that stop only what needs them, killed children that cost one attempt."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.errors import ConfigError, StoreError
+from bench.execute.base import Outcome, Workload
+from bench.execute.inline import Inline
+from bench.execute.processes import Processes
+from bench.run import executor, run_stages
+from bench.stage import Stage
+from bench.store import Execution, Store
+from tests.reliability.toys import Counts, Dies, Fails, Slow, Toy, noted
+
+
+class Heard:
+    """A reporter that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.pending: list[Stage] = []
+        self.reused = -1
+        self.lines: list[str] = []
+        self.details: dict[str, str] = {}
+        self.polls: list[float] = []
+
+    def planned(self, pending: list[Stage], reused: int) -> None:
+        self.pending, self.reused = pending, reused
+
+    def started(self, stage: Stage) -> None:
+        self.lines.append(f"started {stage.stage_name()} {stage.value}")  # type: ignore[attr-defined]
+
+    def polled(self, stage: Stage, done: float, total: float, note: str) -> None:
+        self.polls.append(done / total)
+
+    def finished(self, stage: Stage, outcome: Outcome, detail: str = "") -> None:
+        self.lines.append(f"{outcome} {stage.stage_name()} {stage.value}")  # type: ignore[attr-defined]
+        self.details[stage.key] = detail
+
+
+def bring(targets: list[Stage], store: Store, how: Any, told: list[Stage] | None = None) -> tuple[Workload, Heard]:
+    heard = Heard()
+    work = Workload.of(targets, store, Execution(device="cpu"), heard)
+    work.on_outcome = (told if told is not None else []).append
+    how.run(work)
+    return work, heard
+
+
+@pytest.fixture(params=["inline", "processes"])
+def how(request: pytest.FixtureRequest) -> Any:
+    return Inline() if request.param == "inline" else Processes(2)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def some_stages() -> list[Stage]:
+    shared = Toy(value=1)
+    return [Toy(value=10, inputs_=(shared, Counts(value=2, steps=3))), Toy(value=20, inputs_=(shared,))]
+
+
+def test_both_executors_write_the_same_bytes(tmp_path: Path) -> None:
+    stores = [Store(tmp_path / name) for name in ("inline", "processes")]
+    for store, how in zip(stores, (Inline(), Processes(2)), strict=True):
+        bring(some_stages(), store, how)
+    found = [{m["key"]: (m["files"], m["identity"], m["inputs"], m["device"]) for m in s.manifests()} for s in stores]
+    assert len(found[0]) == 4
+    assert found[0] == found[1]
+
+
+def test_a_failure_stops_only_what_needs_it(store: Store, how: Any) -> None:
+    bad = Fails(value=1)
+    above = Toy(value=2, inputs_=(bad,))
+    top = Toy(value=3, inputs_=(above,))
+    fine = Toy(value=4, inputs_=(Toy(value=5),))
+    told: list[Stage] = []
+    work, heard = bring([top, fine], store, how, told)
+    assert {work.stages[k].value: o for k, o in work.outcomes.items()} == {  # type: ignore[attr-defined]
+        1: "failed",
+        2: "blocked",
+        3: "blocked",
+        4: "done",
+        5: "done",
+    }
+    assert heard.details[bad.key] == "ValueError: on purpose"
+    assert heard.details[top.key].startswith("needs toy")
+    assert sorted(s.value for s in told) == [1, 2, 3, 4, 5]  # type: ignore[attr-defined]
+    assert [store.state(s) for s in (bad, above, top, fine)] == ["failed", "missing", "missing", "done"]
+
+
+def test_what_is_finished_is_reused_and_what_only_it_needs_is_not_wanted(store: Store, how: Any, tmp_path: Path) -> None:
+    below = Toy(value=1)
+    middle = Toy(value=2, inputs_=(below,))
+    store.get(middle)
+    (store.folder(below) / "manifest.json").unlink()  # as after a clean-up of inputs
+    work, heard = bring([Toy(value=3, inputs_=(middle,))], store, how)
+    assert [s.value for s in heard.pending] == [3]  # type: ignore[attr-defined]
+    assert heard.reused == 1
+    assert list(work.outcomes.values()) == ["done"]
+
+
+def test_a_computation_tells_how_far_it_is(store: Store, how: Any) -> None:
+    _, heard = bring([Toy(seconds=0.8)], store, how)
+    assert heard.polls
+    assert all(0 < share <= 1 for share in heard.polls)
+
+
+def test_the_longest_way_ahead_starts_first(store: Store) -> None:
+    way = Toy(value=1)
+    work, heard = bring([Toy(value=2), Toy(value=3), Slow(value=4, inputs_=(way,))], store, Inline())
+    assert heard.lines[0] == "started toy 1"
+    assert heard.lines[2] == "started slow 4"
+
+
+def test_a_killed_child_is_tried_once_more_and_its_rubbish_is_gone(store: Store, tmp_path: Path) -> None:
+    stage = Dies(value=1, deaths=1, log=str(tmp_path / "log"))
+    work, heard = bring([Toy(value=2, inputs_=(stage,))], store, Processes(2))
+    assert set(work.outcomes.values()) == {"done"}
+    assert noted(tmp_path / "log") == ["dies 1"] * 2
+    assert heard.lines == ["started dies 1", "started dies 1", "done dies 1", "started toy 2", "done toy 2"]
+    assert sorted(store.manifest(stage)["files"]) == ["half.bin", "number.json"]
+    assert store.failure(stage) is None
+
+
+def test_a_child_killed_twice_is_reported_recorded_and_tried_again_by_the_next_run(store: Store) -> None:
+    stage, fine = Dies(value=1, deaths=2), Toy(value=3)
+    work, heard = bring([Toy(value=2, inputs_=(stage,)), fine], store, Processes(2))
+    assert work.outcomes[stage.key] == "failed"
+    assert work.outcomes[fine.key] == "done"
+    assert heard.details[stage.key] == "its process was killed by SIGKILL 2 times (out of memory?)"
+    assert store.state(stage) == "failed"
+    assert "killed by SIGKILL" in store.failure(stage)["error"]  # type: ignore[index]
+    work, _ = bring([stage], store, Processes(2))
+    assert work.outcomes[stage.key] == "done"
+
+
+def test_a_child_that_leaves_without_a_word_is_a_failure(store: Store) -> None:
+    from tests.reliability.toys import Leaves
+
+    work, heard = bring([Leaves()], store, Processes(1))
+    assert work.outcomes[Leaves().key] == "failed"
+    assert heard.details[Leaves().key] == "its process ended with code 3"
+    assert store.state(Leaves()) == "failed"
+
+
+def test_a_failure_is_remembered_until_retry_is_asked_for(store: Store, tmp_path: Path) -> None:
+    stage = Fails(once=True, log=str(tmp_path / "log"))
+    options: dict[str, Any] = {"jobs": 1, "execution": Execution(device="cpu"), "reporter": Heard()}
+    for _ in range(2):
+        assert run_stages([stage], store, **options).outcomes == {stage.key: "failed"}
+    assert len(noted(tmp_path / "log")) == 1
+    assert run_stages([stage], store, retry_failed=True, **options).outcomes == {stage.key: "done"}
+
+
+def test_an_unusable_store_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    stage = Toy(log=str(tmp_path / "log"))
+    for jobs in (1, 2):
+        with pytest.raises(StoreError, match="cannot be written"):
+            run_stages([stage], Store(tmp_path / "file"), jobs=jobs, execution=Execution(), reporter=Heard())
+    assert noted(tmp_path / "log") == []
+
+
+def test_a_finished_matrix_needs_no_writable_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.get(Toy(value=1))
+    monkeypatch.setattr(Store, "require_writable", lambda self: pytest.fail("asked to write"))
+    work = run_stages([Toy(value=1)], store, jobs=2, execution=Execution(), reporter=Heard())
+    assert work.outcomes == {}
+
+
+def test_jobs_choose_the_executor() -> None:
+    assert isinstance(executor(1), Inline)
+    assert isinstance(executor(2), Processes)
+    with pytest.raises(ConfigError, match="--jobs 0: want 1 or more"):
+        executor(0)
+
+
+def test_results_are_plain_files(store: Store, how: Any) -> None:
+    stage = Toy(value=7)
+    bring([stage], store, how)
+    assert json.loads((store.folder(stage) / "number.json").read_text(encoding="utf-8")) == 7

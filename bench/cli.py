@@ -73,9 +73,7 @@ def run(
     for r in failed:
         _say(f"failed: {r.cell.name}: {(r.failure or {}).get('error', 'an input did not finish')}")
     if failed:
-        _say(
-            f"{len(failed)} of {len(results)} cells failed; see `bench explain {matrix} CELL`, go on with --retry-failed"
-        )
+        _say(f"{len(failed)} of {len(results)} cells failed; why: `bench explain {matrix} CELL`; again: --retry-failed")
     if as_json:
         _print_json(_table_rows(loaded, place))
     else:
@@ -278,7 +276,7 @@ def _print_table(matrix: Matrix, store: Store) -> None:
     from bench.results import read_matrix
     from reports.paper_table import terminal_table
 
-    _out().print(terminal_table(matrix, read_matrix(matrix, store)))
+    _out().print(terminal_table(matrix, read_matrix(matrix, store), store))
 
 
 def _console() -> Any:

@@ -106,21 +106,25 @@ TABLE_COLUMNS = (
 def table(results: list[CellResult]) -> list[dict[str, Any]]:
     """Return one row a (data set, method): mean and sd over seeds of `TABLE_COLUMNS`, numbers or None.
 
-    Keys: `dataset`, `method`, `n_seeds`, `seeds`, `state`, `reason`, each column, and its `<column>_sd` (or None).
+    Keys: `dataset`, `method`, `n_seeds`, `seeds`, `state` (also `skipped`), `reason`, `fid_metric`, `n_test`, each
+    column, and its `<column>_sd` (None below two seeds).
     """
     rows = []
     groups: dict[tuple[str, str], list[CellResult]] = {}
     for r in results:
         groups.setdefault((r.cell.dataset.label, r.cell.method.label), []).append(r)
     for (dataset, method), members in groups.items():
-        done = [m for m in members if m.state == "done"]
+        done = [m for m in members if m.state == "done" and not m.skip]  # of a skip there is nothing to report
+        unfinished = [m.state for m in members if m.state != "done"]
         row: dict[str, Any] = {
             "dataset": dataset,
             "method": method,
             "n_seeds": len(done),
             "seeds": [m.cell.seed for m in done],
-            "state": "done" if len(done) == len(members) else next(m.state for m in members if m.state != "done"),
+            "state": unfinished[0] if unfinished else "done" if done else "skipped",
             "reason": next((m.skip or (m.failure or {}).get("error") for m in members if m.skip or m.failure), None),
+            "fid_metric": next((m.fidelity["metric_id"] for m in done if m.fidelity), None),
+            "n_test": next((m.scores["n_test"] for m in done if m.scores), None),
         }
         for column in TABLE_COLUMNS:
             found = [(m.scores or {}).get(column, (m.fidelity or {}).get(column)) for m in done]

@@ -179,12 +179,13 @@ def sweep(
             execution=_execution(device, threads),
             reporter=reporter,
             overrides=tuple(sets or ()),
+            say=_say,
         )
     if as_json:
         _print_json(result.as_dict())
     else:
         _out().print(result.table())
-        typer.echo(f"best settings: {result.best_path}")
+        typer.echo(f"best settings: {result.best_path}" if result.best_path else "no trial finished")
 
 
 @app.command()

@@ -114,6 +114,7 @@ class Fidelity(Stage):
             "kid_tail": over_tail("kid"),
             "fid_tail_floor": over_tail("fid_floor"),
             "kid_tail_floor": over_tail("kid_floor"),
+            "fid_tail_equal_n": over_tail("fid_equal_n"),
             "n_tail_classes": sum(per_class[name]["fid"] is not None for name in tail),
             "per_class": per_class,
             "label_fidelity": label_fidelity,
@@ -171,7 +172,8 @@ class _Measures:
             synthetic_classes=np.asarray(augmented.target_class),
             train_rows=rows("train"),
             reference_rows=rows(stage.settings.reference),
-            held_out_rows=rows("held_out"),
+            # a sweep selects with `val`: then nothing at all is read of test
+            held_out_rows=rows("val" if stage.settings.reference == "val" else "held_out"),
         )
 
     @property
@@ -184,7 +186,8 @@ class _Measures:
         """Return one class's distances and counts; null where a side has fewer than two images.
 
         The floor is real against real at equal n: as many images of the other side of the split as there are
-        synthetic ones (or all, if they are fewer), against the same reference.
+        synthetic ones (or all, if they are fewer), against the same reference. Where they are fewer, `fid_equal_n` is
+        the figure to hold against the floor: the first `n_floor` synthetic images.
         """
         c = self.table.class_names.index(name)
         reference = self._with_class(self.reference_rows, c)
@@ -194,6 +197,7 @@ class _Measures:
         chosen = seeds.rng(self.settings.seed, "floor", name).permutation(len(other))[:n_floor]
         fid, kid = self._compare(synthetic, reference)
         fid_floor, kid_floor = self._compare(other[np.sort(chosen)], reference)
+        fid_equal_n, kid_equal_n = self._compare(synthetic[:n_floor], reference)
         return {
             "fid": fid,
             "kid": kid,
@@ -202,6 +206,8 @@ class _Measures:
             "fid_floor": fid_floor,
             "kid_floor": kid_floor,
             "n_floor": n_floor,
+            "fid_equal_n": fid_equal_n,
+            "kid_equal_n": kid_equal_n,
         }
 
     def _with_class(self, rows: Int64, c: int) -> Float32:

@@ -85,6 +85,8 @@ class Live:
 
     def planned(self, pending: list[Stage], reused: int) -> None:
         """Say what is reused and what is left."""
+        if self.whole is not None:  # a sweep plans again for every batch of trials
+            self.bars.remove_task(self.whole)
         self.left = {s.key: s for s in pending}
         self.n_planned = len(pending)
         what = f"{len(pending)} stages to compute" if pending else "nothing to compute"

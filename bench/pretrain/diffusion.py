@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,16 +13,21 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bench.errors import DataError
 from bench.pretrain.checkpoint import Checkpoints, fingerprint
-from bench.pretrain.diffusion_models import ModelSettings, assemble, build_scheduler, build_text, save_pipeline
+from bench.pretrain.diffusion_models import (
+    Autoencoder,
+    ModelSettings,
+    Pipeline,
+    assemble,
+    build_scheduler,
+    build_text,
+    save_pipeline,
+)
 from bench.pretrain.record import OnProgress, close, host_kind, versions, write_json
 from bench.pretrain.sampling import sample_images, save_grid
 from bench.pretrain.unet import UnetSettings, train_unet
 from bench.pretrain.vae import VaeSettings, encode_moments, reconstruct, set_scale, train_vae
 from bench.prompts import prompt_for
 from bench.seeds import derive
-
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, StableDiffusionPipeline
 
 GRID_GUIDANCE = 3.5
 
@@ -77,7 +82,9 @@ def pretrain_diffusion(
     moments = encode_moments(vae, images)
     factor = set_scale(vae, moments)
     scaled = (moments[0] * factor, moments[1] * factor)
-    pipeline, training["unet"] = _fit_unet(vae, scaled, prompts, class_names, settings, folder / "unet", data, on_progress)
+    pipeline, training["unet"] = _fit_unet(
+        vae, scaled, prompts, class_names, settings, folder / "unet", data, on_progress
+    )
     save_pipeline(pipeline, out)
     error = np.abs(reconstruct(vae, images[:256]).astype(float) - images[:256]).mean()
     write_json(out / "record.json", {
@@ -107,7 +114,7 @@ def _check(
 
 def _fit_vae(
     images: NDArray[np.uint8], settings: DiffusionSettings, folder: Path, data: str, on_progress: OnProgress
-) -> tuple[AutoencoderKL, dict[str, Any]]:
+) -> tuple[Autoencoder, dict[str, Any]]:
     parts = (settings.seed, settings.model.model_dump(), settings.vae.model_dump(), data)
     checkpoints, closing = Checkpoints(folder, fingerprint("vae", *parts)), {}
     for progress, model in train_vae(images, settings.seed, settings.model, settings.vae, checkpoints):
@@ -117,9 +124,9 @@ def _fit_vae(
 
 
 def _fit_unet(
-    vae: AutoencoderKL, moments: tuple[torch.Tensor, torch.Tensor], prompts: Sequence[str],
+    vae: Autoencoder, moments: tuple[torch.Tensor, torch.Tensor], prompts: Sequence[str],
     class_names: Sequence[str], settings: DiffusionSettings, folder: Path, data: str, on_progress: OnProgress,
-) -> tuple[StableDiffusionPipeline, dict[str, Any]]:  # fmt: skip
+) -> tuple[Pipeline, dict[str, Any]]:  # fmt: skip
     torch.manual_seed(derive(settings.seed, "text weights"))
     text = build_text(settings.model, class_names)
     whole = settings.model_dump(exclude={"grid_steps": True, "data_note": True, "unet": {"steps"}})
@@ -129,12 +136,11 @@ def _fit_unet(
     ):
         closing, denoiser = close(progress), model
         on_progress(progress)
-    text = (text[0], denoiser.text_encoder)
-    return assemble(vae, denoiser.unet, text, build_scheduler(settings.model)), closing
+    return assemble(vae, denoiser.unet, (text[0], denoiser.text_encoder), build_scheduler(settings.model)), closing
 
 
 def _write_grid(
-    pipeline: StableDiffusionPipeline, class_names: Sequence[str], path: Path,
+    pipeline: Pipeline, class_names: Sequence[str], path: Path,
     settings: DiffusionSettings, images: NDArray[np.uint8], columns: int = 8,
 ) -> None:  # fmt: skip
     """Write a row of training images, a row without finding, and a row for every class alone."""

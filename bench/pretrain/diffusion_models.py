@@ -6,15 +6,20 @@ import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from bench.pretrain.tokenizer import build_tokenizer
 
+# diffusers' classes carry no types to check against.
+Autoencoder: TypeAlias = Any
+Unet: TypeAlias = Any
+Scheduler: TypeAlias = Any
+Pipeline: TypeAlias = Any
+
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
 
@@ -43,7 +48,7 @@ class ModelSettings(BaseModel):
         return int(2 ** (len(self.vae_channels) - 1))
 
 
-def build_vae(settings: ModelSettings, image_px: int) -> AutoencoderKL:
+def build_vae(settings: ModelSettings, image_px: int) -> Autoencoder:
     """Return an untrained autoencoder; its scaling factor is set after training."""
     from diffusers import AutoencoderKL
 
@@ -56,7 +61,7 @@ def build_vae(settings: ModelSettings, image_px: int) -> AutoencoderKL:
     )  # fmt: skip
 
 
-def build_unet(settings: ModelSettings, latent_px: int) -> UNet2DConditionModel:
+def build_unet(settings: ModelSettings, latent_px: int) -> Unet:
     """Return an untrained denoiser."""
     from diffusers import UNet2DConditionModel
 
@@ -85,7 +90,7 @@ def build_text(settings: ModelSettings, class_names: Sequence[str]) -> tuple[CLI
     return tokenizer, CLIPTextModel(config)
 
 
-def build_scheduler(settings: ModelSettings) -> DDIMScheduler:
+def build_scheduler(settings: ModelSettings) -> Scheduler:
     """Return the noise schedule, shared by training and sampling."""
     from diffusers import DDIMScheduler
 
@@ -96,9 +101,7 @@ def build_scheduler(settings: ModelSettings) -> DDIMScheduler:
     )  # fmt: skip
 
 
-def assemble(
-    vae: AutoencoderKL, unet: UNet2DConditionModel, text: tuple[CLIPTokenizer, CLIPTextModel], scheduler: Any
-) -> StableDiffusionPipeline:
+def assemble(vae: Autoencoder, unet: Unet, text: tuple[CLIPTokenizer, CLIPTextModel], scheduler: Scheduler) -> Pipeline:
     """Return the pipeline of these parts."""
     from diffusers import StableDiffusionPipeline
 
@@ -108,12 +111,12 @@ def assemble(
     )  # fmt: skip
 
 
-def save_pipeline(pipeline: StableDiffusionPipeline, folder: Path) -> None:
+def save_pipeline(pipeline: Pipeline, folder: Path) -> None:
     """Save the pipeline in float16 safetensors; the modules in memory keep their precision."""
     import copy
 
     modules = {n: m for n, m in pipeline.components.items() if isinstance(m, torch.nn.Module)}
-    halves = {n: copy.deepcopy(m).to(torch.float16) for n, m in modules.items()}
+    halves: dict[str, Any] = {n: copy.deepcopy(m).to(torch.float16) for n, m in modules.items()}
     half = assemble(
         halves["vae"], halves["unet"], (pipeline.tokenizer, halves["text_encoder"]), pipeline.scheduler
     )  # fmt: skip

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.pretrain.diffusion_models import Pipeline
 from bench.pretrain.oracle import Oracle, ask_oracle
 from bench.pretrain.record import write_json
 from bench.pretrain.sampling import sample_images
 from bench.prompts import prompt_for
-
-if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
 
 
 def label_fidelity(
@@ -44,7 +42,7 @@ def label_fidelity(
 
 
 def measure_fidelity(
-    pipeline: StableDiffusionPipeline,
+    pipeline: Pipeline,
     oracle: Oracle,
     class_names: Sequence[str],
     image_px: int,

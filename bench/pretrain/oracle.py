@@ -86,7 +86,7 @@ class _Block(nn.Module):
 
 def build_oracle(n_classes: int = len(CLASS_NAMES)) -> Oracle:
     """Return an untrained oracle."""
-    return Oracle(n_classes).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Oracle(n_classes).to(memory_format=torch.channels_last)
 
 
 def load_oracle(path: Path | str | None = None) -> Oracle:
@@ -113,9 +113,7 @@ def to_input(images: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(images))[:, None].float() / 255
 
 
-def train_oracle(
-    data: Arrays, settings: OracleSettings, checkpoints: Checkpoints
-) -> Iterator[tuple[Progress, Oracle]]:
+def train_oracle(data: Arrays, settings: OracleSettings, checkpoints: Checkpoints) -> Iterator[tuple[Progress, Oracle]]:
     """Yield progress and the oracle at every checkpoint; resumes by itself."""
     torch.manual_seed(derive(settings.seed, "oracle"))
     oracle, labels = build_oracle(data.labels.shape[1]), torch.from_numpy(data.labels)
@@ -135,7 +133,7 @@ def train_oracle(
         schedule.step()
         return float(loss.detach())
 
-    parts = {"model": oracle, "optimizer": optimizer, "schedule": schedule}
+    parts: dict[str, Any] = {"model": oracle, "optimizer": optimizer, "schedule": schedule}
     for progress in train_steps("oracle", parts, total, do_step, checkpoints, settings.checkpoint_every):
         yield progress, oracle
 

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bench.pretrain.diffusion_models import Pipeline
 from bench.pretrain.unet import tokenize
 from bench.seeds import derive
 
-if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
-
 
 def sample_images(
-    pipeline: StableDiffusionPipeline,
+    pipeline: Pipeline,
     prompts: Sequence[str],
     image_px: int,
     num_inference_steps: int,
@@ -41,7 +38,7 @@ def sample_images(
 
 @torch.inference_mode()
 def denoise(
-    pipeline: StableDiffusionPipeline, noise: Tensor, prompts: Sequence[str], num_inference_steps: int, guidance: float
+    pipeline: Pipeline, noise: Tensor, prompts: Sequence[str], num_inference_steps: int, guidance: float
 ) -> Tensor:
     """Return latents sampled from noise with classifier-free guidance."""
     scheduler = pipeline.scheduler
@@ -57,7 +54,7 @@ def denoise(
 
 
 @torch.inference_mode()
-def _decode(pipeline: StableDiffusionPipeline, latents: Tensor) -> NDArray[np.uint8]:
+def _decode(pipeline: Pipeline, latents: Tensor) -> NDArray[np.uint8]:
     grey = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample.mean(1)
     return ((grey + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).numpy()
 

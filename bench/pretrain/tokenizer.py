@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ def learn_merges(words: Iterable[str]) -> list[tuple[str, str]]:
     split = {w: (*w[:-1], w[-1] + WORD_END) for w in sorted(set(words)) if w}
     merges: list[tuple[str, str]] = []
     while any(len(pieces) > 1 for pieces in split.values()):
-        pairs = Counter(pair for p in split.values() for pair in zip(p, p[1:], strict=False))
+        pairs = Counter(pair for p in split.values() for pair in pairwise(p))
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         merges.append(best)
         split = {word: _merge(pieces, best) for word, pieces in split.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.pretrain.checkpoint import Checkpoints
-from bench.pretrain.diffusion_models import ModelSettings, build_scheduler, build_unet
+from bench.pretrain.diffusion_models import ModelSettings, Scheduler, build_scheduler, build_unet
 from bench.pretrain.loop import batch_at, noise_at, train_steps
 from bench.pretrain.record import Progress
 from bench.seeds import derive
@@ -47,14 +47,14 @@ class Average(nn.Module):
     def update(self, module: nn.Module, step: int) -> None:
         """Move the average towards `module`."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        mine, theirs = list(self.module.parameters()), [p.detach() for p in module.parameters()]
+        mine, theirs = ([p.detach() for p in m.parameters()] for m in (self.module, module))
         torch._foreach_lerp_(mine, theirs, weight)
 
 
 class Denoiser(nn.Module):
     """U-Net and text encoder, trained together from scratch."""
 
-    def __init__(self, unet: nn.Module, text_encoder: nn.Module) -> None:
+    def __init__(self, unet: Any, text_encoder: Any) -> None:
         """Hold both."""
         super().__init__()
         self.unet, self.text_encoder = unet, text_encoder
@@ -117,14 +117,14 @@ def train_unet(
         average.update(denoiser, step)
         return float(loss.detach())
 
-    parts = {"model": denoiser, "average": average, "optimizer": optimizer, "schedule": schedule}
+    parts: dict[str, Any] = {"model": denoiser, "average": average, "optimizer": optimizer, "schedule": schedule}
     for progress in train_steps("unet", parts, settings.steps, do_step, checkpoints, settings.checkpoint_every):
-        yield progress, average.module
+        yield progress, cast(Denoiser, average.module)
 
 
 def _loss(
     denoiser: Denoiser,
-    scheduler: Any,
+    scheduler: Scheduler,
     moments: tuple[Tensor, Tensor],
     tokens: Tensor,
     empty: Tensor,

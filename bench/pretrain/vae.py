@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,13 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from bench.pretrain.checkpoint import Checkpoints
-from bench.pretrain.diffusion_models import ModelSettings, build_vae, scale_of
+from bench.pretrain.diffusion_models import Autoencoder, ModelSettings, build_vae, scale_of
 from bench.pretrain.loop import batch_at, noise_at, train_steps
 from bench.pretrain.record import Progress
 from bench.seeds import derive
-
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
 
 
 class VaeSettings(BaseModel):
@@ -56,7 +53,7 @@ def edge_loss(drawn: Tensor, real: Tensor, scales: int = 3) -> Tensor:
 
 def train_vae(
     images: NDArray[np.uint8], seed: int, model: ModelSettings, settings: VaeSettings, checkpoints: Checkpoints
-) -> Iterator[tuple[Progress, AutoencoderKL]]:
+) -> Iterator[tuple[Progress, Autoencoder]]:
     """Yield progress and the autoencoder at every checkpoint; resumes by itself."""
     torch.manual_seed(derive(seed, "vae weights"))
     vae = build_vae(model, images.shape[-1]).to(memory_format=torch.channels_last)
@@ -80,12 +77,12 @@ def train_vae(
         schedule.step()
         return float(fit.detach())
 
-    parts = {"model": vae, "optimizer": optimizer, "schedule": schedule}
+    parts: dict[str, Any] = {"model": vae, "optimizer": optimizer, "schedule": schedule}
     for progress in train_steps("vae", parts, settings.steps, do_step, checkpoints, settings.checkpoint_every):
         yield progress, vae
 
 
-def encode_moments(vae: AutoencoderKL, images: NDArray[np.uint8], batch_size: int = 64) -> tuple[Tensor, Tensor]:
+def encode_moments(vae: Autoencoder, images: NDArray[np.uint8], batch_size: int = 64) -> tuple[Tensor, Tensor]:
     """Return unscaled mean and std of the latents of all images, each `[n, c, h, w]`."""
     vae.eval()
     means, stds = [], []
@@ -97,7 +94,7 @@ def encode_moments(vae: AutoencoderKL, images: NDArray[np.uint8], batch_size: in
     return torch.cat(means).clone(), torch.cat(stds).clone()
 
 
-def set_scale(vae: AutoencoderKL, moments: tuple[Tensor, Tensor]) -> float:
+def set_scale(vae: Autoencoder, moments: tuple[Tensor, Tensor]) -> float:
     """Set and return the scaling factor that gives sampled latents unit variance."""
     mean, std = moments
     variance = float(mean.var()) + float((std**2).mean())
@@ -106,7 +103,7 @@ def set_scale(vae: AutoencoderKL, moments: tuple[Tensor, Tensor]) -> float:
     return factor
 
 
-def reconstruct(vae: AutoencoderKL, images: NDArray[np.uint8], batch_size: int = 64) -> NDArray[np.uint8]:
+def reconstruct(vae: Autoencoder, images: NDArray[np.uint8], batch_size: int = 64) -> NDArray[np.uint8]:
     """Return the images after the autoencoder, from the mean latent."""
     vae.eval()
     out = []

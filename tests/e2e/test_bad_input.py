@@ -33,10 +33,19 @@ def refused(said: Said, store: Path) -> str:
 
 FAULTS: dict[str, tuple[dict[Any, Any], str]] = {
     "key": ({"sedes": [1]}, "m.yaml.sedes: unknown setting; did you mean 'seeds'?"),
-    "nested key": ({"classifier": {"batchsize": 2}}, "m.yaml.classifier.batchsize: unknown setting; did you mean 'batch_size'?"),
+    "nested key": (
+        {"classifier": {"batchsize": 2}},
+        "m.yaml.classifier.batchsize: unknown setting; did you mean 'batch_size'?",
+    ),
     "method": ({"methods": ["baseline", "smite"]}, "m.yaml.methods.1: no method 'smite'; did you mean 'smote'?"),
-    "class": ({"augment": {"counts": {"Fractures": 1}}}, "no class 'Fractures' in the data set; did you mean 'Fracture'?"),
-    "data set": ({"datasets": ["fantom"]}, "m.yaml.datasets.0.kind: no data set kind 'fantom'; did you mean 'phantom'?"),
+    "class": (
+        {"augment": {"counts": {"Fractures": 1}}},
+        "no class 'Fractures' in the data set; did you mean 'Fracture'?",
+    ),
+    "data set": (
+        {"datasets": ["fantom"]},
+        "m.yaml.datasets.0.kind: no data set kind 'fantom'; did you mean 'phantom'?",
+    ),
     "type": ({"classifier": {"steps": "few"}}, "m.yaml.classifier.steps: input should be a valid integer"),
     "empty list": ({"methods": []}, "m.yaml.methods: list should have at least 1 item"),
     "twice": ({"methods": ["baseline", "baseline"]}, "the cell phantom/baseline/s0 is there twice"),

@@ -119,7 +119,9 @@ def test_what_stages_and_libraries_print_goes_to_stderr(capfd: pytest.CaptureFix
 
 def test_help_is_quick_and_complete() -> None:
     code = "import sys; sys.argv = ['bench', '--help']\nfrom bench.cli import main\ntry:\n    main()\n"
-    code += "except SystemExit:\n    print(sorted({'torch', 'pandas', 'pydantic', 'rich.progress'} & sys.modules.keys()))"
+    code += (
+        "except SystemExit:\n    print(sorted({'torch', 'pandas', 'pydantic', 'rich.progress'} & sys.modules.keys()))"
+    )
     told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert all(verb in told for verb in ("run", "table", "status", "explain", "ls", "report", "sweep", "methods"))
     assert told.splitlines()[-1] == "[]"  # nothing heavy was imported
@@ -137,4 +139,6 @@ def test_the_installed_command_is_there() -> None:
     script = Path(BENCH[0]).parent / "bench"
     if not script.exists():
         pytest.skip("the package is not installed as a command here")
-    assert subprocess.run([script, "methods", "--json"], capture_output=True, text=True, check=True).stdout.startswith("{")
+    assert subprocess.run([script, "methods", "--json"], capture_output=True, text=True, check=True).stdout.startswith(
+        "{"
+    )

@@ -94,7 +94,9 @@ def test_a_failure_stops_only_what_needs_it(store: Store, how: Any) -> None:
     assert [store.state(s) for s in (bad, above, top, fine)] == ["failed", "missing", "missing", "done"]
 
 
-def test_what_is_finished_is_reused_and_what_only_it_needs_is_not_wanted(store: Store, how: Any, tmp_path: Path) -> None:
+def test_what_is_finished_is_reused_and_what_only_it_needs_is_not_wanted(
+    store: Store, how: Any, tmp_path: Path
+) -> None:
     below = Toy(value=1)
     middle = Toy(value=2, inputs_=(below,))
     store.get(middle)

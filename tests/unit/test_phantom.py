@@ -32,9 +32,7 @@ def test_ten_classes_five_head_five_tail():
 
 
 def test_same_bytes_in_another_process():
-    code = (
-        "from tests.unit.test_phantom import digest, SETTINGS; print(digest(SETTINGS, range(6)))"
-    )
+    code = "from tests.unit.test_phantom import digest, SETTINGS; print(digest(SETTINGS, range(6)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == digest(SETTINGS, range(6))
 

@@ -74,7 +74,7 @@ def run_counter(folder, total, stop_at=None):
 def test_prompt_names_set_labels_only():
     assert prompt_for(("A b", "C"), (1.0, float("nan"))) == "chest radiograph, a b"
     assert prompt_for(("A b", "C"), (0, 0)) == "chest radiograph, no finding"
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="zip"):
         prompt_for(("A",), (1, 0))
 
 

@@ -37,7 +37,9 @@ def live(terminal: bool = False, jobs: int = 1) -> tuple[Live, io.StringIO]:
 
 def test_labels_name_the_cell_or_how_many_share_a_stage() -> None:
     shared, own = Toy(value=1), Slow(value=2)
-    labels = stage_labels({"a/b/s0": [Toy(value=3, inputs_=(shared, own))], "a/c/s0": [Toy(value=4, inputs_=(shared,))]})
+    labels = stage_labels(
+        {"a/b/s0": [Toy(value=3, inputs_=(shared, own))], "a/c/s0": [Toy(value=4, inputs_=(shared,))]}
+    )
     assert labels[shared.key] == "toy · shared by 2 cells"
     assert labels[own.key] == "slow · a/b/s0"
     assert len(labels) == 4
@@ -114,7 +116,8 @@ def test_bars_on_a_terminal_bear_odd_reports_and_brackets(clock: Clock, done: fl
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.04, "0.0 s"), (41.4, "41 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")]
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (41.4, "41 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")],
 )
 def test_spans_are_written_for_people(seconds: float, text: str) -> None:
     assert progress._span(seconds) == text

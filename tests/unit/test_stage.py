@@ -224,7 +224,9 @@ def keys_of(tmp_path: Path, variants: dict[str, dict[str, str]]) -> dict[str, st
             path = tmp_path / name / "acme" / file
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-        code = f"import sys; sys.path.insert(0, {str(tmp_path / name)!r}); from acme.stage import Make; print(Make().key)"
+        code = (
+            f"import sys; sys.path.insert(0, {str(tmp_path / name)!r}); from acme.stage import Make; print(Make().key)"
+        )
         running[name] = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     return {name: process.communicate()[0].strip() for name, process in running.items()}
 

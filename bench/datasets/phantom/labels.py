@@ -67,9 +67,7 @@ def facts(settings: PhantomSettings, index: int) -> Facts:
     return Facts(patient, true, np.where(true, seen, invented), severities)
 
 
-def strengths(
-    settings: PhantomSettings, index: int, severities: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def strengths(settings: PhantomSettings, index: int, severities: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return in [0, 1] how marked every finding is: its quantile among the positives.
 
     It grows continuously with the severity from 0 at the threshold. A class below its threshold

@@ -41,9 +41,7 @@ def fracture(scene: Scene, rng: np.random.Generator, amount: float) -> Field:
     slope, drop = scene.body.rib_slope + 1.1 * (u - 0.3), rng.uniform(0.065, 0.095)
     inner = [(u - 0.15, v - 0.15 * slope), (u - 0.02, v)]
     outer = [(u + 0.02, v + drop), (u + 0.15, v + drop + 0.15 * (slope + 0.5))]
-    ends = sum(
-        stroke(scene.x, scene.y, np.array([(side * a, b) for a, b in part]), 0.026) for part in (inner, outer)
-    )
+    ends = sum(stroke(scene.x, scene.y, np.array([(side * a, b) for a, b in part]), 0.026) for part in (inner, outer))
     gap = bell(np.hypot(side * scene.x - u, scene.y - v - drop / 2), 0.028)
     return amount * (0.09 / scene.body.rib_gain * moved + 0.42 * ends - 0.25 * gap * (1 - np.minimum(ends, 1)))
 

@@ -201,12 +201,15 @@ class TrainedClassifier:
         network.load_state_dict(load_file(self.folder / "model.safetensors"))
         return network.to(device).eval()
 
-    def predict(self, images: Any, device: str = "cpu") -> Float32:
-        """Return probabilities `float32 [n, C]` of anything that slices to `uint8 [b, H, W]`."""
-        from bench.networks import in_batches
+    def logits(self, images: Any, device: str = "cpu") -> Float32:
+        """Return logits `float32 [n, C]` of anything that slices to `uint8 [b, H, W]`: what to rank by."""
+        from bench import networks
 
-        logits = in_batches(self.load(device), images, self.record["image_px"], device)
-        return (1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
+        return networks.in_batches(self.load(device), images, self.record["image_px"], device)
+
+    def predict(self, images: Any, device: str = "cpu") -> Float32:
+        """Return probabilities `float32 [n, C]`; confident ones are equal in float32, so rank by `logits`."""
+        return probabilities(self.logits(images, device))
 
     def features(self, images: Any, device: str = "cpu") -> Float32:
         """Return the features before the last layer, `float32 [n, d]` (d = 1024 for DenseNet121)."""
@@ -214,6 +217,11 @@ class TrainedClassifier:
 
         network = without_head(self.load(device), self.record["architecture"])
         return in_batches(network, images, self.record["image_px"], device)
+
+
+def probabilities(logits: Float32) -> Float32:
+    """Return the probabilities of logits, each class by itself."""
+    return (1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
 
 
 def _read(path: Path) -> Any:

@@ -55,8 +55,8 @@ def run(
     from bench.run import run_matrix
     from bench.track import make_tracker
 
-    execution, jobs = _execution(device, threads), _jobs(jobs)
-    loaded, place = _load(matrix, sets), _store(store)
+    execution, loaded, place = _execution(device, threads), _load(matrix, sets), _store(store)
+    jobs = _jobs(jobs, idle=all(place.has(s) for c in loaded.cells for s in c.targets))
     tracker = make_tracker(wandb, place, loaded)
     reporter = reporter_for(_console(), stage_labels({c.name: c.targets for c in loaded.cells}), jobs, quiet)
     with _talk_on_stderr(), _interruptible(f"bench run {matrix}"), reporter.live():
@@ -71,7 +71,7 @@ def run(
         )
     failed = [r for r in results if r.state != "done"]
     for r in failed:
-        _say(f"failed: {r.cell.name}: {(r.failure or {}).get('error', 'an input did not finish')}")
+        _say(f"failed: {r.cell.name}: {_in_one_line((r.failure or {}).get('error', 'an input did not finish'))}")
     if failed:
         _say(f"{len(failed)} of {len(results)} cells failed; why: `bench explain {matrix} CELL`; again: --retry-failed")
     if as_json:
@@ -147,6 +147,8 @@ def report(
 
     loaded, place = _load(matrix, sets), _store(store)
     folder = out or place.root / "reports" / loaded.name
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--out {folder}: is a file; give a folder")
     paths = write_report(loaded, read_matrix(loaded, place), place, folder)
     for path in paths:
         typer.echo(path)
@@ -206,12 +208,15 @@ def pretrain(
     from bench.pretrain.stages import copy_out
     from bench.progress import reporter_for
     from bench.run import run_stages
+    from bench.stage import walk
 
     stage, place = pretraining(what, matrix, sets or ()), _store(store)
     reporter = reporter_for(_console(), {}, 1, quiet)
     with _interruptible(f"bench pretrain {what}"), reporter.live():
         run_stages([stage], place, jobs=1, execution=_execution(device, threads), reporter=reporter, retry_failed=True)
     if not place.has(stage):
+        why = next((f["error"] for s in walk([stage]) if (f := place.failure(s))), "an input did not finish")
+        _say(f"failed: {what}: {_in_one_line(why)}")
         raise typer.Exit(1)
     if out:
         copy_out(place.folder(stage), out)
@@ -258,12 +263,15 @@ def _execution(device: str, threads: int) -> Execution:
     return Execution(device, threads)
 
 
-def _jobs(jobs: int | None) -> int:
-    from bench.run import n_gpus
-
+def _jobs(jobs: int | None, idle: bool = False) -> int:
+    """Return the number of jobs; counting GPUs takes torch's import, so not where nothing is left to compute."""
     if jobs is not None and jobs < 1:
         raise ConfigError(f"--jobs {jobs}: want 1 or more")
-    return jobs or n_gpus() or len(os.sched_getaffinity(0))
+    if jobs or idle:
+        return jobs or 1
+    from bench.run import n_gpus
+
+    return n_gpus() or len(os.sched_getaffinity(0))
 
 
 def _table_rows(matrix: Matrix, store: Store) -> list[dict[str, Any]]:
@@ -294,6 +302,10 @@ def _out() -> Any:
 
 def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=1, allow_nan=False))
+
+
+def _in_one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _say(line: str) -> None:
@@ -347,8 +359,13 @@ def main() -> None:
     except BenchError as error:
         if debug:
             raise
-        _say(f"error: {' '.join(str(error).split())}")
+        _say(f"error: {_in_one_line(str(error))}")
         sys.exit(error.exit_code)
+    except OSError as error:  # a full or forbidden disk; typer itself ends quietly where a pipe is closed
+        if debug:
+            raise
+        _say(f"error: {_in_one_line(f'{error.filename or type(error).__name__}: {error.strerror or error}')}")
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -103,8 +103,12 @@ class Fidelity(Stage):
             per_class[name] = measures.distances(name)
         label_fidelity = measures.label_fidelity()
 
+        # every mean is over the classes that have a distance; one over fewer would not stand beside it
+        measured = [name for name in tail if per_class[name]["fid"] is not None]
+
         def over_tail(column: str) -> float | None:
-            return mean_over({name: per_class[name][column] for name in tail}, tail)
+            values = {name: per_class[name][column] for name in measured}
+            return None if None in values.values() else mean_over(values, measured)
 
         result = {
             "metric_id": self.settings.extractor.metric_id,
@@ -115,7 +119,7 @@ class Fidelity(Stage):
             "fid_tail_floor": over_tail("fid_floor"),
             "kid_tail_floor": over_tail("kid_floor"),
             "fid_tail_equal_n": over_tail("fid_equal_n"),
-            "n_tail_classes": sum(per_class[name]["fid"] is not None for name in tail),
+            "n_tail_classes": len(measured),
             "per_class": per_class,
             "label_fidelity": label_fidelity,
             "label_fidelity_tail": None if label_fidelity is None else mean_over(label_fidelity, tail),

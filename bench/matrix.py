@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,20 @@ def load_matrix(name: str, overrides: Iterable[str] = ()) -> Matrix:
     raw = read_yaml(path)
     for override in overrides:
         apply_override(raw, override)
+        if override.startswith("methods="):
+            _keep_used_settings(raw)
     return build_matrix(raw, path.name)
+
+
+def _keep_used_settings(raw: dict[str, Any]) -> None:
+    """Drop the file's settings of rows that were chosen away with `--set methods=[...]`: nobody meant to refuse that.
+
+    Names that are no method at all stay, to be refused as typing errors.
+    """
+    chosen, settings = raw.get("methods"), raw.get("settings")
+    if isinstance(chosen, list) and isinstance(settings, dict):
+        used = {str(text).partition("@")[0] for text in chosen}
+        raw["settings"] = {k: v for k, v in settings.items() if k in used or k not in registry.methods()}
 
 
 def find(name: str) -> Path:
@@ -219,6 +232,7 @@ def build_matrix(raw: dict[str, Any], where: str) -> Matrix:
     for dataset in datasets:
         if (classes := dataset.known_classes()) is not None:
             settings.augment.check(classes)
+    _check_labels(datasets, where)
     methods = [
         registry.parse_method(text, settings.settings.get(text.partition("@")[0]), f"{where}.methods.{i}")
         for i, text in enumerate(settings.methods)
@@ -235,6 +249,17 @@ def build_matrix(raw: dict[str, Any], where: str) -> Matrix:
         if names.count(name) > 1:
             raise ConfigError(f"{where}: the cell {name} is there twice; give each data set, method and seed once")
     return Matrix(settings, cells)
+
+
+def _check_labels(datasets: Sequence[Dataset], where: str) -> None:
+    """Refuse two data sets that tables and records could not tell apart."""
+    labels = [d.label for d in datasets]
+    for i, dataset in enumerate(datasets):
+        first = labels.index(dataset.label)
+        if first < i:
+            named = "name" in type(dataset).model_fields
+            what = "give one another `name`" if named else "run them as two matrices, each with its `name`"
+            raise ConfigError(f"{where}: datasets {first} and {i} are both called '{dataset.label}'; {what}")
 
 
 def build_cell(

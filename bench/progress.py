@@ -90,7 +90,8 @@ class Live:
         self.left = {s.key: s for s in pending}
         self.n_planned = len(pending)
         what = f"{len(pending)} stages to compute" if pending else "nothing to compute"
-        self.console.print(f"{what}, {reused} finished ones reused, {self.jobs} at once", highlight=False)
+        beside = f", {self.jobs} at once" if pending else ""
+        self._print(f"{what}, {reused} finished ones reused{beside}")
         self.whole = self.bars.add_task("all stages", total=max(len(pending), 1), eta="")
 
     def started(self, stage: Stage) -> None:
@@ -122,11 +123,15 @@ class Live:
         if (task := self.tasks.pop(stage.key, None)) is not None:
             self.bars.remove_task(task)
         count = f"[{self.n_planned - len(self.left)}/{self.n_planned}]"
-        tail = f" in {_span(took)}" if outcome == "done" else f": {outcome}: {detail}"
+        tail = f" in {_span(took)}" if outcome == "done" else f": {outcome}: {' '.join(detail.split())}"
         eta = f"; {self._eta()}" if self._eta() and outcome == "done" else ""
         style = {"failed": "red", "blocked": "yellow"}.get(outcome)
-        self.console.print(f"{count} {self._label(stage)}{tail}{eta}", style=style, markup=False, highlight=False)
+        self._print(f"{count} {self._label(stage)}{tail}{eta}", style)
         self._whole()
+
+    def _print(self, line: str, style: str | None = None) -> None:
+        """Print a line as one line: in a log it must not be cut at 80 columns."""
+        self.console.print(line, style=style, markup=False, highlight=False, soft_wrap=not self.console.is_terminal)
 
     def _label(self, stage: Stage) -> str:
         return self.labels.get(stage.key, f"{stage.stage_name()} {stage.key[:8]}")

@@ -8,10 +8,12 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import os
 import pkgutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
@@ -67,17 +69,23 @@ def _dataset_classes() -> Iterator[Any]:
 def _found(package: str, group: str, base: type, named_by: str) -> Iterator[Any]:
     """Yield concrete subclasses of `base` in the package's direct modules and in the entry-point group."""
     path = importlib.import_module(package).__path__
+    if package == "methods":
+        yield from (Broken("BENCH_METHODS", f"no folder {p}") for p in _plugin_folders() if not Path(p).is_dir())
     for name in sorted(m.name for m in pkgutil.iter_modules(path) if not m.name.startswith("_")):
         yield from _classes(f"{package}.{name}", base, named_by)
     for entry in metadata.entry_points(group=group):
         yield from _classes(entry.module, base, named_by)
 
 
+def _plugin_folders() -> list[str]:
+    return [p for p in os.environ.get("BENCH_METHODS", "").split(os.pathsep) if p]
+
+
 def _classes(module_name: str, base: type, named_by: str) -> Iterator[Any]:
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # a plugin's import can fail in any way; it must not stop the others
-        yield Broken(module_name, f"{type(error).__name__}: {error}")
+    except (Exception, SystemExit) as error:  # an import can fail in any way; it must not stop the others
+        yield Broken(module_name, " ".join(f"{type(error).__name__}: {error}".split()))
         return
     for _, cls in inspect.getmembers(module, inspect.isclass):
         own = cls.__module__ == module_name or cls.__module__.startswith(module_name + ".")
@@ -114,7 +122,8 @@ def method_class(name: str, where: str) -> type[Method]:
     for entry in broken():
         if entry.module.rpartition(".")[2] == name:
             raise ConfigError(f"{where}: method '{name}' did not import ({entry.reason}); mend {entry.module}")
-    raise ConfigError(f"{where}: no method '{name}'{nearest(name, found)} (have: {listed(found)})")
+    amiss = f"; did not import: {listed(b.module for b in broken())}, see `bench methods`" if broken() else ""
+    raise ConfigError(f"{where}: no method '{name}'{nearest(name, found)} (have: {listed(found)}){amiss}")
 
 
 def parse_method(text: str, settings: dict[str, Any] | None = None, where: str = "methods") -> Method:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-import pandas as pd
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench.matrix import Cell, Matrix
 from bench.stage import Stage, walk
 from bench.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CellState = Literal["done", "running", "failed", "missing"]
 
@@ -76,6 +79,8 @@ def read_matrix(matrix: Matrix, store: Store) -> list[CellResult]:
 
 def frame(results: list[CellResult]) -> pd.DataFrame:
     """Return one row a cell: dataset, method, seed, state and every scalar of scores and fidelity (NaN = not there)."""
+    import pandas as pd
+
     rows = []
     for r in results:
         row: dict[str, Any] = {
@@ -124,12 +129,12 @@ def table(results: list[CellResult]) -> list[dict[str, Any]]:
             "state": unfinished[0] if unfinished else "done" if done else "skipped",
             "reason": next((m.skip or (m.failure or {}).get("error") for m in members if m.skip or m.failure), None),
             "fid_metric": next((m.fidelity["metric_id"] for m in done if m.fidelity), None),
-            "n_test": next((m.scores["n_test"] for m in done if m.scores), None),
+            "n_test": next((m.scores.get("n_test") for m in done if m.scores), None),
         }
         for column in TABLE_COLUMNS:
             found = [(m.scores or {}).get(column, (m.fidelity or {}).get(column)) for m in done]
-            values = pd.Series(found, dtype=float).dropna()
-            row[column] = float(values.mean()) if len(values) else None
-            row[f"{column}_sd"] = float(values.std(ddof=1)) if len(values) > 1 else None
+            values = [float(v) for v in found if v is not None and not math.isnan(v)]
+            row[column] = fmean(values) if values else None
+            row[f"{column}_sd"] = stdev(values) if len(values) > 1 else None
         rows.append(row)
     return rows

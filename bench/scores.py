@@ -1,4 +1,4 @@
-"""Scores of a trained classifier on test: the stage that reads test, once a cell."""
+"""Scores of a trained classifier on test, once a cell. No other stage looks at a prediction for a test image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from bench.classifier import Classifier, TrainedClassifier
+from bench.classifier import Classifier, TrainedClassifier, probabilities
 from bench.metrics.average_precision import average_precision, means
 from bench.split import Split, part_rows
 from bench.stage import Resources, Stage
@@ -24,16 +24,16 @@ class Scores(Stage):
     classifier: Classifier
 
     def compute(self, work: Any) -> None:
-        """Write `scores.json` and `predictions.npy`: `float32 [n_test, C]`, in order of test rows."""
+        """Write `scores.json` and `predictions.npy`: probabilities `float32 [n_test, C]`, in order of test rows."""
         table: ImageTable = work.get(self.split.dataset)
         trained: TrainedClassifier = work.get(self.classifier)
         images, labels, _ = part_rows(work, self.split, "test")
         work.progress(0, 1, "predict test")
-        predictions = trained.predict(images, work.device)
-        np.save(work.out / "predictions.npy", predictions)
+        logits = trained.logits(images, work.device)
+        np.save(work.out / "predictions.npy", probabilities(logits))
 
         positives, known = np.nansum(labels, axis=0), (~np.isnan(labels)).sum(axis=0)
-        ap = dict(zip(table.class_names, average_precision(predictions, labels), strict=True))
+        ap = dict(zip(table.class_names, average_precision(logits, labels), strict=True))
         shares = positives / np.maximum(known, 1)
         # over the classes that have an AP, so that each mean stands beside the no-skill level of the same classes
         prevalence = {name: float(share) for name, share in zip(table.class_names, shares, strict=True)}

@@ -22,7 +22,9 @@ class SplitSettings(Settings):
     """How a data set is cut. Ignored where the data set brings its official split, but for `min_positives`."""
 
     val: float = Field(0.2, gt=0, lt=1, description="share of images for selection")
-    test: float = Field(0.3, gt=0, lt=1, description="share of images that only the scores stage reads")
+    test: float = Field(
+        0.3, gt=0, lt=1, description="share of images for the scores and, beside val, the reference of FID and KID"
+    )
     seed: int = 0
     min_positives: int = Field(3, ge=1, description="fewest positives that every class must have in every part")
 

@@ -22,7 +22,7 @@ def status_rows(matrix: Matrix, store: Store) -> list[dict[str, Any]]:
         state, failure = cell_state(cell, store)
         stages = walk(cell.targets)
         done = sum(store.has(s) for s in stages)
-        note = failure["error"] if failure else ""
+        note = " ".join(failure["error"].split()) if failure else ""
         if state == "running":
             note = ", ".join(_running_note(s, store) for s in stages if store.state(s) == "running")
         rows.append({"cell": cell.name, "state": state, "done": done, "stages": len(stages), "note": note})

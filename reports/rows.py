@@ -114,7 +114,7 @@ def _hole(raw: dict[str, object], skipped: bool, planned: int) -> str | None:
     state = str(raw["state"])
     state = "not run yet" if state == "missing" else state
     part = f"{raw['n_seeds']} of {planned} seeds done; " if raw["n_seeds"] else ""
-    return f"{part}{state}" + (f": {raw['reason']}" if raw["reason"] else "")
+    return f"{part}{state}" + (f": {' '.join(str(raw['reason']).split())}" if raw["reason"] else "")
 
 
 def no_skill(results: Iterable[CellResult]) -> dict[str, float | None]:

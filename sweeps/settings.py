@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, Field, model_validator
 
 from bench import registry
+from bench.contract import Method
 from bench.errors import ConfigError, listed, nearest
 from bench.matrix import Matrix, MatrixSettings, apply_override, build_matrix, find, read_yaml
 from bench.stage import Settings
@@ -190,13 +191,23 @@ class Sweep:
         return raw
 
     def matrix(self, values: dict[str, Any]) -> Matrix:
-        """Return the cells that measure one trial. Their synthetic images are compared with val, never with test."""
-        raw = self.raw(values)
-        name = self.settings.method.partition("@")[0]
-        raw |= {"methods": [self.settings.method], "seeds": self.settings.seeds}
-        raw["settings"] = {k: v for k, v in raw.get("settings", {}).items() if k == name}
+        """Return the cells that measure one trial. Their synthetic images are compared with val, never with test.
+
+        The base's rows that add nothing are built beside them, since an extractor may be the classifier of such a row.
+        """
+        raw, row = self.raw(values), self.settings.method
+        rows = [row, *(m for m in raw["methods"] if m != row and not self._class_of(m).makes_images)]
+        raw |= {"methods": rows, "seeds": self.settings.seeds}
+        names = {m.partition("@")[0] for m in rows}
+        raw["settings"] = {k: v for k, v in raw.get("settings", {}).items() if k in names}
         set_key(raw, "fidelity.reference", "val")
-        return build_matrix(raw, self.source)
+        built = build_matrix(raw, self.source)
+        # cells are in the order of data sets, then rows, then seeds
+        n_seeds = len(self.settings.seeds)
+        return replace(built, cells=tuple(c for i, c in enumerate(built.cells) if i // n_seeds % len(rows) == 0))
+
+    def _class_of(self, row: str) -> type[Method]:
+        return registry.method_class(row.partition("@")[0], f"{self.source}.methods")
 
 
 def set_key(raw: dict[str, Any], key: str, value: Any) -> None:

@@ -2,7 +2,8 @@
 
 The journal `<store>/studies/<name>.journal` is the study; results of trials are stages in the store. A sweep goes on
 where it stopped, any number of drivers may share a journal, and a trial whose driver died is queued again with the
-same settings, for which most stages are then there. Scores, the one stage that reads test, is never computed.
+same settings, for which most stages are then there. Scores is never computed and synthetic images are held against
+val: nothing of test is in an objective.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ def run_sweep(
     total = sweep.settings.n_trials if n_trials is None else n_trials
     if total < 1:
         raise ConfigError(f"--trials {total}: want 1 or more")
+    store.require_writable()
     driver = Driver(sweep, store)
     with driver.alive():
         driver.prepare(total)

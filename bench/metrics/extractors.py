@@ -101,7 +101,10 @@ class ClassifierExtractor(Settings):
 
     def _classifier(self) -> Classifier:
         if self.classifier is None:
-            raise ConfigError("fidelity.extractor: kind 'classifier' names no classifier; use it through a matrix")
+            raise ConfigError(
+                "fidelity.extractor: kind 'classifier' names no classifier; "
+                "it is the one of the matrix's row that adds no images: give `methods` such a row"
+            )
         return self.classifier
 
     @property

@@ -86,18 +86,29 @@ def pretrain_diffusion(
         vae, scaled, prompts, class_names, settings, folder / "unet", data, on_progress
     )
     save_pipeline(pipeline, out)
-    error = np.abs(reconstruct(vae, images[:256]).astype(float) - images[:256]).mean()
-    write_json(out / "record.json", {
+    write_json(out / "record.json", _record(pipeline, images, class_names, settings, training))
+    _write_grid(pipeline, class_names, out / "samples.png", settings, images)
+    return out
+
+
+def _record(
+    pipeline: Pipeline,
+    images: NDArray[np.uint8],
+    class_names: Sequence[str],
+    settings: DiffusionSettings,
+    training: dict[str, Any],
+) -> dict[str, Any]:
+    error = np.abs(reconstruct(pipeline.vae, images[:256]).astype(float) - images[:256]).mean()
+    return {
         "what": "small Stable Diffusion pipeline", "command": "bench pretrain diffusion",
         "settings": settings.model_dump(mode="json"), "class_names": list(class_names),
         "n_images": len(images), "image_px": int(images.shape[-1]), "data": settings.data_note,
         "parameters": {n: sum(p.numel() for p in m.parameters())
                        for n, m in pipeline.components.items() if isinstance(m, torch.nn.Module)},
-        "scaling_factor": factor, "reconstruction_l1_grey_levels": round(float(error), 3), "training": training,
+        "scaling_factor": pipeline.vae.config.scaling_factor, "training": training,
+        "reconstruction_l1_grey_levels": round(float(error), 3),
         "versions": versions(), "host": host_kind(),
-    })  # fmt: skip
-    _write_grid(pipeline, class_names, out / "samples.png", settings, images)
-    return out
+    }  # fmt: skip
 
 
 def _check(

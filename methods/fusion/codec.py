@@ -22,7 +22,7 @@ class CodecSettings(Settings):
 
     n_simplices: int = Field(1, ge=1, le=64, description="L: simplices at every site")
     vocab_size: int = Field(64, ge=2, le=4096, description="V: words of a simplex; L*V channels")
-    temperature: float = Field(0.15, gt=0, le=100, description="tau of softmax(logits / tau); low is sparse")
+    temperature: float = Field(0.1, gt=0, le=100, description="tau of softmax(logits / tau); low is sparse")
     width: int = Field(16, ge=4, le=512, description="channels of the U-Nets at full resolution")
     downsamplings: int = Field(3, ge=1, le=8, description="halvings in the U-Nets, cut to log2 of the latent's side")
     classifier: Literal["conv", "vgg11", "densenet121"] = Field("conv", description="network that reads the code")

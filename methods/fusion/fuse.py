@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from bench import seeds
-from bench.contract import DiffusionModel, Plan, Settings, Stage, TrainSet, train_set
+from bench.contract import Plan, Settings, Stage, TrainSet, train_set
 from bench.errors import ConfigError
 from bench.stage import Resources
 from bench.types import Float32, Int64
@@ -46,7 +46,6 @@ class FusedSet:
         parents: `int64 [n, 2]`, train rows of anchor and partner.
         anchor_cam, partner_cam: `float32 [n, h, w]` in [0, 1].
         mask: `uint8 [n, h, w]`, 1 where the anchor's code was taken.
-        diffusion: the model whose latents these are.
     """
 
     latents: Float32
@@ -54,7 +53,6 @@ class FusedSet:
     anchor_cam: Float32
     partner_cam: Float32
     mask: np.ndarray
-    diffusion: DiffusionModel
 
 
 class Fused(Stage):
@@ -88,7 +86,7 @@ class Fused(Stage):
     def open(self, folder: Path) -> FusedSet:
         """Return the set, memory-mapped."""
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
-        return FusedSet(**arrays, diffusion=self.pairs.saliency.codec.latents.diffusion)
+        return FusedSet(**arrays)
 
     def _choose(
         self, samples: Int64, train: TrainSet, saliency: SaliencyTable, pairs: PairTable, out: dict[str, np.ndarray]

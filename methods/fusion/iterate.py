@@ -21,9 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench import seeds
+from bench import checkpoint, seeds
 from bench.types import Float32
-from methods.fusion import checkpoint
 from methods.fusion.networks import CodecNetworks, SimplicialEmbedding, UNet
 
 if TYPE_CHECKING:
@@ -72,7 +71,8 @@ class IteratedLearning:
             self.task_optimizer, settings.decay_every_epochs, settings.decay_factor
         )
         self.epochs = schedule(settings)
-        self.steps_per_epoch = math.ceil(len(table) / settings.batch_size)
+        # a last batch of one is left out: where nothing is left of the map either, DenseNet cannot normalise it
+        self.steps_per_epoch = max(1, math.ceil((len(table) - 1) / settings.batch_size))
         self.done = 0
         self.records: list[dict[str, float]] = [{} for _ in range(settings.generations)]
 

@@ -23,6 +23,7 @@ class Fusion(Method):
 
     name: ClassVar[str] = "ours"
     at: ClassVar[str | None] = "denoise_steps"
+    uses_diffusion: ClassVar[bool] = True
 
     denoise_steps: int = Field(5, ge=0, description="how many of the last steps of the schedule are run")
     num_inference_steps: int = Field(75, ge=1, le=1000, description="length of the schedule")
@@ -57,7 +58,7 @@ class Fusion(Method):
     def augment(self, ctx: Context) -> Iterator[AugmentedBatch]:
         """Yield images of the fused latents after the last `denoise_steps` steps, with maps and masks beside them."""
         fused: FusedSet = ctx.inputs["fused"]
-        diffusion = fused.diffusion.load(ctx.device)
+        diffusion = ctx.diffusion
         for index in ctx.batches(diffusion.batch_size):
             anchor, partner = (ctx.train.labels[rows] for rows in fused.parents[index].T)
             prompts = [prompt_for(ctx.train.class_names, row) for row in union(anchor, partner)]

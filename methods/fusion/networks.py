@@ -89,8 +89,8 @@ class CodeClassifier(nn.Module):
     """A small convolutional classifier on codes, whose maps stay at half the latent's resolution.
 
     Dilation instead of further halving keeps the maps fine; ReLU, so that what a class activation map weighs is
-    never negative. The last layer is not normalised: that would take away the mean over sites, which is what
-    the head reads.
+    never negative; every layer normalised, the last one too, since without it that layer's ReLUs can all die on the
+    first steps, which leaves a constant score and empty maps.
     """
 
     def __init__(self, n_in: int, n_classes: int, width: int) -> None:
@@ -102,7 +102,7 @@ class CodeClassifier(nn.Module):
             _conv_relu(width, wide, stride=2),
             _conv_relu(wide, wide, dilation=1),
             _conv_relu(wide, wide, dilation=2),
-            nn.Sequential(nn.Conv2d(wide, wide, 3, padding=4, dilation=4), nn.ReLU()),
+            _conv_relu(wide, wide, dilation=4),
         )
         self.head = nn.Linear(wide, n_classes)
 

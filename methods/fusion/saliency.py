@@ -32,8 +32,8 @@ _BATCH = 64  # fixed, so that maps do not depend on the machine
 class SaliencySettings(Settings):
     """Which class activation map, of which class, on which layers.
 
-    LayerCAM over all layers is the default because it is the one that lands on the phantom's true masks: the deep
-    layers' sites see the whole latent, so that their maps alone say little about where.
+    LayerCAM over all layers is the default because its maps land on the phantom's true masks oftener than beside
+    them: the deep layers' sites see the whole latent, so that their maps alone say little about where.
     """
 
     cam_method: CamMethod = Field("layercam", description="eigencam ignores the class")
@@ -88,7 +88,7 @@ class Saliency(Stage):
         cams.flush()
         np.save(work.out / "rows.npy", rows)
         np.save(work.out / "classes.npy", classes)
-        empty = ~cams.any(axis=(1, 2))  # a score that nothing in the image raises: fusion then draws at random
+        empty = ~cams.any(axis=(1, 2))  # a score that nothing in the image raises: fusion takes no site for sure
         record = {"maps": len(rows), "empty_share": float(empty.mean()), "mean": float(cams.mean())}
         (work.out / "saliency.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
 

@@ -10,7 +10,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from bench.augment import Augmented
 from bench.classifier import Classifier
+from bench.contract import Plan
 from bench.datasets.phantom import CLASS_NAMES
 from bench.errors import ConfigError
 from bench.fidelity import Fidelity, FidelitySettings, RealFeatures, median_nearest
@@ -18,8 +20,10 @@ from bench.metrics.extractors import ClassifierExtractor, InceptionExtractor, Or
 from bench.metrics.frechet import frechet_distance
 from bench.metrics.kernel import kernel_distance
 from bench.pretrain.oracle import WEIGHTS, build_oracle
+from bench.split import Split, SplitSettings, Train
 from bench.store import Execution, Store, Work
-from tests.unit.classifier_fixtures import cell
+from bench.testing.tiny import ToyDataset
+from tests.unit.classifier_fixtures import Twins, cell
 
 torch.set_num_threads(1)
 
@@ -94,6 +98,23 @@ def test_null_where_nothing_can_be_compared(per_class: int, store: Store) -> Non
     text = (store.folder(stage) / "fidelity.json").read_text()
     assert "NaN" not in text
     assert json.loads(text) == found
+
+
+def test_a_mean_floor_is_of_the_classes_that_the_mean_distance_is_of(store: Store, tmp_path: Path) -> None:
+    """The last class has one image in train, hence a distance (to two held-out images) and no floor."""
+    lonely = Split(dataset=ToyDataset(lonely=True), settings=SplitSettings(min_positives=1))
+    train = Train(split=lonely)
+    augmented = Augmented(method=Twins(), train=train, plan=Plan(per_class=4), seed=0)
+    settings = FidelitySettings(extractor=ClassifierExtractor()).with_classifier(cell())
+    found = store.get(Fidelity(split=lonely, train=train, augmented=augmented, settings=settings))
+    floors = [row["fid_floor"] for row in found["per_class"].values()]
+    assert floors[0] is not None
+    assert floors[1] is None
+    assert found["n_tail_classes"] == 2
+    assert found["fid_tail"] is not None
+    assert found["fid_tail_floor"] is None
+    assert found["kid_tail_floor"] is None
+    assert found["fid_tail_equal_n"] is None
 
 
 def test_reference_train_takes_its_floor_from_held_out(store: Store) -> None:

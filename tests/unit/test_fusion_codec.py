@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from bench import checkpoint
 from bench.errors import ConfigError
 from bench.latents import LatentTable
-from methods.fusion import checkpoint
 from methods.fusion.codec import CodecSettings
 from methods.fusion.iterate import (
     IteratedLearning,
@@ -222,3 +222,10 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path: Path)
     flipped[len(flipped) // 2] ^= 1
     files[0].write_bytes(flipped)
     assert checkpoint.load_newest(tmp_path) is None
+
+
+@pytest.mark.parametrize(("n", "sizes"), [(32, [16, 16]), (33, [16, 16]), (34, [16, 16, 2]), (1, [1])])
+def test_no_batch_is_of_one_latent_which_a_densenet_cannot_normalise(n: int, sizes: list[int]) -> None:
+    trained = IteratedLearning(TINY_CODEC.model_copy(update={"batch_size": 16}), table(n), np.zeros((n, 4)), seed=1)
+    first = trained.epochs[0]
+    assert [len(rows) for rows, _ in trained._batches(first, lambda *_: None)] == sizes

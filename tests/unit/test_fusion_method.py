@@ -125,6 +125,8 @@ def test_records_say_what_happened(store: Store, task: Task) -> None:
     codec = json.loads((store.folder(fused.pairs.saliency.codec) / "codec.json").read_text())
     assert fusion["share_tail"] + fusion["share_head"] == pytest.approx(1)
     assert set(fusion["share_tail_by_class"]) == set(TAIL)
+    saliency = json.loads((store.folder(fused.pairs.saliency) / "saliency.json").read_text())
+    assert saliency["empty_share"] < 0.1
     first, last = codec["generations"]
     assert "imitation_cross_entropy" in first
     assert "imitation_cross_entropy" not in last

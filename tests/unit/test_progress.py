@@ -86,7 +86,7 @@ def test_the_guess_uses_the_share_of_a_running_stage_and_the_number_of_jobs(cloc
 def test_nothing_to_do_is_said() -> None:
     reporter, text = live()
     reporter.planned([], reused=9)
-    assert text.getvalue() == "nothing to compute, 9 finished ones reused, 1 at once\n"
+    assert text.getvalue() == "nothing to compute, 9 finished ones reused\n"
 
 
 def test_a_second_attempt_takes_the_place_of_the_first(clock: Clock) -> None:

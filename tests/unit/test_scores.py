@@ -38,3 +38,18 @@ def test_scores_of_test_match_sklearn_and_stand_beside_the_prevalence(tmp_path: 
         assert scores[f"prevalence_{group}"] == pytest.approx(np.mean([scores["prevalence"][n] for n in names]))
     assert scores["selection"] == "best_val_map_all"
     assert json.loads(json.dumps(scores, allow_nan=False)) == scores
+
+
+def test_average_precision_is_of_the_order_of_the_logits_where_probabilities_saturate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier, store = cell(), Store(tmp_path)
+    store.get(classifier)
+    _, labels, _ = part_rows(store, classifier.split, "test")
+    logits = 30 + np.random.default_rng(0).standard_normal(labels.shape).astype(np.float32)  # each is 1 as a float32
+    monkeypatch.setattr("bench.networks.in_batches", lambda *_: logits)
+    scores = store.get(Scores(split=classifier.split, classifier=classifier))
+    for c, name in enumerate(scores["ap"]):
+        known = ~np.isnan(labels[:, c])
+        expected = average_precision_score(labels[known, c], logits[known, c])
+        assert scores["ap"][name] == pytest.approx(expected, abs=1e-6)

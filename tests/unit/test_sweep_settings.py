@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from bench.errors import ConfigError
+from bench.matrix import load_matrix
 from sweeps.settings import FloatRange, IntRange, Sweep, load_sweep, set_key
 from tests.unit.tiny_cells import methods, tiny  # noqa: F401 - a fixture
 
@@ -19,6 +20,7 @@ SEARCH = {
     "settings.copies.noise.kind": {"type": "categorical", "choices": ["none", "grey"]},
     "settings.copies.gain": {"type": "float", "low": 0.5, "high": 2.0, "log": True},
 }
+STEPS = {"classifier.steps": {"type": "int", "low": 1, "high": 2}}
 
 
 def sweep_file(folder: Path, matrix: dict[str, Any] | None = None, **changes: Any) -> Path:
@@ -51,6 +53,18 @@ def test_a_trial_is_the_tuned_row_alone_and_measured_on_val(tmp_path: Path) -> N
     assert matrix.settings.classifier.steps == 5
     assert matrix.settings.fidelity.reference == "val"
     assert sweep.raw({})["settings"]["copies"]["noise"]["level"] == 4  # the base itself is as it was
+
+
+def test_an_extractor_that_is_the_controls_classifier_is_so_in_a_trial_too(tmp_path: Path) -> None:
+    matrix = tiny(fidelity={"extractor": {"kind": "classifier"}}, methods=["copies@0", "baseline", "copies@1"])
+    path = sweep_file(tmp_path, matrix)
+    sweep = load_sweep(path)
+    (cell,) = sweep.matrix({"settings.copies.noise.level": 7}).cells
+    (expected,) = [c for c in load_matrix(str(tmp_path / "base.yaml")).cells if c.name == "phantom/baseline/s0"]
+    assert cell.name == "phantom/copies@1/s0"
+    assert cell.fidelity.settings.extractor.classifier.key == expected.classifier.key
+    (control,) = load_sweep(sweep_file(tmp_path, matrix, method="baseline", search=STEPS)).matrix({}).cells
+    assert control.name == "phantom/baseline/s0"
 
 
 def test_overrides_are_of_the_base_and_come_last(tmp_path: Path) -> None:

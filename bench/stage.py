@@ -233,19 +233,21 @@ def _module_digest(module: str) -> str:
     return hashlib.sha256(ast.dump(_tree(module)).encode()).hexdigest()
 
 
-def _imports(module: str) -> Iterator[str]:
-    """Yield the names that `module` imports, anywhere in it; `from a import b` gives both `a` and `a.b`."""
+@functools.cache
+def _imports(module: str) -> tuple[str, ...]:
+    """Return the names that `module` imports, anywhere in it; `from a import b` gives both `a` and `a.b`."""
+    found: list[str] = []
     for node in ast.walk(_tree(module)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
                 parts = module.split(".")
                 package = parts[: len(parts) + _is_package(module) - node.level]
                 base = ".".join([*package, *([base] if base else [])])
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            found += (base, *(f"{base}.{alias.name}" for alias in node.names))
+    return tuple(found)
 
 
 def _is_package(module: str) -> bool:

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from bench.stage import Stage
+from bench.stage import Stage, not_semantic
 from bench.types import Float32, ImageTable, Int64, UInt8
 
 
@@ -22,10 +22,12 @@ class Dataset(Stage):
     kind: ClassVar[str]
     sharing: ClassVar[Literal["open", "credentialed"]] = "open"
 
+    name: str | None = not_semantic(None, pattern=r"^[a-z0-9][a-z0-9_-]*$", description="in tables; none: the kind")
+
     @property
     def label(self) -> str:
-        """Name for tables and folders."""
-        return self.kind
+        """Name for tables and folders; two data sets of one kind in a matrix need names."""
+        return self.name or self.kind
 
     def known_classes(self) -> tuple[str, ...] | None:
         """Return the class names if they are known before the source is read: typing errors are then refused early."""

@@ -33,7 +33,6 @@ class FolderDataset(Dataset):
         "credentialed"  # we cannot know who may see a stranger's folder
     )
 
-    name: str = not_semantic("folder", pattern=r"^[a-z0-9][a-z0-9_-]*$", description="what tables call it")
     csv: str = not_semantic(..., min_length=1, description="file with a header line, UTF-8, commas")
     root: str = not_semantic("", description="folder that the paths are relative to; empty: the CSV's own folder")
     path_column: str = "path"
@@ -58,11 +57,6 @@ class FolderDataset(Dataset):
         if self.tail is not None and self.n_tail is not None:
             raise ValueError("give tail or n_tail, not both")
         return self
-
-    @property
-    def label(self) -> str:
-        """Name for tables and folders."""
-        return self.name
 
     @property
     def folder(self) -> Path:

@@ -74,7 +74,9 @@ def _digest(path: str) -> str:
     """Digest every JSON, text and weight file below `path`; of files past 256 MiB their size and both ends."""
     digest = hashlib.sha256()
     suffixes = {".json", ".txt", ".safetensors", ".bin"}
-    for file in sorted(p for p in Path(path).rglob("*") if p.suffix in suffixes and p.name != "record.json"):
+    for file in sorted(
+        p for p in Path(path).rglob("*") if p.suffix in suffixes and p.name not in ("record.json", "manifest.json")
+    ):
         size = file.stat().st_size
         digest.update(f"{file.relative_to(path)}:{size}:".encode())
         with open(file, "rb") as handle:

@@ -17,6 +17,7 @@ from pydantic import SerializeAsAny
 from bench import seeds
 from bench.contract import AugmentedBatch, Context, DiffusionModel, Method, Plan, Task
 from bench.errors import ContractError
+from bench.labelling import CLAIMED_CLASS, PARENT_SHARE
 from bench.split import Train, train_set
 from bench.stage import Resources, Stage
 from bench.types import AugmentedSet, TrainSet
@@ -37,6 +38,7 @@ class Augmented(Stage):
     @classmethod
     def of(cls, method: Method, task: Task) -> Augmented:
         """Return the stage for a method in a cell. The seed is derived without the method's name."""
+        method = method.model_copy(update={"labels": "own"})  # other policies relabel these images
         if not method.makes_images:
             return cls(method=method, train=task.train, plan=Plan(per_class=0), seed=0)
         return cls(
@@ -121,6 +123,26 @@ def _faults(batch: AugmentedBatch, train: TrainSet) -> Iterator[tuple[str, str]]
         yield "parents int64 [b, p]", f"got {batch.parents.dtype} {list(batch.parents.shape)}"
     elif (batch.parents < -1).any() or (batch.parents >= len(train)).any():
         yield "parents are train rows or -1", f"got {batch.parents.min()} to {batch.parents.max()} of {len(train)} rows"
+    else:
+        yield from _evidence_faults(batch, len(train.class_names))
+
+
+def _evidence_faults(batch: AugmentedBatch, n_classes: int) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with the extras that label policies read."""
+    share: Any = batch.extras.get(PARENT_SHARE)
+    claimed: Any = batch.extras.get(CLAIMED_CLASS)
+    if share is not None and share.shape != batch.parents.shape:
+        yield f"extras.{PARENT_SHARE} float32 [b, p], as parents", f"got {list(share.shape)}"
+    elif share is not None and ((share < 0).any() or (share.sum(axis=1) > 1 + 1e-4).any()):
+        sums = share.sum(axis=1)
+        yield (
+            f"extras.{PARENT_SHARE} from 0 to 1, 1 in all",
+            f"got {share.min()} at least; sums to {sums.max()} at most",
+        )
+    if claimed is not None and claimed.shape != (len(batch.labels),):
+        yield f"extras.{CLAIMED_CLASS} int64 [b]", f"got {claimed.dtype} {list(claimed.shape)}"
+    elif claimed is not None and ((claimed < -1).any() or (claimed >= n_classes).any()):
+        yield f"extras.{CLAIMED_CLASS} a class or -1", f"got {claimed.min()} to {claimed.max()} of {n_classes} classes"
 
 
 class KeptBatches:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bench.errors import BenchError, ConfigError
+from bench.terminal import (
+    in_one_line,
+    interruptible,
+    job_count,
+    load,
+    make_execution,
+    open_store,
+    print_json,
+    say,
+    stderr_console,
+    stdout_console,
+    talk_on_stderr,
+)
 
 if TYPE_CHECKING:
     from bench.matrix import Matrix
-    from bench.store import Execution, Store
+    from bench.store import Store
 
 app = typer.Typer(
     help="Benchmark of long-tail image augmentation: run matrices of data set x method x seed, read and report.",
@@ -26,7 +35,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-MatrixArg = Annotated[str, typer.Argument(metavar="MATRIX", help="a matrix file, or a shipped one: demo, toy, paper")]
+MatrixArg = Annotated[
+    str, typer.Argument(metavar="MATRIX", help="a matrix file, or a shipped one: demo, toy, audit, paper, ...")
+]
 SetOpt = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change one setting of the file")]
 StoreOpt = Annotated[Path, typer.Option("--store", envvar="BENCH_STORE", help="folder of results")]
 JobsOpt = Annotated[int | None, typer.Option("--jobs", "-j", help="computations at once [GPUs, else cores]")]
@@ -55,11 +66,11 @@ def run(
     from bench.run import run_matrix
     from bench.track import make_tracker
 
-    execution, loaded, place = _execution(device, threads), _load(matrix, sets), _store(store)
-    jobs = _jobs(jobs, idle=all(place.has(s) for c in loaded.cells for s in c.targets))
+    execution, loaded, place = make_execution(device, threads), load(matrix, sets), open_store(store)
+    jobs = job_count(jobs, idle=all(place.has(s) for c in loaded.cells for s in c.targets))
     tracker = make_tracker(wandb, place, loaded)
-    reporter = reporter_for(_console(), stage_labels({c.name: c.targets for c in loaded.cells}), jobs, quiet)
-    with _talk_on_stderr(), _interruptible(f"bench run {matrix}"), reporter.live():
+    reporter = reporter_for(stderr_console(), stage_labels({c.name: c.targets for c in loaded.cells}), jobs, quiet)
+    with talk_on_stderr(), interruptible(f"bench run {matrix}"), reporter.live():
         results = run_matrix(
             loaded,
             place,
@@ -71,11 +82,11 @@ def run(
         )
     failed = [r for r in results if r.state != "done"]
     for r in failed:
-        _say(f"failed: {r.cell.name}: {_in_one_line((r.failure or {}).get('error', 'an input did not finish'))}")
+        say(f"failed: {r.cell.name}: {in_one_line((r.failure or {}).get('error', 'an input did not finish'))}")
     if failed:
-        _say(f"{len(failed)} of {len(results)} cells failed; why: `bench explain {matrix} CELL`; again: --retry-failed")
+        say(f"{len(failed)} of {len(results)} cells failed; why: `bench explain {matrix} CELL`; again: --retry-failed")
     if as_json:
-        _print_json(_table_rows(loaded, place))
+        print_json(_table_rows(loaded, place))
     else:
         _print_table(loaded, place)
     raise typer.Exit(1 if failed else 0)
@@ -84,9 +95,9 @@ def run(
 @app.command()
 def table(matrix: MatrixArg, sets: SetOpt = None, store: StoreOpt = _STORE, as_json: JsonOpt = False) -> None:
     """Print the paper's table as far as it is measured, the poster's numbers beside it."""
-    loaded, place = _load(matrix, sets), _store(store)
+    loaded, place = load(matrix, sets), open_store(store)
     if as_json:
-        _print_json(_table_rows(loaded, place))
+        print_json(_table_rows(loaded, place))
     else:
         _print_table(loaded, place)
 
@@ -96,11 +107,11 @@ def status(matrix: MatrixArg, sets: SetOpt = None, store: StoreOpt = _STORE, as_
     """Tell of every cell whether it is done, running, failed (why) or missing, from the store alone."""
     from bench.status import print_status, status_rows
 
-    rows = status_rows(_load(matrix, sets), _store(store))
+    rows = status_rows(load(matrix, sets), open_store(store))
     if as_json:
-        _print_json(rows)
+        print_json(rows)
     else:
-        print_status(rows, _out())
+        print_status(rows, stdout_console())
 
 
 @app.command()
@@ -114,12 +125,12 @@ def explain(
     """Show a cell's stages: what would be reused, what would run, and why."""
     from bench.status import explain_rows, print_explain
 
-    loaded = _load(matrix, sets)
-    rows = explain_rows(loaded.cell(cell), _store(store))
+    loaded = load(matrix, sets)
+    rows = explain_rows(loaded.cell(cell), open_store(store))
     if as_json:
-        _print_json(rows)
+        print_json(rows)
     else:
-        print_explain(loaded.cell(cell), rows, _out())
+        print_explain(loaded.cell(cell), rows, stdout_console())
 
 
 @app.command("ls")
@@ -127,11 +138,11 @@ def list_store(store: StoreOpt = _STORE, as_json: JsonOpt = False) -> None:
     """List the finished stages of the store."""
     from bench.status import ls_rows, print_ls
 
-    rows = ls_rows(_store(store))
+    rows = ls_rows(open_store(store))
     if as_json:
-        _print_json(rows)
+        print_json(rows)
     else:
-        print_ls(rows, _out())
+        print_ls(rows, stdout_console())
 
 
 @app.command()
@@ -145,13 +156,27 @@ def report(
     from bench.results import read_matrix
     from reports import write_report
 
-    loaded, place = _load(matrix, sets), _store(store)
+    loaded, place = load(matrix, sets), open_store(store)
     folder = out or place.root / "reports" / loaded.name
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--out {folder}: is a file; give a folder")
     paths = write_report(loaded, read_matrix(loaded, place), place, folder)
     for path in paths:
         typer.echo(path)
+
+
+@app.command()
+def effects(matrix: MatrixArg, sets: SetOpt = None, store: StoreOpt = _STORE, as_json: JsonOpt = False) -> None:
+    """Print paired differences over seeds, with intervals: each row against the controls, or the row that it names."""
+    from bench.results import read_matrix
+    from reports.effects import effects_rows, effects_table
+
+    loaded, place = load(matrix, sets), open_store(store)
+    results = read_matrix(loaded, place)
+    if as_json:
+        print_json(effects_rows(loaded, results, place))
+    else:
+        stdout_console().print(effects_table(loaded, results, place))
 
 
 @app.command()
@@ -170,23 +195,23 @@ def sweep(
     from bench.progress import reporter_for
     from sweeps.study import run_sweep
 
-    place, jobs = _store(store), _jobs(jobs)
-    reporter = reporter_for(_console(), {}, jobs, quiet)
-    with _talk_on_stderr(), _interruptible(f"bench sweep {file}"), reporter.live():
+    place, jobs = open_store(store), job_count(jobs)
+    reporter = reporter_for(stderr_console(), {}, jobs, quiet)
+    with talk_on_stderr(), interruptible(f"bench sweep {file}"), reporter.live():
         result = run_sweep(
             file,
             place,
             n_trials=trials,
             jobs=jobs,
-            execution=_execution(device, threads),
+            execution=make_execution(device, threads),
             reporter=reporter,
             overrides=tuple(sets or ()),
-            say=_say,
+            say=say,
         )
     if as_json:
-        _print_json(result.as_dict())
+        print_json(result.as_dict())
     else:
-        _out().print(result.table())
+        stdout_console().print(result.table())
         typer.echo(f"best settings: {result.best_path}" if result.best_path else "no trial finished")
 
 
@@ -210,13 +235,15 @@ def pretrain(
     from bench.run import run_stages
     from bench.stage import walk
 
-    stage, place = pretraining(what, matrix, sets or ()), _store(store)
-    reporter = reporter_for(_console(), {}, 1, quiet)
-    with _interruptible(f"bench pretrain {what}"), reporter.live():
-        run_stages([stage], place, jobs=1, execution=_execution(device, threads), reporter=reporter, retry_failed=True)
+    stage, place = pretraining(what, matrix, sets or ()), open_store(store)
+    reporter = reporter_for(stderr_console(), {}, 1, quiet)
+    with interruptible(f"bench pretrain {what}"), reporter.live():
+        run_stages(
+            [stage], place, jobs=1, execution=make_execution(device, threads), reporter=reporter, retry_failed=True
+        )
     if not place.has(stage):
         why = next((f["error"] for s in walk([stage]) if (f := place.failure(s))), "an input did not finish")
-        _say(f"failed: {what}: {_in_one_line(why)}")
+        say(f"failed: {what}: {in_one_line(why)}")
         raise typer.Exit(1)
     if out:
         copy_out(place.folder(stage), out)
@@ -234,44 +261,11 @@ def methods(as_json: JsonOpt = False) -> None:
         "broken": {b.module: b.reason for b in registry.broken()},
     }
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     for group, members in found.items():
         for name, line in members.items():
             typer.echo(f"{group.rstrip('s')} {name}: {line}")
-
-
-def _load(matrix: str, sets: list[str] | None) -> Matrix:
-    from bench.matrix import load_matrix
-
-    return load_matrix(matrix, sets or ())
-
-
-def _store(path: Path) -> Store:
-    from bench.store import Store
-
-    if path.exists() and not path.is_dir():
-        raise ConfigError(f"--store {path}: is a file; give a folder")
-    return Store(path.resolve())
-
-
-def _execution(device: str, threads: int) -> Execution:
-    from bench.store import Execution
-
-    if device.partition(":")[0] not in ("auto", "cpu", "cuda", "mps"):
-        raise ConfigError(f"--device {device}: want auto, cpu, cuda or mps")
-    return Execution(device, threads)
-
-
-def _jobs(jobs: int | None, idle: bool = False) -> int:
-    """Return the number of jobs; counting GPUs takes torch's import, so not where nothing is left to compute."""
-    if jobs is not None and jobs < 1:
-        raise ConfigError(f"--jobs {jobs}: want 1 or more")
-    if jobs or idle:
-        return jobs or 1
-    from bench.run import n_gpus
-
-    return n_gpus() or len(os.sched_getaffinity(0))
 
 
 def _table_rows(matrix: Matrix, store: Store) -> list[dict[str, Any]]:
@@ -285,68 +279,7 @@ def _print_table(matrix: Matrix, store: Store) -> None:
     from bench.results import read_matrix
     from reports.paper_table import terminal_table
 
-    _out().print(terminal_table(matrix, read_matrix(matrix, store), store))
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True)
-
-
-def _out() -> Any:
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else 140)
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=1, allow_nan=False))
-
-
-def _in_one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)
-
-
-@contextlib.contextmanager
-def _talk_on_stderr() -> Iterator[None]:
-    """Send what stages and libraries print, in this process and in its children, to stderr: stdout is for data."""
-    sys.stdout.flush()
-    saved = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    finally:
-        os.dup2(saved, 1)
-        os.close(saved)
-
-
-class _interruptible:
-    """Turn Ctrl-C and SIGTERM into one line that says how to go on, and exit code 130."""
-
-    def __init__(self, command: str) -> None:
-        self.command = command
-
-    def __enter__(self) -> None:
-        import signal
-
-        def stop(signum: int, frame: object) -> NoReturn:
-            raise KeyboardInterrupt
-
-        self.before = signal.signal(signal.SIGTERM, stop)
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        import signal
-
-        signal.signal(signal.SIGTERM, self.before)
-        if kind is KeyboardInterrupt:
-            _say(f"stopped; finished stages and checkpoints are kept. Go on with: {self.command} (same options)")
-            raise typer.Exit(130) from None
+    stdout_console().print(terminal_table(matrix, read_matrix(matrix, store), store))
 
 
 def main() -> None:
@@ -359,12 +292,12 @@ def main() -> None:
     except BenchError as error:
         if debug:
             raise
-        _say(f"error: {_in_one_line(str(error))}")
+        say(f"error: {in_one_line(str(error))}")
         sys.exit(error.exit_code)
     except OSError as error:  # a full or forbidden disk; typer itself ends quietly where a pipe is closed
         if debug:
             raise
-        _say(f"error: {_in_one_line(f'{error.filename or type(error).__name__}: {error.strerror or error}')}")
+        say(f"error: {in_one_line(f'{error.filename or type(error).__name__}: {error.strerror or error}')}")
         sys.exit(2)
 
 

@@ -22,11 +22,12 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 
 from bench import seeds
 from bench.diffusion import Diffusion, DiffusionModel
 from bench.errors import ConfigError, listed, nearest
+from bench.labelling import LabelPolicy
 from bench.latents import Latents
 from bench.split import Train, train_set
 from bench.stage import Settings, Stage, not_semantic
@@ -79,13 +80,18 @@ class Plan(Settings):
 
 
 class Task(Settings):
-    """What a cell asks of a method, as stages that the method's own stages may have as inputs."""
+    """What a cell asks of a method, as stages that the method's own stages may have as inputs.
+
+    `teacher`'s result is a `bench.classifier.TrainedClassifier`: this cell's control, trained with the same seed on
+    real images alone. It is None for the control itself and in a matrix without one.
+    """
 
     train: Train
     latents: Latents
     diffusion: DiffusionModel
     plan: Plan
     seed: int
+    teacher: SerializeAsAny[Stage] | None = None
 
 
 @dataclass(frozen=True)
@@ -135,13 +141,20 @@ class Context:
 
 
 class Method(Settings, ABC):
-    """A method: its fields are its settings, its class variables are facts about it."""
+    """A method: its fields are its settings, its class variables are facts about it.
+
+    `labels` is the harness's business: `augment` yields the method's own labels, other policies are made from the
+    samples' parents (`bench.labelling`), and images are shared by all of them.
+    """
 
     name: ClassVar[str]  # lower case, unique; what a matrix file says
     version: ClassVar[int] = 1  # raise it when the same settings give other images
     at: ClassVar[str | None] = None  # the field that `name@value` sets
     makes_images: ClassVar[bool] = True  # False: the plan is empty (a control that adds nothing)
     uses_diffusion: ClassVar[bool] = False  # True: `ctx.diffusion` is there, and its weights enter the key
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}  # name -> settings, which a matrix row's `preset` chooses
+
+    labels: LabelPolicy = Field("own", description="label policy; own = what the method itself says")
 
     def inputs(self, task: Task) -> dict[str, Stage]:
         """Name the stages whose results `augment` needs; a heavy step that variants share belongs here."""
@@ -153,6 +166,13 @@ class Method(Settings, ABC):
 
         Each batch is kept as soon as it is yielded: a killed computation goes on behind the last one.
         """
+
+    def diagnostics(self, task: Task) -> Stage | None:
+        """Return a stage that judges the method's inner steps, or None.
+
+        Its result is a flat dict, name → number or None, shown beside the scores of the cell.
+        """
+        return None
 
     def skip(self, train: TrainSet) -> str | None:
         """Return why the method cannot serve this train split, or None. A skip is reported, never an error."""

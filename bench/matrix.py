@@ -20,10 +20,13 @@ from bench.datasets.base import Dataset
 from bench.diffusion import DiffusionModel
 from bench.errors import ConfigError, listed, nearest
 from bench.fidelity import Fidelity, FidelitySettings
+from bench.labelled import Labelled
 from bench.latents import Latents
+from bench.rows import Row, RowSettings, build_rows
 from bench.scores import Scores
 from bench.split import Split, SplitSettings, Train
 from bench.stage import Settings, Stage, canonical_json
+from bench.study import Study
 
 SHIPPED = Path(__file__).parent / "matrices"
 _LARGEST_FILE = 1 << 20
@@ -38,36 +41,56 @@ class MatrixSettings(Settings):
     split: SplitSettings = SplitSettings()
     diffusion: DiffusionModel = DiffusionModel()
     augment: Plan = Plan()
-    methods: list[str] = Field(min_length=1, description="`name` or `name@value`, in the table's order")
+    methods: list[RowSettings] = Field(min_length=1, description="the table's rows, see `bench.rows`")
     settings: dict[str, dict[str, Any]] = Field({}, description="method name → settings, for all its rows")
     classifier: ClassifierSettings
     fidelity: FidelitySettings = FidelitySettings()
     seeds: list[int] = Field([0], min_length=1)
+    study: Study | None = Field(None, description="what the study figure of the report shows, see `bench.study`")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One data set × method × seed, and the stages that measure it."""
+    """One data set × row (a method with its settings) × seed, and the stages that measure it.
+
+    `against` is the label of the row that this one's effect is measured from, where the matrix names one.
+    """
 
     matrix: str
     dataset: Dataset
-    method: Method
+    row: Row
     seed: int
     split: Split
     augmented: Augmented
     classifier: Classifier
     scores: Scores
     fidelity: Fidelity
+    diagnostics: Stage | None = None
+
+    @property
+    def method(self) -> Method:
+        """The row's method."""
+        return self.row.method
+
+    @property
+    def label(self) -> str:
+        """The row's label: what tables call the cell's method."""
+        return self.row.label
+
+    @property
+    def against(self) -> str | None:
+        """Label of the row to compare with, or None."""
+        return self.row.against
 
     @property
     def name(self) -> str:
-        """`<data set>/<method>/s<seed>`: unique in its matrix."""
-        return f"{self.dataset.label}/{self.method.label}/s{self.seed}"
+        """`<data set>/<row>/s<seed>`: unique in its matrix."""
+        return f"{self.dataset.label}/{self.label}/s{self.seed}"
 
     @property
     def targets(self) -> list[Stage]:
         """The stages that finish the cell."""
-        return [self.scores, self.fidelity]
+        return [self.scores, self.fidelity, *([self.diagnostics] if self.diagnostics else [])]
 
     @functools.cached_property
     def key(self) -> str:
@@ -125,8 +148,13 @@ def _keep_used_settings(raw: dict[str, Any]) -> None:
     """
     chosen, settings = raw.get("methods"), raw.get("settings")
     if isinstance(chosen, list) and isinstance(settings, dict):
-        used = {str(text).partition("@")[0] for text in chosen}
+        used = {_method_name(row) for row in chosen}
         raw["settings"] = {k: v for k, v in settings.items() if k in used or k not in registry.methods()}
+
+
+def _method_name(row: Any) -> str:
+    """Return the method that a row of a raw file names."""
+    return str(row.get("method") if isinstance(row, dict) else row).partition("@")[0]
 
 
 def find(name: str) -> Path:
@@ -225,7 +253,7 @@ def build_matrix(raw: dict[str, Any], where: str) -> Matrix:
     settings = registry.build(MatrixSettings, raw, where)
     for name in settings.settings:
         registry.method_class(name, f"{where}.settings")
-    used = {text.partition("@")[0] for text in settings.methods}
+    used = {row.method.partition("@")[0] for row in settings.methods}
     if unused := sorted(set(settings.settings) - used):
         raise ConfigError(f"{where}.settings.{unused[0]}: no row of `methods` uses it (rows: {listed(used)})")
     datasets = [registry.parse_dataset(d, f"{where}.datasets.{i}") for i, d in enumerate(settings.datasets)]
@@ -233,21 +261,25 @@ def build_matrix(raw: dict[str, Any], where: str) -> Matrix:
         if (classes := dataset.known_classes()) is not None:
             settings.augment.check(classes)
     _check_labels(datasets, where)
-    methods = [
-        registry.parse_method(text, settings.settings.get(text.partition("@")[0]), f"{where}.methods.{i}")
-        for i, text in enumerate(settings.methods)
-    ]
-    control = next((m for m in methods if not m.makes_images), None)
+    rows = build_rows(settings.methods, settings.settings, settings.classifier, where)
+    control = next((row.method for row in rows if not row.method.makes_images), None)
+    if control is None and (needing := next((r.label for r in rows if r.method.labels == "teacher"), None)):
+        raise ConfigError(
+            f"{where}: row '{needing}' has labels by 'teacher', the classifier of the row that adds no images; "
+            "give `methods` such a row"
+        )
     cells = tuple(
-        build_cell(settings, dataset, method, seed, control)
+        build_cell(settings, dataset, row, seed, control)
         for dataset in datasets
-        for method in methods
+        for row in rows
         for seed in settings.seeds
     )
     names = [c.name for c in cells]
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"{where}: the cell {name} is there twice; give each data set, method and seed once")
+    if settings.study is not None:
+        settings.study.check(cells, where)
     return Matrix(settings, cells)
 
 
@@ -262,13 +294,11 @@ def _check_labels(datasets: Sequence[Dataset], where: str) -> None:
             raise ConfigError(f"{where}: datasets {first} and {i} are both called '{dataset.label}'; {what}")
 
 
-def build_cell(
-    settings: MatrixSettings, dataset: Dataset, method: Method, seed: int, control: Method | None = None
-) -> Cell:
+def build_cell(settings: MatrixSettings, dataset: Dataset, row: Row, seed: int, control: Method | None = None) -> Cell:
     """Return a cell. No seed but the cell's own enters, and none contains the method's name: methods are paired.
 
     The classifier trained with `control` (a method that adds nothing) is the one whose features an extractor of
-    kind `classifier` uses.
+    kind `classifier` uses, and the teacher.
     """
     split = Split(dataset=dataset, settings=settings.split)
     train = Train(split=split)
@@ -280,24 +310,34 @@ def build_cell(
         plan=settings.augment,
         seed=seeds.derive(seed, "method"),
     )
-    augmented = Augmented.of(method, task)
-
-    def trained_on(added: Augmented) -> Classifier:
-        seed_ = seeds.derive(seed, "classifier")
-        return Classifier(split=split, train=train, augmented=added, settings=settings.classifier, seed=seed_)
-
-    fidelity = settings.fidelity
+    trained = functools.partial(Classifier, split=split, train=train, seed=seeds.derive(seed, "classifier"))
+    fidelity, teacher = settings.fidelity, None
     if control is not None:
-        fidelity = fidelity.with_classifier(trained_on(Augmented.of(control, task)))
-    classifier = trained_on(augmented)
+        teacher = trained(augmented=Augmented.of(control, task), settings=settings.classifier)
+        fidelity = fidelity.with_classifier(teacher)
+    if row.method.makes_images:
+        task = task.model_copy(update={"teacher": teacher})
+    augmented = Augmented.of(row.method, task)
+    classifier = trained(
+        augmented=augmented, labelled=_labelled(row.method, augmented, teacher), settings=row.classifier
+    )
     return Cell(
         matrix=settings.name,
         dataset=dataset,
-        method=method,
+        row=row,
         seed=seed,
         split=split,
         augmented=augmented,
         classifier=classifier,
         scores=Scores(split=split, classifier=classifier),
         fidelity=Fidelity(split=split, train=train, augmented=augmented, settings=fidelity),
+        diagnostics=row.method.diagnostics(task),
     )
+
+
+def _labelled(method: Method, augmented: Augmented, teacher: Classifier | None) -> Labelled | None:
+    """Return the stage that relabels the method's images, None where its own labels stand."""
+    if method.labels == "own" or not method.makes_images:
+        return None
+    taught_by = teacher if method.labels == "teacher" else None
+    return Labelled(augmented=augmented, policy=method.labels, teacher=taught_by)

@@ -56,7 +56,8 @@ def shareable(record: dict[str, Any], root: Path) -> Payload:
     is_open = record["sharing"] == "open"
     facts = {name: record[name] for name in ("key", "seeds", "versions", "git", "seconds")}
     config = record["config"] | dict(flatten({"run": facts}))
-    results = {"scores": record["scores"], "fidelity": record["fidelity"], "selected": record["classifier"]}
+    results = {name: record.get(name) for name in ("scores", "fidelity", "diagnostics")}
+    results["selected"] = record["classifier"]
     flat = {k: v for part in results for k, v in _named(part, results[part])}
     curves = {"classifier": _rows(record["history"])}
     if is_open:
@@ -75,7 +76,7 @@ def shareable(record: dict[str, Any], root: Path) -> Payload:
 
 
 def _named(part: str, results: dict[str, Any] | None) -> Iterator[tuple[str, Any]]:
-    """Yield the scalars of a result; those of scores and fidelity keep the short names that the table uses."""
+    """Yield the scalars of a result; all but the selected weights' keep the short names of the table."""
     for name, value in flatten(results or {}, separator="/"):
         if _is_number(value) or isinstance(value, str):
             yield (f"{part}/{name}" if part == "selected" else name), value

@@ -45,7 +45,8 @@ def write_record(store: Store, matrix: Matrix, cell: Cell, result: CellResult, g
     if there and all(there.get(k) == v for k, v in _identity(cell, result).items()):
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(resolved(matrix.settings, [cell]), sort_keys=False, allow_unicode=True, width=110)
+    raw = resolved(matrix.settings, [*_controls(matrix, cell), cell])
+    text = yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=110)
     write_text(folder / "resolved.yaml", text)
     record = cell_record(store, matrix, cell, result) | {"git": git}
     write_text(folder / "record.json", json.dumps(record, indent=1, allow_nan=False))
@@ -61,6 +62,13 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def _controls(matrix: Matrix, cell: Cell) -> list[Cell]:
+    """Return the cell of the control whose classifier this one builds on (its teacher, its extractor), if it does."""
+    below = {stage.key for stage in walk(list(cell.targets))} - {cell.classifier.key}
+    same = (c for c in matrix.cells if c.dataset == cell.dataset and c.seed == cell.seed)
+    return [c for c in same if c.classifier.key in below][:1]
+
+
 def _identity(cell: Cell, result: CellResult) -> dict[str, Any]:
     error = (result.failure or {}).get("at")
     return {"schema": SCHEMA, "key": cell.key, "state": result.state, "failed_at": error}
@@ -74,7 +82,7 @@ def cell_record(store: Store, matrix: Matrix, cell: Cell, result: CellResult) ->
         "cell": cell.name,
         "dataset": cell.dataset.label,
         "sharing": cell.dataset.sharing,
-        "method": cell.method.label,
+        "method": cell.label,
         "seeds": {
             "cell": cell.seed,
             "split": cell.split.settings.seed,
@@ -89,6 +97,7 @@ def cell_record(store: Store, matrix: Matrix, cell: Cell, result: CellResult) ->
         "failure": result.failure,
         "scores": result.scores,
         "fidelity": result.fidelity,
+        "diagnostics": result.diagnostics,
         "classifier": result.classifier,
         "history": result.history,
         "stage_records": {k: v for s in walk([cell.augmented]) for k, v in _stage_records(store, s)},
@@ -118,15 +127,27 @@ def _stage_records(store: Store, stage: Stage) -> Iterator[tuple[str, Any]]:
 def resolved(settings: MatrixSettings, cells: Sequence[Cell]) -> dict[str, Any]:
     """Return a matrix file for `cells` of a matrix with every default written out; it builds the same cells again."""
     methods: dict[str, dict[str, Any]] = {}
-    for cell in cells:
-        exclude = {cell.method.at} if cell.method.at else None  # the row's `@value` says it
-        methods.setdefault(cell.method.name, cell.method.model_dump(mode="json", exclude=exclude))
+    rows: list[Any] = []
+    for row in {c.label: c.row for c in cells}.values():
+        exclude = {row.method.at} if row.method.at else None  # the row's `@value` says it
+        full = row.method.model_dump(mode="json", exclude=exclude)
+        given: dict[str, Any] = {"method": row.method.label}
+        if methods.setdefault(row.method.name, full) != full:
+            given["settings"] = full
+        if row.label != row.method.label:
+            given["row"] = row.label
+        if row.classifier != settings.classifier:
+            given["classifier"] = row.classifier.model_dump(mode="json")
+        if row.against in {c.label for c in cells}:
+            given["against"] = row.against
+        rows.append(given if len(given) > 1 else row.method.label)
     datasets = [{"kind": c.dataset.kind} | c.dataset.model_dump(mode="json") for c in cells]
     return settings.model_dump(mode="json") | {
         "datasets": [d for i, d in enumerate(datasets) if d not in datasets[:i]],
-        "methods": list(dict.fromkeys(c.method.label for c in cells)),
+        "methods": rows,
         "settings": methods,
         "seeds": sorted({c.seed for c in cells}),
+        "study": None,  # a few cells are none
     }
 
 
@@ -134,12 +155,12 @@ def flat_config(settings: MatrixSettings, cell: Cell) -> dict[str, Any]:
     """Return a cell's settings as `a.b.c` → value, without those that say only where or how fast (paths)."""
     tree = {
         "dataset": {"kind": cell.dataset.kind, **_semantic(cell.dataset)},
-        "method": {"name": cell.method.name, "label": cell.method.label, **_semantic(cell.method)},
+        "method": {"name": cell.method.name, "label": cell.label, **_semantic(cell.method)},
         "seed": cell.seed,
         "split": _semantic(settings.split),
         "diffusion": _semantic(settings.diffusion),
         "augment": _semantic(settings.augment),
-        "classifier": _semantic(settings.classifier),
+        "classifier": _semantic(cell.classifier.settings),
         "fidelity": _semantic(settings.fidelity),
     }
     return dict(flatten(tree))

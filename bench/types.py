@@ -105,7 +105,9 @@ class AugmentedBatch:
         images: `uint8 [b, H, W]` grey, the size of the train images.
         labels: `float32 [b, C]` in [0, 1]; NaN = unknown (masked from the loss).
         parents: `int64 [b, p]` train rows that the sample was made from; -1 = none.
-        extras: further arrays with first axis b, stored beside (masks, maps); names are file names.
+        extras: further arrays with first axis b, stored beside (masks, maps); names are file names. Two are read by
+            label policies: `parent_share` `float32 [b, p]`, each parent's share of the image (default: equal ones),
+            and `claimed_class` `int64 [b]`, the class that the method takes a sample to be of (default: its target).
     """
 
     images: UInt8

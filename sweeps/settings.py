@@ -196,7 +196,8 @@ class Sweep:
         The base's rows that add nothing are built beside them, since an extractor may be the classifier of such a row.
         """
         raw, row = self.raw(values), self.settings.method
-        rows = [row, *(m for m in raw["methods"] if m != row and not self._class_of(m).makes_images)]
+        plain = (m for m in raw["methods"] if isinstance(m, str) and m != row)
+        rows = [row, *(m for m in plain if not self._class_of(m).makes_images)]
         raw |= {"methods": rows, "seeds": self.settings.seeds}
         names = {m.partition("@")[0] for m in rows}
         raw["settings"] = {k: v for k, v in raw.get("settings", {}).items() if k in names}

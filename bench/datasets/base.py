@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from bench.stage import Stage, not_semantic
 from bench.types import Float32, ImageTable, Int64, UInt8
@@ -31,6 +32,15 @@ class Dataset(Stage):
 
     def known_classes(self) -> tuple[str, ...] | None:
         """Return the class names if they are known before the source is read: typing errors are then refused early."""
+        return None
+
+    def true_masks(self, rows: Int64, side: int) -> npt.NDArray[np.bool_] | None:
+        """Return where each finding truly is, `bool [len(rows), C, side, side]`, or None where nobody knows.
+
+        Args:
+            rows: `int64 [n]`, rows of the table.
+            side: sites along an edge, at most the image's pixels; a site of several pixels is in where most of it is.
+        """
         return None
 
     @classmethod

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli import _talk_on_stderr
+from bench.terminal import talk_on_stderr
 from tests.conftest import BENCH, ROOT, ToyRun
 from tests.e2e.driver import Bench
 
@@ -106,7 +106,7 @@ def test_every_cell_has_its_record(toy_run: ToyRun) -> None:
 
 
 def test_what_stages_and_libraries_print_goes_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
-    with _talk_on_stderr():
+    with talk_on_stderr():
         print("python")
         os.write(1, b"bare\n")
         subprocess.run([sys.executable, "-c", "print('child')"], check=True)

@@ -139,7 +139,7 @@ def test_an_override_that_cannot_be_followed_is_one_line(tmp_path: Path, overrid
         ({"seeds": ["one"]}, "m.yaml.seeds.0: input should be a valid integer"),
         ({"seeds": [0, 1, 0]}, "the cell phantom/baseline/s0 is there twice"),
         ({"methods": ["roentgen@3", "roentgen@3.0"]}, "the cell phantom/roentgen@3/s0 is there twice"),
-        ({"methods": [5]}, "m.yaml.methods.0: input should be a valid string, got 5"),
+        ({"methods": [5]}, "m.yaml.methods.0: want a method's name or a mapping with `method`, got 5"),
         ({"methods": "baseline"}, "m.yaml.methods: input should be a valid list"),
         ({"settings": {"rontgen": {}}}, "m.yaml.settings: no method 'rontgen'; did you mean 'roentgen'?"),
         ({"settings": {"smote": {}}}, "m.yaml.settings.smote: no row of `methods` uses it (rows: baseline, roentgen)"),

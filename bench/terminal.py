@@ -1,0 +1,129 @@
+"""What every verb of the command line needs: the store, the matrix, the two streams, an orderly stop."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+
+from bench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from bench.matrix import Matrix
+    from bench.store import Execution, Store
+
+
+def load(matrix: str, sets: list[str] | None) -> Matrix:
+    """Return a matrix with its overrides; see `bench.matrix.load_matrix`."""
+    from bench.matrix import load_matrix
+
+    return load_matrix(matrix, sets or ())
+
+
+def open_store(path: Path) -> Store:
+    """Return the store in a folder, which need not be there yet.
+
+    Raises:
+        ConfigError: if the path is a file.
+    """
+    from bench.store import Store
+
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"--store {path}: is a file; give a folder")
+    return Store(path.resolve())
+
+
+def make_execution(device: str, threads: int) -> Execution:
+    """Return where stages run.
+
+    Raises:
+        ConfigError: for a device that torch has no name for.
+    """
+    from bench.store import Execution
+
+    if device.partition(":")[0] not in ("auto", "cpu", "cuda", "mps"):
+        raise ConfigError(f"--device {device}: want auto, cpu, cuda or mps")
+    return Execution(device, threads)
+
+
+def job_count(jobs: int | None, idle: bool = False) -> int:
+    """Return the number of jobs; counting GPUs takes torch's import, so not where nothing is left to compute."""
+    if jobs is not None and jobs < 1:
+        raise ConfigError(f"--jobs {jobs}: want 1 or more")
+    if jobs or idle:
+        return jobs or 1
+    from bench.run import n_gpus
+
+    return n_gpus() or len(os.sched_getaffinity(0))
+
+
+def stderr_console() -> Any:
+    """Return rich's console for talk."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def stdout_console() -> Any:
+    """Return rich's console for data; 140 columns wide where it is no terminal."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 140)
+
+
+def print_json(value: Any) -> None:
+    """Print data as JSON on stdout."""
+    typer.echo(json.dumps(value, indent=1, allow_nan=False))
+
+
+def in_one_line(text: str) -> str:
+    """Return a text without its line breaks."""
+    return " ".join(text.split())
+
+
+def say(line: str) -> None:
+    """Print a line of talk on stderr."""
+    typer.echo(line, err=True)
+
+
+@contextlib.contextmanager
+def talk_on_stderr() -> Iterator[None]:
+    """Send what stages and libraries print, in this process and in its children, to stderr: stdout is for data."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
+class interruptible:
+    """Turn Ctrl-C and SIGTERM into one line that says how to go on, and exit code 130."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __enter__(self) -> None:
+        import signal
+
+        def stop(signum: int, frame: object) -> NoReturn:
+            raise KeyboardInterrupt
+
+        self.before = signal.signal(signal.SIGTERM, stop)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        import signal
+
+        signal.signal(signal.SIGTERM, self.before)
+        if kind is KeyboardInterrupt:
+            say(f"stopped; finished stages and checkpoints are kept. Go on with: {self.command} (same options)")
+            raise typer.Exit(130) from None

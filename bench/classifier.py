@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
 from bench.augment import Augmented
 from bench.errors import ConfigError
@@ -42,6 +42,9 @@ class ClassifierSettings(Settings):
     schedule: Literal["onecycle", "constant"] = "onecycle"
     positive_weights: bool = Field(False, description="weigh positives by negatives / positives of the real train rows")
     synthetic_weight: float = Field(1.0, ge=0, description="factor on the loss of synthetic images")
+    synthetic_first: float = Field(
+        0.0, ge=0, lt=1, description="share of the steps on synthetic images alone, then real ones alone; 0 = mixed"
+    )
     shift_px: int = Field(0, ge=0, description="random shifts in training; never flips, for the side matters")
     image_px: int | None = Field(None, ge=32, description="side that images are resized to; null = as they are")
     weights: str | None = not_semantic(None, description="file to initialise the trunk from (torchvision state dict)")
@@ -82,13 +85,17 @@ def _file_digest(path: Path) -> str:
 
 
 class Classifier(Stage):
-    """A trained network, its record and history; no seed holds a method's name (paired comparison)."""
+    """A trained network, its record and history; no seed holds a method's name (paired comparison).
+
+    `labelled` is a stage whose result is the labels of the synthetic images, where they are not the method's own.
+    """
 
     resources: ClassVar[Resources] = Resources(gpu=True, cpus=2, memory_gb=8, minutes=60)
 
     split: Split
     train: Train
     augmented: Augmented
+    labelled: SerializeAsAny[Stage] | None = None
     settings: ClassifierSettings
     seed: int
 
@@ -108,7 +115,8 @@ class Classifier(Stage):
         images, labels, _ = part_rows(work, self.split, "val")
         device = work.device
         validation = _Validation(images, labels, train, self.settings, device)
-        data = TrainingData(train.images, train.labels, synthetic.images, synthetic.labels)
+        labels_of_synthetic = work.get(self.labelled) if self.labelled else synthetic.labels
+        data = TrainingData(train.images, train.labels, synthetic.images, labels_of_synthetic)
         training = Training(self.settings, self.seed, data, device, validation)
         training.run(work.ckpt, work.progress)
 

@@ -166,7 +166,13 @@ def report(
 
 
 @app.command()
-def effects(matrix: MatrixArg, sets: SetOpt = None, store: StoreOpt = _STORE, as_json: JsonOpt = False) -> None:
+def effects(
+    matrix: MatrixArg,
+    sets: SetOpt = None,
+    store: StoreOpt = _STORE,
+    columns: Annotated[list[str] | None, typer.Option("--column", help="a figure to compare; may be repeated")] = None,
+    as_json: JsonOpt = False,
+) -> None:
     """Print paired differences over seeds, with intervals: each row against the controls, or the row that it names."""
     from bench.results import read_matrix
     from reports.effects import effects_rows, effects_table
@@ -174,9 +180,9 @@ def effects(matrix: MatrixArg, sets: SetOpt = None, store: StoreOpt = _STORE, as
     loaded, place = load(matrix, sets), open_store(store)
     results = read_matrix(loaded, place)
     if as_json:
-        print_json(effects_rows(loaded, results, place))
+        print_json(effects_rows(loaded, results, place, columns))
     else:
-        stdout_console().print(effects_table(loaded, results, place))
+        stdout_console().print(effects_table(loaded, results, place, columns))
 
 
 @app.command()

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field, SerializeAsAny
 
 from bench import seeds
@@ -19,7 +18,8 @@ from bench.datasets.base import Dataset
 from bench.metrics.average_precision import mean_over
 from bench.metrics.extractors import ClassifierExtractor, Extracted, Extractor, OracleExtractor, extract_all
 from bench.metrics.frechet import frechet_distance
-from bench.metrics.kernel import kernel_distance
+from bench.metrics.kernel import kernel_distance, subset_distances
+from bench.metrics.manifold import MEASURES, Distances, Features, manifold_measures, nearest_distances
 from bench.split import Part, Split, Train, part_rows
 from bench.stage import Resources, Settings, Stage
 from bench.types import AugmentedSet, Float32, ImageTable, Int64
@@ -39,6 +39,7 @@ class FidelitySettings(Settings):
     reference: Literal["held_out", "val", "test", "train"] = Field("held_out", description="held_out = val + test")
     kid_subset_size: int = Field(1000, ge=2, description="sets up to this size are compared whole")
     kid_subsets: int = Field(100, ge=1)
+    k_neighbors: int = Field(3, ge=1, description="of precision, recall, density, coverage; a side needs more images")
     seed: int = Field(0, description="of subsets, for the kernel distance and the floor")
 
     def with_classifier(self, classifier: Classifier) -> FidelitySettings:
@@ -94,14 +95,18 @@ class Fidelity(Stage):
         return [*super().inputs(), self.real_features]
 
     def compute(self, work: Any) -> None:
-        """Write `fidelity.json`."""
+        """Write `fidelity.json` and the distances to the nearest train images, `nearest_*.npy`, `float32`."""
         measures = _Measures.of(self, work)
         classes, tail = measures.classes, measures.table.tail
-        per_class = {}
+        per_class: dict[str, dict[str, Any]] = {}
+        drawn: dict[str, Distances | None] = {}
         for i, name in enumerate(classes):
             work.progress(i, len(classes), f"distances of {name}")
-            per_class[name] = measures.distances(name)
+            drawn[name] = measures.kid_subsets(name)
+            per_class[name] = measures.distances(name) | {"kid_sd": _sd(drawn[name])} | measures.manifolds(name)
         label_fidelity = measures.label_fidelity()
+        nearest = measures.nearest()
+        nearest.save(work.out)
 
         # every mean is over the classes that have a distance; one over fewer would not stand beside it
         measured = [name for name in tail if per_class[name]["fid"] is not None]
@@ -110,6 +115,7 @@ class Fidelity(Stage):
             values = {name: per_class[name][column] for name in measured}
             return None if None in values.values() else mean_over(values, measured)
 
+        whole = [d for name in measured if (d := drawn[name]) is not None]
         result = {
             "metric_id": self.settings.extractor.metric_id,
             "reference": self.settings.reference,
@@ -119,11 +125,15 @@ class Fidelity(Stage):
             "fid_tail_floor": over_tail("fid_floor"),
             "kid_tail_floor": over_tail("kid_floor"),
             "fid_tail_equal_n": over_tail("fid_equal_n"),
+            "kid_tail_sd_subsets": _sd(np.mean(whole, axis=0)) if whole and len(whole) == len(measured) else None,
+            "k_neighbors": self.settings.k_neighbors,
+            **{f"{name}_tail": over_tail(name) for name in MEASURES},
+            **{f"{name}_tail_real": over_tail(f"{name}_real") for name in MEASURES},
             "n_tail_classes": len(measured),
             "per_class": per_class,
             "label_fidelity": label_fidelity,
             "label_fidelity_tail": None if label_fidelity is None else mean_over(label_fidelity, tail),
-            "nearest_train": measures.nearest_train(),
+            **nearest.figures(),
         }
         (work.out / "fidelity.json").write_text(json.dumps(result, indent=1, allow_nan=False), encoding="utf-8")
         work.progress(1, 1, "measured")
@@ -141,6 +151,7 @@ class _Measures:
         real: features of all real images.
         synthetic: features of the synthetic images, None without any.
         synthetic_classes: `int64 [n]`, the column that each was made for.
+        parents: `int64 [n, p]`, positions in `train_rows` that each was made from; -1 = none.
         train_rows, reference_rows, held_out_rows: data-set rows.
     """
 
@@ -149,6 +160,7 @@ class _Measures:
     real: Extracted
     synthetic: Extracted | None
     synthetic_classes: Int64
+    parents: Int64
     train_rows: Int64
     reference_rows: Int64
     held_out_rows: Int64
@@ -174,6 +186,7 @@ class _Measures:
             real=work.get(stage.real_features),
             synthetic=synthetic,
             synthetic_classes=np.asarray(augmented.target_class),
+            parents=np.asarray(augmented.parents),
             train_rows=rows("train"),
             reference_rows=rows(stage.settings.reference),
             # a sweep selects with `val`: then nothing at all is read of test
@@ -193,14 +206,10 @@ class _Measures:
         synthetic ones (or all, if they are fewer), against the same reference. Where they are fewer, `fid_equal_n` is
         the figure to hold against the floor: the first `n_floor` synthetic images.
         """
-        c = self.table.class_names.index(name)
-        reference = self._with_class(self.reference_rows, c)
-        synthetic = self._synthetic_features(c)
-        other = self._with_class(self.held_out_rows if self.settings.reference == "train" else self.train_rows, c)
-        n_floor = min(len(synthetic), len(other))
-        chosen = seeds.rng(self.settings.seed, "floor", name).permutation(len(other))[:n_floor]
+        synthetic, reference, other = self._sides(name)
+        n_floor = len(other)
         fid, kid = self._compare(synthetic, reference)
-        fid_floor, kid_floor = self._compare(other[np.sort(chosen)], reference)
+        fid_floor, kid_floor = self._compare(other, reference)
         fid_equal_n, kid_equal_n = self._compare(synthetic[:n_floor], reference)
         return {
             "fid": fid,
@@ -213,6 +222,32 @@ class _Measures:
             "fid_equal_n": fid_equal_n,
             "kid_equal_n": kid_equal_n,
         }
+
+    def manifolds(self, name: str) -> dict[str, float | None]:
+        """Return one class's precision, recall, density and coverage; null where a side has too few images.
+
+        Beside each, `<measure>_real` is that of the floor's real images, in the place of the synthetic ones.
+        """
+        synthetic, reference, other = self._sides(name)
+        none: dict[str, float | None] = dict.fromkeys(MEASURES)
+        found = manifold_measures(synthetic, reference, self.settings.k_neighbors) or none
+        real = manifold_measures(other, reference, self.settings.k_neighbors) or none
+        return {**found, **{f"{measure}_real": real[measure] for measure in MEASURES}}
+
+    def kid_subsets(self, name: str) -> Distances | None:
+        """Return a class's kernel distance on each pair of subsets; None where a side has fewer than four images."""
+        synthetic, reference, _ = self._sides(name)
+        s = self.settings
+        seed = seeds.derive(s.seed, "kid-subsets", name)  # a class's own: else all classes draw the same positions
+        return subset_distances(synthetic, reference, s.kid_subset_size, s.kid_subsets, seed)
+
+    def _sides(self, name: str) -> tuple[Float32, Float32, Float32]:
+        """Return features of a class: synthetic, of the reference, and of as many other real images (the floor's)."""
+        c = self.table.class_names.index(name)
+        synthetic = self._synthetic_features(c)
+        other = self._with_class(self.held_out_rows if self.settings.reference == "train" else self.train_rows, c)
+        chosen = seeds.rng(self.settings.seed, "floor", name).permutation(len(other))[: len(synthetic)]
+        return synthetic, self._with_class(self.reference_rows, c), other[np.sort(chosen)]
 
     def _with_class(self, rows: Int64, c: int) -> Float32:
         return self.real.features[rows[self.table.labels[rows, c] == 1]]
@@ -242,29 +277,66 @@ class _Measures:
                 shares[name] = float(self.synthetic.positives[made, judged.index(name)].mean())
         return shares
 
-    def nearest_train(self) -> dict[str, float | None]:
-        """Return the median feature distance to the nearest train image, synthetic and held-out.
+    def nearest(self) -> _Nearest:
+        """Return the feature distances to the nearest train image, of synthetic and of held-out images.
 
-        Held-out images are those with one of the classes at hand. Synthetic ones much nearer than these are copies.
+        Held-out images are those with one of the classes at hand, each class weighed as it is among the synthetic
+        ones: rare findings lie further apart, and all classes are made alike. Their patients are not in train.
         """
         columns = [self.table.class_names.index(name) for name in self.classes]
-        having = (self.table.labels[self.held_out_rows][:, columns] == 1).any(axis=1)
+        has = self.table.labels[self.held_out_rows][:, columns] == 1
+        made = np.array([(self.synthetic_classes == c).sum() for c in columns]) if self.synthetic else 1
+        weights = (has * made / np.maximum(has.sum(axis=0), 1)).sum(axis=1)
         train = self.real.features[self.train_rows]
-        held_out = self.real.features[self.held_out_rows[having]]
-        return {
-            "synthetic": None if self.synthetic is None else median_nearest(self.synthetic.features, train),
-            "held_out": median_nearest(held_out, train),
-        }
+        held_out, _ = nearest_distances(self.real.features[self.held_out_rows[weights > 0]], train)
+        none = np.zeros(0), np.zeros(0)
+        synthetic = nearest_distances(self.synthetic.features, train, self.parents) if self.synthetic else none
+        return _Nearest(*synthetic, held_out, weights[weights > 0])
 
 
-def median_nearest(
-    queries: npt.NDArray[np.floating], among: npt.NDArray[np.floating], block: int = 256
-) -> float | None:
-    """Return the median distance of `queries [n, d]` to their nearest of `among [m, d]`."""
-    if len(queries) == 0 or len(among) == 0:
+@dataclass(frozen=True)
+class _Nearest:
+    """Distances to the nearest train image, `float64 [n]`; NaN where train has none that counts.
+
+    Attributes:
+        synthetic: of each synthetic image.
+        without_parents: the same, its parents not counted: SMOTE and fusion are near to those by construction.
+        held_out: of real images that are not in train; held_out_weights: how much each of these counts.
+    """
+
+    synthetic: Distances
+    without_parents: Distances
+    held_out: Distances
+    held_out_weights: Distances
+
+    def save(self, folder: Path) -> None:
+        """Write each as `nearest_<name>.npy`, `float32`."""
+        for name, values in vars(self).items():
+            np.save(folder / f"nearest_{name}.npy", values.astype(np.float32))
+
+    def figures(self) -> dict[str, Any]:
+        """Return medians, their ratios to the held-out median, and the share of copies.
+
+        A copy is nearer than all but 5 % of the held-out images are: by chance the share would be 0.05.
+        """
+        median, near = weighted_quantiles(self.held_out, self.held_out_weights, [0.5, 0.05]) or (None, None)
+        found: dict[str, Any] = {"nearest_train": {"held_out": median}}
+        for name, suffix in (("synthetic", ""), ("without_parents", "_without_parents")):
+            distances = getattr(self, name)
+            there = distances[~np.isnan(distances)]
+            middle = float(np.median(there)) if len(there) else None
+            found["nearest_train"][name] = middle
+            found[f"nearest_ratio{suffix}"] = middle / median if middle is not None and median else None
+            found[f"copies_share{suffix}"] = float((there < near).mean()) if len(there) and near is not None else None
+        return found
+
+
+def weighted_quantiles(values: Features, weights: Features, at: list[float]) -> list[float] | None:
+    """Return quantiles of `values [n]` of which each counts `weights [n]` times; None without values."""
+    if len(values) == 0:
         return None
-    from scipy.spatial.distance import cdist
+    return [float(q) for q in np.quantile(values, at, weights=weights, method="inverted_cdf")]
 
-    blocks = range(0, len(queries), block)  # bounds memory: block x m distances at a time
-    nearest = [cdist(queries[i : i + block], among).min(axis=1) for i in blocks]
-    return float(np.median(np.concatenate(nearest)))
+
+def _sd(values: Distances | None) -> float | None:
+    return None if values is None else float(values.std())

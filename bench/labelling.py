@@ -46,7 +46,7 @@ class LabelEvidence:
         present = parents >= 0
         share = samples.extras.get(PARENT_SHARE)
         if share is None:
-            share = present / np.maximum(present.sum(axis=1, keepdims=True), 1)
+            share = present / np.maximum(np.sum(present, axis=1, keepdims=True), 1)
         target = np.asarray(samples.target_class)
         return cls(
             own=np.asarray(samples.labels),
@@ -81,8 +81,8 @@ def assign(policy: LabelPolicy, evidence: LabelEvidence, taught: Float32 | None 
     if policy == "released":
         return _hot(evidence.claimed, evidence.own.shape, 0.0)
     from_parents = _union(evidence) if policy == "union" else _area(evidence)
-    orphans = ~evidence.present.any(axis=1)
-    return np.where(orphans[:, None], evidence.own, from_parents).astype(np.float32)
+    has_parents = np.any(evidence.present, axis=1, keepdims=True)
+    return np.where(has_parents, from_parents, evidence.own).astype(np.float32)
 
 
 def _hot(classes: Int64, shape: tuple[int, ...], elsewhere: float) -> Float32:
@@ -94,7 +94,7 @@ def _hot(classes: Int64, shape: tuple[int, ...], elsewhere: float) -> Float32:
 
 def union(parents: Float32, present: npt.NDArray[np.bool_] | None = None) -> Float32:
     """Return the union over axis 1 of `float32 [n, p, C]`: 1 where any is, else NaN where any is, else the highest."""
-    known = parents if present is None else np.where(present[:, :, None], parents, np.float32(0))
+    known: Float32 = parents if present is None else np.where(present[:, :, None], parents, np.float32(0))
     return np.where(np.any(known == 1, axis=1), 1, known.max(axis=1)).astype(np.float32)
 
 

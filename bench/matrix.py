@@ -23,7 +23,7 @@ from bench.fidelity import Fidelity, FidelitySettings
 from bench.labelled import Labelled
 from bench.latents import Latents
 from bench.rows import Row, RowSettings, build_rows
-from bench.scores import Scores
+from bench.scores import Scores, ScoresSettings
 from bench.split import Split, SplitSettings, Train
 from bench.stage import Settings, Stage, canonical_json
 from bench.study import Study
@@ -44,6 +44,7 @@ class MatrixSettings(Settings):
     methods: list[RowSettings] = Field(min_length=1, description="the table's rows, see `bench.rows`")
     settings: dict[str, dict[str, Any]] = Field({}, description="method name → settings, for all its rows")
     classifier: ClassifierSettings
+    scores: ScoresSettings = ScoresSettings()
     fidelity: FidelitySettings = FidelitySettings()
     seeds: list[int] = Field([0], min_length=1)
     study: Study | None = Field(None, description="what the study figure of the report shows, see `bench.study`")
@@ -329,7 +330,7 @@ def build_cell(settings: MatrixSettings, dataset: Dataset, row: Row, seed: int, 
         split=split,
         augmented=augmented,
         classifier=classifier,
-        scores=Scores(split=split, classifier=classifier),
+        scores=Scores(split=split, classifier=classifier, settings=settings.scores),
         fidelity=Fidelity(split=split, train=train, augmented=augmented, settings=fidelity),
         diagnostics=row.method.diagnostics(task),
     )

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.record import flatten, read_record, write_text
+from bench.files import write_text
+from bench.record import flatten, read_record
 
 if TYPE_CHECKING:
     from bench.types import UInt8

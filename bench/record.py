@@ -9,7 +9,6 @@ Written for every cell that finishes or fails, whatever tracker is chosen; track
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import BaseModel
 
+from bench.files import read_json, versions, write_text
 from bench.stage import Stage, walk
-from bench.store import Store, versions
+from bench.store import Store
 
 if TYPE_CHECKING:
     from bench.matrix import Cell, Matrix, MatrixSettings
@@ -55,11 +55,7 @@ def write_record(store: Store, matrix: Matrix, cell: Cell, result: CellResult, g
 
 def read_record(folder: Path) -> dict[str, Any] | None:
     """Return the record in a folder, or None where there is none that can be read."""
-    try:
-        found = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
+    return read_json(folder / "record.json")
 
 
 def _controls(matrix: Matrix, cell: Cell) -> list[Cell]:
@@ -213,10 +209,3 @@ def git_state(folder: Path | None = None) -> dict[str, Any] | None:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file by a rename in the same folder, so that a reader never sees half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

@@ -24,6 +24,7 @@ class CellResult:
     Attributes:
         scores: test metrics, see `bench.scores`.
         fidelity: metrics of the synthetic images, see `bench.fidelity`.
+        diagnostics: what the method's own diagnostics say, name → number or None.
         classifier: the training's record (selection rule, steps, val metrics), see `bench.classifier`.
         history: one mapping an evaluation on val.
         failure: the failure record of the stage that stopped the cell.
@@ -34,6 +35,7 @@ class CellResult:
     state: CellState
     scores: dict[str, Any] | None = None
     fidelity: dict[str, Any] | None = None
+    diagnostics: dict[str, Any] | None = None
     classifier: dict[str, Any] | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     failure: dict[str, Any] | None = None
@@ -65,6 +67,7 @@ def read_cell(cell: Cell, store: Store) -> CellResult:
         state=state,
         scores=opened(cell.scores),
         fidelity=opened(cell.fidelity),
+        diagnostics=opened(cell.diagnostics) if cell.diagnostics else None,
         classifier=trained.record if trained else None,
         history=trained.history if trained else [],
         failure=failure,
@@ -78,18 +81,18 @@ def read_matrix(matrix: Matrix, store: Store) -> list[CellResult]:
 
 
 def frame(results: list[CellResult]) -> pd.DataFrame:
-    """Return one row a cell: dataset, method, seed, state and every scalar of scores and fidelity (NaN = not there)."""
+    """Return one row a cell: dataset, method, seed, state and every scalar of its results (NaN = not there)."""
     import pandas as pd
 
     rows = []
     for r in results:
         row: dict[str, Any] = {
             "dataset": r.cell.dataset.label,
-            "method": r.cell.method.label,
+            "method": r.cell.label,
             "seed": r.cell.seed,
             "state": r.state,
         }
-        for part in (r.scores, r.fidelity):
+        for part in (r.scores, r.fidelity, r.diagnostics):
             row |= {k: v for k, v in (part or {}).items() if v is None or isinstance(v, (int, float, str))}
         rows.append(row)
     return pd.DataFrame(rows)
@@ -99,6 +102,7 @@ def frame(results: list[CellResult]) -> pd.DataFrame:
 TABLE_COLUMNS = (
     "fid_tail",
     "kid_tail",
+    "fid_tail_equal_n",
     "fid_tail_floor",
     "map_head",
     "map_tail",
@@ -117,7 +121,7 @@ def table(results: list[CellResult]) -> list[dict[str, Any]]:
     rows = []
     groups: dict[tuple[str, str], list[CellResult]] = {}
     for r in results:
-        groups.setdefault((r.cell.dataset.label, r.cell.method.label), []).append(r)
+        groups.setdefault((r.cell.dataset.label, r.cell.label), []).append(r)
     for (dataset, method), members in groups.items():
         done = [m for m in members if m.state == "done" and not m.skip]  # of a skip there is nothing to report
         unfinished = [m.state for m in members if m.state != "done"]

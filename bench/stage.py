@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # Modules that cannot change what a stage computes, only whether and where it is computed and how it is told.
 # Everything else of ours that a stage imports, directly or through others, enters its key by itself.
-INERT = frozenset({"bench", "bench.errors", "bench.stage", "bench.store", "methods"})
+INERT = frozenset({"bench", "bench.errors", "bench.files", "bench.stage", "bench.store", "methods"})
 
 
 class Settings(BaseModel):

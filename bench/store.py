@@ -11,23 +11,20 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import json
 import os
-import platform
 import shutil
 import socket
-import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
 from bench.errors import StageError, StoreError
+from bench.files import read_json, versions, write_json
 from bench.stage import Stage
 
 State = Literal["done", "running", "failed", "missing"]
@@ -81,7 +78,7 @@ class Work:
         now = time.monotonic()
         if now - self._told >= 0.5 or done >= total:
             self._told = now
-            _write_json(self.out.parent / "progress.json", {"done": done, "total": total, "note": note})
+            write_json(self.out.parent / "progress.json", {"done": done, "total": total, "note": note})
 
 
 class Store:
@@ -114,7 +111,7 @@ class Store:
             StoreError: if it is not there or cannot be read.
         """
         path = self.folder(stage) / "manifest.json"
-        if (found := _read_json(path)) is None:
+        if (found := read_json(path)) is None:
             raise StoreError(f"{path.parent} is damaged (no readable manifest.json); delete it to compute it anew")
         return found
 
@@ -133,11 +130,11 @@ class Store:
 
     def failure(self, stage: Stage) -> dict[str, Any] | None:
         """Return the record of the last failed attempt, or None."""
-        return _read_json(self._failure_path(stage))
+        return read_json(self._failure_path(stage))
 
     def progress(self, stage: Stage) -> dict[str, Any] | None:
         """Return `{done, total, note}` as last told by a running computation, or None."""
-        return _read_json(self._work_path(stage) / "progress.json")
+        return read_json(self._work_path(stage) / "progress.json")
 
     def forget_failure(self, stage: Stage) -> None:
         """Let a failed stage be tried again."""
@@ -189,7 +186,7 @@ class Store:
 
         A result that is there by now (a copied store) is kept; a folder without a manifest is none and gives way.
         """
-        _write_json(work.out / "manifest.json", _manifest(stage, work, started))
+        write_json(work.out / "manifest.json", _manifest(stage, work, started))
         for path in [*work.out.rglob("*"), work.out]:
             _fsync(path)
         target = self.folder(stage)
@@ -215,7 +212,7 @@ class Store:
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         with contextlib.suppress(OSError):  # a full disk must not hide the error that it caused
-            _write_json(self._failure_path(stage), record)
+            write_json(self._failure_path(stage), record)
 
     @contextlib.contextmanager
     def _claim(self, stage: Stage) -> Iterator[None]:
@@ -265,7 +262,7 @@ class Store:
     def manifests(self) -> Iterator[dict[str, Any]]:
         """Yield the manifest of every finished stage."""
         for path in sorted(self.root.glob("*/*/manifest.json")):
-            if path.parent.suffix != ".work" and (found := _read_json(path)) and "stage" in found:
+            if path.parent.suffix != ".work" and (found := read_json(path)) and "stage" in found:
                 yield found
 
 
@@ -285,16 +282,6 @@ def _manifest(stage: Stage, work: Work, started: float) -> dict[str, Any]:
         "host": socket.gethostname(),
         "versions": versions(),
     }
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that results depend on."""
-    names = ("longtail-bench", "torch", "torchvision", "diffusers", "transformers", "numpy", "scikit-learn")
-    found = {"python": platform.python_version(), "platform": sys.platform}
-    for name in names:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
 
 
 def _file_record(path: Path) -> dict[str, Any]:
@@ -323,19 +310,3 @@ def _fsync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    """Write by a rename in the same folder, so that a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=1, sort_keys=True, default=str), encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None

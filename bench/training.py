@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from bench.errors import StageError
 from bench.types import Float32, Int64, UInt8
 
 Bool = npt.NDArray[np.bool_]
+Part = Literal["all", "real", "synthetic"]
 
 if TYPE_CHECKING:
     from bench.classifier import ClassifierSettings
@@ -55,13 +56,17 @@ class TrainingData:
         labels = np.concatenate([self.real_labels[real], self.synthetic_labels[synthetic]])
         return images, labels, np.arange(len(index)) >= len(real)
 
-    def order(self, seed: int, epoch: int) -> Int64:
-        """Return the epoch's permutation, `int64 [n]`.
+    def order(self, seed: int, epoch: int, part: Part = "all") -> Int64:
+        """Return the epoch's permutation of the part's rows, `int64 [n]`.
 
         Real images keep their order among themselves whatever is added to them, so that methods are compared paired.
         """
         keys = seeds.rng(seed, "order", epoch).random(len(self.real_labels))
         more = seeds.rng(seed, "order-synthetic", epoch).random(len(self.synthetic_labels))
+        if part == "real":
+            return np.argsort(keys, kind="stable")
+        if part == "synthetic":
+            return len(keys) + np.argsort(more, kind="stable")
         return np.argsort(np.concatenate([keys, more]), kind="stable")
 
 
@@ -137,7 +142,8 @@ class Training:
         self.positive = torch.from_numpy(positive_weights(labels)).to(self.device) if s.positive_weights else None
         self.steps_per_epoch = max(1, len(self.data) // s.batch_size)  # the last, shorter batch is left out
         self.n_steps = s.steps if s.steps is not None else (s.epochs or 0) * self.steps_per_epoch
-        self._order: tuple[int, Int64] | None = None
+        self.n_first = round(s.synthetic_first * self.n_steps) if len(self.data.synthetic_labels) else 0
+        self._order: tuple[Part, int, Int64] | None = None
 
     def run(self, ckpt: Path, progress: Callable[[float, float, str], None]) -> None:
         """Train to the end, from the newest checkpoint in `ckpt` if there is one."""
@@ -187,11 +193,20 @@ class Training:
             )
 
     def _batch_rows(self) -> Int64:
-        epoch, place = divmod(self.step, self.steps_per_epoch)
-        if self._order is None or self._order[0] != epoch:
-            self._order = epoch, self.data.order(self.seed, epoch)
-        size = self.settings.batch_size
-        return self._order[1][place * size : (place + 1) * size]
+        """Return the rows of this step's batch; each phase of a training in two counts its own epochs."""
+        part: Part = "all"
+        n_rows, step, size = len(self.data), self.step, self.settings.batch_size
+        if self.n_first and step < self.n_first:
+            part, n_rows = "synthetic", len(self.data.synthetic_labels)
+        elif self.n_first:
+            part, n_rows, step = "real", len(self.data.real_labels), step - self.n_first
+        epoch, place = divmod(step, max(1, n_rows // size))
+        if self._order is None or self._order[:2] != (part, epoch):
+            self._order = part, epoch, self.data.order(self.seed, epoch, part)
+        order = self._order[2]
+        if part == "synthetic":  # a few images fill a batch by turns: batch statistics need more than one
+            order = np.resize(order, max(len(order), size))
+        return order[place * size : (place + 1) * size]
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         if self.settings.precision == "bfloat16_on_gpu" and self.device.startswith("cuda"):

@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from bench.contract import AugmentedBatch, Context, Method, Stage, Task
+from bench.labelling import PARENT_SHARE, union
 from bench.types import Float32, Int64
 
 BATCH = 64
@@ -23,6 +24,7 @@ BATCH = 64
 class Smote(Method):
     """Interpolate between images of the target class.
 
+    A sample has the classes of either parent; under the label policy `area` it has their mean, weighted by the step.
     A class with one train image has no neighbour: its samples are copies (SMOTE's segment of length zero), their
     second parent is -1.
     """
@@ -31,9 +33,6 @@ class Smote(Method):
 
     k_neighbors: int = Field(5, ge=1, description="nearest neighbours to choose from; at most the class's count - 1")
     space: Literal["pixel", "latent"] = Field("pixel", description="where distance and interpolation are taken")
-    labels: Literal["union", "interpolated"] = Field(
-        "union", description="of both parents: set where one is set, or the mean weighted by the step"
-    )
 
     @property
     def uses_diffusion(self) -> bool:  # type: ignore[override]
@@ -53,9 +52,11 @@ class Smote(Method):
             step = np.array([d[2] for d in draws], dtype=np.float32)
             parents = np.array([rows_of[int(ctx.samples[i])][list(d[:2])] for i, d in zip(index, draws, strict=True)])
             mixed = interpolate(self._vectors(ctx, parents[:, 0]), self._vectors(ctx, parents[:, 1]), step)
-            labels = self._labels(ctx.train.labels[parents], step)
-            parents[parents[:, 0] == parents[:, 1], 1] = -1
-            yield AugmentedBatch(self._images(ctx, mixed), labels, parents, {"step": step})
+            labels, alone = union(ctx.train.labels[parents]), parents[:, 0] == parents[:, 1]
+            parents[alone, 1] = -1
+            of_neighbour = np.where(alone, np.float32(0), step)
+            share = np.stack([1 - of_neighbour, of_neighbour], axis=1)
+            yield AugmentedBatch(self._images(ctx, mixed), labels, parents, {"step": step, PARENT_SHARE: share})
 
     def _vectors(self, ctx: Context, rows: Int64) -> Float32:
         """Return `float32 [len(rows), d]`: pixels in 0..255, or the means of the latents."""
@@ -68,16 +69,6 @@ class Smote(Method):
             return ctx.diffusion.decode(vectors.reshape(-1, *ctx.inputs["latents"].shape))
         px = ctx.train.images.image_px
         return np.rint(vectors).astype(np.uint8).reshape(-1, px, px)
-
-    def _labels(self, parents: Float32, step: Float32) -> Float32:
-        """Return `float32 [b, C]` from the parents' labels `[b, 2, C]`; what neither policy can know is NaN.
-
-        The union with an unknown label is 1 where the other parent has the class, else unknown.
-        """
-        base, neighbour = parents[:, 0], parents[:, 1]
-        if self.labels == "interpolated":
-            return np.where(base == neighbour, base, base + step[:, None] * (neighbour - base)).astype(np.float32)
-        return np.where((base == 1) | (neighbour == 1), np.float32(1), base + neighbour)
 
 
 def nearest(vectors: Float32, k_neighbors: int) -> Int64:

@@ -6,21 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reports import facts as read
+from reports.beside_fid import beside_fid, diagnostics
+from reports.differences import notes
+from reports.effects import columns_of, grid
 from reports.figures.style import Omitted, Saved
 from reports.published import published
-from reports.rows import (
-    COLUMNS,
-    MISSING,
-    PUBLISHED_COLUMNS,
-    Row,
-    decimals,
-    no_skill,
-    no_skill_texts,
-    number,
-    paired_differences,
-    table_rows,
-    texts,
-)
+from reports.rows import COLUMNS, MISSING, Row, decimals, no_skill, number
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -29,16 +20,16 @@ if TYPE_CHECKING:
     from bench.results import CellResult
     from bench.store import Store
     from reports.facts import DatasetFacts
+    from reports.paper_table import Part
 
 TEMPLATES = Path(__file__).parent / "templates"
-FactsByDataset = dict[str, "DatasetFacts | None"]
 
 
 def page(
     matrix: Matrix,
     results: list[CellResult],
     store: Store,
-    facts: FactsByDataset,
+    parts: list[Part],
     drawn: dict[str, list[Saved | Omitted]],
     settings: str,
 ) -> str:
@@ -48,7 +39,7 @@ def page(
         matrix: the matrix.
         results: its cells, finished or not.
         store: read for manifests and records.
-        facts: data set → its facts, None where the store lacks them.
+        parts: its data sets' tables.
         drawn: data set → its figures.
         settings: the resolved matrix as YAML.
     """
@@ -59,9 +50,8 @@ def page(
         "n_done": sum(r.state == "done" for r in results),
         "n_cells": len(results),
         "finished": max((m["finished"] for m in manifests if m.get("finished")), default=None),
-        "sections": [
-            _section(matrix, members, facts[label], drawn[label]) for label, members in read.by_dataset(results).items()
-        ],
+        "rows": list(dict.fromkeys(c.label for c in matrix.cells)),
+        "sections": [_section(part, drawn[part.label]) for part in parts],
         "credentialed": sorted({r.cell.dataset.label for r in results if r.cell.dataset.sharing == "credentialed"}),
         "settings": settings,
         "times": [(stage, n, duration(seconds)) for stage, n, seconds in times],
@@ -76,9 +66,9 @@ def page(
     return _environment().get_template("report.html.j2").render(context)
 
 
-def table_page(matrix: Matrix, results: list[CellResult], facts: FactsByDataset) -> str:
+def table_page(matrix: Matrix, parts: list[Part]) -> str:
     """Return the table alone, with its footnotes, as one HTML text."""
-    sections = [_section(matrix, members, facts[label], []) for label, members in read.by_dataset(results).items()]
+    sections = [_section(part, []) | {"notes": [*part.notes, *part.verdict_notes]} for part in parts]
     return _environment().get_template("table.html.j2").render(matrix=matrix, sections=sections, published=published())
 
 
@@ -106,24 +96,25 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _section(
-    matrix: Matrix, results: list[CellResult], facts: DatasetFacts | None, drawn: list[Saved | Omitted]
-) -> dict[str, Any]:
+def _section(part: Part, drawn: list[Saved | Omitted]) -> dict[str, Any]:
     """Return everything that one data set's part of the page shows."""
-    rows = table_rows(results)
+    results, rows = part.results, part.rows
+    *lines, level = part.lines
     return {
-        "label": results[0].cell.dataset.label,
+        "label": part.label,
         "glance": glance(rows, results),
-        "columns": COLUMNS,
-        "published_columns": PUBLISHED_COLUMNS,
-        "rows": list(zip(rows, [_split_sd(cells) for cells in texts(rows)], strict=True)),
-        "no_skill": no_skill_texts(results),
-        "notes": read.footnotes(matrix, results, facts),
-        "differences": _differences(results),
-        "left_open": read.left_open(matrix, results, facts),
+        "layout": part.layout,
+        "rows": list(zip(rows, [_split_sd(cells) for cells in lines], strict=True)),
+        "no_skill": level,
+        "verdicts": part.verdicts,
+        "notes": part.notes,
+        "effects": _effects(part),
+        "beside_fid": beside_fid(results),
+        "diagnostics": diagnostics(results),
+        "left_open": read.left_open(part.matrix, results, part.facts),
         "figures": [f for f in drawn if isinstance(f, Saved)],
         "omitted": [f for f in drawn if isinstance(f, Omitted)],
-        "classes": _class_table(results, facts),
+        "classes": _class_table(results, part.facts),
         "fidelity": _fidelity_table(results, decimals(COLUMNS[0], rows)),
     }
 
@@ -157,14 +148,12 @@ def glance(rows: list[Row], results: list[CellResult]) -> list[str]:
     return said
 
 
-def _differences(results: list[CellResult]) -> list[dict[str, Any]]:
-    """Return paired differences with signs, one entry a (control, method)."""
-    entries: dict[tuple[str, str], dict[str, Any]] = {}
-    for d in paired_differences(results):
-        entry = entries.setdefault((d.control, d.method), {"control": d.control, "method": d.method, "n": d.n})
-        entry[d.column] = f"{d.mean:+.3f} ± {d.sd:.3f}".replace("-", "−")
-        entry[f"{d.column}_above"] = f"{d.n_above} of {d.n}"
-    return [{"map_head": MISSING, "map_tail": MISSING, "map_tail_above": MISSING} | entry for entry in entries.values()]
+def _effects(part: Part) -> dict[str, Any] | None:
+    """Return the table of effects: a cell is the difference and its interval."""
+    if not part.effects:
+        return None
+    lines = [(e.row, e.control, e.estimate.n, [c.split("\n") for c in cells]) for e, cells in grid(part.effects)]
+    return {"columns": columns_of(part.effects), "lines": lines, "notes": notes(part.effects)}
 
 
 def _class_table(results: list[CellResult], facts: DatasetFacts | None) -> dict[str, Any] | None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import re
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
+from reports.beside_fid import TextTable, beside_fid
+from reports.differences import Effect, effects, notes, verdicts
 from reports.facts import by_dataset, dataset_facts, footnotes, left_open
 from reports.published import published
-from reports.rows import COLUMNS, PUBLISHED_COLUMNS, no_skill, no_skill_texts, table_rows, texts
+from reports.rows import COLUMNS, PUBLISHED_COLUMNS, Layout, Row, no_skill, table_rows
+from reports.text import md, md_line, tex, tex_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -19,172 +24,240 @@ if TYPE_CHECKING:
     from bench.store import Store
     from reports.facts import DatasetFacts
 
-FactsByDataset = dict[str, "DatasetFacts | None"]
-N_NUMBERS = len(COLUMNS) + len(PUBLISHED_COLUMNS)
+
+@dataclass(frozen=True)
+class Part:
+    """One data set's table and what it must be read with.
+
+    Attributes:
+        results: the data set's cells.
+        facts: None where the store lacks them.
+        effects: of its rows, see `reports.differences`.
+        narrow: leave out the number of seeds, which notes and holes say too; 80 columns have no room for it.
+    """
+
+    matrix: Matrix
+    label: str
+    results: list[CellResult]
+    facts: DatasetFacts | None
+    effects: list[Effect]
+    narrow: bool = False
+
+    @functools.cached_property
+    def rows(self) -> list[Row]:
+        """The table's rows."""
+        return table_rows(self.results)
+
+    @functools.cached_property
+    def layout(self) -> Layout:
+        """Which cells the rows have."""
+        layout = Layout.of(self.rows)
+        return replace(layout, seeds=False) if self.narrow else layout
+
+    @property
+    def headings(self) -> list[str]:
+        """The headings of the rows' cells."""
+        short = published().short
+        named = ["method", *(["seeds"] if self.layout.seeds else []), *(c.titled for c in self.layout.own)]
+        return [*named, *(f"{short} {c.heading}" for c in self.layout.theirs)]
+
+    @property
+    def lines(self) -> list[list[str]]:
+        """The cells of every row, and last those of a classifier without skill."""
+        return [*self.layout.texts(self.rows), self.layout.no_skill(self.results)]
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """Row → what its tail mAP says beside its controls'."""
+        return verdicts(self.effects)
+
+    @property
+    def notes(self) -> list[str]:
+        """The table's footnotes, without those of the verdicts."""
+        return footnotes(self.matrix, self.results, self.facts, with_published=bool(self.layout.theirs))
+
+    @property
+    def verdict_notes(self) -> list[str]:
+        """What the verdicts must be read with."""
+        return notes(self.effects) if self.verdicts else []
+
+    @property
+    def chosen(self) -> list[str]:
+        """What was chosen where the paper is silent, as one more footnote."""
+        chosen = "; ".join(f"{what}: {value}" for what, value in left_open(self.matrix, self.results, self.facts))
+        return [f"Chosen where the paper is silent. {chosen}."] if chosen else []
 
 
-def headings() -> list[str]:
-    """Return the headings of the cells that `reports.rows.texts` gives."""
-    short = published().short
-    return ["method", *(c.titled for c in COLUMNS), *(f"{short} {c.heading}" for c in PUBLISHED_COLUMNS)]
+def parts_of(matrix: Matrix, results: list[CellResult], store: Store | None) -> list[Part]:
+    """Return a part a data set; `store` adds sizes of splits and intervals over test patients."""
+    return [
+        Part(
+            matrix,
+            label,
+            members,
+            dataset_facts(members[0].cell, store) if store else None,
+            effects(members, store),
+        )
+        for label, members in by_dataset(results).items()
+    ]
 
 
 def terminal_table(matrix: Matrix, results: list[CellResult], store: Store | None = None) -> RenderableType:
-    """Return the table of every data set with its footnotes and holes, for rich to print.
+    """Return the table of every data set with its verdicts, footnotes and holes, for rich to print.
 
     With `store`, the footnotes also give the sizes of the splits.
     """
     from rich.console import Group
 
-    parts: list[Any] = []
-    for label, members in by_dataset(results).items():
-        facts = dataset_facts(members[0].cell, store) if store else None
-        parts.append(_terminal_part(matrix, label, members, facts))
-    return Group(*parts)
+    return Group(*(_terminal_part(replace(part, narrow=True)) for part in parts_of(matrix, results, store)))
 
 
-def _terminal_part(matrix: Matrix, label: str, members: list[CellResult], facts: DatasetFacts | None) -> RenderableType:
+def _terminal_part(part: Part) -> RenderableType:
     from rich import box
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    rows = table_rows(members)
-    grid = Table(title=Text(f"{matrix.name}: {label}"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
-    for i, heading in enumerate(headings()):
-        theirs = i > len(COLUMNS)
+    title = Text(f"{part.matrix.name}: {part.label}")
+    grid = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+    for i, heading in enumerate(part.headings):
         # Headings of several lines and the sd under its mean, so that several seeds still fit 80 columns.
-        text = Text(re.sub(" (?![↑↓])", "\n", heading))
+        text, theirs = Text(re.sub(" (?![↑↓])", "\n", heading)), i >= part.layout.first_published
         grid.add_column(text, justify="right" if i else "left", style="dim" if theirs else "", overflow="fold")
-    for row, cells in zip(rows, texts(rows), strict=True):
+    *lines, level = part.lines
+    for row, cells in zip(part.rows, lines, strict=True):
         grid.add_row(*(Text(c.replace(" ± ", "\n±")) for c in cells), style="dim" if row.n_seeds == 0 else "")
     grid.add_section()
-    grid.add_row(*(Text(c) for c in no_skill_texts(members)), style="italic")
-    holes = [Text(f"! {row.method}: {row.hole}", style="yellow") for row in rows if row.hole]
-    notes = [Text(f"· {note}", style="dim") for note in _notes(matrix, members, facts)]
-    return Group(grid, *holes, *notes)
+    grid.add_row(*(Text(c) for c in level), style="italic")
+    holes = [Text(f"! {row.method}: {row.hole}", style="yellow") for row in part.rows if row.hole]
+    said = [Text(f"> {row}: {verdict}") for row, verdict in part.verdicts.items()]
+    notes_ = [Text(f"· {note}", style="dim") for note in [*part.notes, *part.verdict_notes, *part.chosen]]
+    return Group(grid, *holes, *said, *notes_)
 
 
-def _notes(matrix: Matrix, members: list[CellResult], facts: DatasetFacts | None) -> list[str]:
-    """Return the footnotes and, as one more, what was chosen where the paper is silent."""
-    chosen = "; ".join(f"{what}: {value}" for what, value in left_open(matrix, members, facts))
-    return [*footnotes(matrix, members, facts), *([f"Chosen where the paper is silent. {chosen}."] if chosen else [])]
-
-
-def markdown(matrix: Matrix, results: list[CellResult], facts: FactsByDataset) -> str:
-    """Return the table of every data set as Markdown with its footnotes."""
-    lines = [f"# {_md(matrix.name)}", ""]
-    for label, members in by_dataset(results).items():
-        rows = table_rows(members)
-        lines += [f"## {_md(label)}", ""]
-        lines.append(_md_line(headings()))
-        lines.append("|---|" + "---:|" * N_NUMBERS)
-        lines += [_md_line(cells) for cells in [*texts(rows), no_skill_texts(members)]]
-        lines.append("")
-        lines += [f"- **{_md(row.method)}**: {_md(row.hole)}" for row in rows if row.hole]
-        lines += [f"- {_md(note)}" for note in _notes(matrix, members, facts[label])]
+def markdown(parts: list[Part]) -> str:
+    """Return the table of every data set as Markdown with its verdicts and footnotes."""
+    lines = [f"# {md(parts[0].matrix.name)}", ""] if parts else []
+    for part in parts:
+        lines += [f"## {md(part.label)}", ""]
+        lines += _md_table(part.headings, part.lines)
+        lines += [f"- **{md(row.method)}**: {md(row.hole)}" for row in part.rows if row.hole]
+        lines += [f"- **{md(row)}**: {md(said)}" for row, said in part.verdicts.items()]
+        lines += [f"- {md(note)}" for note in [*part.notes, *part.verdict_notes, *part.chosen]]
+        for beside in beside_fid(part.results):
+            lines += ["", f"### {md(beside.title)}", "", *_md_table(beside.headings, beside.lines)]
+            lines += [f"- {md(note)}" for note in beside.notes]
         lines.append("")
     return "\n".join(lines)
 
 
-def _md(text: str) -> str:
-    """Escape what Markdown, or the HTML inside it, would read as markup."""
-    text = " ".join(text.replace("&", "&amp;").replace("<", "&lt;").split())
-    return "".join(f"\\{c}" if c in "\\`*_[]|#" else c for c in text)
+def _md_table(headings: list[str], lines: list[list[str]]) -> list[str]:
+    return [md_line(headings), "|---|" + "---:|" * (len(headings) - 1), *(md_line(cells) for cells in lines), ""]
 
 
-def _md_line(cells: list[str]) -> str:
-    return "| " + " | ".join(_md(c) for c in cells) + " |"
+def csv_table(parts: list[Part]) -> str:
+    """Return the table as CSV for machines.
 
-
-def csv_table(results: list[CellResult]) -> str:
-    """Return the table as CSV for machines: full precision, sd and n, the published numbers, the reason of a hole."""
+    Full precision, sd and n, the 95 % interval over test patients (one seed), the published numbers, verdict, hole.
+    """
     out = io.StringIO()
     short = published().short
     names = [name for c in COLUMNS for name in (c.key, f"{c.key}_sd")]
-    fields = ["dataset", "method", "n_seeds", *names, "n_synthetic", "no_skill_head", "no_skill_tail"]
-    fields += [f"{short}_{c.key}" for c in PUBLISHED_COLUMNS] + ["hole"]
+    fields = ["dataset", "method", "n_seeds", *names, *_BOUNDS, "n_synthetic", "no_skill_head", "no_skill_tail"]
+    fields += [f"{short}_{c.key}" for c in PUBLISHED_COLUMNS] + ["verdict", "hole"]
     writer = csv.DictWriter(out, fields, lineterminator="\n")
     writer.writeheader()
-    for members in by_dataset(results).values():
-        levels = no_skill(members)
-        for row in table_rows(members):
+    for part in parts:
+        levels, said = no_skill(part.results), part.verdicts
+        for row in part.rows:
             numbers = {n: v for c in COLUMNS for n, v in ((c.key, row.values[c.key]), (f"{c.key}_sd", row.sds[c.key]))}
             writer.writerow(
-                {"dataset": row.dataset, "method": row.method, "n_seeds": row.n_seeds, **numbers}
-                | {"n_synthetic": row.n_synthetic, "hole": row.hole}
+                {"dataset": row.dataset, "method": row.method, "n_seeds": row.n_seeds, **numbers, **_bounds(part, row)}
+                | {"n_synthetic": row.n_synthetic, "verdict": said.get(row.method), "hole": row.hole}
                 | {"no_skill_head": levels["map_head"], "no_skill_tail": levels["map_tail"]}
                 | {f"{short}_{c.key}": row.published(c.key) for c in PUBLISHED_COLUMNS}
             )
     return out.getvalue()
 
 
-_LATEX = {
-    **{c: f"\\{c}" for c in "&%$#_{}"},
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "–": "--",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "→": r"$\rightarrow$",
-    "≥": r"$\geq$",
-    "×": r"$\times$",
-    "…": r"\ldots{}",
-}
+_BOUNDS = ("map_head_low", "map_head_high", "map_tail_low", "map_tail_high")
 
 
-def _tex(text: str) -> str:
-    """Escape what LaTeX would read as markup; what its fonts lack becomes a question mark, so that it compiles."""
-    return "".join(_LATEX.get(c, c if c.isascii() or (c.isalpha() and ord(c) < 0x180) else "?") for c in text)
+def _bounds(part: Part, row: Row) -> dict[str, float | None]:
+    """Return the interval over test patients of a row of one seed; over several there is an sd instead."""
+    done = [r.scores or {} for r in part.results if r.cell.label == row.method and r.state == "done" and not r.skip]
+    return {name: done[0].get(name) if len(done) == 1 else None for name in _BOUNDS}
 
 
-def latex(matrix: Matrix, results: list[CellResult], facts: FactsByDataset) -> str:
-    r"""Return a document that compiles alone; each `table` in it can be pasted into a paper that loads booktabs."""
+def latex(parts: list[Part]) -> str:
+    """Return a document that compiles alone; each `table` in it fits a paper that loads booktabs and graphicx."""
     lines = [
         r"\documentclass{article}",
         r"\usepackage[T1]{fontenc}",
         r"\usepackage[utf8]{inputenc}",
         r"\usepackage[margin=2cm]{geometry}",
-        r"\usepackage{booktabs}",
+        r"\usepackage{booktabs,graphicx}",
         r"\begin{document}",
     ]
-    for label, members in by_dataset(results).items():
-        lines += _latex_table(matrix, label, members, facts[label])
+    for part in parts:
+        lines += _latex_table(part)
+        for beside in beside_fid(part.results):
+            lines += _latex_beside(part, beside)
     return "\n".join([*lines, r"\end{document}", ""])
 
 
-def _latex_table(matrix: Matrix, label: str, members: list[CellResult], facts: DatasetFacts | None) -> list[str]:
-    rows = table_rows(members)
-    n_own, n_theirs = len(COLUMNS), len(PUBLISHED_COLUMNS)
-    heads = ["", *(c.titled for c in COLUMNS), *(c.titled for c in PUBLISHED_COLUMNS)]
-    caption = f"{matrix.name} on {label}: this run beside the {published().short}."
+def _latex_table(part: Part) -> list[str]:
+    layout, short = part.layout, published().short
+    heads = ["", *(["seeds"] if layout.seeds else []), *(c.titled for c in (*layout.own, *layout.theirs))]
+    first, last = layout.n_before + 1, layout.first_published
+    caption = f"{part.matrix.name} on {part.label}" + (f": this run beside the {short}." if layout.theirs else ".")
+    spanning = [
+        rf"{' &' * (layout.n_before - 1)} & \multicolumn{{{len(layout.own)}}}{{c}}{{this run}}",
+        rf" & \multicolumn{{{len(layout.theirs)}}}{{c}}{{{tex(short)}}} \\",
+        rf"\cmidrule(lr){{{first}-{last}}}\cmidrule(lr){{{last + 1}-{len(heads)}}}",
+    ]
+    *lines, level = part.lines
+    said = [f"{row.method}: {row.hole}" for row in part.rows if row.hole]
+    said += [f"{row}: {verdict}." for row, verdict in part.verdicts.items()]
     return [
-        r"\begin{table}",
-        r"\centering\small\setlength{\tabcolsep}{3.5pt}",
-        rf"\caption{{{_tex(caption)}}}",
-        rf"\begin{{tabular}}{{l{'r' * N_NUMBERS}}}",
-        r"\toprule",
-        rf" & \multicolumn{{{n_own}}}{{c}}{{this run}}",
-        rf" & \multicolumn{{{n_theirs}}}{{c}}{{{_tex(published().short)}}} \\",
-        rf"\cmidrule(lr){{2-{n_own + 1}}}\cmidrule(lr){{{n_own + 2}-{N_NUMBERS + 1}}}",
-        _tex_line(heads),
+        *_latex_head(caption, len(heads)),
+        *(spanning if layout.theirs else []),
+        tex_line(heads),
         r"\midrule",
-        *(_tex_line(cells) for cells in texts(rows)),
+        *(tex_line(cells) for cells in lines),
         r"\midrule",
-        _tex_line(no_skill_texts(members)),
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\par\medskip\begin{minipage}{\linewidth}\footnotesize\setlength{\parskip}{2pt}",
-        *(f"{_tex(f'{row.method}: {row.hole}')}\\par" for row in rows if row.hole),
-        *(f"{_tex(note)}\\par" for note in footnotes(matrix, members, facts)),
-        r"\end{minipage}",
-        r"\end{table}",
+        tex_line(level),
+        *_latex_foot([*said, *part.notes, *part.verdict_notes]),
     ]
 
 
-def _tex_line(cells: list[str]) -> str:
-    return " & ".join(_tex(c) for c in cells) + r" \\"
+def _latex_beside(part: Part, beside: TextTable) -> list[str]:
+    return [
+        *_latex_head(f"{part.matrix.name} on {part.label}: {beside.title}.", len(beside.headings), wide=True),
+        tex_line(beside.headings),
+        r"\midrule",
+        *(tex_line(cells) for cells in beside.lines),
+        *_latex_foot(beside.notes, wide=True),
+    ]
+
+
+def _latex_head(caption: str, n_cells: int, wide: bool = False) -> list[str]:
+    return [
+        r"\begin{table}",
+        r"\centering\small\setlength{\tabcolsep}{3pt}",
+        rf"\caption{{{tex(caption)}}}",
+        *([r"\resizebox{\linewidth}{!}{%"] if wide else []),
+        rf"\begin{{tabular}}{{l{'r' * (n_cells - 1)}}}",
+        r"\toprule",
+    ]
+
+
+def _latex_foot(said: list[str], wide: bool = False) -> list[str]:
+    return [
+        r"\bottomrule",
+        r"\end{tabular}" + ("}" if wide else ""),
+        r"\par\medskip\begin{minipage}{\linewidth}\footnotesize\setlength{\parskip}{2pt}",
+        *(f"{tex(line)}\\par" for line in said),
+        r"\end{minipage}",
+        r"\end{table}",
+    ]

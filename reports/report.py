@@ -5,14 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reports.facts import DatasetFacts, by_dataset, by_method, dataset_facts
+from reports.facts import by_method
 from reports.figures import charts, pictures
+from reports.figures.effects import forest
+from reports.figures.nearest import nearest_images
+from reports.figures.study import study_figures
 from reports.figures.style import Drawing, Looks, Omitted, Saved, save
 
 if TYPE_CHECKING:
     from bench.matrix import Matrix
     from bench.results import CellResult
     from bench.store import Store
+    from reports.paper_table import Part
 
 
 def write_report(matrix: Matrix, results: list[CellResult], store: Store, out: Path) -> list[Path]:
@@ -22,24 +26,32 @@ def write_report(matrix: Matrix, results: list[CellResult], store: Store, out: P
         matrix: the matrix.
         results: its cells as `bench.results.read_matrix` gives them, finished or not.
         store: where the cells' stages are.
-        out: the folder to write, made if need be: `report.html`, `table.*`, `matrix.yaml`, `figures/`.
+        out: the folder to write, made if need be: `report.html`, `table.*`, `effects.*`, `matrix.yaml`,
+            `figures/`.
     """
     import yaml
 
     from bench.record import resolved
+    from reports.effects import EffectsTable
     from reports.page import page, table_page
-    from reports.paper_table import csv_table, latex, markdown
+    from reports.paper_table import csv_table, latex, markdown, parts_of
 
-    facts = {label: dataset_facts(members[0].cell, store) for label, members in by_dataset(results).items()}
+    parts = parts_of(matrix, results, store)
     out.mkdir(parents=True, exist_ok=True)
     settings = yaml.safe_dump(resolved(matrix.settings, matrix.cells), sort_keys=False, allow_unicode=True)
-    drawn = {label: draw(members, facts[label], store, out) for label, members in by_dataset(results).items()}
+    drawn = {part.label: draw(part, store, out) for part in parts}
+    if matrix.settings.study is not None:  # one figure of all data sets stands with the first
+        for label, figure in zip(drawn, study_figures(matrix.settings.study, results), strict=False):
+            drawn[label].insert(0, _saved(figure, out))
+    effects = EffectsTable(matrix.name, {part.label: part.effects for part in parts})
     texts = {
-        "report.html": page(matrix, results, store, facts, drawn, settings),
-        "table.md": markdown(matrix, results, facts),
-        "table.tex": latex(matrix, results, facts),
-        "table.csv": csv_table(results),
-        "table.html": table_page(matrix, results, facts),
+        "report.html": page(matrix, results, store, parts, drawn, settings),
+        "table.md": markdown(parts),
+        "table.tex": latex(parts),
+        "table.csv": csv_table(parts),
+        "table.html": table_page(matrix, parts),
+        "effects.md": effects.markdown(),
+        "effects.csv": effects.csv(),
         "matrix.yaml": settings,
     }
     for name, text in texts.items():
@@ -48,20 +60,27 @@ def write_report(matrix: Matrix, results: list[CellResult], store: Store, out: P
     return [*(out / name for name in texts), *figures]
 
 
-def draw(results: list[CellResult], facts: DatasetFacts | None, store: Store, out: Path) -> list[Saved | Omitted]:
+def draw(part: Part, store: Store, out: Path) -> list[Saved | Omitted]:
     """Draw one data set's figures into `out/figures`; what cannot be drawn is listed with its reason."""
-    looks = Looks(r.cell.method.label for r in results)
+    results, facts = part.results, part.facts
+    looks = Looks(r.cell.label for r in results)
     with_images = [r for r in results if r.cell.method.makes_images]
     grids = [_first_grid(members, store) for members in by_method(with_images).values()]
     found: list[Drawing | Omitted] = [
+        forest(part.effects, part.label),
         charts.ap_by_frequency(results, facts, looks),
         charts.quality_by_steps(results, looks),
         charts.label_fidelity(results, facts, looks),
+        nearest_images(results, store, looks),
         charts.training_curves(results, looks),
         *pictures.fusion_strips(with_images, store),
         *grids,
     ]
-    return [save(item, out / "figures") if isinstance(item, Drawing) else item for item in found]
+    return [_saved(item, out) for item in found]
+
+
+def _saved(item: Drawing | Omitted, out: Path) -> Saved | Omitted:
+    return save(item, out / "figures") if isinstance(item, Drawing) else item
 
 
 def _first_grid(members: list[CellResult], store: Store) -> Drawing | Omitted:

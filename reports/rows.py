@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reports.facts import by_method
 from reports.published import published
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def table_rows(results: list[CellResult]) -> list[Row]:
     planned: dict[tuple[str, str], int] = {}
     skipped: set[tuple[str, str]] = set()
     for r in results:
-        key = (r.cell.dataset.label, r.cell.method.label)
+        key = (r.cell.dataset.label, r.cell.label)
         planned[key] = planned.get(key, 0) + 1
         if r.skip:
             skipped.add(key)
@@ -127,6 +126,56 @@ def no_skill(results: Iterable[CellResult]) -> dict[str, float | None]:
     return levels
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Which cells a table's rows have.
+
+    Attributes:
+        seeds: whether the number of seeds stands after the row's name.
+        own: columns of this run.
+        theirs: published columns; none where no row has a published number.
+    """
+
+    seeds: bool
+    own: tuple[Column, ...]
+    theirs: tuple[Column, ...]
+
+    @classmethod
+    def of(cls, rows: list[Row]) -> Layout:
+        """Return the layout that a data set's rows need."""
+        there = any(row.published(c.key) is not None for row in rows for c in PUBLISHED_COLUMNS)
+        return cls(any(row.n_planned > 1 for row in rows), COLUMNS, PUBLISHED_COLUMNS if there else ())
+
+    @property
+    def n_before(self) -> int:
+        """Number of cells before this run's columns: the name and, with seeds, their number."""
+        return 1 + self.seeds
+
+    @property
+    def first_published(self) -> int:
+        """Index of the first published cell in a row."""
+        return self.n_before + len(self.own)
+
+    def texts(self, rows: list[Row]) -> list[list[str]]:
+        """Return the cells of each row as text."""
+        places = {c.key: decimals(c, rows) for c in self.own}
+        return [
+            [
+                row.method,
+                *([str(row.n_seeds)] if self.seeds else []),
+                *(number(row.values[c.key], places[c.key], row.sds[c.key]) for c in self.own),
+                *(number(row.published(c.key), c.decimals or 3) for c in self.theirs),
+            ]
+            for row in rows
+        ]
+
+    def no_skill(self, results: Iterable[CellResult]) -> list[str]:
+        """Return the line of a classifier without skill as text."""
+        levels = no_skill(results)
+        ours = [number(levels[c.key], c.decimals or 3) if c.key in levels else "" for c in self.own]
+        return ["no skill", *([""] if self.seeds else []), *ours, *("" for _ in self.theirs)]
+
+
 def decimals(column: Column, rows: Iterable[Row]) -> int:
     """Return how many decimals a column is printed with: fixed, or enough for three digits of its largest value.
 
@@ -135,8 +184,12 @@ def decimals(column: Column, rows: Iterable[Row]) -> int:
     if column.decimals is not None:
         return column.decimals
     key = column.key.removesuffix("_floor")
-    values = [abs(v) for r in rows if (v := r.values[key]) is not None]
-    largest = max(values, default=0.0)
+    return places_for(v for r in rows if (v := r.values[key]) is not None)
+
+
+def places_for(values: Iterable[float]) -> int:
+    """Return enough decimals, 1 to 4, for three digits of the largest value."""
+    largest = max((abs(v) for v in values), default=0.0)
     return min(4, max(1, 2 - math.floor(math.log10(largest)))) if largest > 0 else 3
 
 
@@ -145,63 +198,3 @@ def number(value: float | None, places: int, sd: float | None = None) -> str:
     if value is None or not math.isfinite(value):
         return MISSING
     return f"{value:.{places}f}" + (f" ± {sd:.{places}f}" if sd is not None else "")
-
-
-def texts(rows: list[Row]) -> list[list[str]]:
-    """Return the cells of each row as text: method, `COLUMNS`, `PUBLISHED_COLUMNS`."""
-    places = {c.key: decimals(c, rows) for c in COLUMNS}
-    return [
-        [
-            row.method,
-            *(number(row.values[c.key], places[c.key], row.sds[c.key]) for c in COLUMNS),
-            *(number(row.published(c.key), c.decimals or 3) for c in PUBLISHED_COLUMNS),
-        ]
-        for row in rows
-    ]
-
-
-def no_skill_texts(results: Iterable[CellResult]) -> list[str]:
-    """Return the no-skill line as text, in the columns of `texts`."""
-    levels = no_skill(results)
-    ours = [number(levels[c.key], c.decimals or 3) if c.key in levels else "" for c in COLUMNS]
-    return ["no skill", *ours, *("" for _ in PUBLISHED_COLUMNS)]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A paired difference, method minus control, over the seeds that both have.
-
-    Attributes:
-        mean, sd: over seeds; n: number of seeds; n_above: seeds in which the method is above the control.
-    """
-
-    method: str
-    control: str
-    column: str
-    mean: float
-    sd: float
-    n: int
-    n_above: int
-
-
-def paired_differences(results: list[CellResult]) -> list[Difference]:
-    """Return one data set's differences to each control row; none where fewer than two seeds are shared.
-
-    Two controls are compared once, the later with the earlier.
-    """
-    groups = by_method(r for r in results if r.state == "done" and r.scores and not r.skip)
-    controls = [label for label in published().controls if label in groups]
-    pairs = [(m, c) for i, c in enumerate(controls) for m in groups if m not in controls[: i + 1]]
-    found = [_paired(m, c, column, groups) for m, c in pairs for column in ("map_head", "map_tail")]
-    return [difference for difference in found if difference]
-
-
-def _paired(method: str, control: str, column: str, groups: dict[str, list[CellResult]]) -> Difference | None:
-    base = {r.cell.seed: (r.scores or {}).get(column) for r in groups[control]}
-    pairs = [((r.scores or {}).get(column), base.get(r.cell.seed)) for r in groups[method]]
-    deltas = np.array([a - b for a, b in pairs if a is not None and b is not None])
-    if len(deltas) < 2:
-        return None
-    return Difference(
-        method, control, column, float(deltas.mean()), float(deltas.std(ddof=1)), len(deltas), int((deltas > 0).sum())
-    )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from bench.record import write_text
+from bench.files import write_text
 from sweeps.settings import Sweep
 
 if TYPE_CHECKING:

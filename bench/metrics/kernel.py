@@ -28,12 +28,34 @@ def kernel_distance(a: Features, b: Features, subset_size: int = 1000, n_subsets
     x, y = a.astype(np.float64), b.astype(np.float64)
     if max(len(x), len(y)) <= subset_size:
         return _unbiased_mmd2(x, y)
-    rng = seeds.rng(seed, "kernel-distance")
+    return float(_over_subsets(x, y, subset_size, n_subsets, seeds.rng(seed, "kernel-distance")).mean())
+
+
+def subset_distances(
+    a: Features, b: Features, subset_size: int = 1000, n_subsets: int = 100, seed: int = 0
+) -> npt.NDArray[np.float64] | None:
+    """Return the kernel distances of `n_subsets` pairs of random subsets of `a [n, d]` and `b [m, d]`.
+
+    A subset has `subset_size` samples without replacement, or half of the smaller side if that is fewer: subsets as
+    large as a side would not vary. Their standard deviation (KID's ± in torch-fidelity and torchmetrics) tells how
+    far the estimate moves with the choice of images; it is that of subsets of this size, hence more than the error of
+    the estimate on the whole sets. None where half of a side is fewer than two samples.
+    """
+    size = min(subset_size, len(a) // 2, len(b) // 2)
+    if size < 2:
+        return None
+    rng = seeds.rng(seed, "kernel-subsets")
+    return _over_subsets(a.astype(np.float64), b.astype(np.float64), size, n_subsets, rng)
+
+
+def _over_subsets(
+    x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], size: int, n_subsets: int, rng: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """Return the kernel distance of each of `n_subsets` pairs of subsets, `float64 [n_subsets]`."""
     drawn = [
-        _unbiased_mmd2(x[rng.permutation(len(x))[:subset_size]], y[rng.permutation(len(y))[:subset_size]])
-        for _ in range(n_subsets)
+        _unbiased_mmd2(x[rng.permutation(len(x))[:size]], y[rng.permutation(len(y))[:size]]) for _ in range(n_subsets)
     ]
-    return float(np.mean(drawn))
+    return np.array(drawn)
 
 
 def _kernel(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from bench.errors import DataError
+from bench.files import versions, write_json
 from bench.pretrain.checkpoint import Checkpoints, fingerprint
 from bench.pretrain.diffusion_models import (
     Autoencoder,
@@ -22,7 +23,7 @@ from bench.pretrain.diffusion_models import (
     build_text,
     save_pipeline,
 )
-from bench.pretrain.record import OnProgress, close, host_kind, versions, write_json
+from bench.pretrain.record import OnProgress, close, host_kind
 from bench.pretrain.sampling import sample_images, save_grid
 from bench.pretrain.unet import UnetSettings, train_unet
 from bench.pretrain.vae import VaeSettings, encode_moments, reconstruct, set_scale, train_vae

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.files import write_json
 from bench.pretrain.diffusion_models import Pipeline
 from bench.pretrain.oracle import Oracle, ask_oracle
-from bench.pretrain.record import write_json
 from bench.pretrain.sampling import sample_images
 from bench.prompts import prompt_for
 

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.datasets.phantom import CLASS_NAMES, PhantomSettings
+from bench.files import versions, write_json
 from bench.pretrain import ORACLE_WEIGHTS, SHIPPED_ORACLE
 from bench.pretrain.checkpoint import Checkpoints, fingerprint
 from bench.pretrain.loop import batch_at, train_steps
 from bench.pretrain.phantom_data import ASSET_SEED, NOTE, Arrays, lifted, natural
-from bench.pretrain.record import OnProgress, Progress, close, host_kind, versions, write_json
+from bench.pretrain.record import OnProgress, Progress, close, host_kind
 from bench.seeds import derive
 
 SHIPPED, WEIGHTS, RECORD = SHIPPED_ORACLE, ORACLE_WEIGHTS, "record.json"

@@ -1,8 +1,8 @@
 """Class activation maps on a codec's classifier, at latent resolution, each normalised to [0, 1].
 
-The three gradient methods that weigh a layer's activations in one line each are written here, batched and on the
-device; the others are the `grad-cam` library's. EigenCAM ignores the class: the first principal component of the
-activations is the same whatever the target.
+The methods that weigh a layer's activations in a few lines are written here, batched and on the device; the others are
+the `grad-cam` library's. EigenCAM ignores the class: the first principal component of the activations is the same
+whatever the target.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BY_GRADIENT = {
     "hirescam": lambda a, g: a * g,  # Draelos & Carin 2020
     "layercam": lambda a, g: a * g.relu(),  # Jiang et al. 2021, equation 5
 }
-_BY_LIBRARY = {"eigencam": "EigenCAM", "gradcam++": "GradCAMPlusPlus", "xgradcam": "XGradCAM"}
+_BY_LIBRARY = {"gradcam++": "GradCAMPlusPlus", "xgradcam": "XGradCAM"}
 
 
 def class_activation_maps(
@@ -33,7 +33,7 @@ def class_activation_maps(
     positive is all zero.
 
     Args:
-        cam_method: one of gradcam, hirescam, layercam, eigencam, gradcam++, xgradcam.
+        cam_method: one of gradcam, hirescam, layercam, eigencam, scorecam, gradcam++, xgradcam.
         classifier: maps codes `[b, n, h, w]` to logits `[b, C]`; no parameter of it is changed.
         layers: the modules inside it whose outputs are weighed.
         codes: `[b, n, h, w]`.
@@ -41,22 +41,69 @@ def class_activation_maps(
     """
     if cam_method in _BY_LIBRARY:
         return _library_maps(_BY_LIBRARY[cam_method], classifier, layers, codes, classes)
+    if cam_method in _BY_GRADIENT:
+        per_layer = _gradient_maps(cam_method, classifier, layers, codes, classes)
+    else:
+        with torch.no_grad(), _captured(layers) as activations:
+            classifier(codes)
+        if cam_method == "eigencam":
+            per_layer = [principal_component(activation) for activation in activations]
+        else:
+            per_layer = [_score_cam(classifier, activation, codes, classes) for activation in activations]
+    resized = [
+        functional.interpolate(normalised(maps.relu()[:, None]), size=codes.shape[-2:], mode="bilinear")
+        for maps in per_layer
+    ]
+    return normalised(torch.cat(resized, dim=1).mean(dim=1, keepdim=True))[:, 0]
+
+
+def normalised(maps: Tensor) -> Tensor:
+    """Return each `[h, w]` of `[b, k, h, w]` stretched to [0, 1]; a constant map becomes zero."""
+    low = maps.amin(dim=(2, 3), keepdim=True)
+    span = maps.amax(dim=(2, 3), keepdim=True) - low
+    return torch.where(span > 0, (maps - low) / span.clamp(min=torch.finfo(maps.dtype).tiny), 0.0)
+
+
+def principal_component(activations: Tensor) -> Tensor:
+    """Return the sites of `[b, k, h, w]` on the first principal component of their channels, `[b, h, w]`.
+
+    EigenCAM (Muhammad & Yeasin 2020), centred over sites as in the grad-cam library. A component has no sign of its
+    own, and the library's is whatever its SVD returns. Sign rule here: the loadings add up to zero or more, so that the
+    map rises with the mean activation of a site.
+    """
+    sites = activations.double().flatten(2).transpose(1, 2)
+    sites = sites - sites.mean(dim=1, keepdim=True)
+    if sites.shape[1] < sites.shape[2]:  # the smaller Gram matrix has the same largest eigenvalue
+        values, vectors = torch.linalg.eigh(sites @ sites.mT)
+        projection = vectors[..., -1] * values[:, -1:].clamp(min=0).sqrt()
+    else:
+        projection = (sites @ torch.linalg.eigh(sites.mT @ sites)[1][..., -1:])[..., 0]
+    falls = (projection * sites.sum(dim=2)).sum(dim=1, keepdim=True) < 0
+    return torch.where(falls, -projection, projection).view(-1, *activations.shape[2:]).to(activations)
+
+
+def _gradient_maps(
+    cam_method: str, classifier: nn.Module, layers: Sequence[nn.Module], codes: Tensor, classes: Tensor
+) -> list[Tensor]:
+    """Return a map `[b, h, w]` of every layer, at the layer's resolution."""
     weigh = _BY_GRADIENT[cam_method]
     with torch.enable_grad(), _captured(layers) as activations:
         scores = classifier(codes.detach().requires_grad_()).gather(1, classes[:, None]).sum()
         gradients = torch.autograd.grad(scores, activations)
-    maps = []
-    for activation, gradient in zip(activations, gradients, strict=True):
-        positive = weigh(activation.detach(), gradient).sum(dim=1, keepdim=True).relu()
-        maps.append(functional.interpolate(normalised(positive), size=codes.shape[-2:], mode="bilinear"))
-    return normalised(torch.cat(maps, dim=1).mean(dim=1, keepdim=True))[:, 0]
+    return [weigh(a.detach(), g).sum(dim=1) for a, g in zip(activations, gradients, strict=True)]
 
 
-def normalised(maps: Tensor) -> Tensor:
-    """Return each `[h, w]` of `[b, 1, h, w]` stretched to [0, 1]; a constant map becomes zero."""
-    low = maps.amin(dim=(2, 3), keepdim=True)
-    span = maps.amax(dim=(2, 3), keepdim=True) - low
-    return torch.where(span > 0, (maps - low) / span.clamp(min=torch.finfo(maps.dtype).tiny), 0.0)
+def _score_cam(classifier: nn.Module, activation: Tensor, codes: Tensor, classes: Tensor) -> Tensor:
+    """Return Score-CAM's map `[b, h, w]` of one layer (Wang et al. 2020, equations 3 to 6).
+
+    A channel's weight is the softmax of the target's score when the codes are multiplied by that channel's map. One
+    forward pass a channel, of the whole batch.
+    """
+    masks = normalised(functional.interpolate(activation, size=codes.shape[-2:], mode="bilinear", align_corners=True))
+    with torch.no_grad():
+        scores = [classifier(codes * masks[:, k, None]).gather(1, classes[:, None]) for k in range(masks.shape[1])]
+    weights = torch.cat(scores, dim=1).softmax(dim=1)
+    return (weights[:, :, None, None] * activation).sum(dim=1)
 
 
 @contextlib.contextmanager

@@ -14,15 +14,32 @@ from bench.contract import Latents, Settings, Stage, Train, train_set
 from bench.stage import Resources
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from methods.fusion.networks import CodecNetworks
+
+CodeActivation = Literal["softmax", "tanh"]
+ImitationLoss = Literal["cross_entropy", "per_word_bce"]
+Checkpoint = Literal["last", "first"]  # networks after the last generation, or after generation 0's interaction
+_WEIGHTS: dict[Checkpoint, str] = {"last": "codec.safetensors", "first": "codec-first.safetensors"}
 
 
 class CodecSettings(Settings):
-    """Shape and training of the code. Defaults fit latents of 16 x 16 on a CPU; paper scale is in the matrix files."""
+    """Shape and training of the code. Defaults fit latents of 16 x 16 on a CPU; paper scale is in the matrix files.
+
+    `code_activation` and `decoder_range` at `tanh` and `imitation_loss` at `per_word_bce` are what the paper's released
+    code does, with a temperature of 1.
+    """
 
     n_simplices: int = Field(1, ge=1, le=64, description="L: simplices at every site")
     vocab_size: int = Field(64, ge=2, le=4096, description="V: words of a simplex; L*V channels")
     temperature: float = Field(0.1, gt=0, le=100, description="tau of softmax(logits / tau); low is sparse")
+    code_activation: CodeActivation = Field(
+        "softmax", description="softmax of free logits, or of their Tanh, under which no word can be likely"
+    )
+    decoder_range: Literal["linear", "tanh"] = Field(
+        "linear", description="decoder's last layer; tanh can rebuild no latent value beyond 1 in size"
+    )
     width: int = Field(16, ge=4, le=512, description="channels of the U-Nets at full resolution")
     downsamplings: int = Field(3, ge=1, le=8, description="halvings in the U-Nets, cut to log2 of the latent's side")
     classifier: Literal["conv", "vgg11", "densenet121"] = Field("conv", description="network that reads the code")
@@ -37,6 +54,10 @@ class CodecSettings(Settings):
     classification_weight: float = Field(1.0, ge=0, description="weight of the BCE beside the L1 of the latents")
     positive_weights: Literal["balanced", "none"] = Field("balanced", description="balanced: N / (count_c * C)")
     pseudo_labels: Literal["sampled", "soft"] = Field("sampled", description="what a student imitates")
+    imitation_loss: ImitationLoss = Field(
+        "cross_entropy", description="of the teacher's words: cross-entropy of a site, or mean BCE of each word alone"
+    )
+    student_reset: bool = Field(True, description="a student starts anew; false: as a copy of its teacher")
 
 
 class Codec(Stage):
@@ -50,7 +71,10 @@ class Codec(Stage):
     seed: int
 
     def compute(self, work: Any) -> None:
-        """Write `codec.safetensors` and `codec.json`; epochs are checkpointed and resumed bit for bit."""
+        """Write `codec.safetensors`, `codec-first.safetensors` and `codec.json`.
+
+        Epochs are checkpointed and resumed bit for bit.
+        """
         from safetensors.torch import save_file
 
         from methods.fusion.iterate import IteratedLearning
@@ -59,8 +83,10 @@ class Codec(Stage):
         learning = IteratedLearning(self.settings, table, labels, seeds.derive(self.seed, "codec"), work.device)
         record = learning.run(work.ckpt, work.progress)
         shape = {"latent_shape": list(table.shape), "n_classes": labels.shape[1]}
-        weights = {name: value.contiguous().cpu() for name, value in learning.networks.state_dict().items()}
-        save_file(weights, work.out / "codec.safetensors")
+        states: dict[Checkpoint, dict[str, Tensor]] = {"last": learning.networks.state_dict(), "first": learning.first}
+        for checkpoint, state in states.items():
+            weights = {name: value.contiguous().cpu() for name, value in state.items()}
+            save_file(weights, work.out / _WEIGHTS[checkpoint])
         (work.out / "codec.json").write_text(json.dumps(shape | record, indent=1), encoding="utf-8")
 
     def open(self, folder: Path) -> TrainedCodec:
@@ -77,11 +103,20 @@ class TrainedCodec:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What `codec.json` holds: losses and sparsity of every generation, shapes."""
+        """What `codec.json` holds.
+
+        `generations`: losses and sparsity of each while it was trained; `final` and `first`: the same measures of the
+        finished networks (of the checkpoints `last` and `first`) over the whole train set, see
+        `methods.fusion.iterate.measure`; shapes, epochs and steps.
+        """
         return json.loads((self.folder / "codec.json").read_text(encoding="utf-8"))
 
-    def load(self, device: str = "cpu") -> CodecNetworks:
-        """Return the networks on `device`, frozen and in evaluation mode."""
+    def load(self, device: str = "cpu", checkpoint: Checkpoint = "last") -> CodecNetworks:
+        """Return the networks on `device`, frozen and in evaluation mode.
+
+        `checkpoint` is `last` for the networks after the last generation, `first` for those after generation 0's
+        interaction, which the paper's run script fuses with. With one generation they are the same.
+        """
         import torch
         from safetensors.torch import load_file
 
@@ -91,5 +126,5 @@ class TrainedCodec:
         channels, h, w = record["latent_shape"]
         with torch.device("meta"):  # no initialisation to throw away, and no draw from the global generator
             networks = CodecNetworks(self.settings, (channels, h, w), record["n_classes"])
-        networks.load_state_dict(load_file(self.folder / "codec.safetensors", device=device), assign=True)
+        networks.load_state_dict(load_file(self.folder / _WEIGHTS[checkpoint], device=device), assign=True)
         return networks.eval().requires_grad_(False)

@@ -23,16 +23,21 @@ if TYPE_CHECKING:
 
 Mask = np.ndarray  # bool [h, w], True where the anchor's code is taken
 _BATCH = 64  # fixed, so that a latent does not depend on the machine
-_ARRAYS = ("latents", "parents", "anchor_cam", "partner_cam", "mask")
+_ARRAYS = ("latents", "parents", "claimed_class", "anchor_cam", "partner_cam", "mask")
 
 
 class FusionSettings(Settings):
-    """Which sites are class-specific and class-generic."""
+    """Which sites are class-specific and class-generic.
+
+    The released code draws the rate at which undecided sites are the anchor's once a batch; here it is once a sample,
+    so that a sample does not depend on its batch.
+    """
 
     cam_high: float = Field(0.5, ge=0, le=1, description="q1: an anchor's site is class-specific above it")
     cam_low: float = Field(0.5, ge=0, le=1, description="q2: a partner's site is class-generic below it")
-    thresholds: Literal["fixed", "per_sample", "per_class"] = Field(
-        "fixed", description="fixed, or drawn from N(q, thresholds_std) once a sample or once a target class"
+    thresholds: Literal["fixed", "quantile", "per_sample", "per_class"] = Field(
+        "fixed",
+        description="fixed, quantile levels of each map, or drawn from N(q, thresholds_std) per sample or target class",
     )
     thresholds_std: float = Field(0.1, ge=0, le=1, description="used where thresholds are drawn")
 
@@ -43,20 +48,30 @@ class FusedSet:
 
     Attributes:
         latents: `float32 [n, c, h, w]`, scaled as the diffusion model's latents are.
-        parents: `int64 [n, 2]`, train rows of anchor and partner.
+        parents: `int64 [n, 2]`, train rows of anchor and partner: the images that were fused.
+        claimed_class: `int64 [n]`, the class that the sample is taken to be of.
         anchor_cam, partner_cam: `float32 [n, h, w]` in [0, 1].
         mask: `uint8 [n, h, w]`, 1 where the anchor's code was taken.
     """
 
     latents: Float32
     parents: Int64
+    claimed_class: Int64
     anchor_cam: Float32
     partner_cam: Float32
     mask: np.ndarray
 
 
 class Fused(Stage):
-    """Anchor, partner, mask and fused latent of every sample that the plan asks for."""
+    """Anchor, partner, mask and fused latent of every sample that the plan asks for.
+
+    In the pairs' index space `released` an anchor's map is read at the anchor's position among the images of its target
+    class, as if that were a row: it is the map of another image, and the sample is claimed to be of the class of that
+    map (that image's best-scored tail class, or its best-scored head class where it has none). What is fused is the
+    anchor itself with the row that the pairs name. The subset is the target class's because thresholds and numbers of
+    images are the released code's per tail class; any other subset of tail images would give other wrong rows.
+    In the space `global` the map is the anchor's and the claimed class the target.
+    """
 
     resources: ClassVar[Resources] = Resources(gpu=True)
 
@@ -73,8 +88,8 @@ class Fused(Stage):
         if skip_reason(train):
             samples = samples[:0]
         n, (c, h, w) = len(samples), work.get(codec.latents).shape
-        shapes = {"latents": (n, c, h, w), "parents": (n, 2), "mask": (n, h, w)}
-        types = {"parents": np.int64, "mask": np.uint8}
+        shapes = {"latents": (n, c, h, w), "parents": (n, 2), "claimed_class": (n,)}
+        types = {"parents": np.int64, "claimed_class": np.int64, "mask": np.uint8}
         out = {name: np.zeros(shapes.get(name, (n, h, w)), types.get(name, np.float32)) for name in _ARRAYS}
         if n:  # with nothing to make there is no need to train a codec
             self._choose(samples, train, work.get(self.pairs.saliency), work.get(self.pairs), out)
@@ -92,33 +107,27 @@ class Fused(Stage):
         self, samples: Int64, train: TrainSet, saliency: SaliencyTable, pairs: PairTable, out: dict[str, np.ndarray]
     ) -> None:
         """Draw anchor, partner and mask of every sample, each from the sample's own generator."""
-        for i, target_class in enumerate(samples):
+        released = self.pairs.index_space == "released"
+        for i, target_class in enumerate(samples.tolist()):
             rng = seeds.rng(self.seed, "fuse", i)
-            anchor = int(rng.choice(train.rows_with(target_class)))
+            anchors = train.rows_with(target_class)
+            position = int(rng.integers(len(anchors)))
+            anchor = int(anchors[position])
             partner = int(rng.choice(pairs.of(anchor, target_class)))
-            anchor_cam = saliency.cams[saliency.entry(anchor, target_class)]
-            partner_cam = saliency.cams[saliency.entries(partner)[0]]
-            high, low = self._thresholds(rng, int(target_class))
+            read = saliency.entry(position if released else anchor, target_class)
+            anchor_cam, partner_cam = saliency.cams[read], saliency.cams[saliency.entries(partner)[0]]
+            high, low = thresholds(self.settings, anchor_cam, partner_cam, rng, (self.seed, target_class))
             out["parents"][i] = anchor, partner
+            out["claimed_class"][i] = saliency.classes[read] if released else target_class
             out["anchor_cam"][i], out["partner_cam"][i] = anchor_cam, partner_cam
             out["mask"][i] = fusion_mask(anchor_cam, partner_cam, high, low, rng)
-
-    def _thresholds(self, rng: np.random.Generator, target_class: int) -> tuple[float, float]:
-        """Return (q1, q2) for a sample."""
-        centre = self.settings.cam_high, self.settings.cam_low
-        if self.settings.thresholds == "fixed":
-            return centre
-        if self.settings.thresholds == "per_class":
-            rng = seeds.rng(self.seed, "thresholds", target_class)
-        high, low = rng.normal(centre, self.settings.thresholds_std)
-        return float(high), float(low)
 
     def _decode(self, work: Any, out: dict[str, np.ndarray]) -> None:
         """Fill in the fused latents, batch by batch."""
         import torch
 
-        codec = self.pairs.saliency.codec
-        networks, device, n = work.get(codec).load(work.device), work.device, len(out["parents"])
+        codec, checkpoint = self.pairs.saliency.codec, self.pairs.saliency.checkpoint
+        networks, device, n = work.get(codec).load(work.device, checkpoint), work.device, len(out["parents"])
         for start in range(0, n, _BATCH):
             part = slice(start, min(start + _BATCH, n))
             rows = out["parents"][part].T
@@ -156,6 +165,26 @@ def skip_reason(train: TrainSet) -> str | None:
     return f"no train image has the tail class {', '.join(lacking)}" if lacking else None
 
 
+def thresholds(
+    settings: FusionSettings,
+    anchor_cam: Float32,
+    partner_cam: Float32,
+    rng: np.random.Generator,
+    seed_and_class: tuple[int, int],
+) -> tuple[float, float]:
+    """Return (q1, q2) for a sample; `rng` is the sample's own, `seed_and_class` decide the draw per target class."""
+    centre = settings.cam_high, settings.cam_low
+    if settings.thresholds == "fixed":
+        return centre
+    if settings.thresholds == "quantile":
+        return float(np.quantile(anchor_cam, centre[0])), float(np.quantile(partner_cam, centre[1]))
+    if settings.thresholds == "per_class":
+        seed, target_class = seed_and_class
+        rng = seeds.rng(seed, "thresholds", target_class)
+    high, low = rng.normal(centre, settings.thresholds_std)
+    return float(high), float(low)
+
+
 def fusion_mask(anchor_cam: Float32, partner_cam: Float32, high: float, low: float, rng: np.random.Generator) -> Mask:
     """Return `bool [h, w]`, True where the anchor's code is taken.
 
@@ -179,6 +208,7 @@ def _record(out: dict[str, np.ndarray], samples: Int64, train: TrainSet) -> dict
         "share_tail": float(share.mean()) if len(samples) else None,
         "share_head": float(1 - share.mean()) if len(samples) else None,
         "share_tail_by_class": {train.class_names[c]: float(share[samples == c].mean()) for c in np.unique(samples)},
+        "claimed_target": float((out["claimed_class"] == samples).mean()) if len(samples) else None,
         "distinct_anchors": len(np.unique(out["parents"][:, 0])),
         "distinct_partners": len(np.unique(out["parents"][:, 1])),
     }

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -19,11 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from bench import checkpoint, seeds
 from bench.types import Float32
-from methods.fusion.networks import CodecNetworks, SimplicialEmbedding, UNet
+from methods.fusion.networks import CodecNetworks, UNet
+from methods.fusion.objectives import Meter, imitation_loss, measure, positive_weights, sampled_words, start_at_prior
 
 if TYPE_CHECKING:
     from bench.latents import LatentTable
@@ -74,6 +73,7 @@ class IteratedLearning:
         # a last batch of one is left out: where nothing is left of the map either, DenseNet cannot normalise it
         self.steps_per_epoch = max(1, math.ceil((len(table) - 1) / settings.batch_size))
         self.done = 0
+        self.first: dict[str, Tensor] = {}
         self.records: list[dict[str, float]] = [{} for _ in range(settings.generations)]
 
     def run(self, folder: Path, progress: Progress = lambda done, total, note: None) -> dict[str, Any]:
@@ -87,10 +87,13 @@ class IteratedLearning:
             run_epoch = self._imitation_epoch if now.phase == "imitation" else self._interaction_epoch
             self._note(now, run_epoch(now, progress))
             self.done += 1
+            if self.done == self.settings.interaction_epochs:
+                self.first = {name: value.to("cpu", copy=True) for name, value in self.networks.state_dict().items()}
             checkpoint.save(folder, self.done, self.state())
         self.networks.eval()
         n_epochs = len(self.epochs)
-        return {"generations": self.records, "epochs": n_epochs, "steps": n_epochs * self.steps_per_epoch}
+        counts = {"epochs": n_epochs, "steps": n_epochs * self.steps_per_epoch}
+        return {"generations": self.records, "final": self._measured(), "first": self._measured(self.first)} | counts
 
     def state(self) -> dict[str, Any]:
         """Return all that a resume needs."""
@@ -98,6 +101,7 @@ class IteratedLearning:
             "done": self.done,
             "records": self.records,
             "networks": self.networks.state_dict(),
+            "first": self.first,
             "teacher": self.teacher.state_dict() if self.teacher is not None else None,
             "encoder_optimizer": self.encoder_optimizer.state_dict(),
             "task_optimizer": self.task_optimizer.state_dict(),
@@ -108,6 +112,7 @@ class IteratedLearning:
         """Go on from what `state()` returned."""
         self.done, self.records = state["done"], state["records"]
         self.networks.load_state_dict(state["networks"])
+        self.first = {name: value.cpu() for name, value in state["first"].items()}
         if state["teacher"] is not None:
             self.teacher = frozen_copy(self.networks.encoder)
             self.teacher.load_state_dict(state["teacher"])
@@ -116,11 +121,15 @@ class IteratedLearning:
         self.decay.load_state_dict(state["decay"])
 
     def _begin(self, now: PhaseEpoch) -> None:
-        """At the start of an imitation freeze the encoder as teacher and put a new student in its place."""
+        """At the start of an imitation freeze the encoder as teacher and put a student in its place.
+
+        The interaction after it goes on with that student.
+        """
         if now.epoch == 0 and now.phase == "imitation":
             self.teacher = frozen_copy(self.networks.encoder)
-            with seeded(seeds.derive(self.seed, "student", now.generation + 1)):
-                self.networks.encoder = self.networks.fresh_encoder().to(self.device)
+            if self.settings.student_reset:
+                with seeded(seeds.derive(self.seed, "student", now.generation + 1)):
+                    self.networks.encoder = self.networks.fresh_encoder().to(self.device)
         elif now.epoch == 0:
             self.teacher = None
         if now.epoch == 0:  # a phase is a new loss: the moments of the old one would mislead its first steps
@@ -129,28 +138,24 @@ class IteratedLearning:
     def _interaction_epoch(self, now: PhaseEpoch, progress: Progress) -> dict[str, float]:
         networks, meter = self.networks, Meter()
         for rows, latents in self._batches(now, progress):
-            codes = networks.encode(latents)
-            reconstruction = functional.l1_loss(networks.decoder(codes), latents)
-            classification = masked_bce(networks.classifier(codes), self.labels[rows], self.positive_weights)
+            reconstruction, classification = measure(meter, networks, latents, self.labels[rows], self.positive_weights)
             loss = reconstruction + self.settings.classification_weight * classification
             self._step(loss, self.encoder_optimizer, self.task_optimizer)
-            meter.add(len(rows), reconstruction_l1=reconstruction, classification_bce=classification)
-            meter.add(len(rows), **sparsity(networks.embedding, codes))
-            meter.add(len(rows), latents_beyond_1=(latents.abs() > 1).float().mean())
         self.decay.step()
         return meter.means()
 
     def _imitation_epoch(self, now: PhaseEpoch, progress: Progress) -> dict[str, float]:
         embedding, student, meter = self.networks.embedding, self.networks.encoder, Meter()
+        kind = self.settings.imitation_loss
         generator = torch.Generator(self.device).manual_seed(seeds.derive(self.seed, "words", *now))
         for rows, latents in self._batches(now, progress):
             with torch.no_grad():
                 uttered = embedding.split(embedding(self.teacher(latents)))  # type: ignore[misc]
                 if self.settings.pseudo_labels == "sampled":
                     uttered = sampled_words(uttered, generator)
-            loss = imitation_loss(embedding, student(latents), uttered)
+            loss = imitation_loss(embedding, student(latents), uttered, kind)
             self._step(loss, self.encoder_optimizer)
-            meter.add(len(rows), imitation_cross_entropy=loss)
+            meter.add(len(rows), **{f"imitation_{kind}": loss})
         return meter.means()
 
     def _batches(self, now: PhaseEpoch, progress: Progress) -> Iterator[tuple[Tensor, Tensor]]:
@@ -166,11 +171,25 @@ class IteratedLearning:
             progress(self.done * self.steps_per_epoch + step + 1, total, note)
 
     def _note(self, now: PhaseEpoch, means: dict[str, float]) -> None:
-        """Keep the phase's last epoch, and the first cross-entropy beside it, in the generation's record."""
+        """Keep the phase's last epoch, and the first imitation loss beside it, in the generation's record."""
         record = self.records[now.generation]
         if now.phase == "imitation" and now.epoch == 0:
-            record["imitation_cross_entropy_first"] = means["imitation_cross_entropy"]
+            record |= {f"{name}_first": value for name, value in means.items()}
         record.update(means)
+
+    def _measured(self, weights: dict[str, Tensor] | None = None) -> dict[str, float]:
+        """Return the measures of the networks, with `weights` where given, over the whole train set."""
+        networks = copy.deepcopy(self.networks)
+        if weights is not None:
+            networks.load_state_dict(weights)
+        latents_seed = seeds.derive(self.seed, "latents", "measured")
+        meter = Meter()
+        for rows in np.array_split(np.arange(len(self.table)), self.steps_per_epoch):
+            latents = torch.from_numpy(self.table.sample(rows, latents_seed)).to(self.device)
+            labels = self.labels[torch.from_numpy(rows).to(self.device)]
+            with torch.inference_mode():
+                measure(meter, networks.eval(), latents, labels, self.positive_weights)
+        return meter.means()
 
     def _optimizer(self, *networks: nn.Module) -> torch.optim.AdamW:
         parameters = [p for network in networks for p in network.parameters()]
@@ -183,80 +202,6 @@ class IteratedLearning:
         loss.backward()
         for optimizer in optimizers:
             optimizer.step()
-
-
-class Meter:
-    """Means over an epoch, weighted by batch size; nothing leaves the device before `means`."""
-
-    def __init__(self) -> None:
-        """Start empty."""
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = defaultdict(int)
-
-    def add(self, n: int, **values: Tensor) -> None:
-        """Add batch means over `n` rows."""
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, torch.zeros_like(value.detach())) + value.detach() * n
-            self.counts[name] += n
-
-    def means(self) -> dict[str, float]:
-        """Return the means by name."""
-        return {name: float(value) / self.counts[name] for name, value in self.sums.items()}
-
-
-def positive_weights(labels: Tensor) -> Tensor:
-    """Return N / (count_c * C) for every class, `float32 [C]`; N and the counts are of known labels."""
-    known = (~labels.isnan()).sum(dim=0)
-    return known / (labels.nansum(dim=0).clamp(min=1) * labels.shape[1])
-
-
-def start_at_prior(classifier: nn.Module, labels: Tensor, weights: Tensor | None) -> None:
-    """Set the bias of the classifier's last layer to the logits of the (weighted) prevalences.
-
-    A rare class then starts at its low score without every feature weight turning negative for it, which would leave
-    its class activation maps empty.
-    """
-    positives = labels.nansum(dim=0).clamp(min=0.5)
-    negatives = ((~labels.isnan()).sum(dim=0) - positives).clamp(min=0.5)
-    odds = positives / negatives * (weights if weights is not None else 1)
-    last = [m for m in classifier.modules() if isinstance(m, nn.Linear)][-1]
-    with torch.no_grad():
-        last.bias.copy_(odds.log())
-
-
-def masked_bce(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
-    """Return the mean binary cross-entropy over known labels; NaN labels count for nothing."""
-    known = ~labels.isnan()
-    losses = functional.binary_cross_entropy_with_logits(
-        logits, labels.nan_to_num(), pos_weight=weights, reduction="none"
-    )
-    return (losses * known).sum() / known.sum().clamp(min=1)
-
-
-def sampled_words(probabilities: Tensor, generator: torch.Generator) -> Tensor:
-    """Return one-hot words `[b, L, V, h, w]`, one per simplex and site, drawn from the teacher's probabilities."""
-    last = probabilities.movedim(2, -1)
-    words = torch.multinomial(last.flatten(0, -2), 1, generator=generator).view(last.shape[:-1])
-    return functional.one_hot(words, last.shape[-1]).movedim(-1, 2).to(probabilities.dtype)
-
-
-def imitation_loss(embedding: SimplicialEmbedding, logits: Tensor, uttered: Tensor) -> Tensor:
-    """Return the mean cross-entropy, in nats per simplex and site, of the student against the teacher's words."""
-    return -(uttered * embedding.log_codes(logits)).sum(dim=2).mean()
-
-
-def sparsity(embedding: SimplicialEmbedding, codes: Tensor) -> dict[str, Tensor]:
-    """Return how sparse codes are.
-
-    `mean_max_probability` is 1 for one-hot codes and 1/V for uniform ones; `normalised_entropy` is the mean entropy
-    of a site's words over log V (0 one-hot, 1 uniform).
-    """
-    words = embedding.split(codes.detach())
-    entropy = -(words * words.clamp(min=1e-12).log()).sum(dim=2).mean()
-    return {
-        "mean_max_probability": words.amax(dim=2).mean(),
-        "normalised_entropy": entropy / math.log(embedding.vocab_size),
-    }
 
 
 def frozen_copy(encoder: UNet) -> UNet:

@@ -17,7 +17,7 @@ from torch.nn import functional
 from bench.errors import ConfigError
 
 if TYPE_CHECKING:
-    from methods.fusion.codec import CodecSettings
+    from methods.fusion.codec import CodeActivation, CodecSettings
 
 _SMALLEST_FOR_TORCHVISION = 32  # both networks halve the side five times
 
@@ -39,9 +39,12 @@ class Block(nn.Module):
 
 
 class UNet(nn.Module):
-    """A U-Net with a linear output: free logits as an encoder, unbounded latents as a decoder."""
+    """A U-Net with a linear output: free logits as an encoder, unbounded latents as a decoder.
 
-    def __init__(self, n_in: int, n_out: int, width: int, downsamplings: int) -> None:
+    With `bounded` a Tanh ends it, as in the paper's released decoder.
+    """
+
+    def __init__(self, n_in: int, n_out: int, width: int, downsamplings: int, bounded: bool = False) -> None:
         """Halve the side `downsamplings` times; channels double per level up to four times `width`."""
         super().__init__()
         widths = [width * min(2**level, 4) for level in range(downsamplings + 1)]
@@ -51,6 +54,8 @@ class UNet(nn.Module):
         )
         self.up = nn.ModuleList(Block(b + a, a) for a, b in itertools.pairwise(widths))
         self.head = nn.Sequential(_norm(width), nn.SiLU(), nn.Conv2d(width, n_out, 3, padding=1))
+        if bounded:
+            self.head.append(nn.Tanh())
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `[b, n_in, h, w]` to `[b, n_out, h, w]`."""
@@ -65,12 +70,19 @@ class UNet(nn.Module):
 
 
 class SimplicialEmbedding(nn.Module):
-    """Softmax over V words in each of L simplices at every site (Lavoie et al. 2023, equation 1)."""
+    """Softmax over V words in each of L simplices at every site (Lavoie et al. 2023, equation 1).
 
-    def __init__(self, n_simplices: int, vocab_size: int, temperature: float) -> None:
+    With the activation `tanh` the logits pass Tanh first, as in the paper's released code. No probability can then
+    pass e^(1/tau) / (e^(1/tau) + (V - 1) e^(-1/tau)), which for V = 64 and tau = 1 is 0.105.
+    """
+
+    def __init__(
+        self, n_simplices: int, vocab_size: int, temperature: float, activation: CodeActivation = "softmax"
+    ) -> None:
         """Read `n_simplices * vocab_size` channels; a low temperature gives sparser codes."""
         super().__init__()
         self.n_simplices, self.vocab_size, self.temperature = n_simplices, vocab_size, temperature
+        self.activation = activation
 
     def split(self, x: Tensor) -> Tensor:
         """Return `[b, L, V, h, w]`, a view of the channels of `[b, L*V, h, w]`."""
@@ -78,11 +90,14 @@ class SimplicialEmbedding(nn.Module):
 
     def log_codes(self, logits: Tensor) -> Tensor:
         """Return the log-probabilities of the words, `[b, L, V, h, w]`."""
-        return functional.log_softmax(self.split(logits) / self.temperature, dim=2)
+        return functional.log_softmax(self._scores(logits), dim=2)
 
     def forward(self, logits: Tensor) -> Tensor:
         """Return codes `[b, L*V, h, w]`: per simplex and site non-negative and summing to one."""
-        return functional.softmax(self.split(logits) / self.temperature, dim=2).flatten(1, 2)
+        return functional.softmax(self._scores(logits), dim=2).flatten(1, 2)
+
+    def _scores(self, logits: Tensor) -> Tensor:
+        return self.split(logits.tanh() if self.activation == "tanh" else logits) / self.temperature
 
 
 class CodeClassifier(nn.Module):
@@ -120,10 +135,12 @@ class CodecNetworks(nn.Module):
         channels, h, w = latent_shape
         n_code = settings.n_simplices * settings.vocab_size
         halvings = min(settings.downsamplings, int(math.log2(min(h, w))))
-        self.embedding = SimplicialEmbedding(settings.n_simplices, settings.vocab_size, settings.temperature)
+        self.embedding = SimplicialEmbedding(
+            settings.n_simplices, settings.vocab_size, settings.temperature, settings.code_activation
+        )
         self._encoder_shape = (channels, n_code, settings.width, halvings)
         self.encoder = self.fresh_encoder()
-        self.decoder = UNet(n_code, channels, settings.width, halvings)
+        self.decoder = UNet(n_code, channels, settings.width, halvings, bounded=settings.decoder_range == "tanh")
         self.classifier = build_classifier(settings.classifier, n_code, n_classes, settings.width, min(h, w))
 
     def fresh_encoder(self) -> UNet:

@@ -1,40 +1,47 @@
-"""Neighbours: for every anchor's map, the nearest maps among images with no tail class (paper, section 3.3)."""
+"""Neighbours: for every anchor's map, the nearest images among those with no tail class (paper, section 3.3)."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
+from bench import seeds
 from bench.contract import Settings, Stage, TrainSet, train_set
+from bench.stage import Resources
 from bench.types import Float32, Int64
-from methods.fusion.saliency import Saliency, SaliencyTable
+from methods.fusion.saliency import Saliency, SaliencyTable, codec_latents
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+IndexSpace = Literal["global", "released"]
+Vectors = Callable[[Int64], Float32]  # entries of a saliency table -> what they are compared by, [len(entries), d]
 
-_QUERIES_AT_ONCE = 1024
+_AT_ONCE = 512  # entries held as vectors on either side: at paper scale a code alone is a megabyte
+_BATCH = 64  # fixed, so that a code does not depend on the machine
 
 
 class PairingSettings(Settings):
     """How partners are found."""
 
-    k_neighbors: int = Field(3, ge=1, le=1000, description="nearest maps that a partner is drawn from")
+    by: Literal["cam", "code", "latent", "random"] = Field(
+        "cam", description="Euclidean distance between maps (the paper), codes or latents; random: any head-only image"
+    )
+    k_neighbors: int = Field(3, ge=1, le=1000, description="nearest images that a partner is drawn from")
 
 
 @dataclass(frozen=True)
 class PairTable:
-    """Possible partners of every anchor map. Every number here is a row of the train split, never of a subset.
+    """Possible partners of every anchor map. Every number here is used as a row of the train split.
 
     Attributes:
         anchors: `int64 [m]`, train row of each anchor map, ascending.
         classes: `int64 [m]`, the tail class that the map is of.
         partners: `int64 [m, k]`, train rows, nearest first; k is smaller where there are fewer candidates.
-        distances: `float32 [m, k]`, Euclidean, between the maps.
+        distances: `float32 [m, k]`, Euclidean, between what the search compared (random: between maps).
     """
 
     anchors: Int64
@@ -49,21 +56,34 @@ class PairTable:
 
 
 class Pairs(Stage):
-    """The nearest head-only images of every anchor, by their maps."""
+    """The nearest head-only images of every anchor.
+
+    `index_space` says what a position means, here and in the fusion above. `global`: positions found in a subset of the
+    train split are brought back to its rows. `released`: they are not, as in the paper's code. A neighbour's position
+    among the head-only images is then taken for its row, so that the partner is another image, with a tail class
+    perhaps.
+    """
+
+    resources: ClassVar[Resources] = Resources(gpu=True)
 
     saliency: Saliency
     settings: PairingSettings = PairingSettings()
+    index_space: IndexSpace = "global"
 
     def compute(self, work: Any) -> None:
         """Write `anchors`, `classes`, `partners`, `distances` as npy and `pairs.json`."""
-        train = train_set(work, self.saliency.codec.train)
-        table = pair(train, work.get(self.saliency), self.settings.k_neighbors, work.progress)
+        train, saliency = train_set(work, self.saliency.codec.train), work.get(self.saliency)
+        seed = seeds.derive(self.saliency.codec.seed, "pairs")
+        vectors = self._vectors(work, saliency)
+        table = pair(train, saliency, self.settings, self.index_space, vectors, seed, work.progress)
         for name in ("anchors", "classes", "partners", "distances"):
             np.save(work.out / f"{name}.npy", getattr(table, name))
+        candidate = head_only(train)
         record = {
             "anchor_maps": len(table.anchors),
-            "candidates": int(head_only(train).sum()),
+            "candidates": int(candidate.sum()),
             "distinct_partners": len(np.unique(table.partners)),
+            "partners_head_only": float(candidate[table.partners].mean()) if table.partners.size else None,
             "mean_distance": float(table.distances.mean()) if table.distances.size else None,
         }
         (work.out / "pairs.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
@@ -71,6 +91,27 @@ class Pairs(Stage):
     def open(self, folder: Path) -> PairTable:
         """Return the table."""
         return PairTable(*(np.load(folder / f"{name}.npy") for name in ("anchors", "classes", "partners", "distances")))
+
+    def _vectors(self, work: Any, saliency: SaliencyTable) -> Vectors | None:
+        """Return what the search compares, None for the maps themselves."""
+        codec = self.saliency.codec
+        if self.settings.by == "latent":
+            return lambda entries: _flat(codec_latents(work, codec, saliency.rows[entries]))
+        if self.settings.by != "code":
+            return None
+        import torch
+
+        networks = work.get(codec).load(work.device, self.saliency.checkpoint)
+
+        def codes(entries: Int64) -> Float32:
+            with torch.inference_mode():
+                encoded = [
+                    networks.encode(torch.from_numpy(codec_latents(work, codec, rows)).to(work.device)).cpu().numpy()
+                    for rows in _parts(saliency.rows[entries], _BATCH)
+                ]
+            return _flat(np.concatenate(encoded))
+
+        return codes
 
 
 def head_only(train: TrainSet) -> np.ndarray:
@@ -81,26 +122,64 @@ def head_only(train: TrainSet) -> np.ndarray:
 def pair(
     train: TrainSet,
     saliency: SaliencyTable,
-    k: int,
+    settings: PairingSettings,
+    index_space: IndexSpace = "global",
+    vectors: Vectors | None = None,
+    seed: int = 0,
     progress: Callable[[float, float, str], None] = lambda done, total, note: None,
 ) -> PairTable:
-    """Return the k nearest candidates of every anchor map (all of them where there are fewer than k)."""
+    """Return the k nearest (or k random) candidates of every anchor map, all of them where there are fewer than k.
+
+    Args:
+        train: the train split.
+        saliency: its maps; a candidate has one.
+        settings: of the search.
+        index_space: `global` or `released`, see `Pairs`.
+        vectors: what is compared, given entries of `saliency`; None: the maps.
+        seed: of random partners.
+        progress: called with (done, total, note).
+    """
+    candidate = head_only(train)[saliency.rows]
+    candidates, anchors = np.flatnonzero(candidate), np.flatnonzero(~candidate)
+    k = min(settings.k_neighbors, len(candidates))
+    compared: Vectors = vectors or (lambda entries: _flat(saliency.cams[entries]))
+    positions = np.empty((len(anchors), k), dtype=np.int64)
+    distances = np.empty((len(anchors), k), dtype=np.float32)
+    if k and settings.by == "random":
+        for i in range(len(anchors)):
+            positions[i] = seeds.rng(seed, "partners", i).choice(len(candidates), k, replace=False)
+            distances[i] = np.linalg.norm(compared(candidates[positions[i]]) - compared(anchors[i : i + 1]), axis=1)
+    elif k:
+        for start in range(0, len(anchors), _AT_ONCE):
+            part = slice(start, min(start + _AT_ONCE, len(anchors)))
+            positions[part], distances[part] = nearest(compared(anchors[part]), candidates, compared, k)
+            progress(part.stop, len(anchors), "neighbours")
+    partners = saliency.rows[candidates[positions]] if index_space == "global" else positions
+    return PairTable(saliency.rows[anchors], saliency.classes[anchors], partners, distances)
+
+
+def nearest(queries: Float32, candidates: Int64, vectors: Vectors, k: int) -> tuple[Int64, Float32]:
+    """Return positions in `candidates` and Euclidean distances of the k nearest, `[len(queries), k]`, nearest first.
+
+    Candidates are read a block at a time; the best k so far are kept.
+    """
     from sklearn.neighbors import NearestNeighbors
 
-    candidate = head_only(train)[saliency.rows]
-    candidate_rows, anchor_at = saliency.rows[candidate], np.flatnonzero(~candidate)
-    k = min(k, len(candidate_rows))
-    partners = np.empty((len(anchor_at), k), dtype=np.int64)
-    distances = np.empty((len(anchor_at), k), dtype=np.float32)
-    if k and len(anchor_at):
-        search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(_flat(saliency.cams[candidate]))
-        for start in range(0, len(anchor_at), _QUERIES_AT_ONCE):
-            part = slice(start, start + _QUERIES_AT_ONCE)
-            distances[part], found = search.kneighbors(_flat(saliency.cams[anchor_at[part]]))
-            partners[part] = candidate_rows[found]  # positions among the candidates become train rows here, once
-            progress(min(part.stop, len(anchor_at)), len(anchor_at), "neighbours")
-    return PairTable(saliency.rows[anchor_at], saliency.classes[anchor_at], partners, distances)
+    positions: Int64 = np.empty((len(queries), 0), dtype=np.int64)
+    distances: Float32 = np.empty((len(queries), 0), dtype=np.float32)
+    for start, block in zip(range(0, len(candidates), _AT_ONCE), _parts(candidates, _AT_ONCE), strict=True):
+        search = NearestNeighbors(n_neighbors=min(k, len(block)), algorithm="brute").fit(vectors(block))
+        apart, found = search.kneighbors(queries)
+        distances = np.concatenate([distances, apart], axis=1)
+        positions = np.concatenate([positions, start + found], axis=1)
+        best = np.argsort(distances, axis=1, kind="stable")[:, :k]
+        distances, positions = np.take_along_axis(distances, best, axis=1), np.take_along_axis(positions, best, axis=1)
+    return positions, distances
 
 
-def _flat(cams: Float32) -> Float32:
-    return cams.reshape(len(cams), -1)
+def _parts(values: Int64, size: int) -> list[Int64]:
+    return [values[start : start + size] for start in range(0, len(values), size)]
+
+
+def _flat(arrays: Float32) -> Float32:
+    return arrays.reshape(len(arrays), -1)

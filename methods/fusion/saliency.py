@@ -18,14 +18,14 @@ from bench import seeds
 from bench.contract import Settings, Stage, TrainSet, train_set
 from bench.stage import Resources
 from bench.types import Float32, Int64
-from methods.fusion.codec import Codec
+from methods.fusion.codec import Checkpoint, Codec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from methods.fusion.networks import CodecNetworks
 
-CamMethod = Literal["gradcam", "hirescam", "layercam", "eigencam", "gradcam++", "xgradcam"]
+CamMethod = Literal["gradcam", "hirescam", "layercam", "eigencam", "scorecam", "gradcam++", "xgradcam"]
 _BATCH = 64  # fixed, so that maps do not depend on the machine
 
 
@@ -68,17 +68,21 @@ class SaliencyTable:
 
 
 class Saliency(Stage):
-    """Class activation maps of the train images on the code's classifier."""
+    """Class activation maps of the train images on the code's classifier.
+
+    `checkpoint` says which generation's networks are used, here and in every stage above; the codec is the same.
+    """
 
     resources: ClassVar[Resources] = Resources(gpu=True)
 
     codec: Codec
     settings: SaliencySettings = SaliencySettings()
+    checkpoint: Checkpoint = "last"
 
     def compute(self, work: Any) -> None:
         """Write `cams.npy`, `rows.npy`, `classes.npy` and `saliency.json`."""
         train = train_set(work, self.codec.train)
-        networks, device = work.get(self.codec).load(work.device), work.device
+        networks, device = work.get(self.codec).load(work.device, self.checkpoint), work.device
         scores = self._scores(work, networks, device)
         rows, classes = targets(train, scores, self.settings.cam_target)
         shape = (len(rows), *work.get(self.codec.latents).shape[1:])

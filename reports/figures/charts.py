@@ -247,7 +247,7 @@ def label_fidelity(results: list[CellResult], facts: DatasetFacts | None, looks:
     title = "Label fidelity"
     told = [r for r in results if r.fidelity and r.fidelity.get("label_fidelity") and not r.skip]
     rows = [
-        {"class": name, "method": r.cell.method.label, "share": share}
+        {"class": name, "method": r.cell.label, "share": share}
         for r in told
         for name, share in (r.fidelity or {})["label_fidelity"].items()
         if share is not None
@@ -255,7 +255,7 @@ def label_fidelity(results: list[CellResult], facts: DatasetFacts | None, looks:
     if not rows or facts is None:
         return Omitted(title, "the extractor has no oracle that could tell the findings of an image")
     order: list[Any] = [c for c in facts.class_names if any(row["class"] == c for row in rows)]
-    made = {r.cell.method.label for r in told}
+    made = {r.cell.label for r in told}
 
     def draw(theme: Theme) -> Figure:
         import pandas as pd

@@ -68,12 +68,12 @@ def load_pictures(result: CellResult, store: Store) -> Pictures | None:
         return None
     rows = cell.split.open(store.folder(cell.split))["train"]
     table = cell.dataset.open(store.folder(cell.dataset))
-    return Pictures(cell.method.label, cell.seed, table, rows, augmented)
+    return Pictures(cell.label, cell.seed, table, rows, augmented)
 
 
 def sample_grid(result: CellResult, store: Store) -> Drawing | Omitted:
     """Describe a grid: a row a tail class, real train images left, the method's images right."""
-    method = result.cell.method.label
+    method = result.cell.label
     title = f"Samples: {method}"
     pictures = load_pictures(result, store)
     if pictures is None:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from methods.fusion.cams import class_activation_maps
+from methods.fusion.cams import class_activation_maps, normalised, principal_component
 from methods.fusion.fuse import fuse, fusion_mask
 from methods.fusion.networks import CodeClassifier, build_classifier
-from methods.fusion.pairing import pair
+from methods.fusion.pairing import PairingSettings, pair
 from methods.fusion.saliency import SaliencyTable, targets
 from tests.unit.fusion_fixtures import toy_train
 
@@ -50,7 +50,56 @@ def test_maps_equal_the_librarys(
     np.testing.assert_allclose(found, expected, atol=2e-4)
 
 
-@pytest.mark.parametrize("cam_method", ["gradcam", "hirescam", "layercam", "eigencam", "gradcam++", "xgradcam"])
+@pytest.mark.parametrize("layers", [slice(-1, None), slice(0, None)])
+def test_score_cam_equals_the_librarys(classifier: CodeClassifier, codes: torch.Tensor, layers: slice) -> None:
+    from pytorch_grad_cam import ScoreCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    classes, chosen = torch.tensor([3, 0, 1]), list(classifier.features)[layers]
+    with ScoreCAM(model=classifier, target_layers=chosen) as cam:
+        expected = cam(input_tensor=codes[:3], targets=[ClassifierOutputTarget(int(c)) for c in classes])
+    found = class_activation_maps("scorecam", classifier, chosen, codes[:3], classes)
+    np.testing.assert_allclose(found, expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("shape", [(5, 8, 16, 16), (5, 40, 4, 4)], ids=["fewer channels", "fewer sites"])
+def test_principal_component_is_the_librarys_up_to_the_sign_rule(shape: tuple[int, ...]) -> None:
+    from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection
+
+    activations = torch.randn(shape, generator=torch.Generator().manual_seed(2)).relu()
+    found, library = principal_component(activations), get_2d_projection(activations.numpy())
+    for own, other, activation in zip(found.numpy(), library, activations.numpy(), strict=True):
+        np.testing.assert_allclose(own, other * np.sign((own * other).sum()), atol=1e-4)
+        sites = activation.reshape(len(activation), -1).T
+        loadings = np.linalg.svd(sites - sites.mean(axis=0))[2][0]
+        assert (sites @ loadings) @ own.ravel() * loadings.sum() >= 0
+        assert np.corrcoef(own.ravel(), sites.mean(axis=1))[0, 1] >= 0
+
+
+def test_eigencam_is_the_librarys_map_of_the_signed_component(classifier: CodeClassifier, codes: torch.Tensor) -> None:
+    from pytorch_grad_cam import EigenCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    for layer in classifier.features:
+        with EigenCAM(model=classifier, target_layers=[layer]) as cam:
+            library = torch.from_numpy(cam(input_tensor=codes, targets=[ClassifierOutputTarget(0)] * len(codes)))
+        found = class_activation_maps("eigencam", classifier, [layer], codes, torch.zeros(6, dtype=torch.long))
+        # where the signs agree the maps do; else theirs is of the component turned round
+        same = (found - library).abs().amax(dim=(1, 2)) < 2e-4
+        with torch.no_grad():
+            activation = torch.nn.Sequential(*classifier.features[: list(classifier.features).index(layer) + 1])(codes)
+        turned = normalised((-principal_component(activation)).relu()[:, None])
+        turned = torch.nn.functional.interpolate(turned, size=codes.shape[-2:], mode="bilinear")
+        torch.testing.assert_close(normalised(turned)[~same, 0], library[~same], atol=2e-4, rtol=0)
+
+
+def test_a_flat_layer_has_no_principal_component() -> None:
+    assert torch.equal(principal_component(torch.ones(2, 5, 4, 4)), torch.zeros(2, 4, 4))
+
+
+@pytest.mark.parametrize(
+    "cam_method", ["gradcam", "hirescam", "layercam", "eigencam", "scorecam", "gradcam++", "xgradcam"]
+)
 def test_maps_are_at_latent_resolution_and_in_the_unit_range(
     classifier: CodeClassifier, codes: torch.Tensor, cam_method: str
 ) -> None:
@@ -105,7 +154,7 @@ def saliency_table(cam_target: str = "each") -> tuple[SaliencyTable, np.ndarray]
 
 def test_neighbours_equal_a_brute_force_loop_over_train_rows() -> None:
     train, (table, _) = toy_train(60), saliency_table()
-    found = pair(train, table, 3)
+    found = pair(train, table, PairingSettings(k_neighbors=3))
     tail = train.tail_index
     assert len(found.anchors) == int((train.labels[:, tail] == 1).sum())
     for anchor, target_class, partners, distances in zip(
@@ -124,14 +173,39 @@ def test_neighbours_equal_a_brute_force_loop_over_train_rows() -> None:
         assert found.of(anchor, target_class).tolist() == partners.tolist()
 
 
+def test_searching_block_by_block_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, (table, _) = toy_train(60), saliency_table()
+    whole = pair(train, table, PairingSettings(k_neighbors=4))
+    monkeypatch.setattr("methods.fusion.pairing._AT_ONCE", 3)
+    blocks = pair(train, table, PairingSettings(k_neighbors=4))
+    np.testing.assert_array_equal(blocks.partners, whole.partners)
+    np.testing.assert_allclose(blocks.distances, whole.distances, rtol=1e-6)
+
+
+def test_random_partners_are_any_head_only_rows_each_once() -> None:
+    train, (table, _) = toy_train(60), saliency_table()
+    head_only = {row for row in range(60) if not (train.labels[row, train.tail_index] == 1).any()}
+    settings = PairingSettings(by="random", k_neighbors=5)
+    found = [pair(train, table, settings, seed=seed) for seed in range(30)]
+    drawn = np.concatenate([f.partners.ravel() for f in found])
+    assert set(drawn) == head_only
+    assert all(len(set(partners)) == 5 for f in found for partners in f.partners)
+    expected = len(drawn) / len(head_only)
+    assert np.abs(np.unique(drawn, return_counts=True)[1] - expected).max() < 5 * np.sqrt(expected)
+    own = table.cams[table.entry(found[0].anchors[0], found[0].classes[0])]
+    for row, distance in zip(found[0].partners[0], found[0].distances[0], strict=True):
+        assert math.dist(own.ravel(), table.cams[table.entries(row)[0]].ravel()) == pytest.approx(distance, rel=1e-4)
+
+
 def test_fewer_candidates_than_k_give_them_all_and_none_gives_none() -> None:
     train, (table, _) = toy_train(60), saliency_table()
+    settings = PairingSettings(k_neighbors=3)
     one_left = train.labels.copy()
     one_left[:, 2] = 1
     one_left[7] = [1, 0, 0, 0]
-    assert set(pair(replace(train, labels=one_left), table, 3).partners.ravel()) == {7}
+    assert set(pair(replace(train, labels=one_left), table, settings).partners.ravel()) == {7}
     one_left[7, 2] = 1
-    assert pair(replace(train, labels=one_left), table, 3).partners.shape[1] == 0
+    assert pair(replace(train, labels=one_left), table, settings).partners.shape[1] == 0
 
 
 def test_targets_are_every_tail_class_or_the_best_scored() -> None:

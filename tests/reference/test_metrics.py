@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import numpy as np
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 
 from bench.metrics.average_precision import average_precision, mean_over, means
 from bench.metrics.frechet import frechet_distance
-from bench.metrics.kernel import kernel_distance
+from bench.metrics.kernel import kernel_distance, subset_distances
+from bench.metrics.manifold import MEASURES, manifold_measures, nearest_distances
 
 torch.set_num_threads(1)
 SIZES = [(5, 7, 16), (40, 12, 16), (12, 40, 16), (60, 90, 16), (2, 2, 8), (16, 17, 16)]  # n and m below, at and above d
@@ -136,6 +138,118 @@ def test_kernel_distance_of_subsets_is_seeded_and_takes_the_smaller_side_whole()
     assert kernel_distance(a, b, subset_size=10, n_subsets=3000) == pytest.approx(kid_by_hand(a, b), rel=0.05)
     with pytest.raises(ValueError, match="two samples"):
         kernel_distance(a, b[:1])
+
+
+def test_subset_distances_equal_torchmetrics_mean_and_sd() -> None:
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    a, b = (x.astype(np.float32) / 4 for x in features(40, 60, 8))
+    b += 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        metric = KernelInceptionDistance(feature=Given(8), subsets=2000, subset_size=15, normalize=False)
+    for x, real in ((a, True), (b, False)):
+        metric.inception.forward = lambda images, x=x: torch.from_numpy(x)
+        metric.update(torch.zeros(len(x), 3, 4, 4, dtype=torch.uint8), real=real)
+    torch.manual_seed(0)
+    mean, sd = (float(value) for value in metric.compute())
+    drawn = subset_distances(a, b, subset_size=15, n_subsets=2000)
+    assert drawn.shape == (2000,)
+    assert drawn.mean() == pytest.approx(mean, rel=0.02)
+    assert drawn.std() == pytest.approx(sd, rel=0.08)
+
+
+def test_a_subset_is_at_most_half_of_the_smaller_side() -> None:
+    a, b = (x / 4 for x in features(4, 9, 8))
+    pairs = [[i, j] for i in range(4) for j in range(i)]  # every subset of two of the smaller side
+    values = {
+        round(kid_by_hand(a[p], b[list(q)]), 9) for p in pairs for q in ((i, j) for i in range(9) for j in range(i))
+    }
+    drawn = subset_distances(a, b, subset_size=1000, n_subsets=50)
+    assert {round(float(v), 9) for v in drawn} <= values
+    assert len(set(drawn)) > 10
+    assert subset_distances(a[:3], b) is None
+    assert np.array_equal(drawn, subset_distances(a, b, n_subsets=50))
+    assert not np.array_equal(drawn, subset_distances(a, b, n_subsets=50, seed=1))
+
+
+def manifolds_by_hand(synthetic: np.ndarray, real: np.ndarray, k: int) -> dict[str, float]:
+    """Return the four measures in the words of Kynkäänniemi et al. 2019 (eq. 1-3) and Naeem et al. 2020 (eq. 4-5)."""
+
+    def nnd(i: int, points: np.ndarray) -> float:
+        return sorted(math.dist(points[i], points[j]) for j in range(len(points)) if j != i)[k - 1]
+
+    def in_ball(y: np.ndarray, i: int, points: np.ndarray) -> bool:
+        return math.dist(y, points[i]) <= nnd(i, points)
+
+    n, m = len(real), len(synthetic)
+    return {
+        "precision": sum(any(in_ball(y, i, real) for i in range(n)) for y in synthetic) / m,
+        "recall": sum(any(in_ball(x, j, synthetic) for j in range(m)) for x in real) / n,
+        "density": sum(in_ball(y, i, real) for y in synthetic for i in range(n)) / (k * m),
+        "coverage": sum(any(in_ball(y, i, real) for y in synthetic) for i in range(n)) / n,
+    }
+
+
+@pytest.mark.parametrize("k", [1, 2, 4])
+@pytest.mark.parametrize(("m", "n"), [(24, 36), (36, 24)])
+def test_manifold_measures_equal_the_loops(m: int, n: int, k: int) -> None:
+    draw = np.random.default_rng(m + k)
+    synthetic, real = draw.normal(size=(m, 3)) * 0.9 + 1.2, draw.normal(size=(n, 3))
+    real[1] = real[0]  # twins: the nearest other of each is at distance zero
+    expected = manifolds_by_hand(synthetic, real, k)
+    assert manifold_measures(synthetic, real, k, block=7) == pytest.approx(expected)
+    assert 0 < expected["precision"] < 1
+    assert 0 < expected["recall"] < 1
+    assert list(expected) == list(MEASURES)
+
+
+def test_manifold_measures_at_the_ends() -> None:
+    draw = np.random.default_rng(0)
+    a, b = draw.normal(size=(400, 8)), draw.normal(size=(400, 8))
+    # k = 1: a point is in its own ball and in that of each point that it is the nearest of
+    assert manifold_measures(a, a, 1) == {"precision": 1, "recall": 1, "density": 2, "coverage": 1}
+    far = manifold_measures(a + 1e3, a)
+    assert far == dict.fromkeys(MEASURES, 0.0)
+    same = manifold_measures(a, b)
+    assert same["density"] == pytest.approx(1, abs=0.1)  # its expectation for equal distributions (Naeem et al., eq. 7)
+    assert same["coverage"] == pytest.approx(1 - 0.5**3, abs=0.05)  # 1 - 1 / 2^k for n = m (Naeem et al., sec. 3.3)
+    # one mode out of two: what is there is precise, and half of the real is not covered
+    two = np.concatenate([a[:200], a[200:] + 50])
+    lost = manifold_measures(b[:200], two)
+    assert lost["precision"] > 0.8
+    assert lost["recall"] < 0.5
+    assert lost["coverage"] < 0.5
+
+
+@pytest.mark.parametrize(("m", "n"), [(3, 50), (50, 3), (0, 50)])
+def test_manifold_measures_need_more_points_than_neighbours(m: int, n: int) -> None:
+    assert manifold_measures(np.zeros((m, 2)), np.zeros((n, 2)), k=3) is None
+
+
+def test_nearest_distances_equal_the_loop_with_and_without_parents() -> None:
+    draw = np.random.default_rng(0)
+    among = draw.normal(size=(15, 4)).astype(np.float32)
+    parents = np.array([[3, 7], [7, -1], [-1, -1], [0, 14], [2, 2], [5, 6]])
+    queries = among[parents[:, 0]] * 0.7 + among[parents[:, 1]] * 0.3
+    nearest, others = nearest_distances(queries, among, parents)
+    for i, q in enumerate(queries):
+        every = [math.dist(q, x) for x in among]
+        assert nearest[i] == pytest.approx(min(every), abs=1e-6)
+        assert others[i] == pytest.approx(min(d for j, d in enumerate(every) if j not in parents[i]), abs=1e-6)
+    assert (others > nearest).sum() >= 3
+    alone, orphans = nearest_distances(queries, among)
+    np.testing.assert_allclose(alone, nearest)
+    np.testing.assert_allclose(orphans, nearest)
+
+
+def test_nearest_distances_are_nan_where_nothing_is_near() -> None:
+    points = np.eye(3)
+    nearest, others = nearest_distances(points[:1], points[:2], np.array([[0, 1]]))
+    assert nearest.tolist() == [0]
+    assert np.isnan(others).all()
+    assert np.isnan(nearest_distances(points, points[:0])[0]).all()
+    assert nearest_distances(points[:0], points)[1].shape == (0,)
 
 
 @pytest.mark.parametrize("decimals", [8, 1])  # 1: many ties

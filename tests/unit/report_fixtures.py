@@ -15,6 +15,7 @@ from bench.fidelity import FidelitySettings
 from bench.matrix import Cell, Matrix, MatrixSettings, build_cell
 from bench.metrics.extractors import ClassifierExtractor
 from bench.results import CellResult
+from bench.rows import Row
 from bench.split import SplitSettings
 from bench.store import Store
 
@@ -105,9 +106,12 @@ METHODS: tuple[Method, ...] = (Control(), Copies(), Mixes(denoise_steps=0), Mixe
 
 
 def make_matrix(
-    methods: tuple[Method, ...] = METHODS, seeds: tuple[int, ...] = (0,), datasets: tuple[Dataset, ...] = (Blobs(),)
+    methods: tuple[Method, ...] = METHODS,
+    seeds: tuple[int, ...] = (0,),
+    datasets: tuple[Dataset, ...] = (Blobs(),),
+    against: dict[str, str] | None = None,
 ) -> Matrix:
-    """Return a matrix of methods that need not be registered."""
+    """Return a matrix of methods that need not be registered; `against`: row → the row that it is held against."""
     settings = MatrixSettings(
         name="toy-report",
         description="made-up scores, real pictures <em>& such</em>",
@@ -119,7 +123,8 @@ def make_matrix(
         fidelity=FidelitySettings(extractor=ClassifierExtractor()),
         seeds=list(seeds),
     )
-    cells = tuple(build_cell(settings, d, m, s) for d in datasets for m in methods for s in seeds)
+    rows = [Row(m.label, m, settings.classifier, (against or {}).get(m.label)) for m in methods]
+    cells = tuple(build_cell(settings, d, row, s) for d in datasets for row in rows for s in seeds)
     return Matrix(settings, cells)
 
 

@@ -15,10 +15,11 @@ from bench.classifier import Classifier
 from bench.contract import Plan
 from bench.datasets.phantom import CLASS_NAMES
 from bench.errors import ConfigError
-from bench.fidelity import Fidelity, FidelitySettings, RealFeatures, median_nearest
+from bench.fidelity import Fidelity, FidelitySettings, RealFeatures
 from bench.metrics.extractors import ClassifierExtractor, InceptionExtractor, OracleExtractor, extract_all
 from bench.metrics.frechet import frechet_distance
 from bench.metrics.kernel import kernel_distance
+from bench.metrics.manifold import MEASURES, manifold_measures
 from bench.pretrain.oracle import WEIGHTS, build_oracle
 from bench.split import Split, SplitSettings, Train
 from bench.store import Execution, Store, Work
@@ -83,7 +84,82 @@ def test_figures_are_the_distances_of_the_rows_they_name(store: Store) -> None:
     assert found["label_fidelity_tail"] is None
     assert found["nearest_train"]["synthetic"] == pytest.approx(0, abs=1e-4)  # copies of train images
     assert found["nearest_train"]["held_out"] > 0.1
+    assert found["nearest_train"]["without_parents"] > 0.1
     assert found["metric_id"] == stage.settings.extractor.metric_id
+
+
+def test_manifolds_and_the_spread_of_kid_are_of_the_rows_they_name(store: Store) -> None:
+    stage = fidelity(cell(), per_class=8, k_neighbors=2, kid_subsets=30)
+    found = store.get(stage)
+    table, split, augmented = store.get(stage.split.dataset), store.get(stage.split), store.get(stage.augmented)
+    real = store.get(cell()).features(table.images)
+    held_out = np.concatenate([split["val"], split["test"]])
+    for name in table.tail:
+        c = table.class_names.index(name)
+        reference = real[held_out[table.labels[held_out, c] == 1]]
+        synthetic = store.get(cell()).features(augmented.images[augmented.target_class == c])
+        row = found["per_class"][name]
+        assert {m: row[m] for m in MEASURES} == pytest.approx(manifold_measures(synthetic, reference, 2))
+        assert row["kid_sd"] > 0
+        assert all(row[f"{m}_real"] is not None for m in MEASURES)
+    rows = [found["per_class"][name] for name in table.tail]
+    for m in MEASURES:
+        assert found[f"{m}_tail"] == pytest.approx(np.mean([row[m] for row in rows]))
+        assert found[f"{m}_tail_real"] == pytest.approx(np.mean([row[f"{m}_real"] for row in rows]))
+    # of two classes drawn independently: sd of the mean of both
+    expected = np.hypot(*(row["kid_sd"] for row in rows)) / 2
+    assert found["kid_tail_sd_subsets"] == pytest.approx(expected, rel=0.5)
+    assert found["k_neighbors"] == 2
+
+
+def test_manifolds_are_null_where_a_side_has_too_few_images(store: Store) -> None:
+    found = store.get(fidelity(cell(), per_class=4, k_neighbors=4))
+    assert found["fid_tail"] is not None
+    assert all(found[f"{m}_tail"] is None for m in MEASURES)
+    assert all(row[f"{m}_real"] is None for row in found["per_class"].values() for m in MEASURES)
+    few = store.get(fidelity(cell(), per_class=3))
+    assert few["kid_tail"] is not None
+    assert few["kid_tail_sd_subsets"] is None  # half of three images is no set
+
+
+def test_copies_are_told_by_their_distance_to_train(store: Store) -> None:
+    lonely = Split(dataset=ToyDataset(lonely=True), settings=SplitSettings(min_positives=1))
+    train = Train(split=lonely)
+    augmented = Augmented(method=Twins(), train=train, plan=Plan(per_class=6), seed=0)
+    settings = FidelitySettings(extractor=ClassifierExtractor()).with_classifier(cell())
+    stage = Fidelity(split=lonely, train=train, augmented=augmented, settings=settings)
+    found, folder = store.get(stage), store.folder(stage)
+    raw = {name: np.load(folder / f"nearest_{name}.npy") for name in ("synthetic", "without_parents", "held_out")}
+    assert [len(raw["synthetic"]), len(raw["without_parents"])] == [12, 12]
+    assert found["nearest_train"]["without_parents"] == pytest.approx(np.median(raw["without_parents"]))
+    median, near = balanced_quantiles(store, stage, raw["held_out"])
+    assert found["nearest_train"]["held_out"] == pytest.approx(median)
+    assert found["nearest_ratio"] == pytest.approx(0, abs=1e-4)
+    assert found["nearest_ratio_without_parents"] == pytest.approx(np.median(raw["without_parents"]) / median)
+    assert found["copies_share"] == 1
+    assert found["copies_share_without_parents"] == pytest.approx((raw["without_parents"] < near).mean())
+
+
+def balanced_quantiles(store: Store, stage: Fidelity, distances: np.ndarray) -> list[float]:
+    """Return median and 5th percentile when each held-out image is there lcm / n times for each class of n images."""
+    table, split = store.get(stage.split.dataset), store.get(stage.split)
+    held_out = np.concatenate([split["val"], split["test"]])
+    has = table.labels[held_out][:, [table.class_names.index(name) for name in table.tail]] == 1
+    has = has[has.any(axis=1)]
+    assert len(has) == len(distances)
+    n = has.sum(axis=0)
+    assert n[0] != n[1]
+    copies = [d for d, row in zip(distances, has, strict=True) for _ in range(int((row * np.lcm(*n) // n).sum()))]
+    return [float(np.quantile(copies, q, method="inverted_cdf")) for q in (0.5, 0.05)]
+
+
+def test_without_images_there_is_nothing_near(store: Store) -> None:
+    stage = fidelity(cell(), per_class=0)
+    found = store.get(stage)
+    for column in ("nearest_ratio", "nearest_ratio_without_parents", "copies_share", "copies_share_without_parents"):
+        assert found[column] is None
+    assert found["nearest_train"]["held_out"] > 0.1
+    assert np.load(store.folder(stage) / "nearest_synthetic.npy").shape == (0,)
 
 
 @pytest.mark.parametrize("per_class", [0, 1])
@@ -211,14 +287,6 @@ def test_a_file_that_is_no_inception_is_refused_unread(tmp_path: Path) -> None:
 def test_settings_survive_json(oracle: str) -> None:
     settings = FidelitySettings(extractor=OracleExtractor(folder=oracle), reference="val", kid_subset_size=10)
     assert FidelitySettings.model_validate(json.loads(settings.model_dump_json())) == settings
-
-
-def test_nearest_is_the_brute_force_median() -> None:
-    draw = np.random.default_rng(0)
-    queries, among = draw.normal(size=(9, 5)), draw.normal(size=(14, 5))
-    by_hand = np.median([min(np.sqrt(((q - a) ** 2).sum()) for a in among) for q in queries])
-    assert median_nearest(queries, among, block=4) == pytest.approx(by_hand)
-    assert median_nearest(queries[:0], among) is None
 
 
 def test_inception_runs_from_a_local_file(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

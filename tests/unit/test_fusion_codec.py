@@ -12,18 +12,16 @@ from bench import checkpoint
 from bench.errors import ConfigError
 from bench.latents import LatentTable
 from methods.fusion.codec import CodecSettings
-from methods.fusion.iterate import (
-    IteratedLearning,
-    PhaseEpoch,
+from methods.fusion.iterate import IteratedLearning, PhaseEpoch, schedule
+from methods.fusion.networks import CodecNetworks, SimplicialEmbedding, build_classifier
+from methods.fusion.objectives import (
     imitation_loss,
     masked_bce,
     positive_weights,
     sampled_words,
-    schedule,
     sparsity,
     start_at_prior,
 )
-from methods.fusion.networks import CodecNetworks, SimplicialEmbedding, build_classifier
 from tests.unit.fusion_fixtures import TINY_CODEC, toy_labels
 
 
@@ -196,6 +194,7 @@ def test_an_interrupted_training_ends_bit_for_bit_as_an_uninterrupted_one(
     assert told[0] == 1 + (steps_until_the_kill - 1) // 3 * 3  # 48 latents, 16 a step: goes on at the epoch
     for name, value in whole.networks.state_dict().items():
         assert torch.equal(value, resumed.networks.state_dict()[name]), name
+        assert torch.equal(whole.first[name], resumed.first[name]), name
 
 
 def test_training_leaves_the_global_generators_alone(tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from bench.store import Store
 from bench.types import AugmentedSet
 from methods.fusion import Fusion
 from methods.fusion.fuse import Fused, expand, skip_reason
-from methods.fusion.labels import assign
 from tests.unit.fusion_fixtures import CLASS_NAMES, TAIL, ours, tiny_pipeline, toy_task, toy_train
 
 PROGRAM = """
@@ -78,7 +77,12 @@ def test_samples_have_the_right_shapes_parents_and_extras(store: Store, task: Ta
     assert (labels[anchor, done.target_class] == 1).all()
     assert not (labels[partner][:, tail] == 1).any()
     assert (done.labels[np.arange(10), done.target_class] == 1).all()
-    np.testing.assert_allclose(done.extras["share_tail"], done.extras["mask"].mean(axis=(1, 2)), rtol=1e-6)
+    share_tail = done.extras["mask"].mean(axis=(1, 2))
+    np.testing.assert_allclose(done.extras["parent_share"], np.stack([share_tail, 1 - share_tail], axis=1), atol=1e-6)
+    np.testing.assert_array_equal(done.extras["claimed_class"], done.target_class)
+    for own, a, b in zip(done.labels, labels[anchor], labels[partner], strict=True):
+        union = [1 if 1 in (x, y) else np.nan if np.isnan([x, y]).any() else 0 for x, y in zip(a, b, strict=True)]
+        np.testing.assert_array_equal(own, np.array(union, dtype=np.float32))
     for name in ("anchor_cam", "partner_cam"):
         assert done.extras[name].shape == (10, 8, 8)
         assert done.extras[name].max() <= 1
@@ -123,6 +127,7 @@ def test_records_say_what_happened(store: Store, task: Task) -> None:
     assert isinstance(fused, Fused)
     fusion = json.loads((store.folder(fused) / "fusion.json").read_text())
     codec = json.loads((store.folder(fused.pairs.saliency.codec) / "codec.json").read_text())
+    assert fusion["claimed_target"] == 1
     assert fusion["share_tail"] + fusion["share_head"] == pytest.approx(1)
     assert set(fusion["share_tail_by_class"]) == set(TAIL)
     saliency = json.loads((store.folder(fused.pairs.saliency) / "saliency.json").read_text())
@@ -162,19 +167,3 @@ def test_a_plan_for_a_head_class_is_refused_by_name() -> None:
 def test_more_steps_than_the_schedule_has_are_refused() -> None:
     with pytest.raises(ValidationError, match="num_inference_steps"):
         Fusion(denoise_steps=80)
-
-
-def test_label_policies() -> None:
-    anchor = np.array([[1, 0, 1, np.nan]], dtype=np.float32)
-    partner = np.array([[0, 0, np.nan, 1]], dtype=np.float32)
-    target, share = np.array([2]), np.array([0.25], dtype=np.float32)
-    nan = np.nan
-    for policy, expected in {
-        "union": [1, 0, 1, 1],
-        "target_only": [nan, nan, 1, nan],
-        "one_hot": [0, 0, 1, 0],
-        "area": [0.25, 0, nan, nan],
-    }.items():
-        got = assign(policy, anchor, partner, target, share)  # type: ignore[arg-type]
-        np.testing.assert_array_equal(got, np.array([expected], dtype=np.float32), err_msg=policy)
-    assert np.isnan(assign("union", anchor, anchor, target, share)[0, 3])

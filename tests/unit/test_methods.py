@@ -13,12 +13,13 @@ from bench import seeds
 from bench.augment import Augmented, checked
 from bench.contract import Context, Plan
 from bench.diffusion import Diffusion, DiffusionModel
+from bench.labelling import LabelEvidence, assign
 from bench.latents import Latents
 from bench.prompts import prompt_for
 from bench.store import Execution, Store, Work
 from bench.testing.methods import METHOD_CHECKS
 from bench.testing.tiny import ToyDataset, build_pipeline, toy_task
-from bench.types import ImageRows, TrainSet
+from bench.types import AugmentedSet, ImageRows, TrainSet
 from methods.duplicate import Duplicate
 from methods.roentgen import Roentgen
 from methods.smote import Smote, draw, interpolate, nearest
@@ -47,6 +48,13 @@ def made(method, ctx):
     batches = list(checked(method, ctx))
     arrays = {n: np.concatenate([getattr(b, n) for b in batches]) for n in ("images", "labels", "parents")}
     return arrays | {f"extras/{n}": np.concatenate([b.extras[n] for b in batches]) for n in batches[0].extras}
+
+
+def by_area(arrays, ctx):
+    """Return the labels of what `made` returned under the policy `area`."""
+    extras = {n.removeprefix("extras/"): a for n, a in arrays.items() if n.startswith("extras/")}
+    samples = AugmentedSet(arrays["images"], arrays["labels"], arrays["parents"], ctx.samples, extras)
+    return assign("area", LabelEvidence.of(samples, ctx.train.labels))
 
 
 # --- duplicate
@@ -136,8 +144,8 @@ def test_labels_of_both_parents():
     split = train()
     split.labels[::4, 0] = np.nan
     ctx = context(train_set=split)
-    union, soft = (made(Smote(labels=policy), ctx) for policy in ("union", "interpolated"))
-    assert np.array_equal(union["parents"], soft["parents"])
+    union = made(Smote(), ctx)
+    soft = by_area(union, ctx)
     assert np.isnan(union["labels"]).any()
     for i, (a, b) in enumerate(union["parents"]):
         for c in range(3):
@@ -145,7 +153,7 @@ def test_labels_of_both_parents():
             known = not (np.isnan(x) or np.isnan(y))
             expected = 1 if 1 in (x, y) else 0 if known else np.nan
             np.testing.assert_equal(union["labels"][i, c], np.float32(expected))
-            np.testing.assert_allclose(soft["labels"][i, c], (1 - s) * x + s * y if known else np.nan, atol=1e-6)
+            np.testing.assert_allclose(soft[i, c], (1 - s) * x + s * y if known else np.nan, atol=1e-6)
 
 
 def test_a_class_of_one_image_is_copied():
@@ -155,7 +163,9 @@ def test_a_class_of_one_image_is_copied():
     out = made(Smote(), context(train_set=lonely))
     assert (out["parents"][30:] == [0, -1]).all()
     assert (out["images"][30:] == lonely.images[0]).all()
-    np.testing.assert_array_equal(out["labels"][30:], np.tile(lonely.labels[0], (30, 1)))
+    copied = np.tile(lonely.labels[0], (30, 1))
+    np.testing.assert_array_equal(out["labels"][30:], copied)
+    np.testing.assert_array_equal(by_area(out, context(train_set=lonely))[30:], copied)
 
 
 def test_latent_space_interpolates_latents_and_decodes(store):
@@ -178,7 +188,7 @@ def test_only_latent_space_depends_on_the_diffusion_model(tmp_path):
 
 @pytest.mark.parametrize("check", METHOD_CHECKS, ids=lambda check: check.__name__)
 def test_latent_space_keeps_the_contract(check, store):
-    check(Smote(space="latent", labels="interpolated"), store.root)
+    check(Smote(space="latent"), store.root)
 
 
 # --- RoentGen
@@ -244,7 +254,7 @@ def test_a_stopped_sampling_goes_on_where_it_was(tmp_path, monkeypatch):
 # --- all: a seed alone decides
 
 
-@pytest.mark.parametrize("method", [Duplicate(), Smote(), Smote(labels="interpolated")], ids=repr)
+@pytest.mark.parametrize("method", [Duplicate(), Smote()], ids=repr)
 def test_bit_equal_for_any_batch_size(method):
     outputs = [made(method, replace(context(), batch_size=b)) for b in (1, 7, 1000)]
     for other in outputs[1:]:
@@ -259,7 +269,7 @@ def test_plans_share_the_samples_of_their_common_numbers():
 
 def test_settings_are_told_in_the_resolved_configuration():
     text = Smote(space="latent").model_dump_json()
-    assert json.loads(text) == {"k_neighbors": 5, "space": "latent", "labels": "union"}
+    assert json.loads(text) == {"labels": "own", "k_neighbors": 5, "space": "latent"}
 
 
 def test_toy_data_set_has_one_positive_in_train_where_asked(store):

@@ -70,7 +70,8 @@ def test_files_are_those_returned_and_the_store_is_only_read(report):
     assert sorted(p for p in out.rglob("*") if p.is_file()) == sorted(paths)
     assert paths[0].name == "report.html"
     assert before == after
-    assert {p.name for p in paths} >= {"table.md", "table.tex", "table.csv", "table.html", "matrix.yaml"}
+    tables = {"table.md", "table.tex", "table.csv", "table.html", "effects.md", "effects.csv"}
+    assert {p.name for p in paths} >= tables | {"matrix.yaml"}
     assert {p.suffix for p in paths if p.parent.name == "figures"} == {".png", ".pdf"}
 
 
@@ -106,7 +107,7 @@ def test_page_is_accessible(report):
 
 def test_resolved_matrix_beside_the_page_loads(report, filled):
     resolved = yaml.safe_load((report[0] / "matrix.yaml").read_text(encoding="utf-8"))
-    assert resolved["methods"] == filled[0].settings.methods
+    assert resolved["methods"] == [m.label for m in fixtures.METHODS]
     assert resolved["classifier"]["steps"] == 10
 
 
@@ -166,7 +167,7 @@ def test_no_pictures_without_the_stage(filled, tmp_path):
 
 def test_charts_survive_classes_and_methods_without_numbers(filled):
     matrix, results, store = filled
-    facts, looks = dataset_facts(matrix.cells[0], store), Looks(matrix.settings.methods)
+    facts, looks = dataset_facts(matrix.cells[0], store), Looks(m.label for m in fixtures.METHODS)
     thin = []
     for r in results:
         ap = {**r.scores["ap"], "Fracture": None}
@@ -179,7 +180,7 @@ def test_charts_survive_classes_and_methods_without_numbers(filled):
 
 def test_figures_show_the_numbers_of_the_results(filled):
     matrix, results, store = filled
-    facts, looks = dataset_facts(matrix.cells[0], store), Looks(matrix.settings.methods)
+    facts, looks = dataset_facts(matrix.cells[0], store), Looks(m.label for m in fixtures.METHODS)
     figure = charts.ap_by_frequency(results, facts, looks).draw(LIGHT)
     tail = sorted(fixtures.TAIL, key=facts.train_counts.get)
     line = next(x for x in figure.axes[0].get_lines() if x.get_color() == looks.colour["smote"])

@@ -1,4 +1,4 @@
-"""The table as data and as text: means, holes, published numbers, paired differences, escapes."""
+"""The table as data and as text: means, holes, published numbers, layout, escapes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bench.results import CellResult
 from bench.store import Store
-from reports.paper_table import csv_table, latex, markdown, terminal_table
+from reports.paper_table import csv_table, latex, markdown, parts_of, terminal_table
 from reports.published import published
-from reports.rows import MISSING, no_skill, number, paired_differences, table_rows
+from reports.rows import MISSING, no_skill, number, table_rows
 from tests.unit import report_fixtures as fixtures
 
 
@@ -35,7 +36,7 @@ def test_row_means_and_sds_are_those_of_the_cells(seeded):
 
 def test_rows_keep_the_order_of_the_matrix(seeded):
     matrix, results, _ = seeded
-    assert [r.method for r in table_rows(results)] == matrix.settings.methods
+    assert [r.method for r in table_rows(results)] == [m.label for m in fixtures.METHODS]
 
 
 def test_a_skipped_method_shows_its_reason_and_no_numbers(seeded):
@@ -64,22 +65,6 @@ def test_published_numbers_are_the_posters():
     assert published().value("nothing like it", "map_tail") is None
 
 
-def test_paired_differences_equal_a_loop_over_seeds(seeded):
-    _, results, _ = seeded
-    score = {(r.cell.method.label, r.cell.seed): r.scores["map_tail"] for r in results}
-    deltas = [score["smote", s] - score["baseline", s] for s in (0, 1, 2)]
-    found = next(d for d in paired_differences(results) if (d.method, d.column) == ("smote", "map_tail"))
-    assert (found.control, found.n, found.n_above) == ("baseline", 3, sum(d > 0 for d in deltas))
-    assert found.mean == pytest.approx(np.mean(deltas))
-    assert found.sd == pytest.approx(np.std(deltas, ddof=1))
-
-
-def test_no_paired_differences_from_one_seed_or_for_a_skipped_method(seeded):
-    _, results, _ = seeded
-    assert not paired_differences([r for r in results if r.cell.seed == 0])
-    assert "declines" not in {d.method for d in paired_differences(results)}
-
-
 def test_no_skill_is_the_prevalence(seeded):
     assert no_skill(seeded[1]) == {"map_head": pytest.approx(0.3), "map_tail": pytest.approx(0.05)}
     assert no_skill([]) == {"map_head": None, "map_tail": None}
@@ -94,8 +79,8 @@ def test_number(value, sd, text):
 
 
 def test_csv_reads_back_in_full_precision(seeded):
-    _, results, _ = seeded
-    rows = {r["method"]: r for r in csv.DictReader(io.StringIO(csv_table(results)))}
+    matrix, results, store = seeded
+    rows = {r["method"]: r for r in csv.DictReader(io.StringIO(csv_table(parts_of(matrix, results, store))))}
     want = next(r for r in table_rows(results) if r.method == "smote")
     assert float(rows["smote"]["map_tail"]) == want.values["map_tail"]
     assert float(rows["smote"]["poster_fid_tail"]) == 171.864
@@ -103,23 +88,16 @@ def test_csv_reads_back_in_full_precision(seeded):
     assert rows["declines"]["hole"].startswith("skipped")
 
 
-def facts_of(seeded):
-    from reports.facts import dataset_facts
-
-    matrix, _, store = seeded
-    return {"blobs": dataset_facts(matrix.cells[0], store)}
-
-
 def test_markdown_has_the_same_number_of_cells_in_every_line_of_the_table(seeded):
-    matrix, results, _ = seeded
-    lines = [line for line in markdown(matrix, results, facts_of(seeded)).splitlines() if line.startswith("|")]
-    assert len(lines) == 2 + 5 + 1
-    assert len({line.count("|") - line.count("\\|") for line in lines}) == 1
+    text = markdown(parts_of(*seeded))
+    for table, n_lines in zip(text.split("### Beside FID"), (2 + 5 + 1, 2 + 3), strict=True):
+        lines = [line for line in table.splitlines() if line.startswith("|")]
+        assert len(lines) == n_lines
+        assert len({line.count("|") - line.count("\\|") for line in lines}) == 1
 
 
 def test_latex_escapes_what_data_bring_and_balances(seeded):
-    matrix, results, _ = seeded
-    text = latex(matrix, results, facts_of(seeded))
+    text = latex(parts_of(*seeded))
     assert r"\toprule" in text
     assert r"best\_val\_map\_all" in text
     assert r"\textless{}script\textgreater{}" in text
@@ -153,9 +131,58 @@ def test_terminal_table_holds_ours_the_posters_and_the_notes(seeded):
 def test_terminal_table_of_nothing_yet_run(tmp_path):
     from rich.console import Console
 
-    from bench.results import CellResult
-
     matrix = fixtures.make_matrix()
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(terminal_table(matrix, [CellResult(c, "missing") for c in matrix.cells], Store(tmp_path)))
     assert "! smote: not run yet" in console.export_text()
+
+
+def test_poster_columns_are_dropped_where_no_row_has_a_published_number(seeded):
+    matrix, results, store = seeded
+    kept = [r for r in results if r.cell.label == "declines"]
+    (part,) = parts_of(matrix, kept, store)
+    assert part.layout.theirs == ()
+    assert not [h for h in part.headings if "poster" in h]
+    assert {len(cells) for cells in part.lines} == {len(part.headings)}
+    assert not [note for note in part.notes if "poster" in note.lower()]
+    assert "multicolumn" not in latex([part])
+    (whole,) = parts_of(*seeded)
+    assert [h for h in whole.headings if "poster" in h]
+
+
+def test_rows_say_their_seeds_only_where_there_are_several(seeded):
+    matrix, results, store = seeded
+    (part,) = parts_of(matrix, results, store)
+    assert part.headings[:2] == ["method", "seeds"]
+    assert part.lines[0][:2] == ["baseline", "3"]
+    assert "seeds" not in replace(part, narrow=True).headings
+    one = fixtures.make_matrix()
+    (part,) = parts_of(one, [CellResult(c, "missing") for c in one.cells], None)
+    assert "seeds" not in part.headings
+
+
+def test_notes_say_what_is_paired_and_fid_at_the_floors_n(seeded):
+    matrix, results, store = seeded
+    fewer = []
+    for r in results:
+        classes = {c: v | {"n_floor": 1} for c, v in r.fidelity["per_class"].items()}
+        fewer.append(replace(r, fidelity={**r.fidelity, "per_class": classes, "fid_tail_equal_n": 44.0}))
+    before, after = (" ".join(parts_of(matrix, found, store)[0].notes) for found in (results, fewer))
+    assert "order of the real images" in before
+    assert "batches differ" in before
+    assert "FID of as many synthetic images" not in before
+    assert "smote 44 (floor 8.5)" in after
+
+
+def test_settings_that_rows_differ_in_are_both_named(seeded):
+    from reports.facts import left_open
+
+    matrix, results, _ = seeded
+    cells = [
+        replace(c, row=replace(c.row, method=c.method.model_copy(update={"labels": "area"})))
+        if c.label == "ours@5"
+        else c
+        for c in matrix.cells
+    ]
+    said = dict(left_open(replace(matrix, cells=tuple(cells)), results, None))
+    assert said["Labels of a fused image"] == "own or area"

@@ -10,7 +10,8 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from bench.scores import Scores
+from bench.metrics import bootstrap
+from bench.scores import Scores, ScoresSettings
 from bench.split import part_rows
 from bench.store import Store
 from tests.unit.classifier_fixtures import cell
@@ -53,3 +54,39 @@ def test_average_precision_is_of_the_order_of_the_logits_where_probabilities_sat
         known = ~np.isnan(labels[:, c])
         expected = average_precision_score(labels[known, c], logits[known, c])
         assert scores["ap"][name] == pytest.approx(expected, abs=1e-6)
+
+
+def test_bootstrap_surrounds_the_scores_and_is_of_whole_patients(tmp_path: Path) -> None:
+    classifier, store = cell(n_images=200), Store(tmp_path)
+    stage = Scores(split=classifier.split, classifier=classifier, settings=ScoresSettings(n_bootstrap=200))
+    scores = store.get(stage)
+    replicates = stage.replicates(store.folder(stage))
+    saved = np.load(store.folder(stage) / "bootstrap.npy")
+    assert (saved.shape, saved.dtype) == ((200, 3), np.float32)
+    assert scores["n_bootstrap"] == 200
+    for group in ("head", "tail", "all"):
+        values = replicates[f"map_{group}"]
+        low, high = scores[f"map_{group}_low"], scores[f"map_{group}_high"]
+        assert low < scores[f"map_{group}"] < high
+        assert (low, high) == pytest.approx(np.nanquantile(values, [0.025, 0.975]))
+
+
+def test_two_classifiers_of_a_split_see_the_same_resamples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, draw = [], bootstrap.patient_weights
+
+    def recorded(*args: object) -> list[np.ndarray]:
+        seen.append(list(draw(*args)))
+        return seen[-1]
+
+    monkeypatch.setattr(bootstrap, "patient_weights", recorded)
+    store = Store(tmp_path)
+    for classifier in (cell(seed=0), cell(seed=1, per_class=3)):
+        store.get(Scores(split=classifier.split, classifier=classifier, settings=ScoresSettings(n_bootstrap=20)))
+    assert np.array_equal(np.concatenate(seen[0], axis=1), np.concatenate(seen[1], axis=1))
+
+
+def test_the_bootstrap_can_be_left_out(tmp_path: Path) -> None:
+    classifier, store = cell(), Store(tmp_path)
+    stage = Scores(split=classifier.split, classifier=classifier, settings=ScoresSettings(n_bootstrap=0))
+    assert store.get(stage)["map_tail_low"] is None
+    assert len(stage.replicates(store.folder(stage))["map_tail"]) == 0

@@ -263,7 +263,7 @@ def test_a_full_disk_does_not_hide_the_error_it_caused(store: Store, monkeypatch
     def full(path: Path, value: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bench.store._write_json", full)
+    monkeypatch.setattr("bench.store.write_json", full)
     with pytest.raises(OSError, match="No space left"):
         store.compute(Toy(), Execution())
     monkeypatch.undo()

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from bench.datasets.base import Dataset, TableWriter
 from bench.datasets.phantom.render import render
 from bench.datasets.phantom.settings import CLASS_NAMES, HEAD, TAIL, PhantomSettings
+from bench.types import Int64
 
 
 class Phantom(PhantomSettings, Dataset):
@@ -34,3 +36,26 @@ class Phantom(PhantomSettings, Dataset):
             labels[i], true_labels[i], patients[i] = drawn.observed_labels, drawn.true_labels, drawn.patient
             work.progress(i + 1, self.n_images, "render")
         writer.finish(labels, patients, CLASS_NAMES, HEAD, TAIL, true_labels)
+
+    def true_masks(self, rows: Int64, side: int) -> npt.NDArray[np.bool_]:
+        """Return where each finding was drawn, `bool [len(rows), C, side, side]`; empty where it is not in the image.
+
+        The pixels of a mask are those where the finding changes the image by more than 0.35 of its largest change. A
+        site is in if any of its pixels is: with half of them, a fracture or a widened mediastinum, a few pixels
+        thin, would often have no site left. Thin findings look larger the coarser the sites are, and chance with them.
+
+        Args:
+            rows: `int64 [n]`, rows of the table.
+            side: sites along an edge, 1 to `image_px`; pixel p belongs to site `p * side // image_px`.
+
+        Raises:
+            ValueError: if there are more sites than pixels.
+        """
+        if not 1 <= side <= self.image_px:
+            raise ValueError(f"side: want 1 to image_px = {self.image_px}, got {side}")
+        starts = -(-np.arange(side) * self.image_px // side)  # first pixel of each site
+        out = np.zeros((len(rows), len(CLASS_NAMES), side, side), dtype=bool)
+        for i, row in enumerate(rows):
+            masks = np.asarray(render(self, int(row), masks=True).masks)
+            out[i] = np.logical_or.reduceat(np.logical_or.reduceat(masks, starts, axis=1), starts, axis=2)
+        return out

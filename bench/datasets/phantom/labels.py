@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from bench.datasets.phantom.settings import CLASS_NAMES, PhantomSettings
+from bench.datasets.phantom.settings import CLASS_NAMES, PhantomSetSettings, PhantomSettings
+from bench.errors import ConfigError
 from bench.seeds import derive
 
 BLOCK = 8  # indices that share a draw of patients
@@ -46,12 +47,30 @@ def patient_of(settings: PhantomSettings, index: int) -> int:
         start = start_next
 
 
+def official_split(settings: PhantomSetSettings, n_images: int) -> NDArray[np.int64] | None:
+    """Return the part of every image, 0 train, 1 val, 2 test; None without `held_out`. No patient is cut.
+
+    Raises:
+        ConfigError: if nothing is left to train on.
+    """
+    if settings.held_out is None:
+        return None
+    if n_images <= settings.held_out:
+        raise ConfigError(
+            f"phantom: held_out = {settings.held_out} of n_images = {n_images} leaves nothing to train on; "
+            "raise n_images or lower held_out"
+        )
+    index = np.arange(n_images)
+    held_out = np.where(index // BLOCK % 5 < 2, 1, 2)  # whole blocks, hence whole patients
+    return np.where(index < settings.held_out, held_out, 0)
+
+
 def facts(settings: PhantomSettings, index: int) -> Facts:
     """Return patient, true and observed labels and severities of an image, without drawing it."""
     if index < 0:
         raise IndexError(f"phantom index must be >= 0, got {index}")
     n_classes = len(CLASS_NAMES)
-    p = np.asarray(settings.effective_prevalences())
+    p = np.asarray(settings.effective_prevalences(index))
     patient = patient_of(settings, index)
     by_patient = generator(settings, "severity", patient).standard_normal()
     rng = generator(settings, "image", index + settings.offset)
@@ -73,7 +92,7 @@ def strengths(settings: PhantomSettings, index: int, severities: NDArray[np.floa
     It grows continuously with the severity from 0 at the threshold. A class below its threshold
     gets a uniform draw, used only where the labels are overridden.
     """
-    p = np.asarray(settings.effective_prevalences())
+    p = np.asarray(settings.effective_prevalences(index))
     quantile = 1 - ndtr(-(severities - ndtri(p))) / p
     spare = generator(settings, "strength", index + settings.offset).random(len(p))
     return np.where(severities > 0, quantile, spare)

@@ -14,7 +14,9 @@ in `assets/oracle/record.json`.
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 HEAD: tuple[str, ...] = (
     "Support Devices",
@@ -59,6 +61,40 @@ class PhantomSettings(BaseModel):
     prevalence_floor: float = Field(default=0.0, ge=0, le=0.5, description="lifts rare classes")
     offset: int = Field(default=0, ge=0, multiple_of=8, description="added to every index")
 
-    def effective_prevalences(self) -> tuple[float, ...]:
-        """Return the prevalence of every class after the floor."""
+    def effective_prevalences(self, index: int | None = None) -> tuple[float, ...]:
+        """Return the prevalence of every class after the floor; of an image's own where a subclass varies it."""
         return tuple(max(p, self.prevalence_floor) for p in self.prevalences)
+
+
+class PhantomSetSettings(PhantomSettings):
+    """How the training part of a phantom data set may differ while val and test stay the same images.
+
+    Apart from `PhantomSettings`, which the shipped networks' records name in full.
+    """
+
+    held_out: int | None = Field(
+        default=None,
+        ge=40,
+        multiple_of=40,
+        description="so many first images are val and test (2 : 3), all others train; null = as `split` says",
+    )
+    tail_factor: float = Field(
+        default=1.0, gt=0, le=20, description="on the tail's floored prevalences, but for held-out images"
+    )
+
+    @model_validator(mode="after")
+    def _tail_stays_below_a_half(self) -> Self:
+        """Refuse a factor that makes a tail class the rule."""
+        highest = max(self.effective_prevalences(self.held_out or 0)[len(HEAD) :])
+        if self.tail_factor != 1 and highest > 0.5:
+            raise ValueError(
+                f"tail_factor {self.tail_factor} gives a tail class a prevalence of {highest:.2g}, over 0.5"
+            )
+        return self
+
+    def effective_prevalences(self, index: int | None = None) -> tuple[float, ...]:
+        """Return the prevalence of every class after the floor; for image `index` after the tail factor as well."""
+        floored = super().effective_prevalences()
+        if index is None or index < (self.held_out or 0):
+            return floored
+        return floored[: len(HEAD)] + tuple(p * self.tail_factor for p in floored[len(HEAD) :])

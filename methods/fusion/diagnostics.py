@@ -1,0 +1,147 @@
+"""How well fusion's inner steps worked: the code, the maps against the truth where it is known, and what was taken."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.contract import Stage, train_set
+from bench.metrics import localisation
+from bench.types import Float32, Int64
+from methods.fusion.fuse import Fused, FusedSet, expand
+from methods.fusion.pairing import PairTable
+from methods.fusion.saliency import SaliencyTable
+
+if TYPE_CHECKING:
+    from bench.datasets.base import Dataset
+
+Sites = npt.NDArray[np.bool_]
+
+DESCRIPTIONS: dict[str, str] = {
+    "reconstruction_l1": "mean absolute error of the latents that the code rebuilds",
+    "mean_max_probability": "mean probability of a site's likeliest word; 1 is one-hot, 1/V uniform",
+    "normalised_entropy": "mean entropy of a site's words over log V; 0 is one-hot, 1 uniform",
+    "latents_beyond_1": "share of latent values outside [-1, 1], which a decoder ending in Tanh cannot rebuild",
+    "cam_empty_share": "share of all maps that are constant: nothing in the image raises the score",
+    "n_maps_judged": "anchors' maps of a tail class that is truly in the image; the next six are their means",
+    "cam_pointing": "share of judged maps whose maximum falls on the true finding",
+    "cam_pointing_chance": "cam_pointing of sites drawn at random",
+    "cam_pointing_prior": "cam_pointing of the commonest true site of the class's other images",
+    "cam_iou": "overlap of a map's k highest sites with the k sites of the true finding",
+    "cam_iou_above_half": "overlap of a map's sites above 0.5 with those of the true finding",
+    "cam_inside_ratio": "share of a map's energy on the true finding over the finding's share of sites; 1 is chance",
+    "mean_share_tail": "mean share of a fused latent's sites that are the anchor's",
+    "mean_share_head": "mean share of a fused latent's sites that are the partner's",
+    "n_samples_judged": "fused samples whose target class is truly in their anchor",
+    "share_of_true_site_taken": "share of the target's true sites taken from the anchor; mean_share_tail is chance",
+    "distinct_anchors": "different anchors among the fused samples",
+    "distinct_partners": "different partners among the fused samples",
+    "median_partner_distance": "median distance of an anchor to its possible partners, in what the search compared",
+}
+_CODEC = ("reconstruction_l1", "mean_max_probability", "normalised_entropy", "latents_beyond_1")
+_RECORD_OF = {"last": "final", "first": "first"}  # a checkpoint's part of the codec's record
+_ROWS_AT_ONCE = 256
+
+
+class Diagnostics(Stage):
+    """One flat dict of the names in `DESCRIPTIONS`; what cannot be said is None.
+
+    Whatever needs the truth is None where the data set has no true masks, and everything is where nothing was fused.
+    A class is judged in an image where it truly is: a reader's invented label has no right map. Every map, and every
+    sample, counts alike, so that the means are mostly the commoner tail classes'.
+    """
+
+    fused: Fused
+
+    def compute(self, work: Any) -> None:
+        """Write `diagnostics.json`."""
+        fused: FusedSet = work.get(self.fused)
+        found: dict[str, float | int | None] = dict.fromkeys(DESCRIPTIONS)
+        if len(fused.parents):  # where nothing was fused no codec was trained either, and none shall be for this
+            found |= self._of_codec(work) | self._of_fusion(work, fused) | self._against_truth(work, fused)
+        (work.out / "diagnostics.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+    def open(self, folder: Path) -> dict[str, float | int | None]:
+        """Return name → number, or None where it cannot be said."""
+        return json.loads((folder / "diagnostics.json").read_text(encoding="utf-8"))
+
+    def _of_codec(self, work: Any) -> dict[str, float | int | None]:
+        """Return the measures of the networks that saliency and fusion used."""
+        saliency = self.fused.pairs.saliency
+        record = work.get(saliency.codec).record[_RECORD_OF[saliency.checkpoint]]
+        return {name: record[name] for name in _CODEC}
+
+    def _of_fusion(self, work: Any, fused: FusedSet) -> dict[str, float | int | None]:
+        """Return what needs no truth."""
+        table: SaliencyTable = work.get(self.fused.pairs.saliency)
+        pairs: PairTable = work.get(self.fused.pairs)
+        share = float(fused.mask.mean(dtype=np.float64))
+        constant = np.ptp(table.cams, axis=(1, 2)) == 0
+        return {
+            "cam_empty_share": float(constant.mean()),
+            "mean_share_tail": share,
+            "mean_share_head": 1 - share,
+            "distinct_anchors": len(np.unique(fused.parents[:, 0])),
+            "distinct_partners": len(np.unique(fused.parents[:, 1])),
+            "median_partner_distance": float(np.median(pairs.distances)),
+        }
+
+    def _against_truth(self, work: Any, fused: FusedSet) -> dict[str, float | int | None]:
+        """Return what needs true masks; nothing where the data set has none."""
+        codec = self.fused.pairs.saliency.codec
+        train, dataset = train_set(work, codec.train), codec.train.split.dataset
+        at = work.get(codec.train.split)["train"]  # the data set's row of every train row
+        table: SaliencyTable = work.get(self.fused.pairs.saliency)
+        of_tail = np.isin(table.classes, train.tail_index)
+        side = fused.mask.shape[-1]
+        of_maps = true_sites(dataset, at[table.rows[of_tail]], table.classes[of_tail], side)
+        of_samples = true_sites(dataset, at[fused.parents[:, 0]], expand(self.fused.plan, train), side)
+        if of_maps is None or of_samples is None:
+            return {}
+        return judged_maps(table.cams[of_tail], of_maps, table.classes[of_tail]) | judged_masks(fused.mask, of_samples)
+
+
+def true_sites(dataset: Dataset, rows: Int64, classes: Int64, side: int) -> Sites | None:
+    """Return where `classes[i]` truly is in row `rows[i]` of a data set, `bool [n, side, side]`, empty where it is not.
+
+    None where the data set has no true masks.
+    """
+    found = np.zeros((len(rows), side, side), dtype=bool)
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        masks = dataset.true_masks(rows[part], side)
+        if masks is None:
+            return None
+        found[part] = masks[np.arange(len(masks)), classes[part]]
+    return found
+
+
+def judged_maps(cams: Float32, truth: Sites, classes: Int64) -> dict[str, float | int | None]:
+    """Return the `cam_` measures of maps `[n, h, w]` of `classes` over those with any true sites `[n, h, w]`."""
+    there = truth.any(axis=(1, 2))
+    maps, masks = cams[there], truth[there]
+    return {
+        "n_maps_judged": int(there.sum()),
+        "cam_pointing": _mean(localisation.pointing_hits(maps, masks)),
+        "cam_pointing_chance": _mean(localisation.pointing_chance(masks)),
+        "cam_pointing_prior": _mean(localisation.pointing_prior(masks, classes[there])),
+        "cam_iou": _mean(localisation.iou_top(maps, masks)),
+        "cam_iou_above_half": _mean(localisation.iou_above(maps, masks, 0.5)),
+        "cam_inside_ratio": _mean(localisation.inside_ratio(maps, masks)),
+    }
+
+
+def judged_masks(taken: npt.NDArray[np.uint8], truth: Sites) -> dict[str, float | int | None]:
+    """Return the mean share of each sample's true sites `[n, h, w]` that its mask takes, over those that have any."""
+    there = truth.any(axis=(1, 2))
+    sites = truth[there].sum(axis=(1, 2))
+    from_anchor = (truth[there] & (taken[there] == 1)).sum(axis=(1, 2))
+    return {"n_samples_judged": int(there.sum()), "share_of_true_site_taken": _mean(from_anchor / sites)}
+
+
+def _mean(values: npt.NDArray[np.float64]) -> float | None:
+    return float(values.mean()) if len(values) else None

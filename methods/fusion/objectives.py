@@ -1,0 +1,128 @@
+"""What the codec's training minimises and measures: losses, class weights, sparsity, and means of them."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from methods.fusion.networks import CodecNetworks, SimplicialEmbedding
+
+if TYPE_CHECKING:
+    from methods.fusion.codec import ImitationLoss
+
+
+class Meter:
+    """Means over an epoch, weighted by what each batch counts; nothing leaves the device before `means`."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int | Tensor] = defaultdict(int)
+
+    def add(self, n: int | Tensor, **values: Tensor) -> None:
+        """Add batch means over `n` rows, or over as many labels where what is averaged are labels."""
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, torch.zeros_like(value.detach())) + value.detach() * n
+            self.counts[name] += n
+
+    def means(self) -> dict[str, float]:
+        """Return the means by name."""
+        return {name: float(value) / max(float(self.counts[name]), 1.0) for name, value in self.sums.items()}
+
+
+def positive_weights(labels: Tensor) -> Tensor:
+    """Return N / (count_c * C) for every class, `float32 [C]`; N and the counts are of known labels."""
+    known = (~labels.isnan()).sum(dim=0)
+    return known / (labels.nansum(dim=0).clamp(min=1) * labels.shape[1])
+
+
+def start_at_prior(classifier: nn.Module, labels: Tensor, weights: Tensor | None) -> None:
+    """Set the bias of the classifier's last layer to the logits of the (weighted) prevalences.
+
+    A rare class then starts at its low score without every feature weight turning negative for it, which would leave
+    its class activation maps empty.
+    """
+    positives = labels.nansum(dim=0).clamp(min=0.5)
+    negatives = ((~labels.isnan()).sum(dim=0) - positives).clamp(min=0.5)
+    odds = positives / negatives * (weights if weights is not None else 1)
+    last = [m for m in classifier.modules() if isinstance(m, nn.Linear)][-1]
+    with torch.no_grad():
+        last.bias.copy_(odds.log())
+
+
+def masked_bce(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+    """Return the mean binary cross-entropy over known labels; NaN labels count for nothing."""
+    known = ~labels.isnan()
+    losses = functional.binary_cross_entropy_with_logits(
+        logits, labels.nan_to_num(), pos_weight=weights, reduction="none"
+    )
+    return (losses * known).sum() / known.sum().clamp(min=1)
+
+
+def sampled_words(probabilities: Tensor, generator: torch.Generator) -> Tensor:
+    """Return one-hot words `[b, L, V, h, w]`, one per simplex and site, drawn from the teacher's probabilities."""
+    last = probabilities.movedim(2, -1)
+    words = torch.multinomial(last.flatten(0, -2), 1, generator=generator).view(last.shape[:-1])
+    return functional.one_hot(words, last.shape[-1]).movedim(-1, 2).to(probabilities.dtype)
+
+
+def imitation_loss(
+    embedding: SimplicialEmbedding, logits: Tensor, uttered: Tensor, kind: ImitationLoss = "cross_entropy"
+) -> Tensor:
+    """Return the loss of the student against the teacher's words.
+
+    Args:
+        embedding: the simplices that turn the student's logits into words.
+        logits: `[b, L*V, h, w]`, the student's.
+        uttered: `[b, L, V, h, w]`, the teacher's words: one-hot, or its probabilities.
+        kind: `cross_entropy`, the mean in nats per simplex and site (Ren et al. 2023); `per_word_bce`, the mean over
+            every word of every site of the binary cross-entropy of that word's probability, as the paper's released
+            code has it. The V - 1 words that were not uttered make up nearly all of the latter's terms.
+    """
+    if kind == "per_word_bce":
+        return functional.binary_cross_entropy(embedding.split(embedding(logits)), uttered)
+    return -(uttered * embedding.log_codes(logits)).sum(dim=2).mean()
+
+
+def sparsity(embedding: SimplicialEmbedding, codes: Tensor) -> dict[str, Tensor]:
+    """Return how sparse codes are.
+
+    `mean_max_probability` is 1 for one-hot codes and 1/V for uniform ones; `normalised_entropy` is the mean entropy
+    of a site's words over log V (0 one-hot, 1 uniform).
+    """
+    words = embedding.split(codes.detach())
+    entropy = -(words * words.clamp(min=1e-12).log()).sum(dim=2).mean()
+    return {
+        "mean_max_probability": words.amax(dim=2).mean(),
+        "normalised_entropy": entropy / math.log(embedding.vocab_size),
+    }
+
+
+def measure(
+    meter: Meter, networks: CodecNetworks, latents: Tensor, labels: Tensor, weights: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return (L1 of the rebuilt latents, BCE of the labels), and add them and how sparse the codes are to `meter`.
+
+    The names in the meter: `reconstruction_l1`; `classification_bce`, over known labels, with the classes' `weights`;
+    `mean_max_probability` and `normalised_entropy` of `sparsity`; `latents_beyond_1`, the share of latent values
+    outside [-1, 1], which a decoder that ends in Tanh cannot rebuild.
+
+    Args:
+        meter: takes the means.
+        networks: the codec's.
+        latents: `[b, c, h, w]`.
+        labels: `[b, C]`, NaN where unknown.
+        weights: `[C]`, of the positive terms, or None.
+    """
+    codes = networks.encode(latents)
+    reconstruction = functional.l1_loss(networks.decoder(codes), latents)
+    classification = masked_bce(networks.classifier(codes), labels, weights)
+    meter.add(len(latents), reconstruction_l1=reconstruction, **sparsity(networks.embedding, codes))
+    meter.add(len(latents), latents_beyond_1=(latents.abs() > 1).float().mean())
+    meter.add((~labels.isnan()).sum(), classification_bce=classification)
+    return reconstruction, classification

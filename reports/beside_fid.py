@@ -1,0 +1,160 @@
+"""Second tables of a report: what to read beside FID, and what methods say of themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
+
+from reports.differences import value
+from reports.facts import by_method, floor_differs, span
+from reports.rows import Column, number, places_for
+
+if TYPE_CHECKING:
+    from bench.results import CellResult
+
+_DISTANCES = (
+    Column("fid_tail", "FID", -1),
+    Column("fid_tail_equal_n", "FID at floor n", -1),
+    Column("fid_tail_floor", "FID floor", spread=False),
+    Column("kid_tail", "KID", -1),
+    Column("kid_tail_sd_subsets", "KID sd (subsets)", spread=False),
+    Column("kid_tail_floor", "KID floor", spread=False),
+    Column("label_fidelity_tail", "label fidelity", 1, 2),
+)
+_MANIFOLD = (
+    Column("precision_tail", "precision", 1, 2),
+    Column("recall_tail", "recall", 1, 2),
+    Column("density_tail", "density", 1, 2),
+    Column("coverage_tail", "coverage", 1, 2),
+    Column("nearest_ratio", "nearest ratio", 0, 2),
+    Column("nearest_ratio_without_parents", "without parents", 0, 2),
+    Column("copies_share", "copies", 0, 2),
+)
+_SAME_SCALE = (
+    ("fid_tail", "fid_tail_equal_n", "fid_tail_floor"),
+    ("kid_tail", "kid_tail_sd_subsets", "kid_tail_floor"),
+)
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table as text: headings, lines of as many cells, notes; the first cell of a line names it."""
+
+    title: str
+    headings: list[str]
+    lines: list[list[str]]
+    notes: list[str]
+
+
+def beside_fid(results: Iterable[CellResult]) -> list[TextTable]:
+    """Return a table of distances and one of coverage and copies, a line a row that made images.
+
+    Cells are mean ± sd over seeds; columns that no row has are left out, and a table without columns is not there.
+    """
+    rows = {m: found for m, found in by_method(_finished(results)).items() if any(_made(r) for r in found)}
+    tables = [_table("Beside FID", _DISTANCES, rows), _table("Coverage and copies", _MANIFOLD, rows)]
+    return [table for table in tables if table]
+
+
+def _table(title: str, wanted: tuple[Column, ...], rows: dict[str, list[CellResult]]) -> TextTable | None:
+    columns = [c for c in wanted if any(_values(found, c) for found in rows.values())]
+    if not any(floor_differs(r) for found in rows.values() for r in found):  # then it is FID itself
+        columns = [c for c in columns if c.key != "fid_tail_equal_n"]
+    if not columns:
+        return None
+    places = _places(columns, rows)
+    lines = [
+        [
+            row,
+            *(_counts(found, key) for key in ("n_real", "n_synthetic", "n_floor")),
+            *(_mean_sd(_values(found, c), places[c.key], c.spread) for c in columns),
+        ]
+        for row, found in rows.items()
+    ]
+    heads = ["method", "n real", "n made", "n floor", *(c.titled for c in columns)]
+    return TextTable(title, heads, lines, _notes({c.key for c in columns}, rows))
+
+
+def _finished(results: Iterable[CellResult]) -> list[CellResult]:
+    return [r for r in results if r.state == "done" and r.fidelity and not r.skip]
+
+
+def _made(result: CellResult) -> bool:
+    return bool((result.fidelity or {}).get("n_synthetic"))
+
+
+def _classes(result: CellResult) -> list[dict[str, Any]]:
+    return list(((result.fidelity or {}).get("per_class") or {}).values())
+
+
+def _counts(found: list[CellResult], key: str) -> str:
+    return span(n for r in found for c in _classes(r) if (n := c.get(key)))
+
+
+def _values(found: list[CellResult], column: Column) -> list[float]:
+    return [v for r in found if (v := value(r, column.key)) is not None]
+
+
+def _places(columns: list[Column], rows: dict[str, list[CellResult]]) -> dict[str, int]:
+    """Return the decimals of every column; those on one scale share theirs."""
+    places = {}
+    for column in columns:
+        family = next((keys for keys in _SAME_SCALE if column.key in keys), (column.key,))
+        pooled = [v for c in columns if c.key in family for found in rows.values() for v in _values(found, c)]
+        places[column.key] = places_for(pooled) if column.decimals is None else column.decimals
+    return places
+
+
+def _mean_sd(values: list[float], places: int, spread: bool = True) -> str:
+    return number(fmean(values) if values else None, places, stdev(values) if spread and len(values) > 1 else None)
+
+
+def _notes(keys: set[str], rows: dict[str, list[CellResult]]) -> list[str]:
+    first = next((r.fidelity or {} for found in rows.values() for r in found), {})
+    said = ["Means over the tail classes. n real, n made, n floor: images of a class on each side."]
+    if "fid_tail_equal_n" in keys:
+        said.append("Where n made and n floor differ, hold FID at floor n against the floor: FID falls as n grows.")
+    if "kid_tail_sd_subsets" in keys:
+        said.append("KID sd: over random subsets of half of the smaller side, the noise of the sample.")
+    if {"precision_tail", "density_tail"} & keys:
+        k = f" (k = {first['k_neighbors']})" if first.get("k_neighbors") else ""
+        real = [(c, v) for c in _MANIFOLD if (v := first.get(f"{c.key}_real")) is not None]
+        there = (
+            f" Real images in their place reach {', '.join(f'{c.heading} {v:.2f}' for c, v in real)}." if real else ""
+        )
+        said.append(
+            f"Precision and density: share and crowding of the images inside the real manifold{k}; recall and "
+            f"coverage: share of the real images that they reach.{there}"
+        )
+    if "nearest_ratio" in keys:
+        said.append(
+            "Nearest ratio: median distance to the nearest train image over that of held-out real images; far below 1 "
+            "are near-copies. Copies: share nearer than all but 5 % of the held-out ones (0.05 by chance)."
+        )
+    return said
+
+
+def diagnostics(results: Iterable[CellResult]) -> TextTable | None:
+    """Return what methods report of themselves, one line a row, mean ± sd over seeds."""
+    rows = {
+        m: found
+        for m, found in by_method(r for r in results if not r.skip).items()
+        if any(r.diagnostics for r in found)
+    }
+    names = list(dict.fromkeys(k for found in rows.values() for r in found for k in r.diagnostics or {}))
+    columns = [Column(name, name.replace("_", " ")) for name in names]
+    columns = [c for c in columns if any(_values_of(found, c.key) for found in rows.values())]
+    if not columns:
+        return None
+    pooled = {c.key: [v for found in rows.values() for v in _values_of(found, c.key)] for c in columns}
+    places = {key: 0 if all(v == round(v) for v in found) else places_for(found) for key, found in pooled.items()}
+    lines = [
+        [row, *(_mean_sd(_values_of(found, c.key), places[c.key]) for c in columns)] for row, found in rows.items()
+    ]
+    return TextTable("What methods report of themselves", ["method", *(c.heading for c in columns)], lines, [])
+
+
+def _values_of(found: list[CellResult], name: str) -> list[float]:
+    return [float(v) for r in found if (v := (r.diagnostics or {}).get(name)) is not None]

@@ -1,0 +1,259 @@
+"""What a row does beyond another: paired differences and their verdicts in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from bench.statistics import Estimate, Verdict, holm, least_p, over_seeds, over_test_patients, verdict
+from reports.facts import by_method
+from reports.published import published
+from reports.rows import Column
+
+if TYPE_CHECKING:
+    from bench.results import CellResult
+    from bench.store import Store
+
+EFFECT_COLUMNS = (
+    Column("fid_tail", "tail FID", -1),
+    Column("label_fidelity_tail", "tail label fidelity", 1, 3),
+    Column("map_head", "head mAP", 1, 3),
+    Column("map_tail", "tail mAP", 1, 3),
+)
+MAIN = "map_tail"  # the column whose verdicts stand under the paper's table
+_FEW_SEEDS = 10  # below, a bootstrap interval is notably too short, see `bench.statistics`
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Row minus control in one column, paired by seed.
+
+    Attributes:
+        dataset, row, control: labels.
+        named: whether the matrix itself names the control (`against`).
+        seeds, differences: seeds that both have, and the difference at each.
+        p_holm: p adjusted for all comparisons of the data set, None without p.
+        n_compared: how many those are.
+    """
+
+    dataset: str
+    row: str
+    control: str
+    named: bool
+    column: Column
+    seeds: tuple[int, ...]
+    differences: tuple[float, ...]
+    estimate: Estimate
+    p_holm: float | None = None
+    n_compared: int = 0
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the estimate says, see `bench.statistics.verdict`."""
+        return verdict(self.estimate)
+
+    def sentence(self, places: int = 3) -> str:
+        """Return the verdict in words, with the numbers behind it and `places` decimals."""
+        said = _WORDS[self.verdict].format(control=self.control, column=self.column.heading)
+        if self.column.better == -1:  # else higher is better, as everyone reads it
+            said = said.replace("lower than", "lower (better) than").replace("higher than", "higher (worse) than")
+        return f"{said} ({', '.join(self._numbers(places))})"
+
+    def _numbers(self, places: int) -> list[str]:
+        e = self.estimate
+        numbers = [signed(e.mean, places)]
+        if e.low is not None:
+            numbers.append(f"95 % CI {interval(e, places)}")
+        if e.source == "test_patients" and e.why is None:
+            return [*numbers, "over test patients", "one seed: training noise is not in it"]
+        numbers.append(f"n = {e.n}")
+        if e.p is not None:
+            least = f", the least that {e.n} seeds can give" if math.isclose(e.p, least_p(e.n)) and e.p >= 0.05 else ""
+            numbers.append(f"p = {p_text(e.p)}{least}")
+        return numbers if e.why is None else [*numbers, e.why]
+
+    def as_row(self) -> dict[str, Any]:
+        """Return everything as one flat record."""
+        e = self.estimate
+        return {
+            "dataset": self.dataset,
+            "row": self.row,
+            "against": self.control,
+            "column": self.column.key,
+            "verdict": self.verdict,
+            "difference": e.mean,
+            "sd": e.sd,
+            "n": e.n,
+            "n_above": sum(d > 0 for d in self.differences),
+            "interval_over": e.source if e.low is not None else None,
+            "low": e.low,
+            "high": e.high,
+            "p": e.p,
+            "p_least": least_p(e.n) if e.p is not None else None,
+            "p_holm": self.p_holm,
+            "n_compared": self.n_compared,
+            "seeds": " ".join(map(str, self.seeds)),
+            "sentence": self.sentence(decimals([self])),
+        }
+
+
+_WORDS: dict[Verdict, str] = {
+    "higher": "higher than {control} in {column}",
+    "lower": "lower than {control} in {column}",
+    "unsettled_higher": "in these seeds higher than {control} in {column}, chance not ruled out",
+    "unsettled_lower": "in these seeds lower than {control} in {column}, chance not ruled out",
+    "none": "no evidence of a difference from {control} in {column}",
+    "undecided": "undecided against {control} in {column}",
+}
+
+
+def signed(value: float, places: int) -> str:
+    """Return `+0.004` or `−0.021`."""
+    return f"{value:+.{places}f}".replace("-", "−")
+
+
+def interval(estimate: Estimate, places: int) -> str:
+    """Return `−0.021 to +0.030`, or an empty text."""
+    if estimate.low is None or estimate.high is None:
+        return ""
+    return f"{signed(estimate.low, places)} to {signed(estimate.high, places)}"
+
+
+def p_text(p: float) -> str:
+    """Return a p value with two digits that matter."""
+    return "< 0.001" if p < 0.001 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
+
+
+def decimals(effects: Iterable[Effect]) -> int:
+    """Return the decimals of one column's effects: the column's, or enough for two digits of the typical difference."""
+    found = list(effects)
+    if found and found[0].column.decimals is not None:
+        return found[0].column.decimals
+    sizes = sorted(max(abs(e.estimate.mean), e.estimate.sd or 0.0) for e in found)
+    typical = sizes[len(sizes) // 2] if sizes else 0.0
+    return min(4, max(0, 1 - math.floor(math.log10(typical)))) if typical > 0 else 3
+
+
+def effects(
+    results: Sequence[CellResult], store: Store | None = None, columns: Sequence[Column] = EFFECT_COLUMNS
+) -> list[Effect]:
+    """Return one data set's effects: each row against the row it names, else against each control row.
+
+    Two controls are compared once, the later with the earlier. With one shared seed the interval of a mean AP is over
+    the resampled test patients, which takes `store`.
+    """
+    groups = by_method(r for r in results if r.state == "done" and not r.skip)
+    found = [
+        effect
+        for row, control, named in _pairs(groups)
+        for column in columns
+        if (effect := _effect(groups[row], groups[control], column, named, store))
+    ]
+    tested = [e for e in found if e.estimate.p is not None]
+    adjusted = holm([e.estimate.p or 0.0 for e in tested])
+    by_id = {id(e): p for e, p in zip(tested, adjusted, strict=True)}
+    return [replace(e, p_holm=by_id.get(id(e)), n_compared=len(tested)) for e in found]
+
+
+def _pairs(groups: dict[str, list[CellResult]]) -> list[tuple[str, str, bool]]:
+    controls = [label for label in published().controls if label in groups]
+    pairs: list[tuple[str, str, bool]] = []
+    for row, members in groups.items():
+        against = members[0].cell.against
+        if against is not None:
+            pairs += [(row, against, True)] if against in groups else []
+            continue
+        before = controls[: controls.index(row)] if row in controls else controls
+        pairs += [(row, control, False) for control in before]
+    return pairs
+
+
+def value(result: CellResult, column: str) -> float | None:
+    """Return a number of a cell's scores, fidelity or diagnostics by its name."""
+    for part in (result.scores, result.fidelity, result.diagnostics):
+        found = (part or {}).get(column)
+        if isinstance(found, (int, float)) and not isinstance(found, bool) and math.isfinite(found):
+            return float(found)
+    return None
+
+
+def _effect(
+    row: list[CellResult], control: list[CellResult], column: Column, named: bool, store: Store | None
+) -> Effect | None:
+    base = {r.cell.seed: r for r in control}
+    shared = [(r, base[r.cell.seed]) for r in row if r.cell.seed in base]
+    measured = []
+    for a, b in shared:
+        x, y = value(a, column.key), value(b, column.key)
+        if x is not None and y is not None:
+            measured.append((a, b, x - y))
+    if not measured:
+        return None
+    differences = tuple(d for _, _, d in measured)
+    estimate = over_seeds(differences)
+    if len(measured) == 1 and store is not None:
+        estimate = _over_test(*measured[0], column.key, store) or estimate
+    cell = row[0].cell
+    return Effect(
+        dataset=cell.dataset.label,
+        row=cell.label,
+        control=control[0].cell.label,
+        named=named,
+        column=column,
+        seeds=tuple(a.cell.seed for a, _, _ in measured),
+        differences=differences,
+        estimate=estimate,
+    )
+
+
+def _over_test(a: CellResult, b: CellResult, difference: float, column: str, store: Store) -> Estimate | None:
+    """Return the estimate over resampled test patients; None where the store or the column has none."""
+    drawn = [
+        s.replicates(store.folder(s)).get(column) if store.has(s) else None for s in (a.cell.scores, b.cell.scores)
+    ]
+    first, second = drawn
+    if first is None or second is None or len(first) != len(second) or len(first) == 0:
+        return None
+    return over_test_patients(difference, first - second)
+
+
+def verdicts(found: Iterable[Effect], column: str = MAIN) -> dict[str, str]:
+    """Return row → its verdicts in one column, in one sentence."""
+    chosen = [e for e in found if e.column.key == column]
+    places = decimals(chosen)
+    said: dict[str, list[str]] = {}
+    for e in chosen:
+        said.setdefault(e.row, []).append(e.sentence(places))
+    return {row: "; ".join(sentences) for row, sentences in said.items()}
+
+
+def notes(found: Sequence[Effect]) -> list[str]:
+    """Return what effects must be read with, one sentence or two each."""
+    if not found:
+        return []
+    said = ["Row minus the row that it is held against, at the same seed."]
+    over = [e for e in found if e.estimate.source == "seeds" and e.estimate.p is not None]
+    if over:
+        ns = sorted({e.estimate.n for e in over})
+        least = ", ".join(f"{p_text(least_p(n))} with {n}" for n in ns)
+        said.append(
+            "Mean over n seeds, 95 % BCa bootstrap interval over seeds, p of the exact sign-flip test (the least it "
+            f"can be is {least} seeds). Seeds share one split: what other test patients would give is not in it."
+        )
+        if ns[0] < _FEW_SEEDS:
+            said.append(
+                f"Over fewer than {_FEW_SEEDS} seeds a bootstrap interval is too short, so one that is clear of zero "
+                "counts only with p < 0.05 (*); without, chance is not ruled out: (*)."
+            )
+        said.append(
+            f"{over[0].n_compared} comparisons have a p; none is corrected for their number (adjusted by Holm's "
+            "method: p_holm in effects.csv)."
+        )
+    if any(e.estimate.source == "test_patients" for e in found):
+        said.append(
+            "One seed: the 95 % interval is over paired resamples of the test patients (a class without a positive in "
+            "a resample is left out of its mean). What another training would give is not in it."
+        )
+    return said

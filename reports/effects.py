@@ -1,0 +1,162 @@
+"""The table of effects: terminal, Markdown, CSV, records."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import ConfigError, listed, nearest
+from bench.statistics import Verdict
+from reports.differences import (
+    EFFECT_COLUMNS,
+    Effect,
+    decimals,
+    effects,
+    interval,
+    notes,
+    p_text,
+    signed,
+    value,
+    verdicts,
+)
+from reports.facts import by_dataset
+from reports.rows import MISSING, Column
+from reports.text import md, md_line
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from bench.matrix import Matrix
+    from bench.results import CellResult
+    from bench.store import Store
+
+_MARKS: dict[Verdict, str] = {"higher": " *", "lower": " *", "unsettled_higher": " (*)", "unsettled_lower": " (*)"}
+
+
+@dataclass(frozen=True)
+class EffectsTable:
+    """The effects of a matrix, data set by data set."""
+
+    name: str
+    by_dataset: dict[str, list[Effect]]
+
+    def as_rows(self) -> list[dict[str, Any]]:
+        """Return one flat record an effect."""
+        return [e.as_row() for found in self.by_dataset.values() for e in found]
+
+    def csv(self) -> str:
+        """Return the effects as CSV in full precision."""
+        rows, out = self.as_rows(), io.StringIO()
+        names = list(rows[0]) if rows else ["dataset", "row", "against", "column"]
+        writer = csv.DictWriter(out, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return out.getvalue()
+
+    def markdown(self) -> str:
+        """Return the effects as Markdown with their notes."""
+        lines = [f"# Effects: {md(self.name)}", ""]
+        for label, found in self.by_dataset.items():
+            columns = columns_of(found)
+            lines += [f"## {md(label)}", ""]
+            if not found:
+                lines += ["Nothing to compare yet.", ""]
+                continue
+            lines += [
+                md_line(["row", "against", "n", *(c.titled for c in columns)]),
+                "|---|---|---:|" + "---:|" * len(columns),
+            ]
+            for e, cells in grid(found):
+                lines.append(md_line([e.row, e.control, str(e.estimate.n), *(c.replace("\n", " ") for c in cells)]))
+            lines += ["", *(f"- **{md(row)}**: {md(said)}" for row, said in verdicts(found).items())]
+            lines += [f"- {md(note)}" for note in notes(found)] + [""]
+        return "\n".join(lines)
+
+    def __rich__(self) -> RenderableType:
+        """Return the effects for a terminal."""
+        from rich import box
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        parts: list[Any] = []
+        for label, found in self.by_dataset.items():
+            title = Text(f"{self.name}: effects on {label}")
+            table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+            for i, heading in enumerate(["row", "against", "n", *(c.titled for c in columns_of(found))]):
+                table.add_column(Text(heading), justify="right" if i > 1 else "left", overflow="fold")
+            for e, cells in grid(found):
+                table.add_row(*map(Text, [e.row, e.control, str(e.estimate.n), *cells]))
+            parts += [table, *(Text(f"{row}: {said}") for row, said in verdicts(found).items())]
+            parts += [Text(f"· {note}", style="dim") for note in notes(found)]
+            if not found:
+                parts.append(Text("Nothing to compare yet: finish a row and the row that it is held against."))
+        return Group(*parts)
+
+
+def columns_of(found: Iterable[Effect]) -> list[Column]:
+    """Return the columns that some effect is in, `EFFECT_COLUMNS` first."""
+    there = dict.fromkeys(e.column for e in found)
+    return [c for c in EFFECT_COLUMNS if c in there] + [c for c in there if c not in EFFECT_COLUMNS]
+
+
+def grid(found: Sequence[Effect]) -> list[tuple[Effect, list[str]]]:
+    """Return, a (row, control), one of its effects (that of the most seeds) and a cell of two lines a column."""
+    columns = columns_of(found)
+    places = {c: decimals(e for e in found if e.column == c) for c in columns}
+    lines: dict[tuple[str, str], dict[Column, Effect]] = {}
+    for e in found:
+        lines.setdefault((e.row, e.control), {})[e.column] = e
+    return [
+        (max(line.values(), key=lambda e: e.estimate.n), [_cell(line.get(c), places[c]) for c in columns])
+        for line in lines.values()
+    ]
+
+
+def _cell(effect: Effect | None, places: int) -> str:
+    if effect is None:
+        return MISSING
+    e = effect.estimate
+    p = f", p {p_text(e.p)}" if e.p is not None else ""
+    return f"{signed(e.mean, places)}{p}{_MARKS.get(effect.verdict, '')}\n{interval(e, places)}".strip()
+
+
+def effects_table(
+    matrix: Matrix, results: Sequence[CellResult], store: Store | None = None, columns: Sequence[str] | None = None
+) -> EffectsTable:
+    """Return the effects of a matrix, for rich to print, and `as_rows` for machines.
+
+    Args:
+        matrix: the matrix.
+        results: its cells as `bench.results.read_matrix` gives them, finished or not.
+        store: read for the resamples of the test patients (matrices of one seed).
+        columns: names of numbers in scores, fidelity or diagnostics; None = `EFFECT_COLUMNS`.
+
+    Raises:
+        ConfigError: for a column that no finished cell has.
+    """
+    chosen = EFFECT_COLUMNS if columns is None else tuple(_column(name, results) for name in columns)
+    by = {label: effects(members, store, chosen) for label, members in by_dataset(results).items()}
+    return EffectsTable(matrix.name, by)
+
+
+def effects_rows(
+    matrix: Matrix, results: Sequence[CellResult], store: Store | None = None, columns: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """Return the effects of a matrix as flat records; see `effects_table`."""
+    return effects_table(matrix, results, store, columns).as_rows()
+
+
+def _column(name: str, results: Sequence[CellResult]) -> Column:
+    known = {c.key: c for c in EFFECT_COLUMNS}
+    if name in known:
+        return known[name]
+    parts = (part or {} for r in results for part in (r.scores, r.fidelity, r.diagnostics))
+    there = dict.fromkeys(k for part in parts for k in part)
+    names = [k for k in there if any(value(r, k) is not None for r in results)]
+    if name not in names:
+        raise ConfigError(f"column '{name}': no finished cell has it{nearest(name, names)} (have: {listed(names)})")
+    return Column(name, name.replace("_", " "))

@@ -1,0 +1,43 @@
+"""Text fit for Markdown and LaTeX, whatever the data bring."""
+
+from __future__ import annotations
+
+
+def md(text: str) -> str:
+    """Escape what Markdown, or the HTML inside it, would read as markup."""
+    text = " ".join(text.replace("&", "&amp;").replace("<", "&lt;").split())
+    return "".join(f"\\{c}" if c in "\\`*_[]|#" else c for c in text)
+
+
+def md_line(cells: list[str]) -> str:
+    """Return a line of a Markdown table."""
+    return "| " + " | ".join(md(c) for c in cells) + " |"
+
+
+_LATEX = {
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "–": "--",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "→": r"$\rightarrow$",
+    "≥": r"$\geq$",
+    "×": r"$\times$",
+    "…": r"\ldots{}",
+    "−": r"$-$",
+}
+
+
+def tex(text: str) -> str:
+    """Escape what LaTeX would read as markup; what its fonts lack becomes a question mark, so that it compiles."""
+    return "".join(_LATEX.get(c, c if c.isascii() or (c.isalpha() and ord(c) < 0x180) else "?") for c in text)
+
+
+def tex_line(cells: list[str]) -> str:
+    """Return a line of a LaTeX table."""
+    return " & ".join(tex(c) for c in cells) + r" \\"

@@ -1,0 +1,182 @@
+"""Effects and the resampled test set against scipy, scikit-learn and loops written from the definitions."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import average_precision_score
+
+from bench.metrics import bootstrap
+from bench.metrics.average_precision import average_precision
+from bench.statistics import Estimate, holm, least_p, over_seeds, over_test_patients, sign_flip_p, verdict
+
+
+@pytest.mark.parametrize("decimals", [1, 8])
+def test_weighted_average_precision_equals_sklearns(decimals):
+    rng = np.random.default_rng(0)
+    scores = rng.standard_normal(80).round(decimals)  # one decimal: many ties
+    positive = rng.random(80) < 0.2
+    weights = rng.poisson(1.0, (80, 40))
+    found = bootstrap.weighted_average_precision(scores, positive, weights)
+    want = [average_precision_score(positive, scores, sample_weight=weights[:, b]) for b in range(40)]
+    assert found == pytest.approx(want, abs=1e-12)
+
+
+def test_weighted_average_precision_equals_that_of_repeated_rows():
+    rng = np.random.default_rng(1)
+    scores, positive = rng.standard_normal(50).astype(np.float32).round(1), rng.random(50) < 0.3
+    weights = rng.integers(0, 4, (50, 10))
+    found = bootstrap.weighted_average_precision(scores, positive, weights)
+    for b in range(10):
+        rows = np.repeat(np.arange(50), weights[:, b])
+        want = average_precision(scores[rows, None], positive[rows, None].astype(np.float32))[0]
+        assert found[b] == pytest.approx(want, abs=1e-6)
+
+
+def test_weighted_average_precision_without_positives_is_nan():
+    scores, positive = np.array([0.1, 0.9, 0.5]), np.array([True, False, False])
+    found = bootstrap.weighted_average_precision(scores, positive, np.array([[0, 1], [1, 0], [1, 0]]))
+    assert np.isnan(found[0])
+    assert found[1] == 1.0  # what ranks before it has no weight
+    assert np.isnan(bootstrap.weighted_average_precision(scores, ~positive & positive, np.ones((3, 2), int))).all()
+    assert np.isnan(bootstrap.weighted_average_precision(scores[:0], positive[:0], np.ones((0, 2), int))).all()
+
+
+def make_test_set(n: int = 60):
+    rng = np.random.default_rng(2)
+    scores = rng.standard_normal((n, 4)).astype(np.float32)
+    labels = (rng.random((n, 4)) < [0.5, 0.3, 0.1, 0.05]).astype(np.float32)
+    labels[rng.random((n, 4)) < 0.1] = np.nan
+    return scores, labels, rng.integers(100, 100 + n // 3, n)
+
+
+def test_resampled_means_equal_a_loop_that_repeats_each_drawn_patients_images():
+    scores, labels, patients = make_test_set()
+    groups = ([0, 1], [2, 3], [0, 1, 2, 3])
+    found = bootstrap.resampled_means(scores, labels, patients, groups, 25, np.random.default_rng(3))
+    rng, ids, missed = np.random.default_rng(3), np.unique(patients), 0
+    for b in range(25):
+        drawn = ids[rng.integers(len(ids), size=len(ids))]
+        rows = np.concatenate([np.flatnonzero(patients == patient) for patient in drawn])
+        ap = average_precision(scores[rows], labels[rows])
+        missed += None in ap
+        for g, columns in enumerate(groups):
+            known = [ap[c] for c in columns if ap[c] is not None]
+            assert found[b, g] == pytest.approx(np.mean(known), abs=1e-6)
+    assert missed > 0  # else the loop says nothing about classes without a positive
+
+
+def test_resamples_do_not_depend_on_the_block_size(monkeypatch):
+    whole = np.concatenate(list(bootstrap.patient_weights(np.arange(30) // 2, 7, np.random.default_rng(0))), axis=1)
+    monkeypatch.setattr(bootstrap, "_BLOCK_BYTES", 8 * 30 * 3)
+    blocks = list(bootstrap.patient_weights(np.arange(30) // 2, 7, np.random.default_rng(0)))
+    assert [b.shape[1] for b in blocks] == [3, 3, 1]
+    assert np.array_equal(np.concatenate(blocks, axis=1), whole)
+    assert (whole.sum(axis=0) == 30).all()
+    assert np.array_equal(whole[::2], whole[1::2])  # a patient's two images come and go together
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 8])
+def test_sign_flip_p_equals_an_enumeration_of_all_signs(n):
+    values = np.random.default_rng(n).normal(0.5, 1, n)
+    means = np.array([np.mean(np.array(signs) * values) for signs in itertools.product((1, -1), repeat=n)])
+    assert sign_flip_p(values) == pytest.approx(np.mean(np.abs(means) >= abs(values.mean()) - 1e-12))
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 6])
+def test_least_p_is_reached_when_all_seeds_agree(n):
+    assert sign_flip_p(np.linspace(0.1, 0.2, n)) == pytest.approx(least_p(n))
+    assert sign_flip_p(np.r_[np.linspace(0.1, 0.2, n - 1), -0.15]) > least_p(n)
+
+
+def test_sign_flip_of_many_values_nears_the_t_test():
+    values = np.random.default_rng(4).normal(0.3, 1, 40)
+    assert sign_flip_p(values) == pytest.approx(stats.ttest_1samp(values, 0).pvalue, abs=0.01)
+
+
+def efron_bca(values, n_resamples, rng):
+    """Efron & Tibshirani (1993), eq. 14.9 to 14.15, written from the book."""
+    n, mean = len(values), values.mean()
+    resampled = rng.choice(values, (n_resamples, n)).mean(axis=1)
+    z0 = stats.norm.ppf(np.mean(resampled < mean))
+    left_out = np.array([np.delete(values, i).mean() for i in range(n)])
+    off = left_out.mean() - left_out
+    a = (off**3).sum() / (6 * (off**2).sum() ** 1.5)
+    z = z0 + stats.norm.ppf([0.025, 0.975])
+    return np.quantile(resampled, stats.norm.cdf(z0 + z / (1 - a * z)))
+
+
+def test_interval_over_seeds_is_efrons():
+    values = np.random.default_rng(5).gamma(1.0, 1.0, 12)  # skewed: the plain percentile interval differs
+    found = over_seeds(values)
+    assert (found.low, found.high) == pytest.approx(efron_bca(values, 200_000, np.random.default_rng(0)), abs=0.03)
+    assert found.mean == pytest.approx(values.mean())
+    assert found.sd == pytest.approx(values.std(ddof=1))
+    assert found == over_seeds(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ([0.1], "1 seed: an interval takes 3"),
+        ([0.1, 0.2], "2 seeds: an interval takes 3"),
+        ([0.1, 0.1, 0.1], "the difference is the same at every seed"),
+        ([0.0, 0.0, 0.0, 0.0], "the difference is the same at every seed"),
+    ],
+)
+def test_no_interval_where_there_is_nothing_to_resample(values, why):
+    found = over_seeds(values)
+    assert (found.low, found.high, found.why, verdict(found)) == (None, None, why, "undecided")
+
+
+@pytest.mark.parametrize("values", [[], [float("nan"), 1.0]])
+def test_differences_that_are_none_are_refused(values):
+    with pytest.raises(ValueError, match="one finite difference a seed"):
+        over_seeds(values)
+
+
+def test_no_difference_has_p_one():
+    assert over_seeds([0.0, 0.0, 0.0]).p == 1.0
+    assert over_seeds([0.1]).p is None
+
+
+def test_interval_over_test_patients_is_of_the_replicates_that_have_a_score():
+    replicates = np.r_[np.random.default_rng(6).normal(0.1, 0.02, 500), np.full(100, np.nan)]
+    found = over_test_patients(0.11, replicates)
+    assert (found.low, found.high) == pytest.approx(np.nanpercentile(replicates, [2.5, 97.5]))
+    assert (found.mean, found.n, found.p) == (0.11, 1, None)
+    assert verdict(over_test_patients(0.1, np.full(5, np.nan))) == "undecided"
+
+
+def test_holm_keeps_order_and_equals_the_definition():
+    p = [0.01, 0.04, 0.03, 0.005]
+    # Holm (1979): (m - k + 1) p_(k), then the running maximum, at most 1
+    assert holm(p) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "source", "want"),
+    [
+        (0.01, 0.03, 0.03, "seeds", "higher"),
+        (-0.03, -0.01, 0.03, "seeds", "lower"),
+        (0.01, 0.03, 0.0625, "seeds", "unsettled_higher"),
+        (-0.03, -0.01, 0.25, "seeds", "unsettled_lower"),
+        (-0.01, 0.03, 0.2, "seeds", "none"),
+        (0.01, 0.03, None, "test_patients", "higher"),
+        (None, None, 0.5, "seeds", "undecided"),
+    ],
+)
+def test_verdict(low, high, p, source, want):
+    assert verdict(Estimate(0.0 if low is None else (low + high) / 2, 0.1, 5, source, low, high, p)) == want
+
+
+def test_three_seeds_without_an_effect_are_seldom_called_one():
+    rng = np.random.default_rng(7)
+    found = [verdict(over_seeds(rng.standard_normal(3))) for _ in range(60)]
+    assert not {"higher", "lower"} & set(found)
+    assert sum(v.startswith("unsettled") for v in found) > 5  # the interval alone would have said so

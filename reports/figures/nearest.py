@@ -105,16 +105,17 @@ def _draw_rows(
     ax: Axes, rows: dict[str, Nearness], held_out: tuple[Float32, Float32], looks: Looks, theme: Theme
 ) -> dict[str, Any]:
     """Draw all strips, the first row on top; return the legend's handles."""
+    from matplotlib.lines import Line2D
+
     low, high = weighted_quantiles(*held_out, [0.05, 0.95]) or (np.nan, np.nan)
     band = ax.axvspan(low, high, color=theme.muted, alpha=0.16, lw=0, zorder=0)
     ax.axvline(1, color=theme.muted, lw=1, ls=(0, (4, 3)), zorder=1)
-    dots = _strip(ax, held_out[0], 0.0, theme.ink, True, theme, held_out[1])
-    hollow = dots
+    _strip(ax, held_out[0], 0.0, theme.ink, True, theme, held_out[1])
     for y, (label, found) in enumerate(rows.items(), start=1):
         colour, parents = looks.colour[label], found.has_parents
         _strip(ax, found.all_train, y - _OFFSET * parents, colour, True, theme)
         if parents:
-            hollow = _strip(ax, found.without_parents, y + _OFFSET, colour, False, theme)
+            _strip(ax, found.without_parents, y + _OFFSET, colour, False, theme)
         share = f"{100 * found.copies[0]:.0f} %" + (f" / {100 * found.copies[1]:.0f} %" if parents else "")
         _beside(ax, y, share, theme)
     _beside(ax, 0, "copies", theme)
@@ -124,28 +125,33 @@ def _draw_rows(
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="y", visible=False)
     ax.spines["left"].set_visible(False)
-    marks: dict[str, Any] = {"nearest train image": dots}
+    marks: dict[str, Any] = {"nearest train image": Line2D([], [], **_look(theme.ink, True))}
     if any(found.has_parents for found in rows.values()):
-        marks["nearest that is not a parent"] = hollow
+        marks["nearest that is not a parent"] = Line2D([], [], **_look(theme.ink, False))
     return marks | {"held-out, 5 to 95 %": band}
 
 
 def _strip(
     ax: Axes, distances: Float32, y: float, colour: str, filled: bool, theme: Theme, weights: Float32 | None = None
-) -> Any:
-    """Draw up to 400 images as dots, the quartiles as a bar and the median as a mark; return the dots."""
-    there = distances[~np.isnan(distances)]
+) -> None:
+    """Draw up to 400 images as dots, the quartiles as a bar and the median as a mark."""
+    known = ~np.isnan(distances)
+    there = distances[known]
+    if not len(there):
+        return
     draw = np.random.default_rng(0)
     shown = draw.choice(there, _MOST_DOTS, replace=False) if len(there) > _MOST_DOTS else there
     heights = y + draw.uniform(-0.09, 0.09, len(shown))
-    look: dict[str, Any] = {"mfc": colour if filled else "none", "mec": colour, "mew": 0 if filled else 0.6}
-    (dots,) = ax.plot(shown, heights, ls="none", marker="o", ms=2.6, alpha=0.5, rasterized=True, zorder=2, **look)
-    if len(there):
-        counts = np.ones(len(distances)) if weights is None else weights
-        quarter, median, three = weighted_quantiles(there, counts[~np.isnan(distances)], [0.25, 0.5, 0.75]) or []
-        ax.plot([quarter, three], [y, y], color=theme.ink, lw=1.6, solid_capstyle="butt", zorder=3)
-        ax.plot([median], [y], marker="|", ms=9, mew=2, color=theme.ink, zorder=4)
-    return dots
+    ax.plot(shown, heights, alpha=0.5, rasterized=True, zorder=2, **_look(colour, filled))
+    counts = (np.ones(len(distances)) if weights is None else weights)[known]
+    quarter, median, three = weighted_quantiles(there, counts, [0.25, 0.5, 0.75]) or []
+    ax.plot([quarter, three], [y, y], color=theme.ink, lw=1.6, solid_capstyle="butt", zorder=3)
+    ax.plot([median], [y], marker="|", ms=9, mew=2, color=theme.ink, zorder=4)
+
+
+def _look(colour: str, filled: bool) -> dict[str, Any]:
+    fill = {"mfc": colour, "mew": 0} if filled else {"mfc": "none", "mew": 0.6}
+    return {"ls": "none", "marker": "o", "ms": 2.6, "mec": colour, **fill}
 
 
 def _beside(ax: Axes, y: float, text: str, theme: Theme) -> None:

@@ -39,7 +39,8 @@ class Dataset(Stage):
 
         Args:
             rows: `int64 [n]`, rows of the table.
-            side: sites along an edge, at most the image's pixels; a site of several pixels is in where most of it is.
+            side: sites along an edge, at most the image's pixels; a site of several pixels is in if any of
+                them is: thin findings would vanish otherwise.
         """
         return None
 

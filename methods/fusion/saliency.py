@@ -32,8 +32,8 @@ _BATCH = 64  # fixed, so that maps do not depend on the machine
 class SaliencySettings(Settings):
     """Which class activation map, of which class, on which layers.
 
-    LayerCAM over all layers is the default because its maps land on the phantom's true masks oftener than beside
-    them: the deep layers' sites see the whole latent, so that their maps alone say little about where.
+    LayerCAM over all layers is the default because its maxima fall on the phantom's true masks oftener than those of
+    the other maps do; the last layer's sites see the whole latent, and its maxima fall there no oftener than chance.
     """
 
     cam_method: CamMethod = Field("layercam", description="eigencam ignores the class")

@@ -9,12 +9,13 @@ import numpy.typing as npt
 from pydantic import Field
 
 from bench.datasets.base import Dataset, TableWriter
+from bench.datasets.phantom.labels import official_split
 from bench.datasets.phantom.render import render
-from bench.datasets.phantom.settings import CLASS_NAMES, HEAD, TAIL, PhantomSettings
+from bench.datasets.phantom.settings import CLASS_NAMES, HEAD, TAIL, PhantomSetSettings
 from bench.types import Int64
 
 
-class Phantom(PhantomSettings, Dataset):
+class Phantom(PhantomSetSettings, Dataset):
     """`n_images` phantom radiographs; image i is the same whatever `n_images` is."""
 
     kind: ClassVar[str] = "phantom"
@@ -35,7 +36,7 @@ class Phantom(PhantomSettings, Dataset):
             writer.images[i] = drawn.image
             labels[i], true_labels[i], patients[i] = drawn.observed_labels, drawn.true_labels, drawn.patient
             work.progress(i + 1, self.n_images, "render")
-        writer.finish(labels, patients, CLASS_NAMES, HEAD, TAIL, true_labels)
+        writer.finish(labels, patients, CLASS_NAMES, HEAD, TAIL, true_labels, official_split(self, self.n_images))
 
     def true_masks(self, rows: Int64, side: int) -> npt.NDArray[np.bool_]:
         """Return where each finding was drawn, `bool [len(rows), C, side, side]`; empty where it is not in the image.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reports import facts as read
 from reports.beside_fid import beside_fid, diagnostics
-from reports.differences import notes
+from reports.differences import MAIN, Effect, notes
 from reports.effects import columns_of, grid
 from reports.figures.style import Omitted, Saved
 from reports.published import published
@@ -102,7 +103,7 @@ def _section(part: Part, drawn: list[Saved | Omitted]) -> dict[str, Any]:
     *lines, level = part.lines
     return {
         "label": part.label,
-        "glance": glance(rows, results),
+        "glance": [*glance(rows, results), *settled(part.effects)],
         "layout": part.layout,
         "rows": list(zip(rows, [_split_sd(cells) for cells in lines], strict=True)),
         "no_skill": level,
@@ -146,6 +147,16 @@ def glance(rows: list[Row], results: list[CellResult]) -> list[str]:
     if said and max(r.n_seeds for r in rows) == 1:
         said.append("One seed only: small differences between rows may be noise.")
     return said
+
+
+def settled(effects: Sequence[Effect]) -> list[str]:
+    """Return what of the differences in the main column is beyond chance: the sentence that a ranking must stand by."""
+    main = [e for e in effects if e.column.key == MAIN and e.estimate.source == "seeds" and e.estimate.n > 1]
+    if not main:
+        return []
+    beyond = [f"{e.row} {e.verdict} than {e.control}" for e in main if e.verdict in ("higher", "lower")]
+    said = f"{len(beyond)} of {len(main)} differences in {main[0].column.heading} are beyond chance"
+    return [f"{said}: {'; '.join(beyond)}." if beyond else f"{said}: the order of the rows means nothing yet."]
 
 
 def _effects(part: Part) -> dict[str, Any] | None:

@@ -92,7 +92,9 @@ class Looks:
 
 def slug(*parts: str) -> str:
     """Return a file name made of `parts`, with nothing in it that a shell or LaTeX minds."""
-    return "-".join(re.sub(r"[^A-Za-z0-9]+", "-", part).strip("-") for part in parts)
+    signs = {"+": " plus ", "−": " minus "}  # rows that differ in these alone must not share a file
+    said = ("".join(signs.get(c, c) for c in part) for part in parts)
+    return "-".join(re.sub(r"[^A-Za-z0-9]+", "-", part).strip("-") for part in said)
 
 
 def settings(theme: Theme) -> Any:

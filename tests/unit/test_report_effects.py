@@ -17,7 +17,8 @@ from reports.beside_fid import beside_fid, diagnostics
 from reports.differences import EFFECT_COLUMNS, Effect, decimals, effects, notes, verdicts
 from reports.effects import EffectsTable, effects_rows, effects_table
 from reports.figures.effects import forest
-from reports.figures.style import DARK, LIGHT, Omitted
+from reports.figures.style import DARK, LIGHT, Omitted, slug
+from reports.page import settled
 from tests.unit import report_fixtures as fixtures
 
 
@@ -277,3 +278,16 @@ def test_diagnostics_are_shown_under_their_names(seeded):
     assert table.headings == ["method", "mean max probability", "n words"]
     assert table.lines == [["ours@5", "0.200 ± 0.158", "64 ± 0"]]
     assert diagnostics(seeded[1]) is None
+
+
+def test_rows_that_differ_in_a_sign_have_files_of_their_own() -> None:
+    names = [slug("phantom", row) for row in ("+ last generation", "− last generation", "last generation")]
+    assert len(set(names)) == 3
+    assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz-") for name in names)
+
+
+def test_the_page_says_how_many_differences_are_beyond_chance() -> None:
+    clear, noise = make_effect([0.1, 0.11, 0.09, 0.1, 0.12, 0.1]), make_effect([0.1, -0.1, 0.02, -0.03, 0.05, -0.02])
+    assert settled([clear, noise]) == ["1 of 2 differences in tail mAP are beyond chance: row higher than base."]
+    assert settled([noise])[0].startswith("0 of 1 differences in tail mAP are beyond chance: the order")
+    assert settled([make_effect([0.1])]) == []

@@ -22,6 +22,8 @@ from bench.split import Train, train_set
 from bench.stage import Resources, Stage
 from bench.types import AugmentedSet, TrainSet
 
+_SHARE = f"extras/{PARENT_SHARE}"
+
 
 class Augmented(Stage):
     """The synthetic samples of one method: images, labels, parents, target classes."""
@@ -133,13 +135,13 @@ def _evidence_faults(batch: AugmentedBatch, n_classes: int) -> Iterator[tuple[st
     claimed: Any = batch.extras.get(CLAIMED_CLASS)
     if share is not None and share.shape != batch.parents.shape:
         yield f"extras.{PARENT_SHARE} float32 [b, p], as parents", f"got {list(share.shape)}"
-    elif share is not None and ((share < 0).any() or (share.sum(axis=1) > 1 + 1e-4).any()):
-        sums = share.sum(axis=1)
-        yield (
-            f"extras.{PARENT_SHARE} from 0 to 1, 1 in all",
-            f"got {share.min()} at least; sums to {sums.max()} at most",
-        )
-    if claimed is not None and claimed.shape != (len(batch.labels),):
+    elif share is not None:
+        there = batch.parents >= 0
+        sums = np.where(there, share, 0).sum(axis=1)
+        wrong = (share < 0).any(axis=1) | (np.any(there, axis=1) & ~(np.abs(sums - 1) < 1e-3))  # `~`: NaN is wrong too
+        if wrong.any():
+            yield f"extras.{PARENT_SHARE} at least 0, 1 in all over the parents", f"got {share[wrong][0].tolist()}"
+    if claimed is not None and (claimed.shape != (len(batch.labels),) or claimed.dtype.kind != "i"):
         yield f"extras.{CLAIMED_CLASS} int64 [b]", f"got {claimed.dtype} {list(claimed.shape)}"
     elif claimed is not None and ((claimed < -1).any() or (claimed >= n_classes).any()):
         yield f"extras.{CLAIMED_CLASS} a class or -1", f"got {claimed.min()} to {claimed.max()} of {n_classes} classes"
@@ -185,6 +187,8 @@ class KeptBatches:
             "parents": ((width,), np.int64),
         }
         kinds |= {name: (a.shape[1:], a.dtype) for name, a in first.items() if name.startswith("extras/")}
+        if _SHARE in kinds:
+            kinds[_SHARE] = (width,), np.float32
         (out / "extras").mkdir()
         arrays = {
             name: _created(out / f"{name}.npy", (self.n, *shape), dtype) for name, (shape, dtype) in kinds.items()
@@ -193,8 +197,10 @@ class KeptBatches:
         for path in self.paths:
             batch = _read(path)
             rows = slice(at, at + len(batch["labels"]))
-            missing = width - batch["parents"].shape[1]
-            batch["parents"] = np.pad(batch["parents"], ((0, 0), (0, missing)), constant_values=-1)
+            missing = ((0, 0), (0, width - batch["parents"].shape[1]))
+            batch["parents"] = np.pad(batch["parents"], missing, constant_values=-1)
+            if _SHARE in batch:
+                batch[_SHARE] = np.pad(batch[_SHARE], missing)
             for name, array in arrays.items():
                 array[rows] = batch[name]
             at = rows.stop

@@ -28,7 +28,7 @@ Selection = Literal["best_val_map_all", "best_val_map_tail", "last"]
 
 
 class ClassifierSettings(Settings):
-    """How every classifier of a matrix is trained; nothing in it may depend on the method.
+    """How the classifiers of a matrix are trained: alike for every method, unless a row names its own recipe.
 
     Its length is `epochs` (more images, more steps) or `steps` (the same number of optimiser steps for every method).
     """

@@ -147,13 +147,14 @@ def _keep_used_settings(raw: dict[str, Any]) -> None:
 
     Names that are no method at all stay, to be refused as typing errors.
     """
+    raw.pop("study", None)  # its axis or its levels may be among the rows that went
     chosen, settings = raw.get("methods"), raw.get("settings")
     if isinstance(chosen, list) and isinstance(settings, dict):
-        used = {_method_name(row) for row in chosen}
+        used = {method_name(row) for row in chosen}
         raw["settings"] = {k: v for k, v in settings.items() if k in used or k not in registry.methods()}
 
 
-def _method_name(row: Any) -> str:
+def method_name(row: Any) -> str:
     """Return the method that a row of a raw file names."""
     return str(row.get("method") if isinstance(row, dict) else row).partition("@")[0]
 
@@ -263,7 +264,7 @@ def build_matrix(raw: dict[str, Any], where: str) -> Matrix:
             settings.augment.check(classes)
     _check_labels(datasets, where)
     rows = build_rows(settings.methods, settings.settings, settings.classifier, where)
-    control = next((row.method for row in rows if not row.method.makes_images), None)
+    control = next((row for row in rows if not row.method.makes_images), None)
     if control is None and (needing := next((r.label for r in rows if r.method.labels == "teacher"), None)):
         raise ConfigError(
             f"{where}: row '{needing}' has labels by 'teacher', the classifier of the row that adds no images; "
@@ -295,11 +296,11 @@ def _check_labels(datasets: Sequence[Dataset], where: str) -> None:
             raise ConfigError(f"{where}: datasets {first} and {i} are both called '{dataset.label}'; {what}")
 
 
-def build_cell(settings: MatrixSettings, dataset: Dataset, row: Row, seed: int, control: Method | None = None) -> Cell:
+def build_cell(settings: MatrixSettings, dataset: Dataset, row: Row, seed: int, control: Row | None = None) -> Cell:
     """Return a cell. No seed but the cell's own enters, and none contains the method's name: methods are paired.
 
-    The classifier trained with `control` (a method that adds nothing) is the one whose features an extractor of
-    kind `classifier` uses, and the teacher.
+    The classifier of `control` (a row that adds nothing), trained as that row says, is the one whose features an
+    extractor of kind `classifier` uses, and the teacher.
     """
     split = Split(dataset=dataset, settings=settings.split)
     train = Train(split=split)
@@ -314,7 +315,7 @@ def build_cell(settings: MatrixSettings, dataset: Dataset, row: Row, seed: int, 
     trained = functools.partial(Classifier, split=split, train=train, seed=seeds.derive(seed, "classifier"))
     fidelity, teacher = settings.fidelity, None
     if control is not None:
-        teacher = trained(augmented=Augmented.of(control, task), settings=settings.classifier)
+        teacher = trained(augmented=Augmented.of(control.method, task), settings=control.classifier)
         fidelity = fidelity.with_classifier(teacher)
     if row.method.makes_images:
         task = task.model_copy(update={"teacher": teacher})

@@ -77,10 +77,10 @@ def shareable(record: dict[str, Any], root: Path) -> Payload:
 
 
 def _named(part: str, results: dict[str, Any] | None) -> Iterator[tuple[str, Any]]:
-    """Yield the scalars of a result; all but the selected weights' keep the short names of the table."""
+    """Yield the scalars of a result; those of scores and fidelity keep the short names of the table."""
     for name, value in flatten(results or {}, separator="/"):
         if _is_number(value) or isinstance(value, str):
-            yield (f"{part}/{name}" if part == "selected" else name), value
+            yield (f"{part}/{name}" if part in ("selected", "diagnostics") else name), value
 
 
 def _rows(value: Any) -> list[dict[str, float]]:

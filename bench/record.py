@@ -45,7 +45,7 @@ def write_record(store: Store, matrix: Matrix, cell: Cell, result: CellResult, g
     if there and all(there.get(k) == v for k, v in _identity(cell, result).items()):
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    raw = resolved(matrix.settings, [*_controls(matrix, cell), cell])
+    raw = resolved(matrix.settings, [*_controls(matrix, cell), cell]) | {"study": None}  # a cell is none
     text = yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=110)
     write_text(folder / "resolved.yaml", text)
     record = cell_record(store, matrix, cell, result) | {"git": git}
@@ -143,7 +143,6 @@ def resolved(settings: MatrixSettings, cells: Sequence[Cell]) -> dict[str, Any]:
         "methods": rows,
         "settings": methods,
         "seeds": sorted({c.seed for c in cells}),
-        "study": None,  # a few cells are none
     }
 
 

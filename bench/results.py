@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +14,8 @@ from bench.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 CellState = Literal["done", "running", "failed", "missing"]
 
@@ -67,12 +70,22 @@ def read_cell(cell: Cell, store: Store) -> CellResult:
         state=state,
         scores=opened(cell.scores),
         fidelity=opened(cell.fidelity),
-        diagnostics=opened(cell.diagnostics) if cell.diagnostics else None,
+        diagnostics=_figures(opened(cell.diagnostics)) if cell.diagnostics else None,
         classifier=trained.record if trained else None,
         history=trained.history if trained else [],
         failure=failure,
         skip=cell.augmented.skip_reason(store.folder(cell.augmented)) if store.has(cell.augmented) else None,
     )
+
+
+def _figures(found: dict[str, Any] | None) -> dict[str, float | int | None] | None:
+    """Return what of a method's diagnostics is a figure: a plain name and a number or None. The rest is not shown.
+
+    So nothing per image (a path as a name, a list as a value) gets from a plugin into a table or a tracker.
+    """
+    if found is None:
+        return None
+    return {k: v for k, v in found.items() if _NAME.fullmatch(k) and (v is None or type(v) in (int, float))}
 
 
 def read_matrix(matrix: Matrix, store: Store) -> list[CellResult]:
@@ -93,7 +106,8 @@ def frame(results: list[CellResult]) -> pd.DataFrame:
             "state": r.state,
         }
         for part in (r.scores, r.fidelity, r.diagnostics):
-            row |= {k: v for k, v in (part or {}).items() if v is None or isinstance(v, (int, float, str))}
+            new = {k: v for k, v in (part or {}).items() if k not in row}  # a plugin's figure never hides a score
+            row |= {k: v for k, v in new.items() if v is None or isinstance(v, (int, float, str))}
         rows.append(row)
     return pd.DataFrame(rows)
 

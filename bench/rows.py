@@ -14,12 +14,14 @@ from bench.contract import Method
 from bench.errors import ConfigError, listed, nearest
 from bench.stage import Settings
 
+_LONGEST_LABEL = 100  # of 255 that a file name may have: data set and seed stand beside it
+
 
 class RowSettings(Settings):
     """One entry of `methods`. A plain `name` or `name@value` is short for `{method: name@value}`."""
 
     method: str = Field(description="`name` or `name@value`")
-    row: str | None = Field(None, max_length=60, description="label in tables; null = the method's own")
+    row: str | None = Field(None, description="label in tables; null = the method's own")
     preset: str | None = Field(None, description="settings that the method ships under this name")
     settings: dict[str, Any] = Field({}, description="settings of this row alone, over the preset's")
     classifier: dict[str, Any] = Field({}, description="classifier settings of this row alone")
@@ -35,8 +37,14 @@ class RowSettings(Settings):
     @field_validator("row")
     @classmethod
     def _fit_for_a_file_name(cls, row: str | None) -> str | None:
-        if row is not None and (not row.strip() or row != row.strip() or set(row) & set('/\\:*?"<>|') or row[0] == "."):
-            raise ValueError(f'got {row!r}; want a label without / \\ : * ? " < > | and without spaces around it')
+        if row is None:
+            return None
+        odd = not row.isprintable() or row != row.strip() or set(row) & set('/\\:*?"<>|') or row[:1] in ("", ".")
+        if odd or len(row.encode()) > _LONGEST_LABEL:
+            raise ValueError(
+                f"got {row!r}; want a label of 1 to {_LONGEST_LABEL} bytes, printable, without a dot in front, spaces "
+                'around it or any of / \\ : * ? " < > |'
+            )
         return row
 
     @model_serializer(mode="wrap")
@@ -70,10 +78,11 @@ def build_rows(
     rows = [_build_row(row, settings, classifier, f"{where}.methods.{i}") for i, row in enumerate(given)]
     labels = [row.label for row in rows]
     for i, row in enumerate(rows):
-        if row.against is not None and (row.against not in labels or row.against == row.label):
+        others = [label for label in labels if label != row.label]
+        if row.against is not None and row.against not in others:
             raise ConfigError(
-                f"{where}.methods.{i}.against: no other row '{row.against}'{nearest(row.against, labels)} "
-                f"(rows: {listed(label for label in labels if label != row.label)})"
+                f"{where}.methods.{i}.against: no other row '{row.against}'{nearest(row.against, others)} "
+                f"(rows: {listed(others)})"
             )
     return rows
 
@@ -84,10 +93,23 @@ def _build_row(
     name = row.method.partition("@")[0]
     chosen = merged(settings.get(name, {}), _preset(row, name, where), row.settings)
     method = registry.parse_method(row.method, chosen, where)
+    _check_label(row, method, where)
     if row.classifier:
         given = classifier.model_dump(mode="json") | row.classifier
         classifier = registry.build(ClassifierSettings, given, f"{where}.classifier")
     return Row(row.row or method.label, method, classifier, row.against)
+
+
+def _check_label(row: RowSettings, method: Method, where: str) -> None:
+    """Refuse a label that means another method, and a value given both behind the `@` and as a setting."""
+    label = row.row or method.label
+    claimed = label.partition("@")[0]
+    if label != method.label and claimed in registry.methods() and claimed != method.name:
+        raise ConfigError(
+            f"{where}.row: '{label}' is the name of another method than {method.name}; choose another label"
+        )
+    if "@" in row.method and method.at in row.settings:
+        raise ConfigError(f"{where}.settings.{method.at}: '{row.method}' gives it already; give it once")
 
 
 def _preset(row: RowSettings, name: str, where: str) -> dict[str, Any]:

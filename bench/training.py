@@ -142,7 +142,9 @@ class Training:
         self.positive = torch.from_numpy(positive_weights(labels)).to(self.device) if s.positive_weights else None
         self.steps_per_epoch = max(1, len(self.data) // s.batch_size)  # the last, shorter batch is left out
         self.n_steps = s.steps if s.steps is not None else (s.epochs or 0) * self.steps_per_epoch
-        self.n_first = round(s.synthetic_first * self.n_steps) if len(self.data.synthetic_labels) else 0
+        self.n_first = 0
+        if s.synthetic_first > 0 and len(self.data.synthetic_labels):  # at least a step of each, whatever the rounding
+            self.n_first = max(1, min(round(s.synthetic_first * self.n_steps), self.n_steps - 1))
         self._order: tuple[Part, int, Int64] | None = None
 
     def run(self, ckpt: Path, progress: Callable[[float, float, str], None]) -> None:

@@ -29,7 +29,7 @@ class Sdedit(Method):
     uses_diffusion: ClassVar[bool] = True
 
     denoise_steps: int = Field(
-        12, ge=0, description="how many of the last steps of the schedule are run; 0 = VAE alone"
+        12, ge=0, description="how many of the last steps of the schedule are run; 0 and the parent's detail = a copy"
     )
     num_inference_steps: int = Field(25, ge=1, le=1000, description="length of the schedule")
     guidance_scale: float = Field(2.0, ge=0, le=100, description="classifier-free guidance; 1 is none")

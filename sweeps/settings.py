@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, model_validator
 from bench import registry
 from bench.contract import Method
 from bench.errors import ConfigError, listed, nearest
-from bench.matrix import Matrix, MatrixSettings, apply_override, build_matrix, find, read_yaml
+from bench.matrix import Matrix, MatrixSettings, apply_override, build_matrix, find, method_name, read_yaml
 from bench.stage import Settings
 
 SHIPPED = Path(__file__).parent
@@ -196,10 +196,9 @@ class Sweep:
         The base's rows that add nothing are built beside them, since an extractor may be the classifier of such a row.
         """
         raw, row = self.raw(values), self.settings.method
-        plain = (m for m in raw["methods"] if isinstance(m, str) and m != row)
-        rows = [row, *(m for m in plain if not self._class_of(m).makes_images)]
-        raw |= {"methods": rows, "seeds": self.settings.seeds}
-        names = {m.partition("@")[0] for m in rows}
+        rows = [row, *(m for m in raw["methods"] if m != row and not self._class_of(method_name(m)).makes_images)]
+        raw |= {"methods": rows, "seeds": self.settings.seeds, "study": None}
+        names = {method_name(m) for m in rows}
         raw["settings"] = {k: v for k, v in raw.get("settings", {}).items() if k in names}
         set_key(raw, "fidelity.reference", "val")
         built = build_matrix(raw, self.source)

@@ -49,6 +49,13 @@ def test_real_batches_are_those_of_a_training_without_synthetic_images() -> None
     assert seen(40, 0, steps=7, share=0.3) == seen(40, 0, steps=7, share=0.0)  # a control has no first phase
 
 
+@pytest.mark.parametrize(("steps", "share"), [(10, 0.96), (2, 0.8), (4, 0.1), (150, 0.997)])
+def test_rounding_leaves_a_step_of_each_phase(steps: int, share: float) -> None:
+    batches = seen(40, 24, steps=steps, share=share)
+    assert min(batches[0]) >= 40
+    assert max(batches[-1]) < 40
+
+
 def test_fewer_synthetic_images_than_a_batch_take_turns() -> None:
     batches = seen(40, 3, steps=4, share=0.5)
     assert [len(b) for b in batches] == [8] * 4

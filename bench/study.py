@@ -167,6 +167,16 @@ def unknown_columns(study: Study, results: Sequence[CellResult]) -> list[str]:
     return [f"no finished cell has a number '{column}'{nearest(column, there)}" for column in missing]
 
 
+def unknown_records(study: Study, results: Sequence[CellResult]) -> list[str]:
+    """Return a line for each of `x` and `line` that names what no finished cell's record has, with the nearest."""
+    records = [r.classifier or {} for r in results if r.state == "done" and not r.skip]
+    there = sorted({path for record in records for path, _ in _scalars(_RECORD[:-1], record)})
+    named = (("x", study.x), ("line", study.line))
+    missing = [(at, path) for at, path in named if path.startswith(_RECORD) and path not in there]
+    said = [f"study.{at}: no finished cell has '{path}'{nearest(path, there)}" for at, path in missing]
+    return [f"{line} (have: {listed(there)})" for line in said] if records else []
+
+
 def _parts(result: CellResult) -> list[dict[str, Any]]:
     return [part for part in (result.scores, result.fidelity, result.diagnostics) if part]
 

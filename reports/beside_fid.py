@@ -8,7 +8,8 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from reports.differences import value
-from reports.facts import by_method, floor_differs, span
+from reports.facts import by_method, span
+from reports.footnotes import floor_differs
 from reports.rows import Column, number, places_for
 
 if TYPE_CHECKING:

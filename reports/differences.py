@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from bench.statistics import Estimate, Verdict, holm, least_p, over_seeds, over_test_patients, verdict
+from bench.statistics import ALPHA, Estimate, Verdict, holm, least_p, over_seeds, over_test_patients, verdict
 from reports.facts import by_method
 from reports.published import published
 from reports.rows import Column
@@ -229,6 +229,16 @@ def verdicts(found: Iterable[Effect], column: str = MAIN) -> dict[str, str]:
     return {row: "; ".join(sentences) for row, sentences in said.items()}
 
 
+def by_chance(found: Iterable[Effect]) -> float:
+    """Return how many of these would have p < 0.05 without any effect, at most 0.05 of them.
+
+    The p of n seeds is a multiple of the least one, so that the test's level is the highest multiple below 0.05: none
+    for five seeds, 0.031 for six.
+    """
+    steps = [least_p(e.estimate.n) for e in found]
+    return sum(step * (math.ceil(ALPHA / step) - 1) for step in steps)
+
+
 def notes(found: Sequence[Effect]) -> list[str]:
     """Return what effects must be read with, one sentence or two each."""
     if not found:
@@ -245,7 +255,7 @@ def notes(found: Sequence[Effect]) -> list[str]:
         if ns[0] < _FEW_SEEDS:
             said.append(
                 f"Over fewer than {_FEW_SEEDS} seeds a bootstrap interval is too short, so one that is clear of zero "
-                "counts only with p < 0.05 (*); without, chance is not ruled out: (*)."
+                "counts only with p < 0.05; without, chance is not ruled out."
             )
         said.append(
             f"{over[0].n_compared} comparisons have a p; none is corrected for their number (adjusted by Holm's "

@@ -72,7 +72,7 @@ class EffectsTable:
             for e, cells in grid(found):
                 lines.append(md_line([e.row, e.control, str(e.estimate.n), *(c.replace("\n", " ") for c in cells)]))
             lines += ["", *(f"- **{md(row)}**: {md(said)}" for row, said in verdicts(found).items())]
-            lines += [f"- {md(note)}" for note in notes(found)] + [""]
+            lines += [f"- {md(note)}" for note in [*notes(found), *marks(found)]] + [""]
         return "\n".join(lines)
 
     def __rich__(self) -> RenderableType:
@@ -91,7 +91,7 @@ class EffectsTable:
             for e, cells in grid(found):
                 table.add_row(*map(Text, [e.row, e.control, str(e.estimate.n), *cells]))
             parts += [table, *(Text(f"{row}: {said}") for row, said in verdicts(found).items())]
-            parts += [Text(f"· {note}", style="dim") for note in notes(found)]
+            parts += [Text(f"· {note}", style="dim") for note in [*notes(found), *marks(found)]]
             if not found:
                 parts.append(Text("Nothing to compare yet: finish a row and the row that it is held against."))
         return Group(*parts)
@@ -124,6 +124,18 @@ def _cell(effect: Effect | None, places: int) -> str:
     return f"{signed(e.mean, places)}{p}{_MARKS.get(effect.verdict, '')}\n{interval(e, places)}".strip()
 
 
+def marks(found: Sequence[Effect]) -> list[str]:
+    """Return what the marks in the table of these effects mean, a line for each that is there."""
+    starred = {e.estimate.source for e in found if _MARKS.get(e.verdict) == " *"}
+    also = {("seeds",): " and p < 0.05", ("seeds", "test_patients"): " and, over seeds, p < 0.05"}
+    said = []
+    if starred:
+        said.append(f"*: 95 % interval clear of zero{also.get(tuple(sorted(starred)), '')}, uncorrected.")
+    if any(_MARKS.get(e.verdict) == " (*)" for e in found):
+        said.append("(*): 95 % interval clear of zero, but p is not below 0.05: chance is not ruled out.")
+    return said
+
+
 def effects_table(
     matrix: Matrix, results: Sequence[CellResult], store: Store | None = None, columns: Sequence[str] | None = None
 ) -> EffectsTable:
@@ -133,12 +145,12 @@ def effects_table(
         matrix: the matrix.
         results: its cells as `bench.results.read_matrix` gives them, finished or not.
         store: read for the resamples of the test patients (matrices of one seed).
-        columns: names of numbers in scores, fidelity or diagnostics; None = `EFFECT_COLUMNS`.
+        columns: names of numbers in scores, fidelity or diagnostics, each counted once; None = `EFFECT_COLUMNS`.
 
     Raises:
         ConfigError: for a column that no finished cell has.
     """
-    chosen = EFFECT_COLUMNS if columns is None else tuple(_column(name, results) for name in columns)
+    chosen = EFFECT_COLUMNS if columns is None else tuple(_column(name, results) for name in dict.fromkeys(columns))
     by = {label: effects(members, store, chosen) for label, members in by_dataset(results).items()}
     return EffectsTable(matrix.name, by)
 

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.statistics import ALPHA, holm
 from reports import facts as read
 from reports.beside_fid import beside_fid, diagnostics
-from reports.differences import MAIN, Effect, notes
-from reports.effects import columns_of, grid
+from reports.differences import MAIN, Effect, by_chance, notes
+from reports.effects import columns_of, grid, marks
 from reports.figures.style import Omitted, Saved
+from reports.footnotes import left_open
 from reports.published import published
 from reports.rows import COLUMNS, MISSING, Row, decimals, no_skill, number
 
@@ -112,7 +114,7 @@ def _section(part: Part, drawn: list[Saved | Omitted]) -> dict[str, Any]:
         "effects": _effects(part),
         "beside_fid": beside_fid(results),
         "diagnostics": diagnostics(results),
-        "left_open": read.left_open(part.matrix, results, part.facts),
+        "left_open": left_open(part.matrix, results, part.facts),
         "figures": [f for f in drawn if isinstance(f, Saved)],
         "omitted": [f for f in drawn if isinstance(f, Omitted)],
         "classes": _class_table(results, part.facts),
@@ -150,13 +152,32 @@ def glance(rows: list[Row], results: list[CellResult]) -> list[str]:
 
 
 def settled(effects: Sequence[Effect]) -> list[str]:
-    """Return what of the differences in the main column is beyond chance: the sentence that a ranking must stand by."""
+    """Return what of the differences in the main column has a small p: the sentence that a ranking must stand by.
+
+    It gives the number expected by chance alone, and what is left after Holm's correction within the column.
+    """
     main = [e for e in effects if e.column.key == MAIN and e.estimate.source == "seeds" and e.estimate.n > 1]
     if not main:
         return []
-    beyond = [f"{e.row} {e.verdict} than {e.control}" for e in main if e.verdict in ("higher", "lower")]
-    said = f"{len(beyond)} of {len(main)} differences in {main[0].column.heading} are beyond chance"
-    return [f"{said}: {'; '.join(beyond)}." if beyond else f"{said}: the order of the rows means nothing yet."]
+    adjusted = zip(main, holm([1.0 if e.estimate.p is None else e.estimate.p for e in main]), strict=True)
+    beyond = [(f"{e.row} {e.verdict} than {e.control}", p) for e, p in adjusted if e.verdict in ("higher", "lower")]
+    expected, most = by_chance(main), max(e.estimate.n for e in main)
+    chance = (
+        f"by chance alone at most {expected:.2g} expected"
+        if expected
+        else f"{most} seeds or fewer cannot give p < 0.05"
+    )
+    said = (
+        f"{len(beyond)} of {len(main)} differences in {main[0].column.heading} {'has' if len(beyond) == 1 else 'have'} "
+        f"p < {ALPHA} and an interval clear of zero, not corrected for their number ({chance})"
+    )
+    if not beyond:
+        return [f"{said}. This does not show that the rows are equal: their order stays open."]
+    kept = [words for words, p in beyond if p < ALPHA]
+    return [
+        f"{said}: {'; '.join(words for words, _ in beyond)}. "
+        f"After Holm's correction for these {len(main)}: {'; '.join(kept) or 'none'}."
+    ]
 
 
 def _effects(part: Part) -> dict[str, Any] | None:
@@ -164,7 +185,7 @@ def _effects(part: Part) -> dict[str, Any] | None:
     if not part.effects:
         return None
     lines = [(e.row, e.control, e.estimate.n, [c.split("\n") for c in cells]) for e, cells in grid(part.effects)]
-    return {"columns": columns_of(part.effects), "lines": lines, "notes": notes(part.effects)}
+    return {"columns": columns_of(part.effects), "lines": lines, "notes": [*notes(part.effects), *marks(part.effects)]}
 
 
 def _class_table(results: list[CellResult], facts: DatasetFacts | None) -> dict[str, Any] | None:

@@ -7,11 +7,13 @@ import functools
 import io
 import re
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from reports.beside_fid import TextTable, beside_fid
-from reports.differences import Effect, effects, notes, verdicts
-from reports.facts import by_dataset, dataset_facts, footnotes, left_open
+from reports.differences import Effect, effects, notes, value, verdicts
+from reports.facts import by_dataset, dataset_facts
+from reports.footnotes import footnotes, left_open
 from reports.published import published
 from reports.rows import COLUMNS, PUBLISHED_COLUMNS, Layout, Row, no_skill, table_rows
 from reports.text import md, md_line, tex, tex_line
@@ -84,7 +86,7 @@ class Part:
     @property
     def chosen(self) -> list[str]:
         """What was chosen where the paper is silent, as one more footnote."""
-        chosen = "; ".join(f"{what}: {value}" for what, value in left_open(self.matrix, self.results, self.facts))
+        chosen = "; ".join(f"{what}: {said}" for what, said in left_open(self.matrix, self.results, self.facts))
         return [f"Chosen where the paper is silent. {chosen}."] if chosen else []
 
 
@@ -163,7 +165,8 @@ def csv_table(parts: list[Part]) -> str:
     out = io.StringIO()
     short = published().short
     names = [name for c in COLUMNS for name in (c.key, f"{c.key}_sd")]
-    fields = ["dataset", "method", "n_seeds", *names, *_BOUNDS, "n_synthetic", "no_skill_head", "no_skill_tail"]
+    fields = ["dataset", "method", "n_seeds", *names, "fid_tail_equal_n", *_BOUNDS]
+    fields += ["n_synthetic", "no_skill_head", "no_skill_tail"]
     fields += [f"{short}_{c.key}" for c in PUBLISHED_COLUMNS] + ["verdict", "hole"]
     writer = csv.DictWriter(out, fields, lineterminator="\n")
     writer.writeheader()
@@ -173,11 +176,19 @@ def csv_table(parts: list[Part]) -> str:
             numbers = {n: v for c in COLUMNS for n, v in ((c.key, row.values[c.key]), (f"{c.key}_sd", row.sds[c.key]))}
             writer.writerow(
                 {"dataset": row.dataset, "method": row.method, "n_seeds": row.n_seeds, **numbers, **_bounds(part, row)}
+                | {"fid_tail_equal_n": _equal_n(part, row)}
                 | {"n_synthetic": row.n_synthetic, "verdict": said.get(row.method), "hole": row.hole}
                 | {"no_skill_head": levels["map_head"], "no_skill_tail": levels["map_tail"]}
                 | {f"{short}_{c.key}": row.published(c.key) for c in PUBLISHED_COLUMNS}
             )
     return out.getvalue()
+
+
+def _equal_n(part: Part, row: Row) -> float | None:
+    """Return a row's mean FID of as many synthetic images as its floor has, which is FID itself where n is the same."""
+    members = [r for r in part.results if r.cell.label == row.method and not r.skip]
+    found = [v for r in members if (v := value(r, "fid_tail_equal_n")) is not None]
+    return fmean(found) if found else None
 
 
 _BOUNDS = ("map_head_low", "map_head_high", "map_tail_low", "map_tail_high")

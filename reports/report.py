@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from reports.figures import charts, pictures
 from reports.figures.effects import forest
 from reports.figures.nearest import nearest_images
 from reports.figures.study import study_figures
-from reports.figures.style import Drawing, Looks, Omitted, Saved, save
+from reports.figures.style import Drawing, Looks, Omitted, Saved, save, unique
 
 if TYPE_CHECKING:
     from bench.matrix import Matrix
@@ -39,10 +40,11 @@ def write_report(matrix: Matrix, results: list[CellResult], store: Store, out: P
     parts = parts_of(matrix, results, store)
     out.mkdir(parents=True, exist_ok=True)
     settings = yaml.safe_dump(resolved(matrix.settings, matrix.cells), sort_keys=False, allow_unicode=True)
-    drawn = {part.label: draw(part, store, out) for part in parts}
+    taken: set[str] = set()
+    drawn = {part.label: draw(part, store, out, taken) for part in parts}
     if matrix.settings.study is not None:  # one figure of all data sets stands with the first
         for label, figure in zip(drawn, study_figures(matrix.settings.study, results), strict=False):
-            drawn[label].insert(0, _saved(figure, out))
+            drawn[label].insert(0, _saved(figure, out, taken))
     effects = EffectsTable(matrix.name, {part.label: part.effects for part in parts})
     texts = {
         "report.html": page(matrix, results, store, parts, drawn, settings),
@@ -60,8 +62,11 @@ def write_report(matrix: Matrix, results: list[CellResult], store: Store, out: P
     return [*(out / name for name in texts), *figures]
 
 
-def draw(part: Part, store: Store, out: Path) -> list[Saved | Omitted]:
-    """Draw one data set's figures into `out/figures`; what cannot be drawn is listed with its reason."""
+def draw(part: Part, store: Store, out: Path, taken: set[str]) -> list[Saved | Omitted]:
+    """Draw one data set's figures into `out/figures`; what cannot be drawn is listed with its reason.
+
+    `taken` holds the names of the report's figures so far; rows whose labels make one file name get numbers.
+    """
     results, facts = part.results, part.facts
     looks = Looks(r.cell.label for r in results)
     with_images = [r for r in results if r.cell.method.makes_images]
@@ -76,11 +81,13 @@ def draw(part: Part, store: Store, out: Path) -> list[Saved | Omitted]:
         *pictures.fusion_strips(with_images, store),
         *grids,
     ]
-    return [_saved(item, out) for item in found]
+    return [_saved(item, out, taken) for item in found]
 
 
-def _saved(item: Drawing | Omitted, out: Path) -> Saved | Omitted:
-    return save(item, out / "figures") if isinstance(item, Drawing) else item
+def _saved(item: Drawing | Omitted, out: Path, taken: set[str]) -> Saved | Omitted:
+    if isinstance(item, Omitted):
+        return item
+    return save(replace(item, name=unique(item.name, taken)), out / "figures")
 
 
 def _first_grid(members: list[CellResult], store: Store) -> Drawing | Omitted:

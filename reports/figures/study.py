@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.study import Point, Scalar, Series, Study, series, unknown_columns
+from bench.study import Point, Scalar, Series, Study, series, unknown_columns, unknown_records
 from reports.facts import by_dataset, span
 from reports.figures.style import Drawing, Looks, Omitted, Theme, legend_below, slug, two_lines
 
@@ -45,6 +45,8 @@ def study_figures(study: Study, results: Sequence[CellResult]) -> list[Drawing |
 
 def _figure_of(study: Study, results: Sequence[CellResult], name: str) -> Drawing | Omitted:
     title = f"Study of {study.x}"
+    if unknown := unknown_records(study, results):
+        return Omitted(title, "; ".join(unknown))
     shown = series(study, results)
     columns = [c for c in study.columns if any(p.values[c] is not None for p in _points(shown))]
     if not shown.lines or not columns:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterable
@@ -95,6 +96,14 @@ def slug(*parts: str) -> str:
     signs = {"+": " plus ", "−": " minus "}  # rows that differ in these alone must not share a file
     said = ("".join(signs.get(c, c) for c in part) for part in parts)
     return "-".join(re.sub(r"[^A-Za-z0-9]+", "-", part).strip("-") for part in said)
+
+
+def unique(name: str, taken: set[str]) -> str:
+    """Return `name`, or with -2, -3, … after it where it is in `taken`, and add it there; case tells no files apart."""
+    numbered = (name if i == 1 else f"{name}-{i}" for i in itertools.count(1))
+    free = next(found for found in numbered if found.casefold() not in taken)
+    taken.add(free.casefold())
+    return free
 
 
 def settings(theme: Theme) -> Any:

@@ -100,7 +100,7 @@ def measured(folder, tmp_path_factory):
 def test_page_fits_and_shows_its_pictures(measured, width):
     found = measured[0][width]
     assert found["overflow"] <= 0
-    assert found["pictures"] == 8
+    assert found["pictures"] == 9
     assert found["broken"] == 0
     assert found["unreadable"] == 0
 

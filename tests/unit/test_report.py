@@ -14,11 +14,13 @@ import yaml
 
 from bench.results import CellResult
 from bench.store import Store
+from bench.study import Study
 from reports import write_report
 from reports.facts import dataset_facts
 from reports.figures import charts
+from reports.figures.nearest import nearest_images
 from reports.figures.pictures import fusion_strips, load_pictures
-from reports.figures.style import LIGHT, Looks, Omitted, slug, spread, two_lines
+from reports.figures.style import LIGHT, Looks, Omitted, slug, spread, two_lines, unique
 from reports.page import duration
 from tests.unit import report_fixtures as fixtures
 
@@ -52,7 +54,7 @@ def parse(path: Path) -> Tags:
 def filled(tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("store"))
     matrix = fixtures.make_matrix()
-    return matrix, fixtures.fill(matrix, store), store
+    return matrix, fixtures.with_nearest(fixtures.fill(matrix, store), store), store
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +80,7 @@ def test_files_are_those_returned_and_the_store_is_only_read(report):
 def test_every_figure_is_drawn_and_the_declined_one_says_why(report):
     names = {p.stem for p in report[1] if p.suffix == ".png"}
     charts = {"ap-by-frequency", "quality-by-steps", "label-fidelity", "training-curves", "fusion-ours-0"}
+    charts |= {"nearest-train-image"}
     grids = {"samples-smote", "samples-ours-0", "samples-ours-5"}
     assert names == {f"blobs-{n}" for n in charts | grids}
     assert "Samples: declines: needs <script>" in "".join(parse(report[0] / "report.html").text)
@@ -133,13 +136,54 @@ def test_a_report_of_nothing_is_a_page_with_holes(tmp_path):
 
 def test_several_data_sets_have_their_own_parts_and_credentialed_ones_are_named(tmp_path):
     folder = fixtures.make_report(
-        tmp_path, methods=fixtures.METHODS[:1], datasets=(fixtures.Blobs(), fixtures.Ward()), seeds=(0, 1)
+        tmp_path,
+        methods=fixtures.METHODS[:1],
+        datasets=(fixtures.Blobs(), fixtures.Ward()),
+        seeds=(0, 1),
+        study=Study(x="row", line="method", columns=["map_tail"]),
     )
     text = "".join(parse(folder / "report.html").text)
+    first, second = text.index("Results on blobs"), text.index("Results on ward")
+    assert first < text.index("figures/blobs-study.pdf") < second < text.index("figures/ward-study.pdf")
+    assert (folder / "figures" / "blobs-study.png").read_bytes() != (folder / "figures" / "ward-study.png").read_bytes()
     assert "Results on blobs" in text
     assert "Results on ward" in text
     assert (folder / "figures" / "ward-training-curves.png").is_file()
     assert "Do not share this page. It contains images of credentialed data (ward)" in text
+
+
+def test_rows_whose_names_make_one_file_name_keep_their_figures_apart(tmp_path):
+    names = {"smote": "α", "ours@5": "β"}
+    store, matrix = Store(tmp_path / "store"), fixtures.make_matrix(methods=(fixtures.METHODS[1], fixtures.METHODS[3]))
+    results = [
+        replace(r, cell=replace(r.cell, row=replace(r.cell.row, label=names[r.cell.label])))
+        for r in fixtures.fill(matrix, store)
+    ]
+    matrix = replace(matrix, cells=tuple(r.cell for r in results))
+    paths = write_report(matrix, results, store, tmp_path / "report")
+    assert len(set(paths)) == len(paths)
+    grids = [p for p in paths if p.suffix == ".png" and "samples" in p.name]
+    assert len({p.read_bytes() for p in grids}) == 2
+    text = "".join(parse(paths[0]).text)
+    assert {p.stem for p in paths if p.suffix == ".png"} == set(re.findall(r"figures/(\S+)\.pdf", text))
+
+
+def test_a_name_that_is_taken_gets_a_number():
+    taken: set[str] = set()
+    assert [unique(n, taken) for n in ("a-1", "a", "a", "A", "a-2", "b")] == ["a-1", "a", "a-2", "A-3", "a-2-2", "b"]
+
+
+def test_the_nearest_images_are_drawn_with_their_shares_of_copies(filled):
+    _, results, store = filled
+    drawing = nearest_images(results, store, Looks(m.label for m in fixtures.METHODS))
+    (ax,) = drawing.draw(LIGHT).axes
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["held-out real", "smote", "ours@0", "ours@5"]
+    assert [t.get_text() for t in ax.texts].count("75 % / 25 %") == 3
+    folder = store.folder(results[1].cell.fidelity)
+    made, held_out = (np.load(folder / f"nearest_{name}.npy") for name in ("synthetic", "held_out"))
+    want = np.sort(made / np.median(held_out))
+    drawn = [np.sort(line.get_xdata()) for line in ax.get_lines()]
+    assert any(len(x) == len(want) and np.allclose(x, want) for x in drawn)
 
 
 def test_variants_that_fused_the_same_pairs_share_a_strip(filled):

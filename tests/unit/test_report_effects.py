@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -11,14 +12,15 @@ import pytest
 
 from bench.errors import ConfigError
 from bench.results import CellResult
-from bench.statistics import Estimate, holm, over_seeds
+from bench.statistics import Estimate, holm, over_seeds, over_test_patients
 from bench.store import Store
 from reports.beside_fid import beside_fid, diagnostics
 from reports.differences import EFFECT_COLUMNS, Effect, decimals, effects, notes, verdicts
-from reports.effects import EffectsTable, effects_rows, effects_table
+from reports.effects import EffectsTable, effects_rows, effects_table, grid, marks
 from reports.figures.effects import forest
 from reports.figures.style import DARK, LIGHT, Omitted, slug
 from reports.page import settled
+from reports.text import md
 from tests.unit import report_fixtures as fixtures
 
 
@@ -179,6 +181,7 @@ def test_other_columns_can_be_asked_for_and_unknown_ones_are_refused(seeded):
     matrix, results, store = seeded
     found = effects_rows(matrix, results, store, ["map_all"])
     assert {r["column"] for r in found} == {"map_all"}
+    assert effects_rows(matrix, results, store, ["map_all", "map_all"]) == found
     with pytest.raises(ConfigError, match="column 'map_tial': no finished cell has it; did you mean 'map_tail'"):
         effects_rows(matrix, results, store, ["map_tial"])
 
@@ -286,8 +289,58 @@ def test_rows_that_differ_in_a_sign_have_files_of_their_own() -> None:
     assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz-") for name in names)
 
 
-def test_the_page_says_how_many_differences_are_beyond_chance() -> None:
-    clear, noise = make_effect([0.1, 0.11, 0.09, 0.1, 0.12, 0.1]), make_effect([0.1, -0.1, 0.02, -0.03, 0.05, -0.02])
-    assert settled([clear, noise]) == ["1 of 2 differences in tail mAP are beyond chance: row higher than base."]
-    assert settled([noise])[0].startswith("0 of 1 differences in tail mAP are beyond chance: the order")
+CLEAR = [0.1, 0.11, 0.09, 0.1, 0.12, 0.1]
+NOISE = [0.1, -0.1, 0.02, -0.03, 0.05, -0.02]
+
+
+def test_the_page_names_differences_with_a_small_p_and_those_that_hold_after_holm() -> None:
+    (said,) = settled([make_effect(CLEAR), make_effect(NOISE)])
+    assert said.startswith("1 of 2 differences in tail mAP has p < 0.05")
+    assert "not corrected for their number" in said
+    assert ": row higher than base. " in said
+    assert said.endswith("After Holm's correction for these 2: none.")  # 2 x 0.031
+    (alone,) = settled([make_effect(CLEAR), make_effect(CLEAR, "map_head")])  # the other column is not of the family
+    assert alone.startswith("1 of 1 differences")
+    assert alone.endswith("for these 1: row higher than base.")
+    (many,) = settled([make_effect([*CLEAR, 0.1, 0.09]), make_effect(CLEAR)])  # 2 x 0.0078, then 0.031
+    assert many.endswith("for these 2: row higher than base; row higher than base.")
     assert settled([make_effect([0.1])]) == []
+
+
+def test_without_a_small_p_the_page_does_not_call_rows_equal() -> None:
+    (said,) = settled([make_effect(NOISE)])
+    assert said.startswith("0 of 1 differences in tail mAP have p < 0.05")
+    assert "does not show that the rows are equal" in said
+    (few,) = settled([make_effect(CLEAR[:5])])
+    assert "5 seeds or fewer cannot give p < 0.05" in few
+    assert "by chance" not in few
+
+
+@pytest.mark.parametrize("n", [6, 7, 9])
+def test_the_number_expected_by_chance_is_what_the_seeds_can_give(n: int) -> None:
+    """Of all sign patterns of n differences, the share that the sign-flip test calls significant at 0.05."""
+    sizes = np.random.default_rng(n).uniform(0.5, 1.5, n)
+    means = np.array(list(itertools.product([-1, 1], repeat=n))) @ sizes / n
+    p = np.array([(np.abs(means) >= abs(m) - 1e-12).mean() for m in means])
+    values = [*np.random.default_rng(0).normal(size=n)]
+    (said,) = settled([make_effect(values)] * 20)
+    assert f"(by chance alone at most {20 * (p < 0.05).mean():.2g} expected)" in said
+
+
+@pytest.mark.parametrize("differences", [CLEAR, CLEAR[:5], CLEAR * 2, NOISE, None])
+def test_every_mark_that_is_shown_is_explained(differences: list[float] | None) -> None:
+    effect = make_effect(differences or [0.1])
+    if differences is None:
+        effect = replace(effect, estimate=over_test_patients(0.1, np.linspace(0.05, 0.15, 100)))
+    ((_, (cell,)),) = grid([effect])
+    shown = [mark for mark in ("(*)", "*") if cell.split("\n")[0].endswith(f" {mark}")]
+    assert [line.split(":")[0] for line in marks([effect])] == shown
+    assert bool(shown) == (differences is not NOISE)
+    table = EffectsTable("x", {"d": [effect]})
+    assert all(md(line) in table.markdown() for line in marks([effect]))
+
+
+def test_one_seed_has_no_p_to_explain_its_mark_by() -> None:
+    effect = replace(make_effect([0.1]), estimate=over_test_patients(0.1, np.linspace(0.05, 0.15, 100)))
+    assert "p <" not in marks([effect])[0]
+    assert "p < 0.05" in marks([make_effect(CLEAR * 2)])[0]

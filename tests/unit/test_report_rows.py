@@ -171,11 +171,57 @@ def test_notes_say_what_is_paired_and_fid_at_the_floors_n(seeded):
     assert "order of the real images" in before
     assert "batches differ" in before
     assert "FID of as many synthetic images" not in before
-    assert "smote 44 (floor 8.5)" in after
+    assert "smote, ours@0, ours@5 44 (floor 8.5)" in after
+
+
+def test_a_long_list_of_fids_at_the_floors_n_is_cut_and_whole_in_the_csv(seeded):
+    matrix, results, store = seeded
+    source, many = next(r for r in results if r.cell.label == "smote" and r.cell.seed == 0), []
+    for i in range(11):
+        classes = {c: v | {"n_floor": 1} for c, v in source.fidelity["per_class"].items()}
+        cell = replace(source.cell, row=replace(source.cell.row, label=f"row {i}"))
+        many.append(
+            replace(source, cell=cell, fidelity={**source.fidelity, "per_class": classes, "fid_tail_equal_n": 50.0 + i})
+        )
+    (part,) = parts_of(matrix, many, store)
+    note = next(n for n in part.notes if "FID of as many synthetic images" in n)
+    assert note.endswith("row 6 56 (floor 8.5); row 7 57 (floor 8.5); … and 3 more in table.csv.")
+    rows = csv.DictReader(io.StringIO(csv_table([part])))
+    assert [float(r["fid_tail_equal_n"]) for r in rows] == [50.0 + i for i in range(11)]
+
+
+def with_recipe(matrix, label, **changes):
+    cells = [
+        replace(c, row=replace(c.row, classifier=c.row.classifier.model_copy(update=changes)))
+        if c.label == label
+        else c
+        for c in matrix.cells
+    ]
+    return replace(matrix, cells=tuple(cells))
+
+
+def test_rows_with_a_classifier_of_their_own_are_named(seeded):
+    from reports.footnotes import left_open
+
+    matrix, results, store = seeded
+    (plain,) = parts_of(matrix, results, store)
+    assert "At a seed every row has the same split, the same initialisation" in " ".join(plain.notes)
+    assert "trains with" not in " ".join(plain.notes)
+    other = with_recipe(with_recipe(matrix, "ours@5", synthetic_weight=0.5), "ours@0", synthetic_weight=0.5)
+    other = with_recipe(other, "smote", steps=20, batch_size=16)
+    (part,) = parts_of(other, results, store)
+    text = " ".join(part.notes)
+    assert "rows ours@0, ours@5 train with synthetic_weight 0.5 (the matrix: 1.0)" in text
+    assert "ow smote trains with steps 20 (the matrix: 10), batch_size 16 (the matrix: 32)" in text
+    assert "every row has the same split, the same initialisation" not in text
+    assert "rows with the same classifier settings also the same initialisation" in text
+    recipe = dict(left_open(other, results, None))["Classifier recipe"]
+    assert recipe.startswith(dict(left_open(matrix, results, None))["Classifier recipe"])
+    assert recipe.endswith(" (row smote: steps 20, batch size 16; rows ours@0, ours@5: synthetic weight 0.5)")
 
 
 def test_settings_that_rows_differ_in_are_both_named(seeded):
-    from reports.facts import left_open
+    from reports.footnotes import left_open
 
     matrix, results, _ = seeded
     cells = [

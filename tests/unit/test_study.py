@@ -125,6 +125,43 @@ def test_a_column_that_no_cell_has_is_named_with_the_nearest() -> None:
     assert "did you mean 'map_tail'?" in drawn.reason
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"x": "record.n_reel"}, "study.x: no finished cell has 'record.n_reel'; did you mean 'record.n_real'?"),
+        ({"x": "row", "line": "record.n_reel"}, "study.line: no finished cell has 'record.n_reel'; did you mean"),
+    ],
+)
+def test_a_record_that_no_finished_cell_has_is_named_with_the_nearest(changes: dict[str, Any], said: str) -> None:
+    m = matrix({"line": "row", "columns": ["map_tail"]} | changes)
+    (drawn,) = study_figures(m.settings.study, [result(c, classifier={"n_real": 40}) for c in m.cells])
+    assert isinstance(drawn, Omitted)
+    assert said in drawn.reason
+    none = [result(c, state="missing", scores=None) for c in m.cells]
+    (drawn,) = study_figures(m.settings.study, none)
+    assert isinstance(drawn, Omitted)
+    assert drawn.reason == "no cell of a line has finished"
+
+
+def test_two_data_sets_have_a_figure_each_with_their_own_cells() -> None:
+    kinds = [{"kind": "phantom", "name": name, "n_images": 80} for name in ("one", "two")]
+    m = matrix(STUDY | {"columns": ["map_tail"]}, datasets=kinds)
+    shift = {"one": 0.0, "two": 100.0}
+    results = []
+    for c in m.cells:
+        made = result(c)
+        results.append(result(c, scores={"map_tail": made.scores["map_tail"] + shift[c.dataset.label]}))
+    drawings = study_figures(m.settings.study, results)
+    assert [d.name for d in drawings] == ["one-study", "two-study"]
+    for drawing, more in zip(drawings, shift.values(), strict=True):
+        (ax,) = drawing.draw(LIGHT).axes
+        means = [
+            np.atleast_1d(line.get_ydata()) for line in ax.get_lines() if len(np.atleast_1d(line.get_xdata())) == 3
+        ]
+        assert any(np.allclose(y, np.array([1.05, 2.05, 5.05]) + more) for y in means)
+        assert "n = 2 a place" in drawing.caption
+
+
 def test_the_record_of_the_training_may_lie_on_the_axis() -> None:
     sizes = {"small": 80, "large": 160}
     m = matrix(

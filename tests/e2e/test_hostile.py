@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -132,4 +133,6 @@ def test_running_a_finished_matrix_imports_no_torch(toy_run: ToyRun) -> None:
     code += "from bench.cli import main\ntry:\n    main()\nexcept SystemExit:\n    pass\n"
     code += "print(sorted({'torch', 'diffusers', 'pandas'} & sys.modules.keys()), file=sys.stderr)"
     told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stderr
-    assert told.splitlines() == ["nothing to compute, 37 finished ones reused", "[]"]
+    reused, imported = told.splitlines()
+    assert re.fullmatch(r"nothing to compute, \d+ finished ones reused", reused)
+    assert imported == "[]"

@@ -15,6 +15,7 @@ from bench.datasets.phantom.settings import PhantomSetSettings
 from bench.errors import ConfigError
 from bench.fidelity import Fidelity, FidelitySettings
 from bench.matrix import Matrix, build_matrix, load_matrix
+from bench.registry import parse_dataset
 from bench.results import CellResult
 from bench.split import Split, SplitSettings
 from bench.store import Store
@@ -273,7 +274,7 @@ def test_the_official_split_cuts_no_patient_and_smaller_sets_are_part_of_larger_
     patients = np.array([patient_of(settings, i) for i in range(900)])
     assert all(len(set(large[patients == p])) == 1 for p in np.unique(patients))
     assert official_split(PhantomSetSettings(), 500) is None
-    with pytest.raises(ConfigError, match="held_out = 400 of n_images = 400 leaves nothing to train on"):
+    with pytest.raises(ValueError, match="held_out = 400 of n_images = 400 leaves nothing to train on"):
         official_split(settings, 400)
 
 
@@ -290,3 +291,8 @@ def test_data_sets_of_two_sizes_are_split_alike(tmp_path: Path) -> None:
 def test_a_tail_that_would_be_the_rule_is_refused() -> None:
     with pytest.raises(ValueError, match=r"tail_factor 5.0 gives a tail class a prevalence of 0.57, over 0.5"):
         PhantomSetSettings(tail_factor=5)
+
+
+def test_a_data_set_with_nothing_to_train_on_is_refused_before_it_is_drawn() -> None:
+    with pytest.raises(ConfigError, match=r"^d: held_out = 40 of n_images = 40 leaves nothing to train on"):
+        parse_dataset({"kind": "phantom", "n_images": 40, "held_out": 40}, "d")

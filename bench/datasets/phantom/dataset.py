@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bench.datasets.base import Dataset, TableWriter
 from bench.datasets.phantom.labels import official_split
@@ -21,6 +21,12 @@ class Phantom(PhantomSetSettings, Dataset):
     kind: ClassVar[str] = "phantom"
 
     n_images: int = Field(default=3000, ge=8, le=1_000_000, description="images in all parts together")
+
+    @model_validator(mode="after")
+    def _something_is_left_to_train_on(self) -> Self:
+        """Refuse it here, before an image is drawn."""
+        official_split(self, self.n_images)
+        return self
 
     def known_classes(self) -> tuple[str, ...]:
         """Return the ten findings."""

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from bench.datasets.phantom.settings import CLASS_NAMES, PhantomSetSettings, PhantomSettings
-from bench.errors import ConfigError
 from bench.seeds import derive
 
 BLOCK = 8  # indices that share a draw of patients
@@ -51,13 +50,13 @@ def official_split(settings: PhantomSetSettings, n_images: int) -> NDArray[np.in
     """Return the part of every image, 0 train, 1 val, 2 test; None without `held_out`. No patient is cut.
 
     Raises:
-        ConfigError: if nothing is left to train on.
+        ValueError: if nothing is left to train on.
     """
     if settings.held_out is None:
         return None
     if n_images <= settings.held_out:
-        raise ConfigError(
-            f"phantom: held_out = {settings.held_out} of n_images = {n_images} leaves nothing to train on; "
+        raise ValueError(
+            f"held_out = {settings.held_out} of n_images = {n_images} leaves nothing to train on; "
             "raise n_images or lower held_out"
         )
     index = np.arange(n_images)

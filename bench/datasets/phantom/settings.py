@@ -67,7 +67,7 @@ class PhantomSettings(BaseModel):
 
 
 class PhantomSetSettings(PhantomSettings):
-    """How the training part of a phantom data set may differ while val and test stay the same images.
+    """How the training part of a phantom data set may differ while val and test (`held_out`) stay the same images.
 
     Apart from `PhantomSettings`, which the shipped networks' records name in full.
     """
@@ -79,7 +79,7 @@ class PhantomSetSettings(PhantomSettings):
         description="so many first images are val and test (2 : 3), all others train; null = as `split` says",
     )
     tail_factor: float = Field(
-        default=1.0, gt=0, le=20, description="on the tail's floored prevalences, but for held-out images"
+        default=1.0, gt=0, le=20, description="on the tail's floored prevalences, but for the `held_out` images"
     )
 
     @model_validator(mode="after")

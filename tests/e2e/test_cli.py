@@ -14,7 +14,7 @@ from bench.terminal import talk_on_stderr
 from tests.conftest import BENCH, ROOT, ToyRun
 from tests.e2e.driver import Bench
 
-METHODS = ["baseline", "duplicate", "smote", "roentgen@3", "ours@0", "ours@1", "ours@2"]
+METHODS = ["baseline", "duplicate", "smote", "roentgen@3", "ours@0", "ours@1", "ours@2", "sdedit@2"]
 
 
 def manifests(store: Path) -> dict[str, tuple[int, int]]:

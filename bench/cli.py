@@ -8,13 +8,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench import cli_store
 from bench.errors import BenchError, ConfigError
+from bench.options import (
+    DEFAULT_STORE,
+    CellArg,
+    DeviceOpt,
+    ExecutorOpt,
+    JobsOpt,
+    JsonOpt,
+    MachineOpt,
+    MatrixArg,
+    QuietOpt,
+    SetOpt,
+    StoreOpt,
+    ThreadsOpt,
+)
 from bench.terminal import (
     in_one_line,
     interruptible,
-    job_count,
     load,
     make_execution,
+    make_machine,
+    make_placement,
     open_store,
     print_json,
     say,
@@ -35,27 +51,19 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-MatrixArg = Annotated[
-    str, typer.Argument(metavar="MATRIX", help="a matrix file, or a shipped one: demo, toy, audit, paper, ...")
-]
-SetOpt = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change one setting of the file")]
-StoreOpt = Annotated[Path, typer.Option("--store", envvar="BENCH_STORE", help="folder of results")]
-JobsOpt = Annotated[int | None, typer.Option("--jobs", "-j", help="computations at once [GPUs, else cores]")]
-JsonOpt = Annotated[bool, typer.Option("--json", help="print data as JSON on stdout")]
-DeviceOpt = Annotated[str, typer.Option("--device", help="auto, cpu, cuda")]
-ThreadsOpt = Annotated[int, typer.Option("--threads", min=1, help="CPU threads of one computation; changes rounding")]
-QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="no progress")]
-_STORE = Path("bench-runs")
+app.add_typer(cli_store.app)
 
 
 @app.command()
 def run(
     matrix: MatrixArg,
     sets: SetOpt = None,
-    store: StoreOpt = _STORE,
+    store: StoreOpt = DEFAULT_STORE,
+    executor: ExecutorOpt = None,
+    machine: MachineOpt = None,
     jobs: JobsOpt = None,
-    device: DeviceOpt = "auto",
-    threads: ThreadsOpt = 1,
+    device: DeviceOpt = None,
+    threads: ThreadsOpt = None,
     wandb: Annotated[str, typer.Option(help="offline, online or off")] = "offline",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="try failed stages again")] = False,
     quiet: QuietOpt = False,
@@ -66,16 +74,18 @@ def run(
     from bench.run import run_matrix
     from bench.track import make_tracker
 
-    execution, loaded, place = make_execution(device, threads), load(matrix, sets), open_store(store)
-    jobs = job_count(jobs, idle=all(place.has(s) for c in loaded.cells for s in c.targets))
+    where = make_machine(machine, executor, jobs, device, threads)
+    loaded, place = load(matrix, sets), open_store(store)
+    placed = make_placement(where, idle=all(place.has(s) for c in loaded.cells for s in c.targets))
     tracker = make_tracker(wandb, place, loaded)
-    reporter = reporter_for(stderr_console(), stage_labels({c.name: c.targets for c in loaded.cells}), jobs, quiet)
+    labels = stage_labels({c.name: c.targets for c in loaded.cells})
+    reporter = reporter_for(stderr_console(), labels, placed.jobs, quiet)
     with talk_on_stderr(), interruptible(f"bench run {matrix}"), reporter.live():
         results = run_matrix(
             loaded,
             place,
-            jobs=jobs,
-            execution=execution,
+            executor=placed.executor,
+            execution=make_execution(where),
             reporter=reporter,
             tracker=tracker,
             retry_failed=retry_failed,
@@ -93,7 +103,7 @@ def run(
 
 
 @app.command()
-def table(matrix: MatrixArg, sets: SetOpt = None, store: StoreOpt = _STORE, as_json: JsonOpt = False) -> None:
+def table(matrix: MatrixArg, sets: SetOpt = None, store: StoreOpt = DEFAULT_STORE, as_json: JsonOpt = False) -> None:
     """Print the paper's table as far as it is measured, the poster's numbers beside it."""
     loaded, place = load(matrix, sets), open_store(store)
     if as_json:
@@ -103,7 +113,7 @@ def table(matrix: MatrixArg, sets: SetOpt = None, store: StoreOpt = _STORE, as_j
 
 
 @app.command()
-def status(matrix: MatrixArg, sets: SetOpt = None, store: StoreOpt = _STORE, as_json: JsonOpt = False) -> None:
+def status(matrix: MatrixArg, sets: SetOpt = None, store: StoreOpt = DEFAULT_STORE, as_json: JsonOpt = False) -> None:
     """Tell of every cell whether it is done, running, failed (why) or missing, from the store alone."""
     from bench.status import print_status, status_rows
 
@@ -117,9 +127,9 @@ def status(matrix: MatrixArg, sets: SetOpt = None, store: StoreOpt = _STORE, as_
 @app.command()
 def explain(
     matrix: MatrixArg,
-    cell: Annotated[str, typer.Argument(help="a cell's name or a part of it that is unique, e.g. ours@5")],
+    cell: CellArg,
     sets: SetOpt = None,
-    store: StoreOpt = _STORE,
+    store: StoreOpt = DEFAULT_STORE,
     as_json: JsonOpt = False,
 ) -> None:
     """Show a cell's stages: what would be reused, what would run, and why."""
@@ -133,23 +143,11 @@ def explain(
         print_explain(loaded.cell(cell), rows, stdout_console())
 
 
-@app.command("ls")
-def list_store(store: StoreOpt = _STORE, as_json: JsonOpt = False) -> None:
-    """List the finished stages of the store."""
-    from bench.status import ls_rows, print_ls
-
-    rows = ls_rows(open_store(store))
-    if as_json:
-        print_json(rows)
-    else:
-        print_ls(rows, stdout_console())
-
-
 @app.command()
 def report(
     matrix: MatrixArg,
     sets: SetOpt = None,
-    store: StoreOpt = _STORE,
+    store: StoreOpt = DEFAULT_STORE,
     out: Annotated[Path | None, typer.Option(help="folder to write [<store>/reports/<matrix>]")] = None,
 ) -> None:
     """Write the report: tables (Markdown, LaTeX, CSV, HTML), figures, one self-contained page."""
@@ -169,7 +167,7 @@ def report(
 def effects(
     matrix: MatrixArg,
     sets: SetOpt = None,
-    store: StoreOpt = _STORE,
+    store: StoreOpt = DEFAULT_STORE,
     columns: Annotated[list[str] | None, typer.Option("--column", help="a figure to compare; may be repeated")] = None,
     as_json: JsonOpt = False,
 ) -> None:
@@ -189,11 +187,13 @@ def effects(
 def sweep(
     file: Annotated[str, typer.Argument(help="a sweep file, or a shipped one: il_se, cam")],
     sets: SetOpt = None,
-    store: StoreOpt = _STORE,
+    store: StoreOpt = DEFAULT_STORE,
     trials: Annotated[int | None, typer.Option(min=1, help="trials in all, finished ones included")] = None,
+    executor: ExecutorOpt = None,
+    machine: MachineOpt = None,
     jobs: JobsOpt = None,
-    device: DeviceOpt = "auto",
-    threads: ThreadsOpt = 1,
+    device: DeviceOpt = None,
+    threads: ThreadsOpt = None,
     quiet: QuietOpt = False,
     as_json: JsonOpt = False,
 ) -> None:
@@ -201,15 +201,16 @@ def sweep(
     from bench.progress import reporter_for
     from sweeps.study import run_sweep
 
-    place, jobs = open_store(store), job_count(jobs)
-    reporter = reporter_for(stderr_console(), {}, jobs, quiet)
+    where = make_machine(machine, executor, jobs, device, threads)
+    place, placed = open_store(store), make_placement(where)
+    reporter = reporter_for(stderr_console(), {}, placed.jobs, quiet)
     with talk_on_stderr(), interruptible(f"bench sweep {file}"), reporter.live():
         result = run_sweep(
             file,
             place,
             n_trials=trials,
-            jobs=jobs,
-            execution=make_execution(device, threads),
+            placement=placed,
+            execution=make_execution(where),
             reporter=reporter,
             overrides=tuple(sets or ()),
             say=say,
@@ -228,10 +229,12 @@ def pretrain(
         str | None, typer.Argument(help="train on this matrix's first data set [the shipped data]")
     ] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="e.g. unet.steps=1000")] = None,
-    store: StoreOpt = _STORE,
+    store: StoreOpt = DEFAULT_STORE,
     out: Annotated[Path | None, typer.Option(help="copy the result to this new folder")] = None,
-    device: DeviceOpt = "auto",
-    threads: ThreadsOpt = 1,
+    executor: ExecutorOpt = None,
+    machine: MachineOpt = None,
+    device: DeviceOpt = None,
+    threads: ThreadsOpt = None,
     quiet: QuietOpt = False,
 ) -> None:
     """Train a small diffusion pipeline (VAE, text encoder, UNet) on a train split, or the phantom's oracle."""
@@ -241,11 +244,17 @@ def pretrain(
     from bench.run import run_stages
     from bench.stage import walk
 
+    where = make_machine(machine, executor, 1, device, threads)
     stage, place = pretraining(what, matrix, sets or ()), open_store(store)
     reporter = reporter_for(stderr_console(), {}, 1, quiet)
     with interruptible(f"bench pretrain {what}"), reporter.live():
         run_stages(
-            [stage], place, jobs=1, execution=make_execution(device, threads), reporter=reporter, retry_failed=True
+            [stage],
+            place,
+            executor=make_placement(where).executor,
+            execution=make_execution(where),
+            reporter=reporter,
+            retry_failed=True,
         )
     if not place.has(stage):
         why = next((f["error"] for s in walk([stage]) if (f := place.failure(s))), "an input did not finish")

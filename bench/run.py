@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from bench.errors import ConfigError
 from bench.execute.base import Executor, Reporter, Workload
 from bench.matrix import Cell, Matrix
 from bench.results import CellResult, read_cell
@@ -24,35 +23,11 @@ class Listener(Protocol):
         """Hear that no more will come."""
 
 
-def executor(jobs: int) -> Executor:
-    """Return the executor for `jobs` computations at once: this process for one, fresh processes for more.
-
-    Raises:
-        ConfigError: if jobs is not positive.
-    """
-    if jobs < 1:
-        raise ConfigError(f"--jobs {jobs}: want 1 or more")
-    if jobs == 1:
-        from bench.execute.inline import Inline
-
-        return Inline()
-    from bench.execute.processes import Processes
-
-    return Processes(jobs, n_gpus=n_gpus())
-
-
-def n_gpus() -> int:
-    """Return the number of CUDA devices in sight."""
-    import torch
-
-    return torch.cuda.device_count()  # asks the driver without starting CUDA in this process
-
-
 def run_stages(
     targets: Iterable[Stage],
     store: Store,
     *,
-    jobs: int,
+    executor: Executor,
     execution: Execution,
     reporter: Reporter,
     retry_failed: bool = False,
@@ -68,7 +43,7 @@ def run_stages(
     work = Workload.of(targets, store, execution, reporter)
     work.on_outcome = on_outcome
     if work.stages:
-        executor(jobs).run(work)
+        executor.run(work)
     return work
 
 
@@ -82,7 +57,7 @@ def run_matrix(
     matrix: Matrix,
     store: Store,
     *,
-    jobs: int,
+    executor: Executor,
     execution: Execution,
     reporter: Reporter,
     tracker: Listener,
@@ -111,7 +86,7 @@ def run_matrix(
         run_stages(
             targets,
             store,
-            jobs=jobs,
+            executor=executor,
             execution=execution,
             reporter=reporter,
             retry_failed=retry_failed,

@@ -15,6 +15,8 @@ import typer
 from bench.errors import ConfigError
 
 if TYPE_CHECKING:
+    from bench.execute.choose import Placement
+    from bench.machine import Machine
     from bench.matrix import Matrix
     from bench.store import Execution, Store
 
@@ -39,28 +41,49 @@ def open_store(path: Path) -> Store:
     return Store(path.resolve())
 
 
-def make_execution(device: str, threads: int) -> Execution:
-    """Return where stages run.
+def make_machine(
+    path: Path | None,
+    executor: str | None = None,
+    jobs: int | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+) -> Machine:
+    """Return where things run: the machine file's settings, over them what the command line gives.
 
     Raises:
-        ConfigError: for a device that torch has no name for.
+        ConfigError: for a file that cannot be understood, or a value that is not allowed.
     """
-    from bench.store import Execution
+    from bench.execute.choose import check_executor
+    from bench.machine import load_machine
 
-    if device.partition(":")[0] not in ("auto", "cpu", "cuda", "mps"):
-        raise ConfigError(f"--device {device}: want auto, cpu, cuda or mps")
-    return Execution(device, threads)
-
-
-def job_count(jobs: int | None, idle: bool = False) -> int:
-    """Return the number of jobs; counting GPUs takes torch's import, so not where nothing is left to compute."""
+    if executor is not None:
+        check_executor(executor)
     if jobs is not None and jobs < 1:
         raise ConfigError(f"--jobs {jobs}: want 1 or more")
-    if jobs or idle:
-        return jobs or 1
-    from bench.run import n_gpus
+    given = {"executor": executor, "jobs": jobs, "device": device, "threads": threads}
+    machine = load_machine(path).model_copy(update={k: v for k, v in given.items() if v is not None})
+    if machine.device.partition(":")[0] not in ("auto", "cpu", "cuda", "mps"):
+        raise ConfigError(f"--device {machine.device}: want auto, cpu, cuda or mps")
+    return machine
 
-    return n_gpus() or len(os.sched_getaffinity(0))
+
+def make_execution(machine: Machine) -> Execution:
+    """Return how stages compute on a machine."""
+    from bench.store import Execution
+
+    return Execution(machine.device, machine.threads)
+
+
+def make_placement(machine: Machine, idle: bool = False) -> Placement:
+    """Return the executor; counting GPUs takes torch's import, so not where nothing is left to compute (`idle`)."""
+    from bench.execute.choose import place
+
+    jobs = machine.jobs or (1 if idle or machine.executor in ("inline", "slurm") else 0)
+    if not jobs:
+        from bench.execute.processes import count_gpus
+
+        jobs = count_gpus() or len(os.sched_getaffinity(0))
+    return place(machine, jobs)
 
 
 def stderr_console() -> Any:

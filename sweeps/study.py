@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from bench import seeds
 from bench.errors import ConfigError
-from bench.execute.base import Reporter
+from bench.execute.base import Executor, Reporter
+from bench.execute.choose import Placement
+from bench.execute.inline import Inline
 from bench.matrix import Cell, Matrix
 from bench.progress import Silent
 from bench.run import run_stages
@@ -41,7 +43,7 @@ def run_sweep(
     store: Store,
     *,
     n_trials: int | None = None,
-    jobs: int = 1,
+    placement: Placement | None = None,
     execution: Execution | None = None,
     reporter: Reporter | None = None,
     overrides: Iterable[str] = (),
@@ -49,13 +51,14 @@ def run_sweep(
 ) -> SweepResult:
     """Run a sweep until it has `n_trials` trials in total and return what was found.
 
-    With several jobs as many trials are proposed at a time as fill them, each without knowing the others' outcome.
+    Where several computations run at once, as many trials are proposed at a time as fill them, each without knowing the
+    others' outcome.
 
     Args:
         path: sweep file, or the name of a shipped one.
         store: where stages, the journal and the results go.
         n_trials: total over all runs of this study; the file's number when None.
-        jobs: computations at once.
+        placement: the executor, and how many computations it runs at once; this process when None.
         execution: where and with how many threads.
         reporter: hears of stages.
         overrides: `key=value` of the base matrix, as in `bench run --set`.
@@ -69,12 +72,13 @@ def run_sweep(
     if total < 1:
         raise ConfigError(f"--trials {total}: want 1 or more")
     store.require_writable()
+    placement = placement or Placement(Inline(), 1)
     driver = Driver(sweep, store)
     with driver.alive():
         driver.prepare(total)
-        while batch := driver.ask(total, max(1, jobs // len(sweep.matrix({}).cells))):
+        while batch := driver.ask(total, max(1, placement.jobs // len(sweep.matrix({}).cells))):
             try:
-                driver.measure(batch, jobs, execution or Execution(), reporter or Silent(), say)
+                driver.measure(batch, placement.executor, execution or Execution(), reporter or Silent(), say)
             except BaseException:  # Ctrl-C or a fault of ours: what was asked for is not lost
                 driver.give_back()
                 raise
@@ -198,7 +202,12 @@ class Driver:
         return batch
 
     def measure(
-        self, batch: list[optuna.Trial], jobs: int, execution: Execution, reporter: Reporter, say: Callable[[str], Any]
+        self,
+        batch: list[optuna.Trial],
+        executor: Executor,
+        execution: Execution,
+        reporter: Reporter,
+        say: Callable[[str], Any],
     ) -> None:
         """Compute what the trials need, together, and tell the study how each came out."""
         from optuna.trial import TrialState
@@ -207,7 +216,7 @@ class Driver:
         measured: dict[int, Matrix | str] = {t.number: self._matrix(t) for t in batch}
         matrices = [m for m in measured.values() if isinstance(m, Matrix)]
         targets = [stage for m in matrices for stage in self._targets(m)]
-        run_stages(targets, self.store, jobs=jobs, execution=execution, reporter=reporter)
+        run_stages(targets, self.store, executor=executor, execution=execution, reporter=reporter)
         for trial in batch:
             matrix = measured[trial.number]
             found = matrix if isinstance(matrix, str) else self._values(matrix)

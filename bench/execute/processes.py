@@ -22,6 +22,13 @@ from bench.store import Execution, Store
 _ATTEMPTS_AFTER_A_KILL = 2
 
 
+def count_gpus() -> int:
+    """Return the number of CUDA devices in sight."""
+    import torch
+
+    return torch.cuda.device_count()  # asks the driver without starting CUDA in this process
+
+
 @dataclass
 class _Running:
     stage: Stage
@@ -32,14 +39,15 @@ class _Running:
 class Processes:
     """Computes up to `jobs` stages at once."""
 
-    def __init__(self, jobs: int, n_gpus: int = 0) -> None:
-        """Use `jobs` processes; with GPUs, slot i sees GPU i modulo `n_gpus`."""
+    def __init__(self, jobs: int, n_gpus: int | None = None) -> None:
+        """Use `jobs` processes; with GPUs (counted when the work begins if None), slot i sees GPU i modulo `n_gpus`."""
         self.jobs, self.n_gpus = jobs, n_gpus
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(["bench.execute.preload"])
 
     def run(self, work: Workload) -> None:
         """Bring every stage to an outcome; on an interrupt the children are stopped before it is passed on."""
+        self.n_gpus = count_gpus() if self.n_gpus is None else self.n_gpus
         running: list[_Running] = []
         kills: dict[str, int] = {}
         try:

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from bench.errors import ConfigError, StoreError
+from bench.errors import StoreError
 from bench.execute.base import Outcome, Workload
+from bench.execute.choose import place
 from bench.execute.inline import Inline
 from bench.execute.processes import Processes
-from bench.run import executor, run_stages
+from bench.machine import Machine
+from bench.run import run_stages
 from bench.stage import Stage
 from bench.store import Execution, Store
 from tests.reliability.toys import Counts, Dies, Fails, Slow, Toy, noted
@@ -153,7 +155,7 @@ def test_a_child_that_leaves_without_a_word_is_a_failure(store: Store) -> None:
 
 def test_a_failure_is_remembered_until_retry_is_asked_for(store: Store, tmp_path: Path) -> None:
     stage = Fails(once=True, log=str(tmp_path / "log"))
-    options: dict[str, Any] = {"jobs": 1, "execution": Execution(device="cpu"), "reporter": Heard()}
+    options: dict[str, Any] = {"executor": Inline(), "execution": Execution(device="cpu"), "reporter": Heard()}
     for _ in range(2):
         assert run_stages([stage], store, **options).outcomes == {stage.key: "failed"}
     assert len(noted(tmp_path / "log")) == 1
@@ -163,24 +165,24 @@ def test_a_failure_is_remembered_until_retry_is_asked_for(store: Store, tmp_path
 def test_an_unusable_store_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     stage = Toy(log=str(tmp_path / "log"))
-    for jobs in (1, 2):
+    for how in (Inline(), Processes(2)):
         with pytest.raises(StoreError, match="cannot be written"):
-            run_stages([stage], Store(tmp_path / "file"), jobs=jobs, execution=Execution(), reporter=Heard())
+            run_stages([stage], Store(tmp_path / "file"), executor=how, execution=Execution(), reporter=Heard())
     assert noted(tmp_path / "log") == []
 
 
 def test_a_finished_matrix_needs_no_writable_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.get(Toy(value=1))
     monkeypatch.setattr(Store, "require_writable", lambda self: pytest.fail("asked to write"))
-    work = run_stages([Toy(value=1)], store, jobs=2, execution=Execution(), reporter=Heard())
+    work = run_stages([Toy(value=1)], store, executor=Processes(2), execution=Execution(), reporter=Heard())
     assert work.outcomes == {}
 
 
-def test_jobs_choose_the_executor() -> None:
-    assert isinstance(executor(1), Inline)
-    assert isinstance(executor(2), Processes)
-    with pytest.raises(ConfigError, match="--jobs 0: want 1 or more"):
-        executor(0)
+def test_jobs_choose_the_executor_unless_it_is_named() -> None:
+    assert isinstance(place(Machine(), 1).executor, Inline)
+    assert isinstance(place(Machine(), 2).executor, Processes)
+    assert isinstance(place(Machine(executor="inline"), 2).executor, Inline)
+    assert isinstance(place(Machine(executor="processes"), 1).executor, Processes)
 
 
 def test_results_are_plain_files(store: Store, how: Any) -> None:

@@ -13,6 +13,7 @@ import yaml
 
 from bench import registry
 from bench.errors import BenchError, ConfigError
+from bench.execute.inline import Inline
 from bench.matrix import build_matrix, load_matrix
 from bench.progress import Silent
 from bench.record import resolved, write_record
@@ -52,7 +53,7 @@ class Deaf:
 
 def run(made: Any, store: Store) -> Any:
     execution = Execution(device="cpu")
-    return run_matrix(made, store, jobs=1, execution=execution, reporter=Silent(), tracker=Deaf())
+    return run_matrix(made, store, executor=Inline(), execution=execution, reporter=Silent(), tracker=Deaf())
 
 
 def test_a_rows_own_settings_are_over_its_preset_and_that_over_the_matrix() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bench.execute.inline import Inline
 from bench.matrix import Cell, build_matrix
 from bench.progress import Silent
 from bench.results import CellResult, frame, read_matrix, table
@@ -48,7 +49,7 @@ def run(store: Store, reporter: Silent | None = None, **changes: Any) -> tuple[l
     results = run_matrix(
         build_matrix(tiny(**changes), "tiny.yaml"),
         store,
-        jobs=1,
+        executor=Inline(),
         execution=Execution(device="cpu"),
         reporter=reporter or Silent(),
         tracker=heard,
@@ -98,7 +99,7 @@ def test_an_interrupt_closes_the_tracker_and_a_later_run_goes_on(store: Store) -
         run(store, Interrupts(), seeds=[1])
     heard = Heard()
     matrix = build_matrix(tiny(seeds=[1]), "tiny.yaml")
-    options: dict[str, Any] = {"jobs": 1, "execution": Execution(device="cpu"), "reporter": Interrupts()}
+    options: dict[str, Any] = {"executor": Inline(), "execution": Execution(device="cpu"), "reporter": Interrupts()}
     with pytest.raises(KeyboardInterrupt):
         run_matrix(matrix, store, tracker=heard, **options)
     assert heard.closed == 1

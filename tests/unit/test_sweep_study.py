@@ -17,6 +17,8 @@ import pytest
 from rich.console import Console
 
 from bench.errors import ConfigError
+from bench.execute.choose import Placement
+from bench.execute.inline import Inline
 from bench.matrix import Matrix, load_matrix
 from bench.stage import Stage
 from bench.store import Execution, Store
@@ -250,7 +252,9 @@ def test_several_jobs_measure_several_trials_together(
 ) -> None:
     batches: list[int] = []
     monkeypatch.setattr(study, "run_stages", lambda targets, store, **options: batches.append(len(list(targets))))
-    result = sweep(sweep_file(tmp_path, search=FREE), Store(tmp_path / "store"), n_trials=5, jobs=3)
+    result = sweep(
+        sweep_file(tmp_path, search=FREE), Store(tmp_path / "store"), n_trials=5, placement=Placement(Inline(), 3)
+    )
     assert batches == [3, 2]
     assert [t.state for t in result.trials] == ["done"] * 5
 

@@ -17,6 +17,7 @@ import yaml
 
 from bench import mirror, record, track
 from bench.errors import ConfigError
+from bench.execute.inline import Inline
 from bench.matrix import Matrix, build_matrix, read_yaml
 from bench.progress import Silent
 from bench.results import read_cell
@@ -46,7 +47,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 
 def run(matrix: Matrix, store: Store, tracker: track.Tracker) -> None:
-    run_matrix(matrix, store, jobs=1, execution=Execution("cpu"), reporter=Silent(), tracker=tracker)
+    run_matrix(matrix, store, executor=Inline(), execution=Execution("cpu"), reporter=Silent(), tracker=tracker)
 
 
 def tell(tracker: track.Tracker, matrix: Matrix, store: Store) -> None:

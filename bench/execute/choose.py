@@ -1,0 +1,48 @@
+"""Which executor a request means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.errors import ConfigError, nearest
+from bench.execute.base import Executor
+from bench.machine import EXECUTORS, Machine
+
+
+@dataclass(frozen=True)
+class Placement:
+    """An executor, and how many computations it runs at once (for the guess of what is left)."""
+
+    executor: Executor
+    jobs: int
+
+
+def place(machine: Machine, jobs: int) -> Placement:
+    """Return where a machine's settings put computations, `jobs` of them at once on this machine.
+
+    Raises:
+        ConfigError: for an executor that does not exist, or `inline` with several jobs.
+    """
+    name = machine.executor or ("processes" if jobs > 1 else "inline")
+    if name == "slurm":
+        from bench.execute.slurm import Slurm
+
+        return Placement(Slurm(machine), machine.slurm.cap)
+    if name == "processes":
+        from bench.execute.processes import Processes
+
+        return Placement(Processes(jobs), jobs)
+    from bench.execute.inline import Inline
+
+    return Placement(Inline(), 1)
+
+
+def check_executor(name: str) -> None:
+    """Refuse an executor's name that does not exist.
+
+    Raises:
+        ConfigError: with the nearest name.
+    """
+    if name not in EXECUTORS:
+        hint = nearest(name, EXECUTORS)
+        raise ConfigError(f"--executor {name}: no such executor{hint} (have: {', '.join(EXECUTORS)})")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class BenchError(Exception):
@@ -37,6 +38,25 @@ class StageError(BenchError):
     exit_code = 1
 
 
+class StageBusy(StageError):
+    """A stage that a living process was still computing when the time to wait for it was over.
+
+    Attributes:
+        holder: who: host, pid, since, job (SLURM's id or None), log.
+    """
+
+    def __init__(self, message: str, holder: Mapping[str, Any] | None = None) -> None:
+        """Keep who holds the stage beside the line that says it."""
+        super().__init__(message)
+        self.holder = dict(holder or {})
+
+
+class PluginError(BenchError, ImportError):
+    """A plugin that does not import, or breaks where its stages are planned; mending it is enough to go on."""
+
+    exit_code = 1
+
+
 class StoreError(BenchError):
     """A store that cannot be used: not writable, full, or holding a damaged artefact."""
 
@@ -52,3 +72,8 @@ def listed(names: Iterable[str], limit: int = 12) -> str:
     ordered = sorted(names)
     rest = len(ordered) - limit
     return ", ".join(ordered[:limit]) + (f", … ({rest} more)" if rest > 0 else "")
+
+
+def in_words(error: BaseException) -> str:
+    """Return `ValueError: what it says` without line breaks."""
+    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import platform
+import socket
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -17,9 +18,13 @@ _LIBRARIES = ("longtail-bench", "torch", "torchvision", "diffusers", "transforme
 def write_text(path: Path, text: str) -> None:
     """Write a file, and the folders above it, by a rename in its own folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")  # hosts may share the folder
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError:  # a full disk: what was written of it takes space
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -13,6 +13,7 @@ import functools
 import hashlib
 import importlib.util
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 
 # Modules that cannot change what a stage computes, only whether and where it is computed and how it is told.
 # Everything else of ours that a stage imports, directly or through others, enters its key by itself.
-INERT = frozenset({"bench", "bench.errors", "bench.files", "bench.stage", "bench.store", "methods"})
+INERT = frozenset(
+    {"bench", "methods", "bench.errors", "bench.files", "bench.stage", "bench.standin", "bench.store", "bench.attempt"}
+) | {"bench.claim", "bench.lease", "bench.inventory", "bench.housekeeping", "bench.verify"}
 
 
 class Settings(BaseModel):
@@ -71,12 +74,16 @@ class Stage(Settings):
     @functools.cached_property
     def key(self) -> str:
         """32 hex digits that stand for everything that decides the result."""
-        return hashlib.sha256(canonical_json(self.identity).encode()).hexdigest()[:32]
+        return key_of(self.identity)
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
-        """The JSON tree behind the key: name, version, code digest, full settings, inputs by their keys."""
-        return _describe_model(self)
+        """The JSON tree behind the key: class, version, full settings, inputs by their keys, modules by their digests.
+
+        `code` holds the modules behind the stage and behind every model in its settings; see `code_digests`.
+        """
+        code: dict[str, str] = {}
+        return _describe_model(self, code) | {"code": code}
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with changes; it never inherits the key that was worked out for the original."""
@@ -130,29 +137,36 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _describe(value: Any) -> Any:
+def key_of(identity: dict[str, Any]) -> str:
+    """Return the key that an identity stands for."""
+    return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:32]
+
+
+def _describe(value: Any, code: dict[str, str]) -> Any:
     if isinstance(value, Stage):
         return {"stage": value.stage_name(), "key": value.key}
     if isinstance(value, BaseModel):
-        return _describe_model(value)
+        return _describe_model(value, code)
     if isinstance(value, dict):
-        return {str(k): _describe(v) for k, v in value.items()}
+        return {str(k): _describe(v, code) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_describe(v) for v in value]
+        return [_describe(v, code) for v in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(f"a {type(value).__name__} cannot be part of a stage's key (a path means a place, not a content)")
 
 
-def _describe_model(model: BaseModel) -> dict[str, Any]:
+def _describe_model(model: BaseModel, code: dict[str, str]) -> dict[str, Any]:
+    """Return what a model says, and add the modules behind its class to `code`."""
     cls = type(model)
+    code.update(code_digests(cls))
     fields = {
-        name: _describe(getattr(model, name))
+        name: _describe(getattr(model, name), code)
         for name, info in cls.model_fields.items()
         if (info.json_schema_extra or {}).get("semantic", True)  # type: ignore[union-attr]
     }
-    facts = {"class": cls.__name__, "version": getattr(cls, "version", 1), "code": code_digest(cls)}
-    if hidden := sorted(fields.keys() & (facts.keys() | {"content"})):
+    facts = {"class": f"{cls.__module__}.{cls.__qualname__}", "version": getattr(cls, "version", 1)}
+    if hidden := sorted(fields.keys() & (facts.keys() | {"code", "content"})):
         raise TypeError(f"{cls.__name__}: a setting cannot be called '{hidden[0]}', the key has a part of that name")
     described = facts | fields
     content = getattr(model, "content", None)  # data on disk enters by what it holds, not by where it lies
@@ -162,36 +176,44 @@ def _describe_model(model: BaseModel) -> dict[str, Any]:
 
 
 @functools.cache
-def code_digest(cls: type) -> str:
-    """Return the digest of the code that gives `cls` its meaning.
+def code_digests(cls: type) -> dict[str, str]:
+    """Return module → digest of the code that gives `cls` its meaning.
 
     That is its module and every module of ours that it imports, directly or through others, but for `INERT`.
     Digests are of the syntax tree without docstrings: comments, formatting and documentation do not count.
     """
-    digest = hashlib.sha256()
     if cls.__module__ not in INERT and _source(cls.__module__) is None:
         # without its code in the key, a changed stage would be answered with an old result
         raise TypeError(f"the code of {cls.__name__} cannot be read ({cls.__module__}); put it into a module's file")
-    for name in sorted(modules_behind(cls.__module__)):
-        digest.update(f"{name}:{_module_digest(name)};".encode())
-    return digest.hexdigest()[:16]
+    return {name: _module_digest(name) for name in sorted(modules_behind(cls.__module__))}
 
 
 @functools.cache
 def modules_behind(module: str) -> frozenset[str]:
-    """Return the names of our modules that `module` depends on, itself included."""
-    roots = {"bench", "methods", module.partition(".")[0]}
+    """Return the names of our modules that `module` depends on, itself included. Ours are those of no library."""
+    own = module.partition(".")[0]
     seen: set[str] = set()
     todo = [module]
     while todo:
         name = todo.pop()
-        if name in seen or name in INERT or name.partition(".")[0] not in roots:
-            continue
-        if _source(name) is None:
+        root = name.partition(".")[0]
+        if name in seen or name in INERT or not (root == own or _is_ours(root)) or _source(name) is None:
             continue
         seen.add(name)
         todo.extend(_imports(name))
     return frozenset(seen)
+
+
+@functools.cache
+def _is_ours(root: str) -> bool:
+    """Tell whether a package is edited here: of a library, only its version could change (manifests hold it)."""
+    if root in ("bench", "methods"):
+        return True
+    spec = None if root in sys.stdlib_module_names else _spec(root)
+    if spec is None:
+        return False
+    places = [spec.origin] if spec.has_location and spec.origin else list(spec.submodule_search_locations or ())
+    return not any(part in ("site-packages", "dist-packages") for place in places for part in Path(place).parts)
 
 
 @functools.cache
@@ -230,12 +252,15 @@ def _tree(module: str) -> ast.Module:
 
 @functools.cache
 def _module_digest(module: str) -> str:
-    return hashlib.sha256(ast.dump(_tree(module)).encode()).hexdigest()
+    return hashlib.sha256(ast.dump(_tree(module)).encode()).hexdigest()[:16]
 
 
 @functools.cache
 def _imports(module: str) -> tuple[str, ...]:
-    """Return the names that `module` imports, anywhere in it; `from a import b` gives both `a` and `a.b`."""
+    """Return the names that `module` imports, anywhere in it; `from a import b` gives both `a` and `a.b`.
+
+    An import by a name that is only worked out while the module runs is not seen.
+    """
     found: list[str] = []
     for node in ast.walk(_tree(module)):
         if isinstance(node, ast.Import):
@@ -247,7 +272,13 @@ def _imports(module: str) -> tuple[str, ...]:
                 package = parts[: len(parts) + _is_package(module) - node.level]
                 base = ".".join([*package, *([base] if base else [])])
             found += (base, *(f"{base}.{alias.name}" for alias in node.names))
+        elif isinstance(node, ast.Call) and _name_of(node.func) in ("import_module", "__import__"):
+            found += (str(a.value) for a in node.args[:1] if isinstance(a, ast.Constant))
     return tuple(found)
+
+
+def _name_of(called: ast.expr) -> str | None:
+    return getattr(called, "attr", getattr(called, "id", None))
 
 
 def _is_package(module: str) -> bool:

@@ -1,0 +1,117 @@
+"""One attempt at a stage: its own folders, and the steps that make them the result.
+
+Folders carry the claim's token, so that an attempt that was given up for dead and goes on (a stopped process, a
+cancelled job) can neither write into its successor's files nor remove them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FULL_SAID = ("No space left on device", "os error 28", "Disk quota exceeded", "os error 122")
+_FULL_BYTES = 1 << 20  # numpy and torch do not say why a file could not be written
+
+
+def begin(work: Path, token: str) -> tuple[Path, Path]:
+    """Make the folders `out` and `ckpt` of an attempt; files of dead attempts go, their checkpoints are taken over."""
+    work.mkdir(parents=True, exist_ok=True)
+    (work / "progress.json").unlink(missing_ok=True)
+    for left in work.glob("out*"):
+        shutil.rmtree(left, ignore_errors=True)
+    out, ckpt = work / f"out.{token}", work / f"ckpt.{token}"
+    kept = sorted(work.glob("ckpt*"), key=lambda p: p.stat().st_mtime)
+    if kept:
+        os.rename(kept.pop(), ckpt)
+    for left in kept:
+        shutil.rmtree(left, ignore_errors=True)
+    ckpt.mkdir(exist_ok=True)
+    out.mkdir()
+    return out, ckpt
+
+
+def end(out: Path, ckpt: Path) -> None:
+    """Remove what a finished attempt leaves, and nothing of any other."""
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.rmtree(ckpt, ignore_errors=True)
+    work = out.parent
+    with contextlib.suppress(OSError):
+        if {p.name for p in work.iterdir()} <= {"progress.json"}:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def publish(out: Path, target: Path) -> None:
+    """Make `out` the result by one rename after everything in it is on disk.
+
+    A result that is there by now (a copied store, a twin) is kept; a folder without a manifest is none and gives way.
+    """
+    for path in [*out.rglob("*"), out]:
+        _fsync(path)
+    if target.exists() and not is_result(target):
+        shutil.rmtree(target)
+    try:
+        os.rename(out, target)
+    except OSError:
+        if not is_result(target):
+            raise
+    _fsync(target.parent)
+    _fsync(target.parent.parent)
+
+
+def is_result(folder: Path) -> bool:
+    """Tell whether a folder is a finished result."""
+    return (folder / "manifest.json").is_file()
+
+
+def files_of(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield name and path of every file of a result, the manifest left out."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and (name := path.relative_to(folder).as_posix()) != "manifest.json":
+            yield name, path
+
+
+def file_record(path: Path) -> dict[str, Any]:
+    """Return size and digest of a file, as they stand in a manifest."""
+    with open(path, "rb") as handle:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(handle, "sha256").hexdigest()}
+
+
+def first_cut_off(folder: Path, manifest: dict[str, Any]) -> str | None:
+    """Return the first file that is not there or has another size than its manifest says (no digest is computed)."""
+    for name, record in manifest.get("files", {}).items():
+        try:
+            if (folder / name).stat().st_size == record["bytes"]:
+                continue
+        except OSError:
+            pass
+        return str(name)
+    return None
+
+
+def is_disk_full(error: BaseException, folder: Path) -> bool:
+    """Tell whether an error comes of a full disk; libraries wrap it or tell no reason, so the disk is asked too."""
+    chain: BaseException | None = error
+    while chain is not None:
+        said = str(chain)
+        if (isinstance(chain, OSError) and chain.errno in _FULL) or any(text in said for text in _FULL_SAID):
+            return True
+        chain = chain.__cause__ or chain.__context__
+    try:
+        return shutil.disk_usage(folder).free < _FULL_BYTES
+    except OSError:
+        return False
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,219 @@
+"""A lease: a claim for file systems without locks, kept by a sign of life and taken over where there is none.
+
+`<folder>/<key>.lease/<n>`: the highest n holds the key. Its first line is a counter that the holder's thread writes
+again and again, through its open descriptor, so that a holder that was taken over can only write into its own file.
+Making file n + 1 with O_EXCL is the one step by which a lease changes hands, and only one process can take it. Clocks
+of different hosts, and the times of files, are never compared: a clock may be set back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_DIGITS = 12
+_FREE = b"free".ljust(_DIGITS)
+
+
+@dataclass
+class _Seen:
+    """What one file of a lease held, since when, and when we looked last (seconds of our monotonic clock)."""
+
+    number: int
+    content: bytes
+    since: float
+    last: float
+
+
+class Leases:
+    """The leases in one folder, as this process sees them."""
+
+    def __init__(self, folder: Path, lease_s: float, beat_s: float) -> None:
+        """Take over after `lease_s` seconds without a change; give a sign of life every `beat_s` seconds."""
+        self.folder, self.lease_s, self.beat_s = folder, lease_s, beat_s
+        self._seen: dict[str, _Seen] = {}
+
+    def try_claim(self, key: str, facts: Mapping[str, Any]) -> Lease | None:
+        """Claim a key unless it is held.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
+        folder = self.folder / f"{key}.lease"
+        folder.mkdir(parents=True, exist_ok=True)
+        top = _top(folder)
+        if top and not self._is_over(key, top):
+            return None
+        descriptor = _enter(folder, top + 1, facts)
+        return None if descriptor is None else Lease(folder, top + 1, descriptor, facts, self.beat_s)
+
+    def holder(self, key: str) -> dict[str, Any] | None:
+        """Return what the holder of a key wrote of itself, or None where nobody holds it."""
+        top = _top(self.folder / f"{key}.lease")
+        if not top or self._is_over(key, top):
+            return None
+        return _facts(self._seen[key].content)
+
+    def forget(self, key: str) -> None:
+        """Remove the folder of a key that nobody holds."""
+        folder = self.folder / f"{key}.lease"
+        if not folder.is_dir() or self.holder(key):
+            return
+        if claim := self.try_claim(key, {}):
+            for path in folder.iterdir():
+                path.unlink(missing_ok=True)
+            claim.release()
+            folder.rmdir()
+
+    def _is_over(self, key: str, number: int) -> bool:
+        """Tell whether a file's holder has let go, is a dead process of this machine, or was silent too long."""
+        try:
+            content = (self.folder / f"{key}.lease" / str(number)).read_bytes()
+        except FileNotFoundError:
+            content = b""  # taken over this instant: the next look sees by whom
+        now = time.monotonic()
+        seen = self._seen.get(key)
+        same = seen is not None and (seen.number, seen.content) == (number, content)
+        # who did not look for long was perhaps stopped together with the holder (Ctrl-Z, a suspended laptop)
+        if seen is None or not same or now - seen.last > self.lease_s / 2:
+            seen = self._seen[key] = _Seen(number, content, now, now)
+        seen.last = now
+        if content.startswith(_FREE) or now - seen.since >= self.lease_s:
+            return True
+        return has_died(_facts(content).get("process"))
+
+
+class Lease:
+    """A key that this process holds by giving signs of life."""
+
+    def __init__(self, folder: Path, number: int, descriptor: int, facts: Mapping[str, Any], beat_s: float) -> None:
+        """Start to give signs of life in file `number`, which is open as `descriptor`."""
+        self.token = uuid.uuid4().hex[:12]
+        self._folder, self._number, self._descriptor, self._facts = folder, number, descriptor, facts
+        self._gone = False
+        self._guard = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._live, args=(beat_s,), daemon=True, name=f"lease {folder.stem}")
+        self._thread.start()
+
+    def lost(self) -> bool:
+        """Tell whether another process has taken over."""
+        with self._guard:
+            return self._is_gone()
+
+    def confirm(self) -> bool:
+        """Succeed ourselves, the step that only one can take: true means that nobody else had taken it."""
+        with self._guard:
+            if self._is_gone() or (descriptor := _enter(self._folder, self._number + 1, self._facts)) is None:
+                self._gone = True
+                return False
+            os.close(self._descriptor)
+            self._descriptor, self._number = descriptor, self._number + 1
+            return True
+
+    def release(self) -> None:
+        """Stop giving signs of life, and say so."""
+        self._stop.set()
+        self._thread.join()
+        with contextlib.suppress(OSError):  # a lease that cannot be written any more runs out
+            os.pwrite(self._descriptor, _FREE, 0)
+            os.fsync(self._descriptor)
+        os.close(self._descriptor)
+
+    def _is_gone(self) -> bool:
+        self._gone = self._gone or _top(self._folder) != self._number
+        return self._gone
+
+    def _live(self, beat_s: float) -> None:
+        beat = 0
+        while not self._stop.wait(beat_s):
+            beat += 1
+            with self._guard, contextlib.suppress(OSError):
+                os.pwrite(self._descriptor, _counter(beat), 0)
+                os.fsync(self._descriptor)
+
+
+def _enter(folder: Path, number: int, facts: Mapping[str, Any]) -> int | None:
+    """Make file `number` and return its descriptor; None where another was quicker. Older files are removed."""
+    try:
+        descriptor = os.open(folder / str(number), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
+    except (FileExistsError, FileNotFoundError):  # another was quicker, or the folder was just cleaned away
+        return None
+    with contextlib.suppress(OSError):  # on a full disk the claim holds, its holder is not named
+        os.write(descriptor, _counter(0) + b"\n" + json.dumps(dict(facts)).encode())
+        os.fsync(descriptor)
+    numbers = _numbers(folder)
+    if numbers and max(numbers) > number:  # we looked long ago: the file that we made again had come and gone
+        os.close(descriptor)
+        (folder / str(number)).unlink(missing_ok=True)
+        return None
+    for old in numbers:
+        if old < number:
+            (folder / str(old)).unlink(missing_ok=True)
+    return descriptor
+
+
+def _numbers(folder: Path) -> list[int]:
+    try:
+        return [int(name) for name in os.listdir(folder) if name.isdigit()]
+    except FileNotFoundError:
+        return []
+
+
+def _top(folder: Path) -> int:
+    return max(_numbers(folder), default=0)
+
+
+def _counter(beat: int) -> bytes:
+    return str(beat).zfill(_DIGITS).encode()
+
+
+def _facts(content: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(content[_DIGITS:])
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def this_process() -> str | None:
+    """Return what stands for this process on this machine, for good: boot, pid namespace, pid, start time."""
+    return _identity(os.getpid())
+
+
+def has_died(process: str | None) -> bool:
+    """Tell whether a process of this machine (see `this_process`) is no more; False where we cannot know."""
+    if not process or (here := _machine()) is None or not process.startswith(f"{here}/"):
+        return False
+    pid = process.removeprefix(f"{here}/").partition("/")[0]
+    return pid.isdigit() and _identity(int(pid)) != process
+
+
+def _identity(pid: int) -> str | None:
+    machine = _machine()
+    if machine is None:
+        return None
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else f"{machine}/{pid}/{fields[19]}"
+
+
+@functools.cache
+def _machine() -> str | None:
+    """Return boot and pid namespace, None where they cannot be told (no Linux)."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return None

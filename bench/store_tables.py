@@ -1,0 +1,51 @@
+"""What the command line shows of a store: sizes, damage, what clean-up removes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from bench.housekeeping import summary
+from bench.inventory import Entry
+from bench.verify import Verified
+
+
+def print_sizes(rows: list[dict[str, Any]], console: Console) -> None:
+    """Print the rows of `bench.inventory.size_rows` and their total."""
+    table = Table("what", "count", "MiB", "largest MiB", "largest", box=None)
+    for r in rows:
+        what = r["stage"] or r["what"]
+        table.add_row(what, str(r["count"]), _mib(r["bytes"]), _mib(r["largest_bytes"]), r["largest_key"][:8])
+    console.print(table)
+    n = sum(r["count"] for r in rows if r["what"] == "result")
+    console.print(f"{n} stages, {_mib(sum(r['bytes'] for r in rows))} MiB in all")
+
+
+def print_damage(found: Verified, console: Console) -> None:
+    """Print what `bench.verify.verify` saw."""
+    if found.damage:
+        table = Table("stage", "key", "file", "problem", box=None)
+        for d in found.damage:
+            table.add_row(d.stage, d.key[:8], escape(d.file), f"{d.problem}: {escape(d.detail)}")
+        console.print(table)
+    said = f"{len(found.damaged())} damaged" if found.damage else "all whole"
+    console.print(f"{found.stages} stages, {found.files} files, {_mib(found.bytes)} MiB read: {said}")
+
+
+def print_unwanted(entries: Sequence[Entry], removed: bool, console: Console) -> None:
+    """Print by kind what clean-up removed, or would."""
+    table = Table("what", "stage", "count", "MiB", box=None)
+    for r in summary(entries):
+        table.add_row(r["what"], r["stage"], str(r["count"]), _mib(r["bytes"]))
+    if entries:
+        console.print(table)
+    said = f"{len(entries)} items, {_mib(sum(e.bytes for e in entries))} MiB"
+    console.print(f"removed {said}" if removed else f"would remove {said}; nothing was removed: --yes does")
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.1f}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench import cli_store
+from bench import cli_jobs, cli_store
 from bench.errors import BenchError, ConfigError
 from bench.options import (
     DEFAULT_STORE,
@@ -33,17 +33,20 @@ from bench.terminal import (
     make_placement,
     open_store,
     print_json,
+    refuse_occupied,
     say,
     stderr_console,
     stdout_console,
     talk_on_stderr,
 )
+from bench.usage import OneLineGroup
 
 if TYPE_CHECKING:
     from bench.matrix import Matrix
     from bench.store import Store
 
 app = typer.Typer(
+    cls=OneLineGroup,
     help="Benchmark of long-tail image augmentation: run matrices of data set x method x seed, read and report.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -51,6 +54,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.add_typer(cli_jobs.app)
 app.add_typer(cli_store.app)
 
 
@@ -70,17 +74,17 @@ def run(
     as_json: JsonOpt = False,
 ) -> None:
     """Run every cell of a matrix; what is finished is reused. Run it again to resume."""
+    where = make_machine(machine, executor, jobs, device, threads)  # before numpy is imported: it sets the threads
     from bench.progress import reporter_for, stage_labels
     from bench.run import run_matrix
     from bench.track import make_tracker
 
-    where = make_machine(machine, executor, jobs, device, threads)
     loaded, place = load(matrix, sets), open_store(store)
     placed = make_placement(where, idle=all(place.has(s) for c in loaded.cells for s in c.targets))
     tracker = make_tracker(wandb, place, loaded)
     labels = stage_labels({c.name: c.targets for c in loaded.cells})
     reporter = reporter_for(stderr_console(), labels, placed.jobs, quiet)
-    with talk_on_stderr(), interruptible(f"bench run {matrix}"), reporter.live():
+    with talk_on_stderr(), interruptible(f"bench run {matrix}", placed.goes_on_alone), reporter.live():
         results = run_matrix(
             loaded,
             place,
@@ -158,7 +162,11 @@ def report(
     folder = out or place.root / "reports" / loaded.name
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--out {folder}: is a file; give a folder")
-    paths = write_report(loaded, read_matrix(loaded, place), place, folder)
+    results = read_matrix(loaded, place)
+    try:
+        paths = write_report(loaded, results, place, folder)
+    except OSError as error:
+        raise ConfigError(f"--out {folder}: cannot be written: {error.strerror}; give another folder") from error
     for path in paths:
         typer.echo(path)
 
@@ -198,10 +206,10 @@ def sweep(
     as_json: JsonOpt = False,
 ) -> None:
     """Search settings with Optuna on val; run it again to go on. Writes the best as a matrix for `bench run`."""
+    where = make_machine(machine, executor, jobs, device, threads)  # before numpy is imported: it sets the threads
     from bench.progress import reporter_for
     from sweeps.study import run_sweep
 
-    where = make_machine(machine, executor, jobs, device, threads)
     place, placed = open_store(store), make_placement(where)
     reporter = reporter_for(stderr_console(), {}, placed.jobs, quiet)
     with talk_on_stderr(), interruptible(f"bench sweep {file}"), reporter.live():
@@ -238,13 +246,14 @@ def pretrain(
     quiet: QuietOpt = False,
 ) -> None:
     """Train a small diffusion pipeline (VAE, text encoder, UNet) on a train split, or the phantom's oracle."""
+    where = make_machine(machine, executor, 1, device, threads)  # before numpy is imported: it sets the threads
     from bench.pretrain.request import pretraining
     from bench.pretrain.stages import copy_out
     from bench.progress import reporter_for
     from bench.run import run_stages
     from bench.stage import walk
 
-    where = make_machine(machine, executor, 1, device, threads)
+    refuse_occupied(out)
     stage, place = pretraining(what, matrix, sets or ()), open_store(store)
     reporter = reporter_for(stderr_console(), {}, 1, quiet)
     with interruptible(f"bench pretrain {what}"), reporter.live():

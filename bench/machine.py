@@ -65,7 +65,7 @@ class SlurmSettings(Settings):
     settle_s: float = Field(15.0, ge=0, description="seconds a shared file system may take to show a job's files")
 
     def ask(self, stage: Stage) -> Ask:
-        """Return what a stage's job asks for: its own entry, over its group's, over the account and partition of all."""
+        """Return what a stage's job asks for: its own entry, over its group's, over the account and partition."""
         wants = stage.resources
         group = self.gpu.over(SlurmSettings().gpu) if wants.gpu else self.cpu.over(SlurmSettings().cpu)
         own = self.stages.get(stage.stage_name(), Ask())
@@ -79,7 +79,7 @@ class Machine(Settings):
     jobs: int | None = Field(None, ge=1, description="computations at once on this machine [GPUs, else cores]")
     device: str = "auto"
     threads: int = Field(1, ge=1, description="CPU threads of one computation; changes rounding")
-    locks: Literal["flock", "lease"] = "flock"
+    locks: Literal["flock", "lease"] | None = Field(None, description="how stages are claimed [flock, if it works]")
     slurm: SlurmSettings = SlurmSettings()
 
 

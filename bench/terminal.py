@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,11 +22,22 @@ if TYPE_CHECKING:
     from bench.store import Execution, Store
 
 
-def load(matrix: str, sets: list[str] | None) -> Matrix:
-    """Return a matrix with its overrides; see `bench.matrix.load_matrix`."""
-    from bench.matrix import load_matrix
+# as many threads as --threads says in every library, so that rounding does not depend on a node's number of cores
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
-    return load_matrix(matrix, sets or ())
+
+def load(matrix: str, sets: list[str] | None) -> Matrix:
+    """Return a matrix with its overrides, its weights looked at.
+
+    Raises:
+        ConfigError: see `bench.matrix.load_matrix` and `bench.weights.check_weights`.
+    """
+    from bench.matrix import find, load_matrix
+    from bench.weights import check_weights
+
+    loaded = load_matrix(matrix, sets or ())
+    check_weights(loaded, find(matrix).name)
+    return loaded
 
 
 def open_store(path: Path) -> Store:
@@ -39,6 +51,16 @@ def open_store(path: Path) -> Store:
     if path.exists() and not path.is_dir():
         raise ConfigError(f"--store {path}: is a file; give a folder")
     return Store(path.resolve())
+
+
+def refuse_occupied(out: Path | None) -> None:
+    """Refuse a folder to copy to that holds something, before hours are spent on what is to be copied.
+
+    Raises:
+        ConfigError: if there is anything.
+    """
+    if out and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"--out {out}: is not an empty folder; give a new one")
 
 
 def make_machine(
@@ -62,8 +84,12 @@ def make_machine(
         raise ConfigError(f"--jobs {jobs}: want 1 or more")
     given = {"executor": executor, "jobs": jobs, "device": device, "threads": threads}
     machine = load_machine(path).model_copy(update={k: v for k, v in given.items() if v is not None})
-    if machine.device.partition(":")[0] not in ("auto", "cpu", "cuda", "mps"):
-        raise ConfigError(f"--device {machine.device}: want auto, cpu, cuda or mps")
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", machine.device):
+        raise ConfigError(f"--device {machine.device}: want auto, cpu, cuda, cuda:0 (1, ...) or mps")
+    # also for the processes and jobs that we start; read by numpy and scipy when they are first imported
+    os.environ |= {name: str(machine.threads) for name in _THREADS}
+    if machine.locks:
+        os.environ["BENCH_LOCKS"] = machine.locks
     return machine
 
 
@@ -83,6 +109,10 @@ def make_placement(machine: Machine, idle: bool = False) -> Placement:
         from bench.execute.processes import count_gpus
 
         jobs = count_gpus() or len(os.sched_getaffinity(0))
+    if machine.executor == "slurm" and not idle:
+        from bench.execute.queue import require_slurm
+
+        require_slurm()
     return place(machine, jobs)
 
 
@@ -106,8 +136,8 @@ def print_json(value: Any) -> None:
 
 
 def in_one_line(text: str) -> str:
-    """Return a text without its line breaks."""
-    return " ".join(text.split())
+    """Return a text without line breaks, and with what would steer a terminal written out."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
 
 
 def say(line: str) -> None:
@@ -129,11 +159,14 @@ def talk_on_stderr() -> Iterator[None]:
         os.close(saved)
 
 
+KEPT = "finished stages and checkpoints are kept. Go on"
+
+
 class interruptible:
     """Turn Ctrl-C and SIGTERM into one line that says how to go on, and exit code 130."""
 
-    def __init__(self, command: str) -> None:
-        self.command = command
+    def __init__(self, command: str, goes_on_alone: bool = False) -> None:
+        self.command, self.goes_on_alone = command, goes_on_alone
 
     def __enter__(self) -> None:
         import signal
@@ -148,5 +181,6 @@ class interruptible:
 
         signal.signal(signal.SIGTERM, self.before)
         if kind is KeyboardInterrupt:
-            say(f"stopped; finished stages and checkpoints are kept. Go on with: {self.command} (same options)")
+            state = "the SLURM jobs go on without this command; watch again" if self.goes_on_alone else KEPT
+            say(f"stopped; {state} with: {self.command} (same options)")
             raise typer.Exit(130) from None

@@ -85,14 +85,23 @@ class Workload:
         return behind
 
     def settle(self, stage: Stage, outcome: Outcome, detail: str = "") -> None:
-        """Record an outcome; a failure blocks everything that needs the stage."""
+        """Record an outcome; a failure blocks everything that needs the stage, which is told before the failure is."""
         self.outcomes[stage.key] = outcome
+        blocked = self._blocked_by(stage) if outcome == "failed" else []
+        for above in blocked:
+            self.outcomes[above.key] = "blocked"
+            self.reporter.finished(above, "blocked", f"needs {stage.stage_name()} {stage.key[:8]}")
         self.reporter.finished(stage, outcome, detail)
-        self.on_outcome(stage)
-        if outcome in ("failed", "blocked"):
-            for key, below in self.waits_for.items():
-                if stage.key in below and key not in self.outcomes:
-                    self.settle(self.stages[key], "blocked", f"needs {stage.stage_name()} {stage.key[:8]}")
+        for ended in [stage, *blocked]:
+            self.on_outcome(ended)
+
+    def _blocked_by(self, stage: Stage) -> list[Stage]:
+        """Return the stages without an outcome that need `stage`, directly or through others."""
+        gone = {stage.key}
+        for key, below in self.waits_for.items():  # in order: inputs come before what needs them
+            if below & gone:
+                gone.add(key)
+        return [self.stages[k] for k in self.waits_for if k in gone and k not in self.outcomes]
 
     @property
     def finished(self) -> bool:

@@ -16,6 +16,11 @@ class Placement:
     executor: Executor
     jobs: int
 
+    @property
+    def goes_on_alone(self) -> bool:
+        """Whether the computations outlive this process."""
+        return bool(getattr(self.executor, "goes_on_alone", False))
+
 
 def place(machine: Machine, jobs: int) -> Placement:
     """Return where a machine's settings put computations, `jobs` of them at once on this machine.

@@ -11,7 +11,10 @@ class Inline:
     """Computes in the calling process."""
 
     def run(self, work: Workload) -> None:
-        """Compute every stage in order; a failure is recorded in the store and stops only what needs it."""
+        """Compute every stage in order; a failure is recorded in the store and stops only what needs it.
+
+        A stage that takes its process with it (a segfault, `os._exit`) takes this one: see `processes` for those.
+        """
         execution = dataclasses.replace(work.execution, on_progress=work.reporter.polled)
         while not work.finished:
             stage = work.ready()[0]

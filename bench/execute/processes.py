@@ -10,12 +10,13 @@ import multiprocessing
 import os
 import signal
 from dataclasses import dataclass, replace
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from bench.errors import StageError
 from bench.execute.base import Workload
+from bench.execute.log import compute_logged
 from bench.stage import Stage
 from bench.store import Execution, Store
 
@@ -34,6 +35,7 @@ class _Running:
     stage: Stage
     process: BaseProcess
     slot: int
+    said: Connection  # the child's error, where the store cannot take it (a full disk)
 
 
 class Processes:
@@ -78,9 +80,13 @@ class Processes:
             gpu = slot % self.n_gpus if self.n_gpus else None
             # the reporter stays here: a child tells its progress through the store
             execution = replace(work.execution, on_progress=None)
-            process = self.context.Process(target=_child, args=(work.store.root, stage, execution, gpu))
+            said, says = self.context.Pipe(duplex=False)
+            process = self.context.Process(
+                target=_child, args=(work.store.root, stage, execution, gpu, os.getpid(), says)
+            )
             process.start()
-            running.append(_Running(stage, process, slot))
+            says.close()
+            running.append(_Running(stage, process, slot, said))
             work.reporter.started(stage)
 
     def _settle(self, work: Workload, ended: _Running, kills: dict[str, int]) -> None:
@@ -96,7 +102,8 @@ class Processes:
         elif failure := work.store.failure(stage):
             work.settle(stage, "failed", failure["error"])
         else:
-            self._lost(work, stage, f"its process ended with code {code}")
+            told = _last_words(ended.said)
+            self._lost(work, stage, told or f"its process ended with code {code}")
 
     def _lost(self, work: Workload, stage: Stage, detail: str) -> None:
         """Write down a failure that the child could not record itself; the next run tries again."""
@@ -104,11 +111,20 @@ class Processes:
         work.settle(stage, "failed", detail)
 
 
-def _child(root: Path, stage: Stage, execution: Execution, gpu: int | None) -> None:
+def _last_words(said: Connection) -> str:
+    try:
+        return str(said.recv()) if said.poll() else ""
+    except (EOFError, OSError):
+        return ""
+
+
+def _child(root: Path, stage: Stage, execution: Execution, gpu: int | None, driver: int, says: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
+    os.environ["BENCH_DRIVER"] = str(driver)  # the claim says so: who would cancel us must stop the driver first
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
     try:
-        Store(root).compute(stage, execution)
-    except Exception:  # recorded in the store with its traceback; the driver reads it there
+        compute_logged(Store(root), stage, execution)
+    except Exception as error:  # recorded in the store with its traceback; the driver reads it there, if it could be
+        says.send(f"{type(error).__name__}: {error}")
         os._exit(1)

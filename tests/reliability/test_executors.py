@@ -91,7 +91,7 @@ def test_a_failure_stops_only_what_needs_it(store: Store, how: Any) -> None:
         5: "done",
     }
     assert heard.details[bad.key] == "ValueError: on purpose"
-    assert heard.details[top.key].startswith("needs toy")
+    assert heard.details[top.key].startswith("needs fails")
     assert sorted(s.value for s in told) == [1, 2, 3, 4, 5]  # type: ignore[attr-defined]
     assert [store.state(s) for s in (bad, above, top, fine)] == ["failed", "missing", "missing", "done"]
 

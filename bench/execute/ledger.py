@@ -1,0 +1,62 @@
+"""Which stages were handed to SLURM, and as which jobs: kept with the store, so that any `bench` can go on from it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import uuid
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench.files import read_json, write_json
+from bench.store import Store
+
+
+class Ledger:
+    """Entries under `<store>/slurm/submitted/`, one file a submission."""
+
+    def __init__(self, store: Store) -> None:
+        """Read and write the entries of a store."""
+        self.folder = store.root / "slurm" / "submitted"
+        self.jobs_folder = store.root / "slurm" / "jobs"
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other drivers from submitting meanwhile: what two want is submitted once."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder.parent / "lock", "a") as handle, contextlib.suppress(OSError):
+            # where the file system has no locks two may submit the same; the second job then finds it claimed
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    def add(self, jobs: Mapping[str, str]) -> None:
+        """Note that the stages with these keys were submitted as these jobs."""
+        if jobs:
+            at = datetime.now(UTC).isoformat(timespec="microseconds")
+            write_json(
+                self.folder / f"{at.replace(':', '')}-{uuid.uuid4().hex[:8]}.json", {"at": at, "jobs": dict(jobs)}
+            )
+
+    def jobs(self) -> dict[str, str]:
+        """Return the last job of every stage that was submitted and not forgotten, key → job id."""
+        found: dict[str, str] = {}
+        for path in sorted(self.folder.glob("*.json")):
+            found |= (read_json(path) or {}).get("jobs", {})
+        return found
+
+    def prune(self, live: Mapping[str, str]) -> None:
+        """Forget submissions of which no job is in the queue any more, and the files that submitit kept for them."""
+        for path in self.folder.glob("*.json"):
+            jobs = (read_json(path) or {}).get("jobs", {})
+            if not any(job in live for job in jobs.values()):
+                path.unlink(missing_ok=True)
+                for job in jobs.values():
+                    _forget_files(self.jobs_folder, job)
+
+
+def _forget_files(folder: Path, job: str) -> None:
+    """Remove submitit's pickles and scripts of a job; its output stays for `bench logs`."""
+    for pattern in (f"{job}_*.pkl", f"{job.partition('_')[0]}_submission.sh"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)

@@ -1,0 +1,186 @@
+"""SLURM: an array a level of the work, through submitit; the store says what is finished, never the scheduler.
+
+Everything is submitted at once, each array behind those that make its inputs, so this process may end: the cluster
+goes on. Another `bench run` of the same matrix finds what is in the queue, submits what is not, and watches.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from bench.errors import StageError
+from bench.execute.base import Workload
+from bench.execute.job import StageJob, recipe_path
+from bench.execute.ledger import Ledger
+from bench.execute.log import log_path
+from bench.execute.queue import Queue, ask_queue, submit
+from bench.execute.recipe import write_recipe
+from bench.machine import Ask, Machine
+from bench.stage import Stage
+
+_ATTEMPTS = 3  # of a stage whose job ended without a word: the node died, or something kills it every time
+
+
+@dataclass
+class _Watch:
+    """What one driver knows of its workload."""
+
+    work: Workload
+    ledger: Ledger
+    jobs: dict[str, str] = field(default_factory=dict)  # key → last job
+    queued: set[str] = field(default_factory=set)  # keys whose last job was in the queue when last asked, or is newer
+    told_started: set[str] = field(default_factory=set)
+    gone_since: dict[str, float] = field(default_factory=dict)
+    losses: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+    @property
+    def open(self) -> list[Stage]:
+        """The stages without an outcome."""
+        return [s for k, s in self.work.stages.items() if k not in self.work.outcomes]
+
+
+class Slurm:
+    """Computes every stage in a job of its own."""
+
+    goes_on_alone: ClassVar[bool] = True  # when this process ends, the jobs do not
+
+    def __init__(self, machine: Machine) -> None:
+        """Ask for what the machine file says."""
+        self.machine, self.settings = machine, machine.slurm
+
+    def run(self, work: Workload) -> None:
+        """Submit what is not in the queue, then watch the store until every stage has an outcome.
+
+        Raises:
+            ConfigError: if SLURM's commands are not here, or sbatch refuses a job.
+        """
+        watch = _Watch(work, Ledger(work.store))
+        self._settle_remembered(watch)
+        self._submit(watch, watch.open)
+        while not work.finished:
+            self._look(watch)
+            if not work.finished:
+                time.sleep(self.settings.poll_s)
+
+    def _settle_remembered(self, watch: _Watch) -> None:
+        """Failures that stick are not tried again; the others make room for what the new attempt says."""
+        for stage in watch.open:
+            failure = watch.work.store.failure(stage)
+            if failure and failure.get("sticky", True) and stage.key not in watch.work.outcomes:
+                watch.work.settle(stage, "failed", failure["error"])
+
+    def _submit(self, watch: _Watch, stages: Iterable[Stage]) -> None:
+        """Submit those of `stages` that are not in the queue by now, level by level."""
+        store, ledger = watch.work.store, watch.ledger
+        with ledger.alone():
+            queue = self._patiently()
+            ledger.prune(queue.live)
+            watch.jobs = watch.jobs | {key: job for key, job in ledger.jobs().items() if job in queue.live}
+            watch.queued = {k for k, job in watch.jobs.items() if job in queue.live}
+            wanted = [s for s in stages if s.key not in watch.queued and not store.has(s)]
+            held = sum(s.key in watch.queued for s in stages)
+            for stage in wanted:
+                store.forget_failure(stage)
+                write_recipe(recipe_path(store, stage.key), stage)
+            arrays = []
+            for (_, name, _), members in self._groups(watch.work, wanted).items():
+                arrays += self._submit_group(watch, name, members)
+        told = f"submitted {len(wanted)} jobs to SLURM ({', '.join(arrays)})" if wanted else "nothing to submit"
+        print(f"{told}, {held} in the queue already", file=sys.stderr)
+
+    def _patiently(self) -> Queue:
+        """Ask SLURM until it answers: without, what is in the queue might be submitted twice."""
+        while (queue := ask_queue()) is None:
+            print("SLURM does not answer; asked again in a while", file=sys.stderr)
+            time.sleep(self.settings.poll_s)
+        return queue
+
+    def _groups(self, work: Workload, wanted: list[Stage]) -> dict[tuple[int, str, str], list[Stage]]:
+        """Return stages by (level, name, what they ask for), inputs' levels first."""
+        level: dict[str, int] = {}
+        for key in work.stages:  # inputs come before what needs them
+            level[key] = 1 + max((level[below] for below in work.waits_for[key]), default=-1)
+        groups: dict[tuple[int, str, str], list[Stage]] = defaultdict(list)
+        for stage in wanted:
+            asks = self.settings.ask(stage).model_dump_json()
+            groups[level[stage.key], stage.stage_name(), asks].append(stage)
+        return dict(sorted(groups.items(), key=lambda g: g[0][0]))
+
+    def _submit_group(self, watch: _Watch, name: str, members: list[Stage]) -> list[str]:
+        size, store = self.settings.largest_array, watch.work.store
+        ask: Ask = self.settings.ask(members[0])
+        arrays = []
+        for start in range(0, len(members), size):
+            part = members[start : start + size]
+            below = {k for s in part for k in watch.work.waits_for[s.key]}
+            after = {watch.jobs[k].partition("_")[0] for k in below & watch.queued}
+            jobs = [StageJob(str(store.root), name, s.key, self.machine.device, self.machine.threads) for s in part]
+            ids = submit(jobs, f"bench-{name}", ask, self.settings, watch.ledger.jobs_folder, after)
+            new = dict(zip((s.key for s in part), ids, strict=True))
+            watch.ledger.add(new)
+            watch.jobs |= new
+            watch.queued |= new.keys()
+            arrays.append(f"{name} {ids[0].partition('_')[0]}" + (f" x{len(part)}" if len(part) > 1 else ""))
+        return arrays
+
+    def _look(self, watch: _Watch) -> None:
+        """Settle what has ended; what left the queue without a result or a reason is submitted again."""
+        work, store = watch.work, watch.work.store
+        queue = ask_queue()  # before the store: what ends in between is seen at the next look
+        for stage in watch.open:
+            if store.has(stage):
+                work.settle(stage, "done")
+                continue
+            in_queue = queue is None or watch.jobs.get(stage.key) in queue.live
+            if store.state(stage) == "running":
+                self._tell_progress(watch, stage)
+                watch.gone_since.pop(stage.key, None)
+            elif not in_queue:
+                watch.gone_since.setdefault(stage.key, time.monotonic())
+            if in_queue:
+                watch.gone_since.pop(stage.key, None)
+        now = time.monotonic()
+        gone = [s for s in watch.open if now - watch.gone_since.get(s.key, now) > self.settings.settle_s]
+        if gone:
+            self._deal_with_lost(watch, gone, queue.ended if queue else {})
+
+    def _tell_progress(self, watch: _Watch, stage: Stage) -> None:
+        if stage.key not in watch.told_started:
+            watch.told_started.add(stage.key)
+            watch.work.reporter.started(stage)
+        if told := watch.work.store.progress(stage):
+            watch.work.reporter.polled(stage, told["done"], told["total"], told["note"])
+
+    def _deal_with_lost(self, watch: _Watch, gone: list[Stage], ended: dict[str, str]) -> None:
+        work, store = watch.work, watch.work.store
+        for stage in gone:
+            if stage.key in work.outcomes:  # blocked by one before it
+                continue
+            if failure := store.failure(stage):
+                work.settle(stage, "failed", failure["error"])
+                continue
+            job = watch.jobs.get(stage.key, "")
+            if ended.get(job) == "CANCELLED":
+                self._give_up(work, stage, f"its SLURM job {job} was cancelled")
+                continue
+            # one that found its inputs missing left at once and is not to blame
+            watch.losses[stage.key] += all(work.outcomes.get(k) == "done" for k in work.waits_for[stage.key])
+            if watch.losses[stage.key] >= _ATTEMPTS:
+                how = f" ({ended[job]})" if job in ended else ""
+                detail = f"its SLURM job ended {_ATTEMPTS} times without a result, last {job}{how}"
+                self._give_up(work, stage, f"{detail}; see `bench logs` or {log_path(store, stage)}")
+        again = [s for s in gone if s.key not in work.outcomes]
+        for stage in again:
+            watch.gone_since.pop(stage.key, None)
+        if again:
+            self._submit(watch, again)
+
+    def _give_up(self, work: Workload, stage: Stage, detail: str) -> None:
+        """Write down why, so that `bench status` can tell; the next run tries again."""
+        work.store.record_failure(stage, StageError(detail), sticky=False)
+        work.settle(stage, "failed", detail)

@@ -1,0 +1,1 @@
+"""What must hold on a cluster: tests against a real SLURM that `cluster` starts on this machine."""

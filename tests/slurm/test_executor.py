@@ -1,0 +1,256 @@
+"""The SLURM executor on a real SLURM: the same bytes, once each, through dead drivers, killed and preempted workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.execute.base import Workload
+from bench.execute.inline import Inline
+from bench.execute.ledger import Ledger
+from bench.execute.log import log_path
+from bench.execute.queue import ask_queue
+from bench.execute.slurm import Slurm
+from bench.jobs import cancel_stages
+from bench.machine import Ask, Machine, SlurmSettings
+from bench.progress import Silent
+from bench.stage import Stage
+from bench.store import Execution, Store
+from tests.conftest import ROOT
+from tests.reliability.helpers import until
+from tests.reliability.toys import Counts, Dies, Fails, Toy, noted
+from tests.slurm.cluster import Cluster
+
+QUICK = SlurmSettings(poll_s=0.3, settle_s=1.0, cpu=Ask(cpus=1, memory_gb=1, minutes=5))
+PATIENCE_S = 90.0
+
+
+@pytest.fixture
+def store(tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    for name, value in cluster.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    yield Store(tmp_path / "store")
+    queue = ask_queue()
+    if queue and queue.live:
+        subprocess.run(["scancel", *queue.live], check=False)
+
+
+def bring(targets: list[Stage], store: Store, settings: SlurmSettings = QUICK) -> Workload:
+    work = Workload.of(targets, store, Execution(device="cpu"), Silent())
+    Slurm(Machine(slurm=settings, device="cpu")).run(work)
+    return work
+
+
+def outcomes(work: Workload) -> dict[int, str]:
+    return {work.stages[k].value: o for k, o in work.outcomes.items()}  # type: ignore[attr-defined]
+
+
+def start_driver_of(code: str, store: Store, tmp_path: Path) -> subprocess.Popen[str]:
+    preamble = (
+        "import sys; from pathlib import Path; from tests.slurm.test_executor import *; "
+        "store = Store(Path(sys.argv[1])); log = sys.argv[2]; "
+    )
+    command = [sys.executable, "-c", f"{preamble}{code}; bring(targets, store)", str(store.root), str(tmp_path / "log")]
+    return subprocess.Popen(command, cwd=ROOT, text=True)
+
+
+def test_the_same_bytes_as_in_one_process(store: Store, tmp_path: Path) -> None:
+    shared = Toy(value=1)
+    targets = [Toy(value=10, inputs_=(shared, Counts(value=2, steps=3))), Toy(value=20, inputs_=(shared,))]
+    plain = Store(tmp_path / "inline")
+    Inline().run(Workload.of(list(targets), plain, Execution(device="cpu"), Silent()))
+    assert set(bring(list(targets), store).outcomes.values()) == {"done"}
+    found = [{m["key"]: (m["files"], m["identity"], m["inputs"]) for m in s.manifests()} for s in (plain, store)]
+    assert len(found[0]) == 4
+    assert found[0] == found[1]
+
+
+def test_what_many_jobs_want_is_computed_once_and_an_array_keeps_its_cap(store: Store, tmp_path: Path) -> None:
+    log = str(tmp_path / "log")
+    shared = Toy(value=100, log=log, seconds=0.5)
+    targets: list[Stage] = [Toy(value=i, inputs_=(shared,), log=log, seconds=0.2) for i in range(12)]
+    work = bring(targets, store, QUICK.model_copy(update={"cap": 2}))
+    assert set(work.outcomes.values()) == {"done"}
+    assert Counter(noted(tmp_path / "log")) == {f"toy {v}": 1 for v in (100, *range(12))}
+    arrays = {job.partition("_")[0] for job in Ledger(store).jobs().values()}
+    assert len(arrays) == 2
+    script = next(p for p in (store.root / "slurm" / "jobs").glob("*_submission.sh") if "array" in p.read_text())
+    assert "--array=0-11%2" in script.read_text(encoding="utf-8")
+
+
+def test_a_failure_stops_only_what_needs_it_and_is_recorded(store: Store) -> None:
+    bad = Fails(value=1)
+    work = bring([Toy(value=2, inputs_=(bad,)), Toy(value=4, inputs_=(Toy(value=5),))], store)
+    assert outcomes(work) == {1: "failed", 2: "blocked", 4: "done", 5: "done"}
+    failure = store.failure(bad)
+    assert failure is not None
+    assert failure["error"] == "ValueError: on purpose"
+    assert "misbehave" in failure["traceback"]
+    assert "ValueError: on purpose" in log_path(store, bad).read_text(encoding="utf-8")
+    before = ask_queue()
+    assert outcomes(bring([bad], store)) == {1: "failed"}  # it sticks: nothing is submitted
+    after = ask_queue()
+    assert before is not None
+    assert after is not None
+    assert after.live.keys() | after.ended.keys() <= before.live.keys() | before.ended.keys()
+
+
+def test_a_driver_may_die_and_another_goes_on_without_submitting_anew(store: Store, tmp_path: Path) -> None:
+    code = "targets = [Toy(value=2, log=log, inputs_=(Toy(value=1, seconds=4, log=log),))]"
+    driver = start_driver_of(code, store, tmp_path)
+    first = Toy(value=1)
+    assert until(lambda: store.state(first) == "running", PATIENCE_S)
+    driver.kill()
+    driver.wait()
+    jobs = Ledger(store).jobs()
+    assert len(jobs) == 2
+    work = bring([Toy(value=2, log=str(tmp_path / "log"), inputs_=(first,))], store)
+    assert outcomes(work) == {1: "done", 2: "done"}
+    assert Ledger(store).jobs() == jobs
+    assert noted(tmp_path / "log") == ["toy 1", "toy 2"]
+
+
+def test_the_cluster_finishes_without_any_driver(store: Store, tmp_path: Path) -> None:
+    driver = start_driver_of("targets = [Toy(value=2, log=log, inputs_=(Toy(value=1, log=log),))]", store, tmp_path)
+    assert until(lambda: len(Ledger(store).jobs()) == 2, PATIENCE_S)
+    driver.kill()
+    driver.wait()
+    assert until(lambda: store.has(Toy(value=2, inputs_=(Toy(value=1),))), PATIENCE_S)
+
+
+def test_two_drivers_submit_each_stage_once(store: Store, tmp_path: Path) -> None:
+    code = "targets = [Toy(value=i, log=log, inputs_=(Toy(value=9, seconds=1, log=log),)) for i in range(4)]"
+    drivers = [start_driver_of(code, store, tmp_path) for _ in range(2)]
+    assert [d.wait(timeout=PATIENCE_S) for d in drivers] == [0, 0]
+    assert Counter(noted(tmp_path / "log")) == {f"toy {v}": 1 for v in (9, 0, 1, 2, 3)}
+    assert len(Ledger(store).jobs()) == 5
+
+
+def steps_of(tmp_path: Path) -> list[str]:
+    return [line for line in noted(tmp_path / "log") if line.startswith("step")]
+
+
+def disturbed(store: Store, tmp_path: Path, disturb: Any, ask: Ask, steps: int = 200) -> Workload:
+    """Bring a stage of `steps` checkpointed steps to its end while `disturb(job)` is called once, in its middle."""
+    import threading
+
+    stage = Counts(value=1, steps=steps, log=str(tmp_path / "log"))
+
+    def soon() -> None:
+        until(lambda: len(steps_of(tmp_path)) > 20, PATIENCE_S)
+        disturb(Ledger(store).jobs()[stage.key])
+
+    thread = threading.Thread(target=soon)
+    thread.start()
+    work = bring([stage], store, QUICK.model_copy(update={"cpu": ask}))
+    thread.join()
+    return work
+
+
+def goes_on(work: Workload, tmp_path: Path, steps: int = 200) -> None:
+    assert outcomes(work) == {1: "done"}
+    counted = Counter(steps_of(tmp_path))
+    assert len(counted) == steps
+    assert sum(counted.values()) <= steps + 1  # the step that was cut off may be repeated, no other
+    assert noted(tmp_path / "log").count("counts 1") == 2
+
+
+def test_a_killed_worker_goes_on_from_its_checkpoint(store: Store, tmp_path: Path) -> None:
+    def kill(job: str) -> None:
+        holder = store.holder(Counts(value=1, steps=200))
+        assert holder is not None
+        assert holder["job"] == job
+        os.kill(holder["pid"], signal.SIGKILL)
+
+    goes_on(disturbed(store, tmp_path, kill, Ask(cpus=1, minutes=5)), tmp_path)
+
+
+def test_a_time_limit_requeues_and_the_job_goes_on(store: Store, tmp_path: Path) -> None:
+    """The signal is what SLURM sends `signal_s` seconds before the limit, which is a minute at least."""
+
+    def reach_the_limit(job: str) -> None:
+        subprocess.run(["scancel", "--signal=USR2", job], check=True)
+
+    work = disturbed(store, tmp_path, reach_the_limit, Ask(cpus=1, minutes=5))
+    goes_on(work, tmp_path)
+    assert len(Ledger(store).jobs()) == 1
+
+
+def test_a_preempted_job_is_requeued_and_goes_on(store: Store, tmp_path: Path) -> None:
+    def preempt(job: str) -> None:
+        subprocess.run(
+            ["sbatch", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap=sleep 1"], check=True
+        )
+
+    goes_on(disturbed(store, tmp_path, preempt, Ask(partition="low", cpus=1, minutes=5)), tmp_path)
+
+
+def test_a_worker_that_always_dies_is_given_up_and_says_where_to_look(store: Store) -> None:
+    stage = Dies(value=1, deaths=99)
+    assert outcomes(bring([Toy(value=2, inputs_=(stage,))], store)) == {1: "failed", 2: "blocked"}
+    failure = store.failure(stage)
+    assert failure is not None
+    assert "its SLURM job ended 3 times without a result" in failure["error"]
+    assert not failure["sticky"]
+
+
+def test_what_scancel_ends_is_not_tried_again_until_asked(store: Store, tmp_path: Path) -> None:
+    def scancel(job: str) -> None:
+        subprocess.run(["scancel", job], check=True)
+
+    steps = 400  # 8 s at least: submitit ignores the SIGTERM, the SIGKILL comes after KillWait
+    work = disturbed(store, tmp_path, scancel, Ask(cpus=1, minutes=5), steps)
+    assert outcomes(work) == {1: "failed"}
+    assert "was cancelled" in (store.failure(Counts(value=1, steps=steps)) or {})["error"]
+    again = bring([Counts(value=1, steps=steps, log=str(tmp_path / "log"))], store)
+    goes_on(again, tmp_path, steps)
+
+
+def test_cancel_ends_jobs_that_run_and_jobs_that_wait(store: Store, tmp_path: Path) -> None:
+    code = "targets = [Toy(value=2, inputs_=(Toy(value=1, seconds=60),))]"
+    driver = start_driver_of(code, store, tmp_path)
+    top = Toy(value=2, inputs_=(Toy(value=1),))
+    assert until(lambda: store.state(Toy(value=1)) == "running", PATIENCE_S)
+    assert len(cancel_stages([top], store)["jobs"]) == 2
+    assert driver.wait(timeout=PATIENCE_S) == 0  # the driver sees it and ends
+    assert until(lambda: store.holder(Toy(value=1)) is None, 20)
+    queue = ask_queue()
+    assert queue is not None
+    assert not queue.live
+
+
+def test_code_that_changed_since_submission_is_not_run(store: Store, tmp_path: Path) -> None:
+    stage = Toy(value=1)
+    recipe = store.root / "slurm" / "stages" / f"{stage.key}.json"
+    from bench.execute.job import StageJob
+    from bench.execute.recipe import write_recipe
+
+    write_recipe(recipe, Toy(value=2))
+    job = StageJob(str(store.root), "toy", stage.key, "cpu", 1)
+    done = subprocess.run(
+        [sys.executable, "-c", f"from bench.execute.job import StageJob; {job!r}()"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "the code has changed since this job was submitted" in done.stderr
+    assert not store.has(stage)
+
+
+def test_a_request_that_sbatch_refuses_is_one_line(store: Store) -> None:
+    from bench.errors import ConfigError
+
+    with pytest.raises(ConfigError, match=r"slurm: sbatch refused bench-toy: .*[Pp]artition"):
+        bring([Toy()], store, QUICK.model_copy(update={"cpu": Ask(partition="nowhere", cpus=1, minutes=5)}))
+    assert Ledger(store).jobs() == {}

@@ -7,13 +7,12 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
 from pydantic import Field
 
 from bench import registry, seeds
-from bench.augment import Augmented
+from bench.augment import Augmented, diagnostics_of
 from bench.classifier import Classifier, ClassifierSettings
 from bench.contract import Method, Plan, Task
 from bench.datasets.base import Dataset
@@ -22,22 +21,27 @@ from bench.errors import ConfigError, listed, nearest
 from bench.fidelity import Fidelity, FidelitySettings
 from bench.labelled import Labelled
 from bench.latents import Latents
+from bench.metrics.extractors import ClassifierExtractor
 from bench.rows import Row, RowSettings, build_rows
 from bench.scores import Scores, ScoresSettings
-from bench.split import Split, SplitSettings, Train
+from bench.split import Split, SplitSettings, Train, deal
 from bench.stage import Settings, Stage, canonical_json
 from bench.study import Study
+from bench.yaml_file import apply_override, read_yaml
 
 SHIPPED = Path(__file__).parent / "matrices"
-_LARGEST_FILE = 1 << 20
+_LONGEST_NAME = 240  # bytes of a cell's name: of the 255 that a folder's may have, some are for what stands beside it
+_MOST_IMAGES = 1_000_000  # of one class: a slip of the finger must not ask for all memory
 
 
 class MatrixSettings(Settings):
     """The matrix file as written. Every choice that a number depends on is here or in a default beside its reason."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="names the group in the tracker and the report")
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=100, description="names the group in the tracker and the report"
+    )
     description: str = ""
-    datasets: list[dict[str, Any] | str] = Field(min_length=1)
+    datasets: list[Any] = Field(min_length=1, description="kinds, or mappings with `kind`")
     split: SplitSettings = SplitSettings()
     diffusion: DiffusionModel = DiffusionModel()
     augment: Plan = Plan()
@@ -46,7 +50,7 @@ class MatrixSettings(Settings):
     classifier: ClassifierSettings
     scores: ScoresSettings = ScoresSettings()
     fidelity: FidelitySettings = FidelitySettings()
-    seeds: list[int] = Field([0], min_length=1)
+    seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
     study: Study | None = Field(None, description="what the study figure of the report shows, see `bench.study`")
 
 
@@ -121,10 +125,11 @@ class Matrix:
         hits = [c for c in self.cells if c.name == name] or [c for c in self.cells if name in c.name]
         if len(hits) == 1:
             return hits[0]
-        fault = f"'{name}' is in {len(hits)} cells: {listed(c.name for c in hits)}" if hits else f"no cell '{name}'"
-        raise ConfigError(
-            f"matrix {self.name}: {fault}{nearest(name, names) if not hits else ''} (cells: {listed(names)})"
-        )
+        if hits:
+            said = f"'{name}' is in {len(hits)} cells: {listed(c.name for c in hits)}; give more of the name"
+        else:
+            said = f"no cell '{name}'{nearest(name, [*names, *(c.label for c in self.cells)])} (cells: {listed(names)})"
+        raise ConfigError(f"matrix {self.name}: {said}")
 
 
 def load_matrix(name: str, overrides: Iterable[str] = ()) -> Matrix:
@@ -151,7 +156,7 @@ def _keep_used_settings(raw: dict[str, Any]) -> None:
     chosen, settings = raw.get("methods"), raw.get("settings")
     if isinstance(chosen, list) and isinstance(settings, dict):
         used = {method_name(row) for row in chosen}
-        raw["settings"] = {k: v for k, v in settings.items() if k in used or k not in registry.methods()}
+        raw["settings"] = {k: v for k, v in settings.items() if k in used or k not in registry.known_methods()}
 
 
 def method_name(row: Any) -> str:
@@ -167,83 +172,13 @@ def find(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
+    if path.exists() or path.is_symlink():
+        what = "is a folder" if path.is_dir() else "is a link to nothing" if path.is_symlink() else "is no plain file"
+        raise ConfigError(f"matrix '{name}': {what}; give a YAML file or one of {listed(shipped)}")
     hint = nearest(name, shipped)
     raise ConfigError(
         f"matrix '{name}': no such file and no shipped matrix of that name{hint} (have: {listed(shipped)})"
     )
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice (plain YAML silently keeps the last)."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue  # `<<: *other` is no key of its own; a key beside it wins
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, str) and key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", key_node.start_mark)
-            seen.add(key if isinstance(key, str) else id(key_node))
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Return a YAML mapping.
-
-    Raises:
-        ConfigError: with file and line for anything that is not one.
-    """
-    try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise ConfigError(f"{path.name}: {path.stat().st_size >> 20} MiB; a matrix file is at most 1 MiB")
-        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
-        raise ConfigError(f"{path.name}{line}: not YAML: {problem}") from error
-    except RecursionError as error:
-        raise ConfigError(f"{path.name}: nested too deeply") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path.name}: not UTF-8 text (byte {error.start})") from error
-    except OSError as error:
-        raise ConfigError(f"{path.name}: cannot be read: {error.strerror}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path.name}: want a mapping of settings, got {type(raw).__name__}")
-    return raw
-
-
-def apply_override(raw: dict[str, Any], override: str) -> None:
-    """Set one dotted key, `classifier.steps=10` or `datasets.0.n_images=50`, the value read as YAML.
-
-    Raises:
-        ConfigError: if it is not `key=value` or a step of the path does not exist as a mapping or list.
-    """
-    dotted, equals, text = override.partition("=")
-    if not equals or not dotted:
-        raise ConfigError(f"--set {override}: want key=value, e.g. --set classifier.steps=10")
-    try:
-        value = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"--set {override}: the value is not YAML") from error
-    *path, last = dotted.split(".")
-    at: Any = raw
-    for part in path:
-        at = _step(at, part, override)
-    _step(at, last, override)
-    at[int(last) if isinstance(at, list) else last] = value
-
-
-def _step(at: Any, part: str, override: str) -> Any:
-    if isinstance(at, dict):
-        inner = at.setdefault(part, {})
-    elif isinstance(at, list) and part.isdecimal() and int(part) < len(at):
-        inner = at[int(part)]
-    else:
-        held = f"a list of {len(at)}" if isinstance(at, list) else f"{at!r}, not a mapping"
-        raise ConfigError(f"--set {override}: nothing to set at '{part}': there is {held}")
-    return inner
 
 
 def build_matrix(raw: dict[str, Any], where: str) -> Matrix:
@@ -254,35 +189,68 @@ def build_matrix(raw: dict[str, Any], where: str) -> Matrix:
     """
     settings = registry.build(MatrixSettings, raw, where)
     for name in settings.settings:
-        registry.method_class(name, f"{where}.settings")
+        registry.require_method(name, f"{where}.settings")
     used = {row.method.partition("@")[0] for row in settings.methods}
     if unused := sorted(set(settings.settings) - used):
         raise ConfigError(f"{where}.settings.{unused[0]}: no row of `methods` uses it (rows: {listed(used)})")
     datasets = [registry.parse_dataset(d, f"{where}.datasets.{i}") for i, d in enumerate(settings.datasets)]
+    _check_plan(settings.augment, datasets, where)
     for dataset in datasets:
-        if (classes := dataset.known_classes()) is not None:
-            settings.augment.check(classes)
+        if (known := dataset.known_labels()) is not None:
+            deal(known, settings.split)  # raises where the data set cannot be split so
     _check_labels(datasets, where)
     rows = build_rows(settings.methods, settings.settings, settings.classifier, where)
     control = next((row for row in rows if not row.method.makes_images), None)
-    if control is None and (needing := next((r.label for r in rows if r.method.labels == "teacher"), None)):
-        raise ConfigError(
-            f"{where}: row '{needing}' has labels by 'teacher', the classifier of the row that adds no images; "
-            "give `methods` such a row"
-        )
+    if control is None:
+        _check_nothing_needs_a_control(rows, settings.fidelity, where)
     cells = tuple(
         build_cell(settings, dataset, row, seed, control)
         for dataset in datasets
         for row in rows
         for seed in settings.seeds
     )
-    names = [c.name for c in cells]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f"{where}: the cell {name} is there twice; give each data set, method and seed once")
+    _check_names([c.name for c in cells], where)
     if settings.study is not None:
         settings.study.check(cells, where)
     return Matrix(settings, cells)
+
+
+def _check_plan(plan: Plan, datasets: Sequence[Dataset], where: str) -> None:
+    """Refuse classes that are known not to be there, and more images than anybody means."""
+    for name, n in {"per_class": plan.per_class, **{f"counts.{k}": n for k, n in plan.counts.items()}}.items():
+        if n > _MOST_IMAGES:
+            raise ConfigError(f"{where}.augment.{name}: want {_MOST_IMAGES} images or fewer, got {n}")
+    for dataset in datasets:
+        if (classes := dataset.known_classes()) is not None:
+            try:
+                plan.check(classes)
+            except ConfigError as error:
+                raise ConfigError(f"{where}.{error}") from error
+
+
+def _check_nothing_needs_a_control(rows: Sequence[Row], fidelity: FidelitySettings, where: str) -> None:
+    """Refuse what the classifier of a row that adds no images is needed for, in a matrix without such a row."""
+    if needing := next((r.label for r in rows if r.method.labels == "teacher"), None):
+        what = f"row '{needing}' has labels by 'teacher'"
+    elif isinstance(fidelity.extractor, ClassifierExtractor):
+        what = "fidelity.extractor is of kind 'classifier'"
+    else:
+        return
+    raise ConfigError(f"{where}: {what}, the classifier of the row that adds no images; give `methods` such a row")
+
+
+def _check_names(names: Sequence[str], where: str) -> None:
+    """Refuse cells that could not be told apart, or whose record no file system would take."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ConfigError(f"{where}: the cell {name} is there twice; give each data set, method and seed once")
+        if len(name.encode()) > _LONGEST_NAME:
+            raise ConfigError(
+                f"{where}: the cell {name[:60]}… has a name of {len(name.encode())} bytes, at most {_LONGEST_NAME} can "
+                "be; give the data set a shorter `name`, or the row a shorter `row`"
+            )
+        seen.add(name)
 
 
 def _check_labels(datasets: Sequence[Dataset], where: str) -> None:
@@ -333,7 +301,7 @@ def build_cell(settings: MatrixSettings, dataset: Dataset, row: Row, seed: int, 
         classifier=classifier,
         scores=Scores(split=split, classifier=classifier, settings=settings.scores),
         fidelity=Fidelity(split=split, train=train, augmented=augmented, settings=fidelity),
-        diagnostics=row.method.diagnostics(task),
+        diagnostics=diagnostics_of(row.method, task),
     )
 
 

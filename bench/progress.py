@@ -73,6 +73,7 @@ class Live:
         self.share: dict[str, float] = {}
         self.whole: TaskID | None = None
         self.n_planned = 0
+        self.n_blocked = 0  # by the failure that is told next
 
     @contextmanager
     def live(self) -> Iterator[Live]:
@@ -110,22 +111,28 @@ class Live:
         done = min(done, total)
         self.share[stage.key] = done / total
         passed = time.monotonic() - self.begun[stage.key]
-        eta = f"{note}, {_span(passed * (total - done) / done)} left" if done > 0 else note
+        eta = f"{note}, {span(passed * (total - done) / done)} left" if done > 0 else note
         self.bars.update(task, total=total, completed=done, eta=escape(eta))
         self._whole()
 
     def finished(self, stage: Stage, outcome: Outcome, detail: str = "") -> None:
-        """Take the bar away and say how the stage ended."""
+        """Take the bar away and say how the stage ended; of what a failure blocks, its own line tells."""
         self.left.pop(stage.key, None)
         took = time.monotonic() - self.begun.get(stage.key, time.monotonic())
         if outcome == "done":
             self.took[stage.stage_name()].append(took)
         if (task := self.tasks.pop(stage.key, None)) is not None:
             self.bars.remove_task(task)
+        if outcome == "blocked":  # a dead data set blocks a hundred stages: the failure's line says how many
+            self.n_blocked += 1
+            return
         count = f"[{self.n_planned - len(self.left)}/{self.n_planned}]"
-        tail = f" in {_span(took)}" if outcome == "done" else f": {outcome}: {' '.join(detail.split())}"
+        tail = f" in {span(took)}" if outcome == "done" else f": {outcome}: {' '.join(detail.split())}"
+        if outcome == "failed" and self.n_blocked:
+            tail += f" (blocks {self.n_blocked} {'stages' if self.n_blocked > 1 else 'stage'})"
+            self.n_blocked = 0
         eta = f"; {self._eta()}" if self._eta() and outcome == "done" else ""
-        style = {"failed": "red", "blocked": "yellow"}.get(outcome)
+        style = {"failed": "red"}.get(outcome)
         self._print(f"{count} {self._label(stage)}{tail}{eta}", style)
         self._whole()
 
@@ -152,10 +159,10 @@ class Live:
                 seconds += sum(seen) / len(seen)
             else:
                 unknown = True
-        return f"{'at least' if unknown else 'about'} {_span(seconds / self.jobs)} left" if seconds else ""
+        return f"{'at least' if unknown else 'about'} {span(seconds / self.jobs)} left" if seconds else ""
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     """Return a length of time as `41 s`, `3 min 20 s` or `2 h 5 min`."""
     s = round(seconds)
     if s < 60:

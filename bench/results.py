@@ -6,10 +6,10 @@ import math
 import re
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from bench.matrix import Cell, Matrix
-from bench.stage import Stage, walk
+from bench.stage import Stage
 from bench.store import Store
 
 if TYPE_CHECKING:
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 CellState = Literal["done", "running", "failed", "missing"]
+
+
+class Holds(Protocol):
+    """Tells which stages are finished: a store, or what was seen of one."""
+
+    def has(self, stage: Stage) -> bool:
+        """Tell whether `stage` is finished."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,9 @@ class CellResult:
         history: one mapping an evaluation on val.
         failure: the failure record of the stage that stopped the cell.
         skip: why the method declined this data set.
+
+    A cell whose diagnostics alone failed is `failed`, and a run of it ends with exit code 1, but it is `measured`:
+    tables and effects have its figures, and say that its diagnostics failed.
     """
 
     cell: Cell
@@ -44,17 +54,58 @@ class CellResult:
     failure: dict[str, Any] | None = None
     skip: str | None = None
 
+    @property
+    def measured(self) -> bool:
+        """Whether the figures of the tables are all there."""
+        return self.state == "done" or (self.scores is not None and self.fidelity is not None)
+
+    @property
+    def reason(self) -> str | None:
+        """Why figures are missing, or diagnostics where it is those alone; None where nobody knows a reason."""
+        if self.skip or self.failure is None:
+            return self.skip
+        said = " ".join(str(self.failure.get("error")).split())
+        return f"diagnostics failed: {said}" if self.measured else said
+
 
 def cell_state(cell: Cell, store: Store) -> tuple[CellState, dict[str, Any] | None]:
-    """Return a cell's state from the store alone, and the failure record if it failed."""
+    """Return a cell's state from the store alone, and the failure record if it failed.
+
+    `running` is a cell of which a stage of its own is being computed: its images, its classifier, what measures them.
+    One that waits for a stage below those (a codec that many cells share) is `missing`; `bench.status` says for what.
+    """
     if all(store.has(s) for s in cell.targets):
         return "done", None
-    states = {s.key: store.state(s) for s in walk(cell.targets) if not store.has(s)}
-    stages = {s.key: s for s in walk(cell.targets)}
-    for key, state in states.items():
+    states = [(stage, store.state(stage)) for stage in unfinished(cell.targets, store)]
+    for stage, state in states:
         if state == "failed":
-            return "failed", store.failure(stages[key])
-    return ("running" if "running" in states.values() else "missing"), None
+            return "failed", store.failure(stage)
+    own = {s.key for s in own_stages(cell)}
+    return ("running" if any(state == "running" and s.key in own for s, state in states) else "missing"), None
+
+
+def own_stages(cell: Cell) -> list[Stage]:
+    """Return the stages that a cell is about, inputs first."""
+    labelled = cell.classifier.labelled
+    return [cell.augmented, *([labelled] if labelled else []), cell.classifier, *cell.targets]
+
+
+def unfinished(targets: list[Stage], store: Holds) -> list[Stage]:
+    """Return the stages that a run would still have to compute for `targets`, each once, inputs first."""
+    found: dict[str, Stage | None] = {}
+
+    def visit(stage: Stage) -> None:
+        if stage.key in found or store.has(stage):
+            return
+        found[stage.key] = None
+        for below in stage.inputs():
+            visit(below)
+        del found[stage.key]  # set again, behind its inputs
+        found[stage.key] = stage
+
+    for target in targets:
+        visit(target)
+    return [stage for stage in found.values() if stage is not None]
 
 
 def read_cell(cell: Cell, store: Store) -> CellResult:
@@ -130,22 +181,23 @@ def table(results: list[CellResult]) -> list[dict[str, Any]]:
     """Return one row a (data set, method): mean and sd over seeds of `TABLE_COLUMNS`, numbers or None.
 
     Keys: `dataset`, `method`, `n_seeds`, `seeds`, `state` (also `skipped`), `reason`, `fid_metric`, `n_test`, each
-    column, and its `<column>_sd` (None below two seeds).
+    column, and its `<column>_sd` (None below two seeds). A seed counts where its figures are there, even if its
+    diagnostics failed; `state` and `reason` tell.
     """
     rows = []
     groups: dict[tuple[str, str], list[CellResult]] = {}
     for r in results:
         groups.setdefault((r.cell.dataset.label, r.cell.label), []).append(r)
     for (dataset, method), members in groups.items():
-        done = [m for m in members if m.state == "done" and not m.skip]  # of a skip there is nothing to report
-        unfinished = [m.state for m in members if m.state != "done"]
+        done = [m for m in members if m.measured and not m.skip]  # of a skip there is nothing to report
+        open_ends = sorted((m for m in members if m.state != "done"), key=lambda m: m.measured)
         row: dict[str, Any] = {
             "dataset": dataset,
             "method": method,
             "n_seeds": len(done),
             "seeds": [m.cell.seed for m in done],
-            "state": unfinished[0] if unfinished else "done" if done else "skipped",
-            "reason": next((m.skip or (m.failure or {}).get("error") for m in members if m.skip or m.failure), None),
+            "state": open_ends[0].state if open_ends else "done" if done else "skipped",
+            "reason": next((m.reason for m in [*open_ends, *members] if m.reason), None),
             "fid_metric": next((m.fidelity["metric_id"] for m in done if m.fidelity), None),
             "n_test": next((m.scores.get("n_test") for m in done if m.scores), None),
         }

@@ -13,6 +13,7 @@ from bench.classifier import ClassifierSettings
 from bench.contract import Method
 from bench.errors import ConfigError, listed, nearest
 from bench.stage import Settings
+from bench.validation import shown
 
 _LONGEST_LABEL = 100  # of 255 that a file name may have: data set and seed stand beside it
 
@@ -31,7 +32,7 @@ class RowSettings(Settings):
     @classmethod
     def _shorthand(cls, given: Any) -> Any:
         if isinstance(given, (int, float)) or given is None:
-            raise ValueError(f"want a method's name or a mapping with `method`, got {given!r}")
+            raise ValueError(f"want a method's name or a mapping with `method`, got {shown(given)}")
         return {"method": given} if isinstance(given, str) else given
 
     @field_validator("row")
@@ -42,8 +43,8 @@ class RowSettings(Settings):
         odd = not row.isprintable() or row != row.strip() or set(row) & set('/\\:*?"<>|') or row[:1] in ("", ".")
         if odd or len(row.encode()) > _LONGEST_LABEL:
             raise ValueError(
-                f"got {row!r}; want a label of 1 to {_LONGEST_LABEL} bytes, printable, without a dot in front, spaces "
-                'around it or any of / \\ : * ? " < > |'
+                f"got {shown(row)}; want a label of 1 to {_LONGEST_LABEL} bytes, printable, without a dot in front, "
+                'spaces around it or any of / \\ : * ? " < > |'
             )
         return row
 
@@ -115,7 +116,10 @@ def _check_label(row: RowSettings, method: Method, where: str) -> None:
 def _preset(row: RowSettings, name: str, where: str) -> dict[str, Any]:
     if row.preset is None:
         return {}
-    presets = registry.method_class(name, where).presets
+    registry.require_method(name, where)
+    if (cls := registry.methods().get(name)) is None:
+        return {}  # a plugin that cannot be used: its stand-in takes anything
+    presets = cls.presets
     if row.preset not in presets:
         have = f"have: {listed(presets)}" if presets else f"'{name}' has none"
         raise ConfigError(f"{where}.preset: no preset '{row.preset}'{nearest(row.preset, presets)} ({have})")

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from bench import seeds
-from bench.datasets.base import Dataset
+from bench.datasets.base import Dataset, KnownLabels
 from bench.errors import DataError
 from bench.stage import Settings, Stage
 from bench.types import Float32, ImageRows, ImageTable, Int64, TrainSet
@@ -45,14 +45,23 @@ class Split(Stage):
     def compute(self, work: Any) -> None:
         """Write `part.npy`: `int64 [n]`, 0 train, 1 val, 2 test."""
         table: ImageTable = work.get(self.dataset)
-        part = table.splits if table.splits is not None else stratify(table.labels, table.patients, self.settings)
-        check(part, table, self.settings.min_positives)
-        np.save(work.out / "part.npy", part.astype(np.int64))
+        np.save(work.out / "part.npy", deal(table, self.settings).astype(np.int64))
 
     def open(self, folder: Path) -> dict[str, Int64]:
         """Return the rows of each part by its name."""
         part = np.load(folder / "part.npy")
         return {name: np.flatnonzero(part == i) for i, name in enumerate(PARTS)}
+
+
+def deal(table: ImageTable | KnownLabels, settings: SplitSettings) -> Int64:
+    """Return the part of every row, `int64 [n]`: the official one, else as `stratify` deals them.
+
+    Raises:
+        DataError: if the split cannot be used, see `check`.
+    """
+    part = table.splits if table.splits is not None else stratify(table.labels, table.patients, settings)
+    check(part, table, settings.min_positives)
+    return part
 
 
 def stratify(labels: Float32, patients: Int64, settings: SplitSettings) -> Int64:
@@ -81,24 +90,52 @@ def stratify(labels: Float32, patients: Int64, settings: SplitSettings) -> Int64
     return part[inverse]
 
 
-def check(part: Int64, table: ImageTable, min_positives: int) -> None:
-    """Refuse a split that cuts through a patient or leaves a class without enough positives.
+def check(part: Int64, table: ImageTable | KnownLabels, min_positives: int) -> None:
+    """Refuse a split that cuts through a patient, leaves a part empty, or a class without positives or negatives.
 
     Raises:
-        DataError: naming the patient, or the class and part and what to change.
+        DataError: naming the patient, or the class and part, what is there and what to change.
     """
     pairs = np.unique(np.stack([table.patients, part], axis=1), axis=0)
     ids, counts = np.unique(pairs[:, 0], return_counts=True)
     if (counts > 1).any():
         raise DataError(f"split: patient {ids[counts > 1][0]} has images in more than one part; split by patient")
-    for i, name in enumerate(PARTS):
-        found = np.nansum(table.labels[part == i], axis=0)
-        short = int(np.argmin(found))
-        if found[short] < min_positives:
+    rows = [part == i for i in range(len(PARTS))]
+    for name, mine in zip(PARTS, rows, strict=True):
+        if not mine.any():
+            raise DataError(f"split: {name} is empty; {_why_empty(table, len(ids))}")
+    for name, mine in zip(PARTS, rows, strict=True):
+        _check_positives(name, np.nansum(table.labels[mine], axis=0), table, min_positives)
+    for name, mine in zip(PARTS, rows, strict=True):
+        without = np.flatnonzero(~(table.labels[mine] == 0).any(axis=0))
+        if len(without):  # any score would have an average precision of 1
             raise DataError(
-                f"split: class '{table.class_names[short]}' has {int(found[short])} positives in {name}, "
-                f"split.min_positives asks for {min_positives}; use more images, leave the class out, or lower it"
+                f"split: class '{table.class_names[without[0]]}' has no negative in {name}; leave out what is no "
+                "class; where only positives are written, let the data set say what a blank is ('blank: negative')"
             )
+
+
+def _why_empty(table: ImageTable | KnownLabels, n_patients: int) -> str:
+    if table.splits is not None:
+        return "the official split must have images in train, val and test"
+    if n_patients < len(PARTS):
+        return f"{n_patients} patients cannot fill train, val and test"
+    return f"use more images, or larger split.val and split.test ({len(table.labels)} images, {n_patients} patients)"
+
+
+def _check_positives(name: str, found: Float32, table: ImageTable | KnownLabels, min_positives: int) -> None:
+    short = int(np.argmin(found))
+    if found[short] >= min_positives:
+        return
+    positive = table.labels[:, short] == 1
+    n_patients = len(np.unique(table.patients[positive]))
+    in_all = f"{positive.sum()} in all, of {n_patients} patient{'s'[: n_patients != 1]}"
+    others = int((found < min_positives).sum()) - 1
+    raise DataError(
+        f"split: class '{table.class_names[short]}' has {int(found[short])} positives in {name}, "
+        f"split.min_positives asks for {min_positives} ({in_all}); use more images, leave the class out, or lower it"
+        + (f"; {others} more classes are short" if others else "")
+    )
 
 
 class Train(Stage):

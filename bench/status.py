@@ -2,37 +2,136 @@
 
 from __future__ import annotations
 
+import functools
+import time
+from collections import Counter
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from bench.errors import listed
 from bench.matrix import Cell, Matrix
-from bench.results import cell_state
+from bench.progress import span
+from bench.results import own_stages, unfinished
 from bench.stage import Stage, walk
-from bench.store import Store
+from bench.store import State, Store
 
 _COLOURS = {"done": "green", "running": "cyan", "failed": "red", "missing": "dim"}
+_SHOWN = 3  # stages named in a cell's note
+
+
+class _Seen:
+    """What the store says of stages, asked once for each: many cells share them."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.states: dict[str, State] = {}
+
+    def has(self, stage: Stage) -> bool:
+        return self.state(stage) == "done"
+
+    def state(self, stage: Stage) -> State:
+        if stage.key not in self.states:
+            self.states[stage.key] = self.store.state(stage)
+        return self.states[stage.key]
+
+    @functools.cached_property
+    def jobs(self) -> dict[str, str]:
+        """Key → SLURM job of what was submitted; of a stage that is neither done nor running it has not begun."""
+        from bench.execute.ledger import Ledger
+
+        return Ledger(self.store).jobs()
+
+    def about(self, stage: Stage) -> dict[str, Any]:
+        """Return where a stage is: name, key, state, and what is known beside it.
+
+        A running one has `host`, `pid`, `job`, `since`, `share` (0 to 1) and `eta_s` (seconds left, about), a failed
+        one `error`, `attempt` and `sticky`, one that was handed to SLURM and has not begun `job`.
+        """
+        state = self.state(stage)
+        row: dict[str, Any] = {"stage": stage.stage_name(), "key": stage.key, "state": state}
+        if state == "running":
+            holder = self.store.holder(stage) or {}
+            row |= {name: holder.get(name) for name in ("host", "pid", "job", "since")}
+            row |= _how_far(self.store.progress(stage), holder.get("since"))
+        elif state == "failed":
+            failure = self.store.failure(stage) or {}
+            row |= {name: failure.get(name) for name in ("error", "attempt", "sticky")}
+        elif state == "missing" and stage.key in self.jobs:
+            row |= {"state": "submitted", "job": self.jobs[stage.key]}
+        return row
+
+
+def _how_far(told: dict[str, Any] | None, since: str | None) -> dict[str, Any]:
+    """Return the share that is done and about how many seconds are left, None where nobody knows."""
+    if not told or not told.get("total"):
+        return {"share": None, "eta_s": None}
+    share = min(max(told["done"] / told["total"], 0.0), 1.0)
+    passed = time.time() - datetime.fromisoformat(since).timestamp() if since else 0.0
+    return {"share": share, "eta_s": passed * (1 - share) / share if share > 0 and passed > 0 else None}
 
 
 def status_rows(matrix: Matrix, store: Store) -> list[dict[str, Any]]:
-    """Return one row a cell: name, state, stages done of all, what is running or why it failed."""
-    rows = []
-    for cell in matrix.cells:
-        state, failure = cell_state(cell, store)
-        stages = walk(cell.targets)
-        done = sum(store.has(s) for s in stages)
-        note = " ".join(failure["error"].split()) if failure else ""
-        if state == "running":
-            note = ", ".join(_running_note(s, store) for s in stages if store.state(s) == "running")
-        rows.append({"cell": cell.name, "state": state, "done": done, "stages": len(stages), "note": note})
-    return rows
+    """Return one row a cell: name, state, stages done of all, and what of it is running, failed or waited for.
+
+    `running`, `failed`, `waits_for` and `ready` list stages (see `_Seen.about`); `note` says the same in words.
+    """
+    seen = _Seen(store)
+    return [_status_row(cell, seen) for cell in matrix.cells]
 
 
-def _running_note(stage: Stage, store: Store) -> str:
-    told = store.progress(stage)
-    share = f" {100 * told['done'] / told['total']:.0f}%" if told and told["total"] else ""
-    return f"{stage.stage_name()}{share}"
+def _status_row(cell: Cell, seen: _Seen) -> dict[str, Any]:
+    stages, own = walk(cell.targets), {s.key for s in own_stages(cell)}
+    todo = unfinished(cell.targets, seen)
+    keys = {s.key for s in todo}
+    next_ones = [s for s in todo if not keys & {b.key for b in s.inputs()}]
+    row: dict[str, Any] = {
+        "cell": cell.name,
+        "state": "missing" if todo else "done",
+        "done": sum(seen.has(s) for s in stages),
+        "stages": len(stages),
+        "running": [seen.about(s) for s in todo if s.key in own and seen.state(s) == "running"],
+        "failed": [seen.about(s) for s in todo if seen.state(s) == "failed"],
+        "waits_for": [found for s in next_ones if _is_waited_for(found := seen.about(s), s.key in own)],
+        "ready": [{"stage": s.stage_name(), "key": s.key} for s in next_ones if seen.about(s)["state"] == "missing"],
+    }
+    row["state"] = "failed" if row["failed"] else "running" if row["running"] else row["state"]
+    return row | {"note": _note(row)}
+
+
+def _is_waited_for(found: dict[str, Any], own: bool) -> bool:
+    """Tell whether somebody else brings it on: a shared stage that is computed now, or a job in SLURM's queue."""
+    return found["state"] == "submitted" or (found["state"] == "running" and not own)
+
+
+def _note(row: dict[str, Any]) -> str:
+    """Return what to know of a cell's state, in a line."""
+    if row["failed"]:
+        return " ".join(str(row["failed"][0]["error"]).split())
+    if row["running"]:
+        return _some(f"{r['stage']} {_where(r)}" for r in row["running"])
+    if row["waits_for"]:
+        return "waits for " + _some(f"{r['stage']} {r['key'][:8]} ({_where(r)})" for r in row["waits_for"])
+    return f"ready: {_some(r['stage'] for r in row['ready'])}" if row["ready"] else ""
+
+
+def _some(texts: Any) -> str:
+    found = list(texts)
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return ", ".join(found[:_SHOWN]) + more
+
+
+def _where(row: dict[str, Any]) -> str:
+    """Return where a stage is in words: `running on h, pid 12, job 3_4, 40 %, about 2 min 5 s left`."""
+    if row["state"] == "submitted":
+        return f"submitted as job {row['job']}"
+    job = f", job {row['job']}" if row["job"] else ""
+    place = f" on {row['host']}, pid {row['pid']}{job}" if row["host"] else ""
+    share = f", {100 * row['share']:.0f} %" if row["share"] is not None else ""
+    left = f", about {span(row['eta_s'])} left" if row["eta_s"] else ""
+    return f"running{place}{share}{left}"
 
 
 def print_status(rows: list[dict[str, Any]], console: Console) -> None:
@@ -40,49 +139,80 @@ def print_status(rows: list[dict[str, Any]], console: Console) -> None:
     table = Table("cell", "state", "stages", "note", box=None)
     for r in rows:
         colour = _COLOURS[r["state"]]
-        table.add_row(
-            r["cell"], f"[{colour}]{r['state']}[/]", f"{r['done']}/{r['stages']}", r["note"].replace("[", "\\[")
-        )
+        table.add_row(_plain(r["cell"]), f"[{colour}]{r['state']}[/]", f"{r['done']}/{r['stages']}", _plain(r["note"]))
     console.print(table)
-    totals = {state: sum(r["state"] == state for r in rows) for state in _COLOURS}
-    console.print(", ".join(f"{n} {state}" for state, n in totals.items() if n))
+    totals = Counter(r["state"] for r in rows)
+    counted = ", ".join(f"{totals[state]} {state}" for state in _COLOURS if totals[state])
+    again = "; failed ones: why with `bench explain`, again with `bench run --retry-failed`" if totals["failed"] else ""
+    console.print(f"{len(rows)} cells: {counted}{again}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _plain(text: str) -> str:
+    """Return a text for a table's cell, in which square brackets would be markup."""
+    return text.replace("[", "\\[")
 
 
 def explain_rows(cell: Cell, store: Store) -> list[dict[str, Any]]:
-    """Return one row a stage of the cell, inputs first: key, state, what would happen, and why."""
+    """Return one row a stage of the cell, inputs first: key, state, what would happen, and why.
+
+    A stage that failed has its `traceback` too, as the store keeps it.
+    """
+    seen, nearest_of = _Seen(store), _Finished(store)
     rows = []
     for stage in walk(cell.targets):
-        state = store.state(stage)
-        row = {"stage": stage.stage_name(), "key": stage.key, "state": state}
-        if state == "done":
-            found = store.manifest(stage)
-            row |= {"action": "reuse", "why": f"finished {found['finished']} in {found['seconds']:.1f} s"}
-        elif state == "running":
-            row |= {"action": "wait", "why": "a living process computes it"}
-        elif state == "failed":
-            row |= {
-                "action": "stop",
-                "why": f"{(store.failure(stage) or {}).get('error')} (--retry-failed tries again)",
-            }
+        found = seen.about(stage)
+        row = {"stage": found["stage"], "key": found["key"], "state": seen.state(stage)}
+        if found["state"] == "done":
+            made = store.manifest(stage)
+            row |= {"action": "reuse", "why": f"finished {made['finished']} in {made['seconds']:.1f} s"}
+        elif found["state"] in ("running", "submitted"):
+            row |= {"action": "wait", "why": _where(found)}
+        elif found["state"] == "failed":
+            row |= _why_failed(found) | {"traceback": (store.failure(stage) or {}).get("traceback")}
         else:
-            row |= {"action": "run", "why": _why_missing(stage, store)}
+            row |= {"action": "run", "why": nearest_of.difference(stage)}
         rows.append(row)
     return rows
 
 
-def _why_missing(stage: Stage, store: Store) -> str:
-    """Say in what the nearest finished stage of the same kind differs."""
-    candidates = [m for m in store.manifests() if m["stage"] == stage.stage_name()]
-    if not candidates:
-        return "never computed here"
-    differences = min((list(differing(m["identity"], stage.identity)) for m in candidates), key=len)
-    shown = "; ".join(differences[:3]) + (f"; and {len(differences) - 3} more" if len(differences) > 3 else "")
-    return f"nearest finished one differs in {shown}"
+def _why_failed(found: dict[str, Any]) -> dict[str, Any]:
+    if found["sticky"] is False:
+        return {"action": "run", "why": f"failed, not by its own fault: {found['error']} (the next run tries again)"}
+    return {"action": "stop", "why": f"{found['error']} (--retry-failed tries again)"}
+
+
+class _Finished:
+    """The finished stages of a store, by their kind: read once, and only if something is asked of them."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    @functools.cached_property
+    def identities(self) -> dict[str, list[Any]]:
+        found: dict[str, list[Any]] = {}
+        for manifest in self.store.manifests():
+            found.setdefault(manifest["stage"], []).append(manifest.get("identity"))
+        return found
+
+    def difference(self, stage: Stage) -> str:
+        """Say in what the nearest finished stage of the same kind differs."""
+        candidates = self.identities.get(stage.stage_name())
+        if not candidates:
+            return "never computed here"
+        differences = min((differing(identity, stage.identity) for identity in candidates), key=len)
+        return f"nearest finished one differs in {_some_of(differences)}"
+
+
+def _some_of(differences: list[str]) -> str:
+    return "; ".join(differences[:3]) + (f"; and {len(differences) - 3} more" if len(differences) > 3 else "")
 
 
 def differing(old: Any, new: Any, path: str = "") -> list[str]:
-    """Return where two identities differ, `classifier.steps: 100 → 200`; code and inputs by name."""
+    """Return where two identities differ, `classifier.steps: 100 → 200`; inputs by name, code by its modules."""
     if isinstance(old, dict) and isinstance(new, dict):
+        if path == "code":
+            modules = (name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+            return [f"its code ({listed(modules)})"] if old != new else []
         if "stage" in old and "stage" in new and "key" in new:
             return [] if old == new else [f"{path} (input {new['stage']})"]
         found = []
@@ -92,19 +222,21 @@ def differing(old: Any, new: Any, path: str = "") -> list[str]:
         return found
     if old == new:
         return []
-    if path.rpartition(".")[2] == "code":
-        return [f"{path.rpartition('.')[0] or 'its'} code"]
-    return [f"{path}: {old} → {new}"]
+    return ["its code"] if path == "code" else [f"{path}: {old} → {new}"]
 
 
 def print_explain(cell: Cell, rows: list[dict[str, Any]], console: Console) -> None:
-    """Print the rows of `explain_rows`."""
+    """Print the rows of `explain_rows`, and the traceback of each stage that failed."""
     console.print(f"{cell.name}  (key {cell.key})", markup=False, highlight=False)
     table = Table("stage", "key", "action", "why", box=None)
     for r in rows:
         colour = {"reuse": "green", "run": "yellow", "wait": "cyan", "stop": "red"}[r["action"]]
-        table.add_row(r["stage"], r["key"][:8], f"[{colour}]{r['action']}[/]", r["why"].replace("[", "\\["))
+        table.add_row(r["stage"], r["key"][:8], f"[{colour}]{r['action']}[/]", _plain(" ".join(r["why"].split())))
     console.print(table)
+    for r in rows:
+        if r.get("traceback"):
+            text = f"\n{r['stage']} {r['key'][:8]} failed:\n{r['traceback'].rstrip()}"
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def ls_rows(store: Store) -> list[dict[str, Any]]:

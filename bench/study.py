@@ -146,7 +146,7 @@ def series(study: Study, results: Sequence[CellResult]) -> Series:
     lines: dict[str, list[Point]] = {}
     levels: dict[str, list[Point]] = {}
     for result in results:
-        if result.state != "done" or result.skip:
+        if not result.measured or result.skip:
             continue
         settings = settings_of(result.cell) | dict(_scalars(_RECORD[:-1], result.classifier or {}))
         values = {column: _value(result, column) for column in study.columns}
@@ -169,7 +169,7 @@ def unknown_columns(study: Study, results: Sequence[CellResult]) -> list[str]:
 
 def unknown_records(study: Study, results: Sequence[CellResult]) -> list[str]:
     """Return a line for each of `x` and `line` that names what no finished cell's record has, with the nearest."""
-    records = [r.classifier or {} for r in results if r.state == "done" and not r.skip]
+    records = [r.classifier or {} for r in results if r.measured and not r.skip]
     there = sorted({path for record in records for path, _ in _scalars(_RECORD[:-1], record)})
     named = (("x", study.x), ("line", study.line))
     missing = [(at, path) for at, path in named if path.startswith(_RECORD) and path not in there]

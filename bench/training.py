@@ -189,9 +189,16 @@ class Training:
     def _refuse_nan(self, what: str, value: float, step: int) -> None:
         if not math.isfinite(value):
             s = self.settings
+            advice = "lower classifier.learning_rate"
+            if s.synthetic_weight > 1:
+                advice += f" or classifier.synthetic_weight ({s.synthetic_weight:g})"
+            if self.step == 0:  # before the first update
+                advice = (
+                    "it is so before anything is learnt: look at classifier.weights and classifier.synthetic_weight"
+                )
             raise StageError(
                 f"classifier: the {what} is {value} at step {step} of {self.n_steps} (learning_rate "
-                f"{s.learning_rate:g}, batch_size {s.batch_size}); lower classifier.learning_rate"
+                f"{s.learning_rate:g}, batch_size {s.batch_size}); {advice}"
             )
 
     def _batch_rows(self) -> Int64:

@@ -79,7 +79,7 @@ def _table(title: str, wanted: tuple[Column, ...], rows: dict[str, list[CellResu
 
 
 def _finished(results: Iterable[CellResult]) -> list[CellResult]:
-    return [r for r in results if r.state == "done" and r.fidelity and not r.skip]
+    return [r for r in results if r.measured and r.fidelity and not r.skip]
 
 
 def _made(result: CellResult) -> bool:

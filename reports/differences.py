@@ -144,7 +144,7 @@ def effects(
     Two controls are compared once, the later with the earlier. With one shared seed the interval of a mean AP is over
     the resampled test patients, which takes `store`.
     """
-    groups = by_method(r for r in results if r.state == "done" and not r.skip)
+    groups = by_method(r for r in results if r.measured and not r.skip)
     found = [
         effect
         for row, control, named in _pairs(groups)

@@ -170,5 +170,6 @@ def _column(name: str, results: Sequence[CellResult]) -> Column:
     there = dict.fromkeys(k for part in parts for k in part)
     names = [k for k in there if any(value(r, k) is not None for r in results)]
     if name not in names:
-        raise ConfigError(f"column '{name}': no finished cell has it{nearest(name, names)} (have: {listed(names)})")
+        have = f"have: {listed(names)}" if names else "nothing is finished yet"
+        raise ConfigError(f"column '{name}': no finished cell has it{nearest(name, names)} ({have})")
     return Column(name, name.replace("_", " "))

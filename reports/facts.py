@@ -120,13 +120,14 @@ def code_states(results: Iterable[CellResult], store: Store) -> list[str]:
 
 
 def holes(results: Iterable[CellResult]) -> list[tuple[str, str, str]]:
-    """Return (cell, state, reason) for every cell whose numbers are not in the table."""
+    """Return (cell, state, reason) for every cell whose numbers are not in the table, or whose diagnostics are not."""
     rows = []
     for r in results:
         if r.skip:
             rows.append((r.cell.name, "skipped", r.skip))
         elif r.state != "done":
-            rows.append((r.cell.name, r.state, str((r.failure or {}).get("error") or _NOT_DONE[r.state])))
+            what = "diagnostics " if r.measured and not r.reason else ""
+            rows.append((r.cell.name, r.state, r.reason or what + _NOT_DONE[r.state]))
     return rows
 
 

@@ -50,7 +50,7 @@ def page(
     times = read.wall_times(manifests)
     context = {
         "matrix": matrix,
-        "n_done": sum(r.state == "done" for r in results),
+        "n_done": sum(r.measured for r in results),
         "n_cells": len(results),
         "finished": max((m["finished"] for m in manifests if m.get("finished")), default=None),
         "rows": list(dict.fromkeys(c.label for c in matrix.cells)),

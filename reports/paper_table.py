@@ -196,7 +196,7 @@ _BOUNDS = ("map_head_low", "map_head_high", "map_tail_low", "map_tail_high")
 
 def _bounds(part: Part, row: Row) -> dict[str, float | None]:
     """Return the interval over test patients of a row of one seed; over several there is an sd instead."""
-    done = [r.scores or {} for r in part.results if r.cell.label == row.method and r.state == "done" and not r.skip]
+    done = [r.scores or {} for r in part.results if r.cell.label == row.method and r.measured and not r.skip]
     return {name: done[0].get(name) if len(done) == 1 else None for name in _BOUNDS}
 
 

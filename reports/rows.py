@@ -110,8 +110,9 @@ def _hole(raw: dict[str, object], skipped: bool, planned: int) -> str | None:
         return f"skipped: {raw['reason']}"
     if raw["state"] == "done":
         return None
-    state = str(raw["state"])
-    state = "not run yet" if state == "missing" else state
+    state = "not run yet" if raw["state"] == "missing" else str(raw["state"])
+    if raw["n_seeds"] == planned:  # the figures are whole, the diagnostics are not
+        return str(raw["reason"] or f"diagnostics {state}")
     part = f"{raw['n_seeds']} of {planned} seeds done; " if raw["n_seeds"] else ""
     return f"{part}{state}" + (f": {' '.join(str(raw['reason']).split())}" if raw["reason"] else "")
 

@@ -17,6 +17,8 @@ from bench.contract import Method
 from bench.errors import ConfigError, listed, nearest
 from bench.matrix import Matrix, MatrixSettings, apply_override, build_matrix, find, method_name, read_yaml
 from bench.stage import Settings
+from bench.validation import shown
+from bench.weights import check_weights
 
 SHIPPED = Path(__file__).parent
 Scalar = bool | int | float | str
@@ -30,6 +32,7 @@ VAL_METRICS = {
     "kid_tail": "fidelity",
     "label_fidelity_tail": "fidelity",
 }
+_LARGEST_GRID = 10_000  # values of one setting
 _TEST_METRICS = {"map_tail": "val_map_tail", "map_head": "val_map_head", "map_all": "val_map_all"}
 
 
@@ -55,6 +58,10 @@ class IntRange(Settings):
     def ends(self) -> list[Scalar]:
         """Return the values that show whether the setting accepts the range."""
         return [self.low, self.high]
+
+    def n_grid(self) -> int:
+        """Return the number of values."""
+        return (self.high - self.low) // self.step + 1
 
     def grid(self) -> list[Scalar]:
         """Return every value."""
@@ -86,11 +93,13 @@ class FloatRange(Settings):
         """Return the values that show whether the setting accepts the range."""
         return [self.low, self.high]
 
+    def n_grid(self) -> int:
+        """Return the number of values that the step makes; 0 where there is none."""
+        return int((self.high - self.low) / self.step + 1e-8) + 1 if self.step else 0
+
     def grid(self) -> list[Scalar]:
         """Return every value; empty where there is no step."""
-        if self.step is None:
-            return []
-        return [self.low + i * self.step for i in range(int((self.high - self.low) / self.step + 1e-8) + 1)]
+        return [self.low + i * (self.step or 0.0) for i in range(self.n_grid())]
 
 
 class Choices(Settings):
@@ -99,6 +108,13 @@ class Choices(Settings):
     type: Literal["categorical"]
     choices: list[Scalar] = Field(min_length=1)
 
+    @model_validator(mode="after")
+    def _distinct(self) -> Choices:
+        for i, choice in enumerate(self.choices):
+            if choice in self.choices[:i]:
+                raise ValueError(f"the choice {shown(choice)} is there twice; give it once")
+        return self
+
     def holds(self, value: Any) -> bool:
         """Tell whether `value` is one of the choices."""
         return value in self.choices
@@ -106,6 +122,10 @@ class Choices(Settings):
     def ends(self) -> list[Scalar]:
         """Return the values that show whether the setting accepts the choices."""
         return list(self.choices)
+
+    def n_grid(self) -> int:
+        """Return the number of values."""
+        return len(self.choices)
 
     def grid(self) -> list[Scalar]:
         """Return every value."""
@@ -145,14 +165,16 @@ class SamplerSettings(Settings):
     """Optuna's sampler. Never left to a default, since the default changes between Optuna's versions."""
 
     name: Literal["TPESampler", "RandomSampler", "QMCSampler", "NSGAIISampler", "GPSampler", "GridSampler"]
-    seed: int
+    seed: int = Field(ge=0)
     options: dict[str, Any] = Field({}, description="keyword arguments of Optuna's class; none for GridSampler")
 
 
 class SweepSettings(Settings):
     """A sweep file as written. Trials are not pruned: a stage is finished or not there."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="names the study, its journal and its results")
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=100, description="names the study, its journal and its results"
+    )
     description: str = ""
     base: str = Field(description="matrix file (relative to this file) or shipped matrix")
     set: dict[str, Any] = Field({}, description="dotted key → value, applied to the base (its scale, say)")
@@ -161,7 +183,7 @@ class SweepSettings(Settings):
     objectives: list[Objective] = Field(min_length=1)
     sampler: SamplerSettings
     n_trials: int = Field(ge=1, description="in total, over all runs of the sweep; failed ones count")
-    seeds: list[int] = Field([0], min_length=1)
+    seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
     enqueue: list[dict[str, Scalar]] = Field([], description="settings to try first, by the keys of `search`")
 
 
@@ -224,15 +246,28 @@ def load_sweep(name: str | Path, overrides: Iterable[str] = ()) -> Sweep:
     """
     path = find_sweep(str(name))
     settings = registry.build(SweepSettings, read_yaml(path), path.name)
-    beside = path.parent / settings.base
-    base = read_yaml(beside if beside.is_file() else find(settings.base))
+    base = read_yaml(_base(path, settings.base))
     for key, value in settings.set.items():
-        set_key(base, key, value)
+        try:
+            set_key(base, key, value)
+        except ConfigError as error:
+            raise ConfigError(f"{path.name}.set: {str(error).removeprefix('--set ')}") from error
     for override in overrides:
         apply_override(base, override)
     sweep = Sweep(settings, base, path.name)
     _check(sweep)
+    check_weights(sweep.matrix({}), f"{path.name}.base")
     return sweep
+
+
+def _base(sweep: Path, base: str) -> Path:
+    beside = sweep.parent / base
+    if beside.is_file():
+        return beside
+    try:
+        return find(base)
+    except ConfigError as error:
+        raise ConfigError(f"{sweep.name}.base: {error}") from error
 
 
 def find_sweep(name: str) -> Path:
@@ -250,8 +285,8 @@ def find_sweep(name: str) -> Path:
 def _check(sweep: Sweep) -> None:
     settings, where = sweep.settings, sweep.source
     build_matrix(sweep.base, f"{where}.base")
-    sweep.matrix({})
     allowed = search_paths(settings.method, where)
+    sweep.matrix({})
     for key, dimension in settings.search.items():
         if key not in allowed:
             hint = f"{nearest(key, allowed)} (have: {listed(allowed)})"
@@ -266,8 +301,14 @@ def _check(sweep: Sweep) -> None:
     if settings.sampler.name == "GridSampler" and settings.sampler.options:
         raise ConfigError(f"{where}.sampler.options: GridSampler takes none, its grid is `search`")
     for key, dimension in settings.search.items():
-        if settings.sampler.name == "GridSampler" and not dimension.grid():
+        n_values = dimension.n_grid() if settings.sampler.name == "GridSampler" else 1
+        if not n_values:
             raise ConfigError(f"{where}.search.{key}: GridSampler needs a step for a float range")
+        if n_values > _LARGEST_GRID:
+            raise ConfigError(
+                f"{where}.search.{key}: want {_LARGEST_GRID} values or fewer for GridSampler, got {n_values}; "
+                "give a larger step"
+            )
 
 
 def _check_enqueued(settings: SweepSettings, values: dict[str, Scalar], where: str) -> None:

@@ -71,6 +71,7 @@ def run_sweep(
     total = sweep.settings.n_trials if n_trials is None else n_trials
     if total < 1:
         raise ConfigError(f"--trials {total}: want 1 or more")
+    make_sampler(sweep, 0)  # refuses its options before anything is written
     store.require_writable()
     placement = placement or Placement(Inline(), 1)
     driver = Driver(sweep, store)

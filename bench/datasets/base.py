@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -12,6 +13,16 @@ import numpy.typing as npt
 
 from bench.stage import Stage, not_semantic
 from bench.types import Float32, ImageTable, Int64, UInt8
+
+
+@dataclass(frozen=True)
+class KnownLabels:
+    """What a data set says before its images are read; as in `ImageTable`."""
+
+    class_names: tuple[str, ...]
+    labels: Float32
+    patients: Int64
+    splits: Int64 | None
 
 
 class Dataset(Stage):
@@ -32,6 +43,10 @@ class Dataset(Stage):
 
     def known_classes(self) -> tuple[str, ...] | None:
         """Return the class names if they are known before the source is read: typing errors are then refused early."""
+        return None
+
+    def known_labels(self) -> KnownLabels | None:
+        """Return labels, patients and parts if they are known before images are read: a split is then tried early."""
         return None
 
     def true_masks(self, rows: Int64, side: int) -> npt.NDArray[np.bool_] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,12 +13,14 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from bench.datasets.base import Dataset, TableWriter
-from bench.datasets.images import Depth, Fit, read_image
-from bench.datasets.rows import PARTS, Problems, Rows, class_columns, label_matrix, read_rows
+from bench.datasets.base import Dataset, KnownLabels, TableWriter
+from bench.datasets.images import Depth, Fit, read_image, refuse_bombs
+from bench.datasets.listing import Blank, Columns, Listing, Uncertain, read_listing
+from bench.datasets.pictures import find_pictures
+from bench.datasets.rows import Problems
 from bench.errors import DataError, listed, nearest
 from bench.stage import not_semantic
-from bench.types import Float32, Int64
+from bench.types import Float32
 
 _CHUNK = 256  # images decoded between two looks at Ctrl-C
 
@@ -25,7 +28,8 @@ _CHUNK = 256  # images decoded between two looks at Ctrl-C
 class FolderDataset(Dataset):
     """Images listed in a CSV file. Bad rows and unreadable pictures are refused by row, never left out or blackened.
 
-    A label is 1, 0, or unknown (blank or -1). Only the content enters keys: the CSV's bytes and the pictures' sizes.
+    A label is 1, 0, -1 (uncertain) or blank. All that the CSV tells is checked before anything is computed; only the
+    content enters keys: the CSV's bytes and the pictures' sizes.
     """
 
     kind: ClassVar[str] = "folder"
@@ -41,6 +45,8 @@ class FolderDataset(Dataset):
         description="splits never cut through a patient; none: each image its own, so one may be in train and test",
     )
     split_column: str | None = Field(None, description="official split: train, val or test in every row")
+    uncertain: Uncertain = Field("unknown", description="what -1 is: unknown (left out of loss and scores), or a label")
+    blank: Blank = Field("unknown", description="what an empty label is; negative where only what was found is written")
     class_names: tuple[str, ...] | None = Field(None, min_length=2, description="none: every other 0/1 column")
     head: tuple[str, ...] | None = Field(None, min_length=1, description="none: every class that is not tail")
     tail: tuple[str, ...] | None = Field(None, min_length=1, description="none: the rarest, see n_tail")
@@ -50,6 +56,7 @@ class FolderDataset(Dataset):
     image_px: int = Field(224, ge=8, le=4096, description="side of the square images")
     fit: Fit = Field("pad", description="how a picture becomes square: pad with black, crop the centre, or stretch")
     depth: Depth = Field("minmax", description="how 16 bits become 8: the picture's own range, or all of it")
+    follow_links: bool = not_semantic(False, description="read pictures that links in the root lead to outside of it")
     workers: int = not_semantic(4, ge=1, le=64, description="threads that decode")
 
     @model_validator(mode="after")
@@ -64,93 +71,82 @@ class FolderDataset(Dataset):
         return Path(self.root).expanduser() if self.root else Path(self.csv).expanduser().parent
 
     def known_classes(self) -> tuple[str, ...] | None:
-        """Return the class names where the settings give them."""
-        return self.class_names
+        """Return the class names, from the CSV where the settings do not give them and it is there.
+
+        Raises:
+            DataError: if the CSV cannot be used.
+        """
+        return self.class_names or (self._listing().class_names if self._is_there() else None)
+
+    def known_labels(self) -> KnownLabels | None:
+        """Return what the CSV says of every picture; None without one, for a matrix is read before its data are there.
+
+        Raises:
+            DataError: if the CSV cannot be used.
+        """
+        if not self._is_there():
+            return None
+        listing = self._listing()
+        return KnownLabels(listing.class_names, listing.labels, listing.patients, listing.splits)
 
     def content(self) -> dict[str, str]:
         """Return the digest of the CSV and of the pictures' sizes, which stands in keys for the paths.
 
         Raises:
-            DataError: if the CSV cannot be read.
+            DataError: if the CSV cannot be used, or naming the first pictures that are not there.
         """
-        rows = read_rows(Path(self.csv).expanduser(), self._columns())
-        sizes = [_size(self.folder / path) for path in rows.column(self.path_column)]
-        digest = hashlib.sha256(rows.source + json.dumps(sizes).encode())
-        return {"digest": digest.hexdigest()[:32]}
+        listing = self._listing()
+        self._head_and_tail(listing)
+        _, sizes = self._pictures(listing)
+        return {"digest": _digest(listing, sizes)}
 
     def compute(self, work: Any) -> None:
-        """Check every row, then decode every picture into the memory map.
+        """Decode every picture into the memory map.
 
         Raises:
-            DataError: naming the first rows at fault and their number.
+            DataError: naming the first pictures at fault and their number, or if the data changed since the key was
+                worked out.
         """
-        rows = read_rows(Path(self.csv).expanduser(), self._columns())
-        names = class_columns(rows, self.class_names, self._columns())
-        problems = Problems(str(self.csv))
-        labels = label_matrix(rows, names, problems)
-        splits = self._splits(rows, problems)
-        paths = self._paths(rows, problems)
-        problems.stop("row")
-        head, tail = self._head_and_tail(names, labels if splits is None else labels[splits == 0])
-        writer = TableWriter(work.out, len(rows), self.image_px)
-        for done, (path, problem) in enumerate(self._decode(paths, writer), start=1):
-            if problem:
-                problems.add(rows.lines[done - 1], f"{path}: {problem}")
-            work.progress(done, len(paths), "decode")
+        listing = self._listing()
+        head, tail = self._head_and_tail(listing)
+        paths, sizes = self._pictures(listing)
+        if _digest(listing, sizes) != self.identity["content"]["digest"]:
+            raise DataError(f"{self.csv}: the CSV or its pictures changed since this run was planned; run it again")
+        problems = Problems(self.csv)
+        writer = TableWriter(work.out, len(paths), self.image_px)
+        with warnings.catch_warnings():
+            refuse_bombs()
+            for done, problem in enumerate(self._decode(paths, writer), start=1):
+                if problem:
+                    problems.add(listing.lines[done - 1], f"{listing.paths[done - 1]}: {problem}")
+                work.progress(done, len(paths), "decode")
         problems.stop("picture")
-        writer.finish(labels, self._patients(rows), names, head, tail, splits=splits)
+        writer.finish(listing.labels, listing.patients, listing.class_names, head, tail, splits=listing.splits)
 
-    def _columns(self) -> list[str]:
-        """Return the columns that hold something else than a class."""
-        return [c for c in (self.path_column, self.patient_column, self.split_column) if c is not None]
+    def _is_there(self) -> bool:
+        return Path(self.csv).expanduser().exists()
 
-    def _patients(self, rows: Rows) -> Int64:
-        if self.patient_column is None:
-            return np.arange(len(rows), dtype=np.int64)
-        numbers: dict[str, int] = {}
-        return np.array([numbers.setdefault(p, len(numbers)) for p in rows.column(self.patient_column)], dtype=np.int64)
+    def _listing(self) -> Listing:
+        columns = Columns(
+            self.path_column, self.patient_column, self.split_column, self.class_names, self.uncertain, self.blank
+        )
+        return read_listing(Path(self.csv).expanduser(), columns)
 
-    def _splits(self, rows: Rows, problems: Problems) -> Int64 | None:
-        if self.patient_column is not None:
-            for line, patient in zip(rows.lines, rows.column(self.patient_column), strict=True):
-                if not patient:
-                    problems.add(line, f"column '{self.patient_column}' is blank")
-        if self.split_column is None:
-            return None
-        splits = np.zeros(len(rows), dtype=np.int64)
-        for i, text in enumerate(rows.column(self.split_column)):
-            if text.lower() not in PARTS:
-                problems.add(rows.lines[i], f"column '{self.split_column}' is '{text}'; allowed: train, val, test")
-            splits[i] = PARTS.get(text.lower(), 0)
-        return splits
+    def _pictures(self, listing: Listing) -> tuple[list[Path], list[int]]:
+        return find_pictures(self.csv, self.folder, listing.paths, listing.lines, self.follow_links)
 
-    def _paths(self, rows: Rows, problems: Problems) -> list[Path]:
-        """Return the picture of every row, each there, inside the root, and used once."""
-        root = self.folder.resolve()
-        first: dict[Path, int] = {}
-        paths = []
-        for line, text in zip(rows.lines, rows.column(self.path_column), strict=True):
-            path = _resolved(root / text)
-            fault = _path_fault(text, path, root)
-            if fault is None and path in first:
-                fault = f"the same picture as row {first[path]}"
-            if fault is not None:
-                problems.add(line, f"{text or 'no path'}: {fault}")
-            first.setdefault(path, line)
-            paths.append(path)
-        return paths
-
-    def _head_and_tail(self, names: tuple[str, ...], labels: Float32) -> tuple[list[str], list[str]]:
+    def _head_and_tail(self, listing: Listing) -> tuple[list[str], list[str]]:
         """Return head and tail names in column order.
 
         Raises:
             DataError: for a name that is no class, a class in both, or a tail that leaves no head.
         """
+        names = listing.class_names
         for name in (*(self.head or ()), *(self.tail or ())):
             if name not in names:
                 raise DataError(f"{self.csv}: no class '{name}'{nearest(name, names)} (have: {listed(names)})")
         wanted = self.n_tail or max(1, len(names) // 2)
-        rarest = np.argsort(np.nansum(labels, axis=0), kind="stable")[:wanted]
+        rarest = np.argsort(np.nansum(_train_labels(listing), axis=0), kind="stable")[:wanted]
         tail = set(self.tail) if self.tail is not None else {names[i] for i in rarest}
         head = set(self.head) if self.head is not None else set(names) - tail
         if head & tail:
@@ -159,8 +155,8 @@ class FolderDataset(Dataset):
             raise DataError(f"{self.csv}: all {len(names)} classes are tail; at least one must be head")
         return [n for n in names if n in head], [n for n in names if n in tail]
 
-    def _decode(self, paths: list[Path], writer: TableWriter) -> Iterator[tuple[Path, str | None]]:
-        """Decode into the writer's rows by threads; yield, in order, each path and what is wrong with it or None."""
+    def _decode(self, paths: list[Path], writer: TableWriter) -> Iterator[str | None]:
+        """Decode into the writer's rows by threads; yield, in order, what is wrong with each picture or None."""
 
         def one(i: int) -> str | None:
             try:
@@ -172,33 +168,13 @@ class FolderDataset(Dataset):
         with ThreadPoolExecutor(self.workers) as pool:
             for start in range(0, len(paths), _CHUNK):
                 chunk = range(start, min(start + _CHUNK, len(paths)))
-                yield from zip(paths[chunk.start : chunk.stop], pool.map(one, chunk), strict=True)
+                yield from pool.map(one, chunk)
 
 
-def _size(path: Path) -> int:
-    """Return the file's size in bytes, -1 where there is none."""
-    try:
-        return path.stat().st_size
-    except (OSError, ValueError):
-        return -1
+def _train_labels(listing: Listing) -> Float32:
+    """Return the labels of the train rows where they are known, else all: rarity must not look at val and test."""
+    return listing.labels if listing.splits is None else listing.labels[listing.splits == 0]
 
 
-def _resolved(path: Path) -> Path:
-    """Return where `path` leads; as it stands, where that cannot be told (a loop of links, a forbidden letter)."""
-    try:
-        return path.resolve()
-    except (OSError, RuntimeError, ValueError):
-        return path
-
-
-def _path_fault(text: str, path: Path, root: Path) -> str | None:
-    if not text:
-        return "the path is blank"
-    if not path.is_relative_to(root):
-        return f"leads out of the root {root} (by '..', a link, or an absolute path)"
-    size = _size(path)
-    if size < 0:
-        return "no such file"
-    if not path.is_file():
-        return "not a file"
-    return "the file is empty" if size == 0 else None
+def _digest(listing: Listing, sizes: list[int]) -> str:
+    return hashlib.sha256(f"{listing.digest} {json.dumps(sizes)}".encode()).hexdigest()[:32]

@@ -135,7 +135,7 @@ def _class_names(ax: Axes, names: list[str], share: np.ndarray, theme: Theme) ->
 def quality_by_steps(results: list[CellResult], looks: Looks) -> Drawing | Omitted:
     """Describe tail FID and tail mAP against the whole number after `@` (recognised by `Method.at`)."""
     title = "Quality against steps"
-    stepped = [r for r in results if _steps(r) is not None and not r.skip and r.state == "done"]
+    stepped = [r for r in results if _steps(r) is not None and not r.skip and r.measured]
     if not stepped:
         return Omitted(title, "no finished method has a whole number after @")
     label = results[0].cell.dataset.label

@@ -11,7 +11,17 @@ from sklearn.metrics import average_precision_score
 
 from bench.metrics import bootstrap
 from bench.metrics.average_precision import average_precision
-from bench.statistics import Estimate, holm, least_p, over_seeds, over_test_patients, sign_flip_p, verdict
+from bench.statistics import (
+    N_RESAMPLES,
+    Estimate,
+    bca_interval,
+    holm,
+    least_p,
+    over_seeds,
+    over_test_patients,
+    sign_flip_p,
+    verdict,
+)
 
 
 @pytest.mark.parametrize("decimals", [1, 8])
@@ -116,6 +126,21 @@ def test_interval_over_seeds_is_efrons():
     assert found.mean == pytest.approx(values.mean())
     assert found.sd == pytest.approx(values.std(ddof=1))
     assert found == over_seeds(values)
+
+
+@pytest.mark.parametrize("n", [3, 5, 10, 20])
+def test_interval_over_seeds_is_scipys(n):
+    values = np.random.default_rng(n).gamma(1.0, 1.0, n) - 1
+    want = stats.bootstrap((values,), np.mean, n_resamples=N_RESAMPLES, method="BCa", rng=np.random.default_rng(7))
+    found, _ = bca_interval(values, seed=7)
+    assert found == pytest.approx(tuple(want.confidence_interval), rel=1e-12, abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [2, 5, 10, 16])
+def test_sign_flip_p_is_scipys(n):
+    values = np.random.default_rng(n).normal(0.3, 1, n).round(1)  # one decimal: ties
+    want = stats.permutation_test((values,), np.mean, permutation_type="samples", n_resamples=np.inf, batch=4096)
+    assert sign_flip_p(values) == pytest.approx(want.pvalue, abs=1e-12)
 
 
 @pytest.mark.parametrize(

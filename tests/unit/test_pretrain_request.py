@@ -18,10 +18,10 @@ FEW_STEPS = ("vae.steps=2", "unet.steps=2", "grid_steps=1")
     [
         ("difusion", None, [], "did you mean 'diffusion'"),
         ("diffusion", None, ["unet.stps=3"], "did you mean 'steps'"),
-        ("diffusion", None, ["unet.steps=0"], "greater than or equal to 1"),
+        ("diffusion", None, ["unet.steps=0"], "want 1 or more"),
         ("diffusion", "tyo", [], "did you mean 'toy'"),
         ("oracle", "toy", [], "takes no matrix"),
-        ("oracle", None, ["epochs=many"], "integer"),
+        ("oracle", None, ["epochs=many"], "whole number"),
     ],
 )
 def test_requests_that_mean_nothing_are_one_line(what: str, matrix: str | None, sets: list[str], message: str) -> None:

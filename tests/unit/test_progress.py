@@ -59,16 +59,16 @@ def test_lines_count_time_and_guess_what_is_left(clock: Clock) -> None:
         reporter.polled(Slow(), 1, 5, "step")
         reporter.started(stages[2])
         clock.now += 1
-        reporter.finished(stages[2], "failed", "ValueError: [no] good")
         reporter.finished(stages[3], "blocked", "needs toy")
+        reporter.finished(stages[2], "failed", "ValueError: [no] good")
     lines = text.getvalue().splitlines()
     assert lines[0] == "5 stages to compute, 3 finished ones reused, 1 at once"
     assert lines[1].startswith("[1/5] toy ")
     assert "in 4 s; at least 12 s left" in lines[1]  # three more toys; nothing is known of the slow one
     assert "in 6 s; at least 10 s left" in lines[2]
-    assert lines[3].endswith(": failed: ValueError: [no] good")
-    assert lines[4].startswith("[4/5]")
-    assert lines[4].endswith(": blocked: needs toy")
+    assert lines[3].startswith("[4/5]")
+    assert lines[3].endswith(": failed: ValueError: [no] good (blocks 1 stage)")
+    assert len(lines) == 4  # what is blocked has no line of its own
 
 
 def test_the_guess_uses_the_share_of_a_running_stage_and_the_number_of_jobs(clock: Clock) -> None:
@@ -120,7 +120,7 @@ def test_bars_on_a_terminal_bear_odd_reports_and_brackets(clock: Clock, done: fl
     [(0.04, "0.0 s"), (41.4, "41 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")],
 )
 def test_spans_are_written_for_people(seconds: float, text: str) -> None:
-    assert progress._span(seconds) == text
+    assert progress.span(seconds) == text
 
 
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:

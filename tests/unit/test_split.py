@@ -1,10 +1,12 @@
 """The split: whole patients, every class shared, the train split closed to the rest."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from bench.errors import DataError
-from bench.split import PARTS, Split, SplitSettings, Train, check, part_rows, stratify, train_set
+from bench.split import PARTS, Split, SplitSettings, Train, check, deal, part_rows, stratify, train_set
 from bench.store import Execution, Store, Work
 from bench.testing.tiny import ToyDataset
 from bench.types import ImageTable
@@ -79,6 +81,25 @@ def test_a_patient_in_two_parts_is_refused():
 def test_a_class_without_enough_positives_is_refused_by_name():
     with pytest.raises(DataError, match=r"class 'rare' has 0 positives in test, split.min_positives asks for 1"):
         check(np.array([0, 1, 2]), table([0, 1, 2], [1, 1, 0]), 1)
+
+
+def test_a_shortage_says_how_many_there_are_and_of_how_many_patients():
+    rare = table([0, 0, 1, 2], [1, 1, 0, 0])
+    with pytest.raises(DataError, match=r"has 0 positives in val, .* asks for 2 \(2 in all, of 1 patient\)"):
+        check(np.array([0, 0, 1, 2]), rare, 2)
+
+
+def test_a_class_that_is_never_absent_is_refused():
+    with pytest.raises(DataError, match=r"class 'rare' has no negative in val; .*'blank: negative'"):
+        check(np.array([0, 0, 1, 1, 2, 2]), table(range(6), [1, 0, 1, np.nan, 1, 0]), 1)
+
+
+def test_an_empty_part_is_refused_by_what_it_is_for():
+    with pytest.raises(DataError, match="val is empty; 2 patients cannot fill train, val and test"):
+        check(np.array([0, 0, 2, 2]), table([0, 0, 1, 1], [1, 0, 1, 0]), 1)
+    official = dataclasses.replace(table(range(4), [1, 0, 1, 0]), splits=np.array([0, 0, 2, 2]))
+    with pytest.raises(DataError, match="val is empty; the official split must have images"):
+        deal(official, SplitSettings(min_positives=1))
 
 
 def work_of(store, stage):

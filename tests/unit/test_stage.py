@@ -205,7 +205,9 @@ from acme import helper
 class Make(Stage):
     n: int = 1
     def compute(self, work):
+        import importlib, beside, library
         from acme.inner import late
+        named = importlib.import_module("acme.named")
         return helper.double(self.n) + late(self.n)
 """,
     "helper.py": "def double(x):\n    return 2 * x\n",
@@ -213,6 +215,11 @@ class Make(Stage):
     "deep.py": "from .deeper import OFFSET\ndef late(x):\n    return x + OFFSET\n",
     "deeper.py": "OFFSET = 1\n",
     "unused.py": "raise RuntimeError('never imported')\n",
+    "named.py": "SHIFT = 0\n",
+    "../beside.py": "import beside_too\n",
+    "../beside_too/__init__.py": "from beside_too.last import WIDTH\n",
+    "../beside_too/last.py": "WIDTH = 3\n",
+    "../site-packages/library.py": "VALUE = 1\n",
 }
 
 
@@ -224,9 +231,8 @@ def keys_of(tmp_path: Path, variants: dict[str, dict[str, str]]) -> dict[str, st
             path = tmp_path / name / "acme" / file
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-        code = (
-            f"import sys; sys.path.insert(0, {str(tmp_path / name)!r}); from acme.stage import Make; print(Make().key)"
-        )
+        places = [str(tmp_path / name), str(tmp_path / name / "site-packages")]
+        code = f"import sys; sys.path[:0] = {places}; from acme.stage import Make; print(Make().key)"
         running[name] = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     return {name: process.communicate()[0].strip() for name, process in running.items()}
 
@@ -244,12 +250,16 @@ def test_code_that_a_stage_reaches_enters_its_key_and_nothing_else_of_the_text_d
             "inner": {"inner/__init__.py": "from ..deep import late as _late\ndef late(x):\n    return _late(x)\n"},
             "deep": {"deep.py": PACKAGE["deep.py"].replace("x + OFFSET", "OFFSET + x")},
             "deeper": {"deeper.py": "OFFSET = 2\n"},
+            "named": {"named.py": "SHIFT = 1\n"},
+            "beside": {"../beside.py": "import beside_too as _too\n"},
+            "beside, deep": {"../beside_too/last.py": "WIDTH = 4\n"},
+            "library": {"../site-packages/library.py": "VALUE = 2\n"},
         },
     )
     assert all(len(key) == 32 for key in keys.values())
-    assert keys["comments"] == keys["same"] == keys["unused"]
-    changed = [keys[name] for name in ("same", "module", "helper", "inner", "deep", "deeper")]
-    assert len(set(changed)) == 6
+    assert keys["comments"] == keys["same"] == keys["unused"] == keys["library"]  # a library's version is in manifests
+    others = ("module", "helper", "inner", "deep", "deeper", "named", "beside", "beside, deep")
+    assert len({keys[name] for name in ("same", *others)}) == 9
 
 
 def test_a_key_needs_neither_the_import_of_lazy_modules_nor_that_they_work(tmp_path: Path) -> None:

@@ -1,0 +1,197 @@
+"""Settings that people write, held against a model: what does not fit is one line with place, value and what fits."""
+
+from __future__ import annotations
+
+import inspect
+import reprlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from bench.errors import ConfigError, listed, nearest
+
+T = TypeVar("T", bound=BaseModel)
+
+_LARGEST = 2**63 - 1  # what arrays and files can count to
+
+
+def build(cls: type[T], settings: dict[str, Any], where: str) -> T:
+    """Return `cls(**settings)`.
+
+    Raises:
+        ConfigError: one line with the field, what was got and what is allowed.
+    """
+    try:
+        built = cls.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError(one_line(error, where, cls, settings)) from error
+    _refuse_misread(settings, built, where)
+    return built
+
+
+def _refuse_misread(given: Any, read: Any, where: str) -> None:
+    """Refuse what a lenient reader turns into something else: `true` into 1, 1.0 into true; and what no file holds."""
+    if isinstance(given, Mapping):
+        for name, value in given.items():
+            inner = getattr(read, name, None) if isinstance(read, BaseModel) else _item(read, name)
+            _refuse_misread(value, inner, f"{where}.{_brief(name)}")
+    elif isinstance(given, (list, tuple)) and isinstance(read, (list, tuple)):
+        for i, (value, inner) in enumerate(zip(given, read, strict=False)):
+            _refuse_misread(value, inner, f"{where}.{i}")
+    elif isinstance(given, bool) and isinstance(read, (int, float)) and not isinstance(read, bool):
+        raise ConfigError(f"{where}: want a number, got {shown(given)}")
+    elif isinstance(read, bool) and not isinstance(given, bool):
+        raise ConfigError(f"{where}: want true or false, got {shown(given)}")
+    elif isinstance(read, int) and abs(read) > _LARGEST:
+        raise ConfigError(f"{where}: want a number between -2^63 and 2^63, got {shown(read)}")
+
+
+def _item(read: Any, name: Any) -> Any:
+    return read.get(name) if isinstance(read, Mapping) else None
+
+
+def one_line(error: ValidationError, where: str, cls: type[BaseModel], settings: Any = None) -> str:
+    """Return a pydantic error as one line: where, field, what was got, what is allowed, nearest valid name."""
+    found = error.errors(include_url=False)
+    first = found[0]
+    if first["type"] == "missing":  # most often because its name has a typing error
+        first = next((e for e in found if e["type"] == "extra_forbidden"), first)
+    place = ".".join([where, *map(_brief, _path(first, settings))])
+    others = {tuple(_path(e, settings)) for e in found} - {tuple(_path(first, settings))}
+    more = f" (and {len(others)} more)" if others else ""
+    owners = _models_at(cls, first["loc"][:-1])
+    allowed = list(dict.fromkeys(name for model in owners for name in model.model_fields))
+    if first["type"] == "extra_forbidden":
+        return f"{place}: unknown setting{nearest(str(first['loc'][-1]), allowed)} (have: {listed(allowed)}){more}"
+    arms = [e for e in found if _path(e, settings) == _path(first, settings)]
+    if first["type"].endswith("_type") and len(arms) > 1:  # a union: whatever it may be
+        wants = dict.fromkeys(_want(e)[0].removeprefix("want ") for e in arms)
+        return f"{place}: want {', '.join(wants)}{_got(first)}{more}"
+    want, hint = _want(first)
+    return f"{place}: {want}{_got(first)}{hint}{more}"
+
+
+def told(error: ValidationError) -> str:
+    """Return what a value of one kind should be, and what it is."""
+    first = error.errors(include_url=False)[0]
+    want, hint = _want(first)
+    return f"{want}{_got(first)}{hint}"
+
+
+def _path(error: ErrorDetails, settings: Any) -> list[int | str]:
+    """Return where the fault stands in the file: without the names that pydantic adds for the arms of a union."""
+    path: list[int | str] = []
+    at = settings
+    for part in error["loc"]:
+        if isinstance(at, Mapping) and (part in at or error["type"] == "missing"):
+            at = at.get(part)
+        elif isinstance(at, Sequence) and not isinstance(at, str) and isinstance(part, int):
+            at = at[part] if part < len(at) else None
+        elif settings is not None:
+            continue
+        path.append(part)
+    return path
+
+
+def _brief(part: Any) -> str:
+    text = str(part)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def shown(value: Any) -> str:
+    """Return a value as a reader of YAML knows it, shortened."""
+    if value is None or isinstance(value, bool):
+        return {None: "nothing", True: "true", False: "false"}[value]
+    return _repr.repr(value)
+
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = 60
+
+
+def _got(error: ErrorDetails) -> str:
+    return "" if error["type"] in ("missing", "value_error", "union_tag_invalid") else f", got {shown(error['input'])}"
+
+
+def _plain(bound: float) -> str:
+    return str(int(bound)) if bound == int(bound) else str(bound)
+
+
+_WANTS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "missing": lambda c: "is not given; it has no default",
+    "int_type": lambda c: "want a whole number",
+    "int_parsing": lambda c: "want a whole number",
+    "int_from_float": lambda c: "want a whole number",
+    "int_parsing_size": lambda c: "want a whole number of fewer digits",
+    "float_type": lambda c: "want a number",
+    "float_parsing": lambda c: "want a number",
+    "finite_number": lambda c: "want a finite number",
+    "bool_type": lambda c: "want true or false",
+    "bool_parsing": lambda c: "want true or false",
+    "string_type": lambda c: "want text (a number or a yes in quotes)",
+    "list_type": lambda c: "want a list, e.g. [a, b]",
+    "tuple_type": lambda c: "want a list, e.g. [a, b]",
+    "dict_type": lambda c: "want a mapping (lines `key: value`)",
+    "model_type": lambda c: "want a mapping (lines `key: value`)",
+    "model_attributes_type": lambda c: "want a mapping (lines `key: value`)",
+    "union_tag_not_found": lambda c: f"want a mapping with {c['discriminator']}",
+    "greater_than_equal": lambda c: f"want {_plain(c['ge'])} or more",
+    "greater_than": lambda c: f"want more than {_plain(c['gt'])}",
+    "less_than_equal": lambda c: f"want {_plain(c['le'])} or less",
+    "less_than": lambda c: f"want less than {_plain(c['lt'])}",
+    "multiple_of": lambda c: f"want a multiple of {c['multiple_of']}",
+    "too_short": lambda c: f"want {c['min_length']} or more items",
+    "too_long": lambda c: f"want {c['max_length']} or fewer items",
+    "string_too_short": lambda c: f"want {c['min_length']} or more characters",
+    "string_too_long": lambda c: f"want {c['max_length']} or fewer characters",
+    "string_pattern_mismatch": lambda c: f"want text that matches {c['pattern']}",
+}
+
+
+def _want(error: ErrorDetails) -> tuple[str, str]:
+    """Return what is allowed, in our words where we have some, and the nearest name that is."""
+    context: dict[str, Any] = error.get("ctx") or {}
+    if error["type"] == "literal_error":
+        expected = context["expected"]
+        return f"want {expected}", nearest(str(error["input"]), _quoted(expected))
+    if error["type"] == "union_tag_invalid":
+        allowed, tag = _quoted(context["expected_tags"]), str(context["tag"])
+        return (
+            f"no {context['discriminator'][1:-1]} '{_brief(tag)}'{nearest(tag, allowed)} (have: {listed(allowed)})",
+            "",
+        )
+    if error["type"] in _WANTS:
+        return _WANTS[error["type"]](context), ""
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{message[0].lower()}{message[1:]}", ""
+
+
+def _quoted(text: str) -> list[str]:
+    return text.split("'")[1::2]
+
+
+def _models_at(cls: type[BaseModel], loc: tuple[int | str, ...]) -> list[type[BaseModel]]:
+    """Return the model classes that may stand at a location inside `cls`."""
+    models = [cls]
+    for part in loc:
+        fields = [model.model_fields[part] for model in models if part in model.model_fields]
+        if fields:
+            models = [model for info in fields for model in _models_in(info.annotation)]
+        elif tagged := [model for model in models if part in _tags(model)]:
+            models = tagged
+        # else it is a place in a list or mapping of such models
+    return models
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)
+
+
+def _tags(model: type[BaseModel]) -> set[Any]:
+    literals = (info.annotation for info in model.model_fields.values() if get_origin(info.annotation) is Literal)
+    return {model.__name__, *(value for literal in literals for value in get_args(literal))}

@@ -1,0 +1,169 @@
+"""Does memory stay flat as a data set grows ten-fold? Peak anonymous memory of every stage, each in a fresh process.
+
+The data set is a folder of PNG files; what is added to it are more images of head classes, so that labels of the
+tail, the number of synthetic images and of training steps stay what they are and only the size grows. Anonymous
+memory (`RssAnon`) leaves out file pages, which the kernel takes back as it likes: memory-mapped images do not count.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import common
+from benchmarks.common import Figure
+
+if TYPE_CHECKING:
+    from bench.stage import Stage
+
+GROWTH_MIB = 16.0  # of the peak, that a ten-fold data set may cost; its images are 27,000 x 64 x 64 B = 105 MiB
+_POLL_S = 0.004
+_DRAWN = 3000  # different phantoms; the pictures of a larger data set are links to these
+
+
+def main() -> int:
+    """Measure and report."""
+    parser = common.parser(__doc__)
+    parser.add_argument("--images", type=int, default=3000, help="of the smaller data set")
+    parser.add_argument("--times", type=int, default=10, help="how many times as large the other is")
+    parser.add_argument("--image-px", type=int, default=64)
+    parser.add_argument("--folder", type=Path, help="where data and stores go, kept [a temporary one]")
+    parser.add_argument("--phantom", action="store_true", help="measure the phantom's own stage too (slow to draw)")
+    given = parser.parse_args()
+    from bench.datasets.phantom import Phantom
+
+    with common.folder(given.folder, "bench-memory-") as place:
+        sizes = (given.images, given.images * given.times)
+        peaks: list[dict[str, float]] = []
+        for n in sizes:
+            data = write_pictures(place / "data", n, given.images, given.image_px)
+            stages = stages_over(data, given.image_px)
+            if given.phantom:
+                stages.append(Phantom(n_images=n, image_px=given.image_px))
+            peaks.append(dict(measured(stages, place / f"store-{n}")))
+        figures = [
+            Figure(name, "MiB", peaks[1][name] - peaks[0][name], peaks[0][name], peaks[1][name], 1, GROWTH_MIB)
+            for name in peaks[0]
+        ]
+        return report(figures, sizes, given.json)
+
+
+def report(figures: list[Figure], sizes: tuple[int, int], as_json: bool) -> int:
+    """Print every stage's peak at both sizes beside the growth that is held against the bound."""
+    if as_json:
+        return common.report(figures, True, images=sizes)
+    for f in figures:
+        print(f"{f.name:24s} {f.low:8.1f} {f.high:8.1f}  {f.value:+7.1f} MiB  {'' if f.kept else 'BROKEN'}")
+    print(f"peak RssAnon at {sizes[0]} and {sizes[1]} images, and the growth (bound {GROWTH_MIB:g} MiB)")
+    print(common.machine())
+    return 0 if all(f.kept for f in figures) else 1
+
+
+def write_pictures(folder: Path, n: int, n_labelled: int, image_px: int) -> Path:
+    """Write `n` PNG files and their CSV and return it; rows past `n_labelled` have the first head class alone."""
+    from PIL import Image
+
+    from bench.datasets.phantom import CLASS_NAMES, HEAD, Phantom, render
+
+    pictures = folder / "pictures"
+    pictures.mkdir(parents=True, exist_ok=True)
+    phantom = Phantom(n_images=max(n_labelled, 8), image_px=image_px, prevalence_floor=0.03)
+    path = folder / f"labels-{n}.csv"
+    known = folder / "drawn.json"
+    labels: list[list[int]] = json.loads(known.read_text()) if known.is_file() else []
+    for i in range(len(labels), min(n_labelled, _DRAWN)):
+        drawn = render(phantom, i)
+        Image.fromarray(drawn.image).save(pictures / f"{i}.png")
+        labels.append([int(v) for v in drawn.observed_labels])
+    known.write_text(json.dumps(labels))
+    with open(path, "w", encoding="utf-8", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["path", "patient", *CLASS_NAMES])
+        for i in range(n):
+            picture = pictures / f"{i}.png"
+            if not picture.exists():
+                os.link(pictures / f"{i % len(labels)}.png", picture)
+            row = labels[i % len(labels)] if i < n_labelled else [int(name == HEAD[0]) for name in CLASS_NAMES]
+            writer.writerow([f"pictures/{i}.png", f"p{i // 2}", *row])
+    return path
+
+
+def stages_over(data: Path, image_px: int) -> list[Stage]:
+    """Return every kind of stage over a data set, inputs first; steps and numbers of samples are fixed."""
+    from bench.datasets.phantom import TAIL
+    from bench.matrix import build_matrix
+    from bench.stage import walk
+
+    folder = {"kind": "folder", "csv": str(data), "patient_column": "patient", "tail": list(TAIL), "image_px": image_px}
+    codec = {"generations": 1, "interaction_epochs": 1}
+    raw = {
+        "name": "memory",
+        "datasets": [folder],
+        "split": {"min_positives": 1},
+        "augment": {"per_class": 8},
+        "methods": ["baseline", "duplicate", "smote", "roentgen@2", "ours@1", "sdedit@1"],
+        "settings": {"ours": {"num_inference_steps": 2, "labels": "teacher", "codec": codec}},
+        "classifier": {"architecture": "resnet18", "steps": 2, "batch_size": 16, "n_validations": 1},
+    }
+    cells = build_matrix(raw, "benchmarks.memory").cells
+    chosen = [c for c in cells if c.method.name in ("ours", "smote")]  # of the others the images alone
+    return walk([*(t for c in chosen for t in c.targets), *(c.augmented for c in cells)])
+
+
+def measured(stages: list[Stage], root: Path) -> Iterator[tuple[str, float]]:
+    """Compute stages into `root`, inputs first, and yield the name and peak in MiB of the first of each kind."""
+    seen: set[str] = set()
+    for stage in stages:
+        name = name_of(stage)
+        if name in seen:
+            compute(root, stage)  # an input of what is measured, of a kind that is measured already
+            continue
+        seen.add(name)
+        started = time.monotonic()
+        peak = peak_rss_anon(root, stage)
+        common.say(f"{name:24s} {peak:8.1f} MiB {time.monotonic() - started:6.1f} s")
+        yield name, peak
+
+
+def name_of(stage: Stage) -> str:
+    """Return a stage's name, with the method where it is one's."""
+    method = getattr(stage, "method", None)
+    return f"{stage.stage_name()} {method.name}" if method is not None else stage.stage_name()
+
+
+def peak_rss_anon(root: Path, stage: Stage) -> float:
+    """Compute a stage in a fresh process and return the most anonymous memory it was seen with, in MiB."""
+    process = multiprocessing.get_context("spawn").Process(target=compute, args=(root, stage))
+    process.start()
+    status, peak = Path(f"/proc/{process.pid}/status"), 0.0
+    while not wait([process.sentinel], timeout=_POLL_S):
+        try:
+            text = status.read_text(encoding="ascii")
+        except OSError:
+            break
+        at = text.find("RssAnon:")
+        if at >= 0:
+            peak = max(peak, int(text[at + 8 : text.index("kB", at)]) / 1024)
+    process.join()
+    if process.exitcode:
+        raise SystemExit(f"{name_of(stage)}: its process ended with code {process.exitcode}")
+    return peak
+
+
+def compute(root: Path, stage: Stage) -> None:
+    """Compute one stage; every input is there."""
+    from bench.store import Execution, Store
+
+    Store(root).compute(stage, Execution(device="cpu", threads=1))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""A small but whole matrix, killed at random moments: `python -m tests.reliability` does it at length."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.reliability.judge import Reference, undisturbed
+from tests.reliability.moments import WATCHED, labels_of
+from tests.reliability.scenarios import killed, terminated, two_drivers, worker_killed
+from tests.reliability.trial import Trial
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    return undisturbed(tmp_path_factory.mktemp("undisturbed"))
+
+
+def trial(reference: Reference, tmp_path: Path, seed: str, jobs: int | None = None) -> Trial:
+    return Trial(seed, tmp_path / "trial", reference, random.Random(seed), jobs, print)
+
+
+def test_the_matrix_has_every_kind_of_stage_and_of_moment(reference: Reference) -> None:
+    kinds = {name.partition("/")[0] for name in reference.stages}
+    assert kinds >= {
+        "dataset-phantom", "split", "train", "latents", "codec", "fused", "augmented", "labelled", "classifier",
+        "scores", "fidelity", "diagnostics",
+    }  # fmt: skip
+    assert labels_of(reference.events).keys() >= {
+        f"op: {name}" for name in ("begin", "locks", "result file", "manifest", "commit", "clean-up", "cells")
+    }
+    assert len(reference.rows) == 4
+
+
+@pytest.mark.parametrize("seed", ["a", "b"])
+def test_killed_again_and_again(reference: Reference, tmp_path: Path, seed: str) -> None:
+    it = trial(reference, tmp_path, seed)
+    killed(it)
+    assert it.finish() == []
+
+
+def test_killed_inside_a_commit_a_large_write_and_a_training(reference: Reference, tmp_path: Path) -> None:
+    it = trial(reference, tmp_path, "each", jobs=2)
+    for kind in ("training", "large file", "commit"):
+        assert kind in WATCHED
+        it.strike(kind)
+    assert it.finish() == []
+
+
+def test_stopped_by_a_scheduler(reference: Reference, tmp_path: Path) -> None:
+    it = trial(reference, tmp_path, "term")
+    terminated(it)
+    assert it.finish() == []
+
+
+def test_a_killed_worker_costs_one_attempt(reference: Reference, tmp_path: Path) -> None:
+    it = trial(reference, tmp_path, "worker")
+    worker_killed(it)
+    assert it.strikes == ["a worker"]
+    assert it.verdict.faults == []
+
+
+def test_two_drivers_of_one_matrix(reference: Reference, tmp_path: Path) -> None:
+    it = trial(reference, tmp_path, "two")
+    two_drivers(it, rounds=1)
+    assert it.verdict.faults == []

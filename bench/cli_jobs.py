@@ -77,6 +77,7 @@ def doctor(
     settings = load_machine(machine)
     chosen = executor or settings.executor or "inline"
     check_executor(chosen)
+    settings = settings.model_copy(update={"executor": chosen})
     root = open_store(store).root
     found = []
     checks = [examine(settings, root)]

@@ -11,7 +11,9 @@
 A method is a pure, seeded transformation of the train split and a plan (how many images for which class, resolved
 by the harness) into synthetic samples. It does not pick the split or the counts, train the final classifier, read
 val or test, log, or look at the clock. Heavy steps that variants should share (an encoder, a codec) are stages that
-`inputs` names; the harness computes each once.
+`inputs` names; the harness computes each once. A file that a method reads (weights of its own) enters the key by
+what it holds: give the method, or a model among its settings, a method `content` that returns {"file": digest}, and
+mark the path `not_semantic`.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bench.errors import ConfigError
+from bench.errors import ConfigError, StageError
 from bench.stage import Settings, not_semantic
 from bench.types import Float32, UInt8
 
@@ -100,9 +100,13 @@ def _load(path: str, precision: str, device: str) -> Diffusion:
         library.set_verbosity_error()
         library.disable_progress_bar()
     with torch.random.fork_rng(devices=[]):  # layers are drawn at random before their weights are read
-        pipeline = StableDiffusionPipeline.from_pretrained(
-            path, safety_checker=None, requires_safety_checker=False, local_files_only=True
-        )
+        try:
+            pipeline = StableDiffusionPipeline.from_pretrained(
+                path, safety_checker=None, requires_safety_checker=False, local_files_only=True
+            )
+        except Exception as error:  # diffusers has many errors for files that do not go together
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise ConfigError(f"diffusion.folder: {path} cannot be loaded, download it again ({said})") from error
     return Diffusion(pipeline.to(device, getattr(torch, precision)), device)
 
 
@@ -137,7 +141,9 @@ class Diffusion:
         pixels = self._tensor(images)[:, None] / 127.5 - 1
         with torch.inference_mode():
             posterior = self.pipeline.vae.encode(pixels.expand(-1, 3, -1, -1)).latent_dist
-        return _array(posterior.mean * self.scale), _array(posterior.std * self.scale)
+        moments = (posterior.mean * self.scale, posterior.std * self.scale)
+        mean, std = (_array(_finite(tensor, "latents")) for tensor in moments)
+        return mean, std
 
     def decode(self, latents: Float32) -> UInt8:
         """Return `uint8 [n, H, W]` images of scaled latents (the mean of the three decoded channels)."""
@@ -145,7 +151,7 @@ class Diffusion:
 
         with torch.inference_mode():
             pixels = self.pipeline.vae.decode(self._tensor(latents) / self.scale).sample.float().mean(dim=1)
-        return ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+        return ((_finite(pixels, "pixels") + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
 
     def sample(
         self,
@@ -249,7 +255,7 @@ class Diffusion:
                     predicted = unconditional + guidance_scale * (conditional - unconditional)
                 latents = scheduler.step(predicted, timestep, latents, **extra).prev_sample
                 on_step(i + 1)
-        return _array(latents)
+        return _array(_finite(latents, "latents"))
 
     def _tensor(self, array: np.ndarray) -> Any:
         """Return a copy of `array` on the device, in the model's precision."""
@@ -272,6 +278,22 @@ class Diffusion:
 
 def _array(tensor: Any) -> Float32:
     return tensor.float().cpu().numpy()
+
+
+def _finite(tensor: Any, what: str) -> Any:
+    """Return a tensor of numbers; NaN would become black images, which nothing later could tell from dark ones.
+
+    Raises:
+        StageError: if there is NaN or infinity in it.
+    """
+    import torch
+
+    if not torch.isfinite(tensor).all():
+        raise StageError(
+            f"diffusion: {what} are not finite numbers; the weights are damaged, or diffusion.precision is too narrow "
+            "for them (try float32)"
+        )
+    return tensor
 
 
 def _stochastic_step(scheduler: Any, start: Float32) -> dict[str, Any]:

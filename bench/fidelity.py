@@ -16,7 +16,14 @@ from bench.augment import Augmented
 from bench.classifier import Classifier
 from bench.datasets.base import Dataset
 from bench.metrics.average_precision import mean_over
-from bench.metrics.extractors import ClassifierExtractor, Extracted, Extractor, OracleExtractor, extract_all
+from bench.metrics.extractors import (
+    ClassifierExtractor,
+    Extracted,
+    Extractor,
+    OracleExtractor,
+    extract_all,
+    extracted_batches,
+)
 from bench.metrics.frechet import frechet_distance
 from bench.metrics.kernel import kernel_distance, subset_distances
 from bench.metrics.manifold import MEASURES, Distances, Features, manifold_measures, nearest_distances
@@ -58,14 +65,22 @@ class RealFeatures(Stage):
     extractor: Extractor
 
     def compute(self, work: Any) -> None:
-        """Write `features.npy` `float32 [n, d]` and, of a judge, `positives.npy` `bool [n, C]`."""
+        """Write `features.npy` `float32 [n, d]` and, of a judge, `positives.npy` `bool [n, C]`, through memory maps."""
         images = work.get(self.dataset).images
-        found = extract_all(
-            self.extractor.load(work), images, on_batch=lambda done: work.progress(done, len(images), "real features")
-        )
-        np.save(work.out / "features.npy", found.features)
-        if found.positives is not None:
-            np.save(work.out / "positives.npy", found.positives)
+        outputs: dict[str, np.ndarray] = {}
+        done = 0
+        for found in extracted_batches(self.extractor.load(work), images):
+            rows = slice(done, done + len(found.features))
+            for name, values in vars(found).items():
+                if values is None:
+                    continue
+                if name not in outputs:
+                    shape = (len(images), *values.shape[1:])
+                    path = work.out / f"{name}.npy"
+                    outputs[name] = np.lib.format.open_memmap(path, mode="w+", dtype=values.dtype, shape=shape)
+                outputs[name][rows] = values
+            done = rows.stop
+            work.progress(done, len(images), "real features")
 
     def open(self, folder: Path) -> Extracted:
         """Return the features, memory-mapped."""
@@ -287,10 +302,9 @@ class _Measures:
         has = self.table.labels[self.held_out_rows][:, columns] == 1
         made = np.array([(self.synthetic_classes == c).sum() for c in columns]) if self.synthetic else 1
         weights = (has * made / np.maximum(has.sum(axis=0), 1)).sum(axis=1)
-        train = self.real.features[self.train_rows]
-        held_out, _ = nearest_distances(self.real.features[self.held_out_rows[weights > 0]], train)
-        none = np.zeros(0), np.zeros(0)
-        synthetic = nearest_distances(self.synthetic.features, train, self.parents) if self.synthetic else none
+        real, rows, none = self.real.features, self.train_rows, (np.zeros(0), np.zeros(0))
+        held_out, _ = nearest_distances(real[self.held_out_rows[weights > 0]], real, rows=rows)
+        synthetic = nearest_distances(self.synthetic.features, real, self.parents, rows) if self.synthetic else none
         return _Nearest(*synthetic, held_out, weights[weights > 0])
 
 

@@ -203,12 +203,15 @@ def build_matrix(raw: dict[str, Any], where: str) -> Matrix:
     control = next((row for row in rows if not row.method.makes_images), None)
     if control is None:
         _check_nothing_needs_a_control(rows, settings.fidelity, where)
-    cells = tuple(
-        build_cell(settings, dataset, row, seed, control)
-        for dataset in datasets
-        for row in rows
-        for seed in settings.seeds
-    )
+    try:
+        cells = tuple(
+            build_cell(settings, dataset, row, seed, control)
+            for dataset in datasets
+            for row in rows
+            for seed in settings.seeds
+        )
+    except ConfigError as error:  # a model that is not where `diffusion` says
+        raise ConfigError(f"{where}: {error}") from error
     _check_names([c.name for c in cells], where)
     if settings.study is not None:
         settings.study.check(cells, where)

@@ -59,8 +59,11 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # every reader has its own errors for a file that is not what it says
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"classifier.weights: {path} cannot be read as weights: {first}") from error
+        first = (str(error).splitlines() or [""])[0][:200]
+        raise ConfigError(
+            f"classifier.weights: {path} cannot be read as weights, give a torchvision state dict "
+            f"({type(error).__name__}: {first})"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ConfigError(f"classifier.weights: {path} holds no state dict (name to tensor)")
     return state

@@ -118,8 +118,8 @@ class Live:
     def finished(self, stage: Stage, outcome: Outcome, detail: str = "") -> None:
         """Take the bar away and say how the stage ended; of what a failure blocks, its own line tells."""
         self.left.pop(stage.key, None)
-        took = time.monotonic() - self.begun.get(stage.key, time.monotonic())
-        if outcome == "done":
+        took = time.monotonic() - self.begun[stage.key] if stage.key in self.begun else None  # elsewhere, unwatched
+        if outcome == "done" and took is not None:
             self.took[stage.stage_name()].append(took)
         if (task := self.tasks.pop(stage.key, None)) is not None:
             self.bars.remove_task(task)
@@ -127,7 +127,8 @@ class Live:
             self.n_blocked += 1
             return
         count = f"[{self.n_planned - len(self.left)}/{self.n_planned}]"
-        tail = f" in {span(took)}" if outcome == "done" else f": {outcome}: {' '.join(detail.split())}"
+        took_it = f" in {span(took)}" if took is not None else " done"
+        tail = took_it if outcome == "done" else f": {outcome}: {' '.join(detail.split())}"
         if outcome == "failed" and self.n_blocked:
             tail += f" (blocks {self.n_blocked} {'stages' if self.n_blocked > 1 else 'stage'})"
             self.n_blocked = 0

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from bench.errors import StoreError
 from bench.matrix import Cell, Matrix
 from bench.stage import Stage
 from bench.store import Store
@@ -111,6 +112,9 @@ def unfinished(targets: list[Stage], store: Holds) -> list[Stage]:
 def read_cell(cell: Cell, store: Store) -> CellResult:
     """Return what the store holds of a cell."""
     state, failure = cell_state(cell, store)
+    diagnostics, odd = _diagnostics(cell, store)
+    if odd and state == "done":
+        state, failure = "failed", odd
 
     def opened(stage: Stage) -> Any:
         return store.open(stage) if store.has(stage) else None
@@ -121,22 +125,41 @@ def read_cell(cell: Cell, store: Store) -> CellResult:
         state=state,
         scores=opened(cell.scores),
         fidelity=opened(cell.fidelity),
-        diagnostics=_figures(opened(cell.diagnostics)) if cell.diagnostics else None,
+        diagnostics=diagnostics,
         classifier=trained.record if trained else None,
         history=trained.history if trained else [],
         failure=failure,
-        skip=cell.augmented.skip_reason(store.folder(cell.augmented)) if store.has(cell.augmented) else None,
+        skip=_skip(cell, store) if store.has(cell.augmented) else None,
     )
 
 
-def _figures(found: dict[str, Any] | None) -> dict[str, float | int | None] | None:
+def _skip(cell: Cell, store: Store) -> str | None:
+    folder = store.folder(cell.augmented)
+    try:
+        return cell.augmented.skip_reason(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise StoreError(f"{folder} is damaged (plan.json); delete it to compute it anew") from error
+
+
+def _diagnostics(cell: Cell, store: Store) -> tuple[dict[str, float | int | None] | None, dict[str, Any] | None]:
+    """Return the figures of a method's diagnostics, or why they cannot be read: a plugin's stage says how."""
+    if cell.diagnostics is None or not store.has(cell.diagnostics):
+        return None, None
+    try:
+        found = store.open(cell.diagnostics)
+    except StoreError as error:
+        return None, {"error": str(error)}
+    if not isinstance(found, dict):
+        return None, {"error": f"their result is a {type(found).__name__}, want a flat dict, name → number or None"}
+    return _figures(found), None
+
+
+def _figures(found: dict[str, Any]) -> dict[str, float | int | None]:
     """Return what of a method's diagnostics is a figure: a plain name and a number or None. The rest is not shown.
 
     So nothing per image (a path as a name, a list as a value) gets from a plugin into a table or a tracker.
     """
-    if found is None:
-        return None
-    return {k: v for k, v in found.items() if _NAME.fullmatch(k) and (v is None or type(v) in (int, float))}
+    return {k: v for k, v in found.items() if _NAME.fullmatch(str(k)) and (v is None or type(v) in (int, float))}
 
 
 def read_matrix(matrix: Matrix, store: Store) -> list[CellResult]:

@@ -43,7 +43,8 @@ def run_stages(
     work = Workload.of(targets, store, execution, reporter)
     work.on_outcome = on_outcome
     if work.stages:
-        executor.run(work)
+        with store.using(targets):
+            executor.run(work)
     return work
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _LARGEST_HEADER = 100 << 20
 _NETWORKS = ("vae", "unet", "text_encoder")
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt")
 _SUFFIXES = (".safetensors", ".bin")
 
 
@@ -43,6 +44,8 @@ def check_weights(matrix: Matrix, where: str) -> None:
 
 
 def _check_cell(cell: Cell, seen: set[str]) -> None:
+    if content := getattr(cell.fidelity.settings.extractor, "content", None):
+        content()  # says where it looked for weights that no setting names
     for field, path in _single_files(cell):
         if str(path) not in seen:
             seen.add(str(path))
@@ -81,9 +84,13 @@ def check_file(path: Path, field: str) -> None:
         _check_safetensors(path, field)
         return
     with open(path, "rb") as handle:
-        archive = handle.read(2) == b"PK"
-    if archive and not zipfile.is_zipfile(path):
+        head = handle.read(2)
+    if head == b"PK" and not zipfile.is_zipfile(path):
         raise ConfigError(f"{field}: {path} is cut off ({path.stat().st_size} bytes); copy or download it again")
+    if head != b"PK" and head[:1] != b"\x80":  # PyTorch's two formats
+        raise ConfigError(
+            f"{field}: {path} is no file of weights ({path.stat().st_size} bytes); give a .pth or .safetensors"
+        )
 
 
 def _check_safetensors(path: Path, field: str) -> None:
@@ -113,6 +120,8 @@ def check_pipeline(model: DiffusionModel) -> None:
     if missing:
         raise ConfigError(f"diffusion.folder: {path} has no {listed(missing)}; {_AGAIN}")
     _json(path / "scheduler" / "scheduler_config.json")
+    if not any((path / "tokenizer" / name).is_file() for name in _VOCABULARIES):
+        raise ConfigError(f"diffusion.folder: {path / 'tokenizer'} has no {' or '.join(_VOCABULARIES)}; {_AGAIN}")
     for name in _NETWORKS:
         _json(path / name / "config.json")
         _check_network(path / name)

@@ -145,7 +145,9 @@ def bare_loop(tensors: Tensors, stage: Classifier, weights: Path) -> float:
     network = torchvision.models.densenet121(weights=None, num_classes=tensors.labels.shape[1])
     network = network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, s.learning_rate, total_steps=n_steps, cycle_momentum=False)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, s.learning_rate, total_steps=n_steps, cycle_momentum=False
+    )
     evaluations = {round(n_steps * (i + 1) / s.n_validations) for i in range(s.n_validations)}
     loss = 0.0
     for step, rows in enumerate(tensors.rows, start=1):

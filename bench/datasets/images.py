@@ -55,13 +55,13 @@ def read_image(path: Path, image_px: int, fit: Fit, depth: Depth) -> UInt8:
 
 def _grey(path: Path, depth: Depth) -> Float32:
     """Return `float32 [H, W]` in 0..255."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     try:
         with Image.open(path, formats=("PNG", "JPEG")) as picture:
             _check_header(picture, depth)
             picture.load()
-            turned = ImageOps.exif_transpose(picture)
+            turned = _upright(picture)
             if turned.mode.startswith("I"):
                 return _eight_bits(np.asarray(turned).astype(np.float32), depth)
             return np.asarray(_without_alpha(turned).convert("L")).astype(np.float32)
@@ -103,6 +103,16 @@ def _check_header(picture: Any, depth: Depth) -> None:
     layout = str(picture.tile[0].args) if picture.format == "PNG" and picture.tile else ""
     if depth == "minmax" and "16" in layout and not picture.mode.startswith("I"):  # Pillow gives the high byte alone
         raise DataError("16 bits in colour or with alpha; save it as grey, or set depth: full to use the high byte")
+
+
+def _upright(picture: Any) -> Any:
+    """Return the picture turned as its EXIF says; where that cannot be read, as it is: viewers do the same."""
+    from PIL import ImageOps
+
+    try:
+        return ImageOps.exif_transpose(picture)
+    except _DAMAGED:
+        return picture
 
 
 def _without_alpha(picture: Any) -> Any:

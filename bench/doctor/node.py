@@ -62,9 +62,8 @@ def probe_nodes(machine: Machine, store: Path, asks: dict[str, Ask], wait_s: flo
 
 def _tiny(ask: Ask) -> Ask:
     """Return what a probe asks for: the same kind of node, little of it, so that it starts soon."""
-    return ask.model_copy(
-        update={"cpus": 1, "memory_gb": min(ask.memory_gb or 4, 4), "minutes": min(ask.minutes or 10, 10)}
-    )
+    little = {"cpus": 1, "memory_gb": min(ask.memory_gb or 4, 4), "minutes": min(ask.minutes or 10, 10)}
+    return ask.model_copy(update=little)
 
 
 def _dismiss(folder: Path, sent: list[_Sent]) -> None:
@@ -107,12 +106,10 @@ def _given_up(sent: _Sent, queue: Queue, folder: Path, waited_s: float, wait_s: 
     state, now = queue.live.get(sent.job), time.monotonic()
     if state is None:
         sent.gone = sent.gone or now
+        if now - sent.gone <= settle_s:  # its report may be on its way
+            return None
         ended = queue.ended.get(sent.job, "and is forgotten by SLURM")
-        return (
-            f"job {sent.job} ended ({ended}) without a word: {_log(folder, sent)}"
-            if now - sent.gone > settle_s
-            else None
-        )
+        return f"job {sent.job} ended ({ended}) without a word: {_log(folder, sent)}"
     if state.startswith("PENDING") and sent.begun is None:
         hint = "see `squeue --start`, or give it more time with --wait"
         return f"job {sent.job} did not start within {wait_s:.0f} s: {state}; {hint}" if waited_s > wait_s else None
@@ -127,9 +124,8 @@ def _log(folder: Path, sent: _Sent) -> str:
     lines = [line.strip() for text in texts for line in text.splitlines() if line.strip()]
     if lines:
         return " | ".join(lines[-3:])
-    return (
-        f"it could not even write its log; does the node see {folder.parent}? The store must be on a shared file system"
-    )
+    seen = f"does the node see {folder.parent}? The store must be on a shared file system"
+    return f"it could not even write its log; {seen}"
 
 
 def _judge(sent: _Sent, report: dict[str, Any], folder: Path, token: str, kind: str) -> Iterator[Check]:
@@ -172,5 +168,6 @@ def _locks_meet(what: str, report: dict[str, Any], folder: Path, label: str, kin
     alone = socket.gethostname() == report["host"]
     both = report["kept_out"] is True and report["holds"] and not got_in
     far = "the job ran on this very host: nothing is known of others" if alone else "each side sees the other's"
-    wrong = f"{kind} is not carried between {socket.gethostname()} and {report['host']} ({report['kept_out']})"
+    detail = f" ({report['kept_out']})" if isinstance(report["kept_out"], str) else ""
+    wrong = f"{kind} is not carried between {socket.gethostname()} and {report['host']}{detail}"
     return Check(f"{what}, locks", both, f"{kind}: {far}" if both else f"{wrong}; {USE_LEASES}")

@@ -29,6 +29,10 @@ def examine_slurm(machine: Machine, store: Path, wait_s: float) -> Iterator[Chec
         store: the folder that jobs will write to.
         wait_s: how long a probe job may stay in the queue.
     """
+    yield from guarded("SLURM", _examine(machine, store, wait_s))
+
+
+def _examine(machine: Machine, store: Path, wait_s: float) -> Iterator[Check]:
     from bench.doctor.node import probe_nodes
 
     for check in guarded("SLURM", _answers()):

@@ -97,6 +97,8 @@ def _locks(machine: Machine, store: Path, folder: Path) -> Check:
         after = _other_process_claims(folder / "locks", kind)
     except OSError as error:
         return Check("locks", False, f"{kind}: {error.strerror}; {USE_LEASES}")
+    except StoreError as error:
+        return Check("locks", False, str(error))
     if (while_held, after) == (False, True):
         return Check("locks", True, f"{kind}: a second process has to wait, and has its turn")
     wrong = "a second process is let in" if while_held else "what was given back is still held"
@@ -107,5 +109,6 @@ def _other_process_claims(folder: Path, kind: str) -> bool:
     command = [sys.executable, "-c", _TRY_CLAIM, str(folder), kind]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode not in (0, 9):
-        raise StoreError(f"a second Python cannot use the store's locks: {done.stderr.strip().splitlines()[-1:]}")
+        said = (done.stderr.strip() or f"code {done.returncode}").splitlines()[-1]
+        raise StoreError(f"a second {sys.executable} cannot use the store's locks: {said}; is bench installed for it?")
     return done.returncode == 0

@@ -15,7 +15,7 @@ from bench.execute.log import compute_logged
 from bench.execute.recipe import read_recipe
 from bench.store import Execution, StageBusy, Store
 
-_WAIT_S = 120.0  # for a predecessor that was cancelled or preempted and is still dying
+_WAIT_S = 300.0  # for a predecessor that was cancelled or preempted and is still dying, or whose lease must run out
 
 
 @dataclasses.dataclass(frozen=True)

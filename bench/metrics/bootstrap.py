@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from bench.types import Float32, Int64
 
-_BLOCK_BYTES = 1 << 26  # of weights at a time: bounds memory at any size of the test set
+_BLOCK_BYTES = 1 << 23  # of weights at a time: bounds memory at any size of the test set
 Integers = npt.NDArray[np.integer]
 
 

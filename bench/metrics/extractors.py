@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -202,14 +202,20 @@ def extract_all(
     extract: Extract, images: Any, batch_size: int = 64, on_batch: Callable[[int], None] = lambda done: None
 ) -> Extracted:
     """Return what `extract` gives for anything that slices to `uint8 [b, H, W]`, batch by batch."""
-    parts = []
-    for start in range(0, len(images), batch_size):
-        parts.append(extract(np.array(images[start : start + batch_size])))
-        on_batch(min(start + batch_size, len(images)))
+    parts = list(extracted_batches(extract, images, batch_size, on_batch))
     if not parts:
         raise ValueError("no images to extract features from")
     positives = [p.positives for p in parts if p.positives is not None]
     return Extracted(np.concatenate([p.features for p in parts]), np.concatenate(positives) if positives else None)
+
+
+def extracted_batches(
+    extract: Extract, images: Any, batch_size: int = 64, on_batch: Callable[[int], None] = lambda done: None
+) -> Iterator[Extracted]:
+    """Yield what `extract` gives for each batch, so that a large set need never be in memory whole."""
+    for start in range(0, len(images), batch_size):
+        yield extract(np.array(images[start : start + batch_size]))
+        on_batch(min(start + batch_size, len(images)))
 
 
 @functools.cache

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -57,26 +59,45 @@ def radii(points: Features, k: int, block: int = 256) -> Distances:
     return np.concatenate([np.partition(distances, k, axis=1)[:, k] for distances in blocks])
 
 
-def nearest_distances(queries: Features, among: Features, parents: Int64 | None = None) -> tuple[Distances, Distances]:
+def nearest_distances(
+    queries: Features, among: Features, parents: Int64 | None = None, rows: Int64 | None = None, block: int = 8192
+) -> tuple[Distances, Distances]:
     """Return the distance of each of `queries [n, d]` to its nearest of `among [m, d]`, and to its nearest non-parent.
 
     Args:
         queries: `[n, d]`.
-        among: `[m, d]`.
+        among: `[m, d]`, memory-mapped where it is large.
         parents: `int64 [n, p]`, rows of `among` that each query was made from; -1 = none. None: nobody has any.
+        rows: `int64 [m']`, the rows of `among` that count, which `parents` are then positions in; None: all.
+        block: how many of them are in memory at a time.
 
     Returns:
         Two `float64 [n]`; NaN where nothing is there to be near to.
     """
-    from sklearn.neighbors import NearestNeighbors
-
+    if rows is None:
+        rows = np.arange(len(among))
     none = np.full(len(queries), np.nan)
-    if len(queries) == 0 or len(among) == 0:
+    if len(queries) == 0 or len(rows) == 0:
         return none, none.copy()
     if parents is None:
         parents = np.full((len(queries), 1), -1)
-    wanted = min(parents.shape[1] + 1, len(among))  # one more than the parents: one of them is no parent
-    found, rows = NearestNeighbors(n_neighbors=wanted, algorithm="brute").fit(among).kneighbors(queries)
-    is_parent = (rows[:, :, None] == parents[:, None, :]).any(axis=2)
+    wanted = min(parents.shape[1] + 1, len(rows))  # one more than the parents: one of them is no parent
+    found, near = _nearest(queries, among, rows, wanted, block)
+    is_parent = (near[:, :, None] == parents[:, None, :]).any(axis=2)
     others = np.where(is_parent, np.inf, found).min(axis=1)
     return found[:, 0].astype(np.float64), np.where(np.isinf(others), np.nan, others)
+
+
+def _nearest(queries: Features, among: Features, rows: Int64, k: int, block: int) -> tuple[Features, Int64]:
+    """Return distances to the k nearest of `among[rows]` and their positions in `rows`, `[n, k]`, nearest first."""
+    from sklearn.neighbors import NearestNeighbors
+
+    distances: npt.NDArray[Any] = np.empty((len(queries), 0), queries.dtype)
+    positions: npt.NDArray[Any] = np.empty((len(queries), 0), np.int64)
+    for start in range(0, len(rows), block):
+        part = among[rows[start : start + block]]
+        apart, found = NearestNeighbors(n_neighbors=min(k, len(part)), algorithm="brute").fit(part).kneighbors(queries)
+        distances, positions = np.hstack([distances, apart]), np.hstack([positions, start + found])
+        best = np.argsort(distances, axis=1, kind="stable")[:, :k]
+        distances, positions = np.take_along_axis(distances, best, axis=1), np.take_along_axis(positions, best, axis=1)
+    return distances, positions

@@ -7,7 +7,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from bench import registry
 from bench.matrix import load_matrix
 from bench.store import Store
 from tests.conftest import BENCH, ROOT
-from tests.e2e.driver import Bench
+from tests.e2e.driver import Bench, Said
 
 ZOO = '''
 """One method for each way of going wrong."""
@@ -148,10 +149,6 @@ class Ran:
     err: str
     rows: dict[str, dict[str, Any]]
 
-    def bench(self, *args: object) -> subprocess.CompletedProcess[str]:
-        """Call `bench VERB zoo.yaml ARGS` in a process of its own."""
-        return shell(self.folder, *args)
-
     @property
     def reasons(self) -> dict[str, str]:
         """Row → what its failure has to say."""
@@ -160,14 +157,6 @@ class Ran:
             "no_package": "PluginError: methods.no_package cannot be used: ModuleNotFoundError: No module named 'nowhere'",
             "gone@3": "PluginError: methods.syntax cannot be used: SyntaxError:",
         }
-
-
-def shell(folder: Path, verb: str, *args: object) -> subprocess.CompletedProcess[str]:
-    command = [*BENCH, verb, folder / "zoo.yaml", *args, "--store", folder / "store"]
-    environment = os.environ | {"BENCH_METHODS": str(folder / "plugins"), "COLUMNS": "400"}
-    return subprocess.run(
-        list(map(str, command)), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
 
 
 @pytest.fixture(scope="module", params=[1, 2])
@@ -181,9 +170,43 @@ def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     rows = ["baseline", *rows, "no_package", "gone@3", "zoo@diagnostics"]
     chosen = MATRIX | {"methods": rows, "settings": {"no_package": {"any": {"thing": [1, None]}}}}
     (folder / "zoo.yaml").write_text(yaml.safe_dump(chosen), encoding="utf-8")
-    said = shell(folder, "run", "--jobs", jobs, "--device", "cpu", "--wandb", "off", "--json")
+    command = [*BENCH, "run", folder / "zoo.yaml", "--store", folder / "store", "--jobs", jobs]
+    environment = os.environ | {"BENCH_METHODS": str(folder / "plugins")}  # a process of its own: workers inherit it
+    said = subprocess.run(
+        [str(part) for part in [*command, "--device", "cpu", "--wandb", "off", "--json"]],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
     assert said.stdout, said.stderr
     return Ran(jobs, folder, said.returncode, said.stderr, {r["method"]: r for r in json.loads(said.stdout)})
+
+
+@contextmanager
+def installed(folder: Path) -> Iterator[None]:
+    """Let this process find the methods in a folder, as `BENCH_METHODS` would."""
+    import methods
+
+    def forget() -> None:
+        registry.methods.cache_clear()
+        registry.broken.cache_clear()
+        importlib.invalidate_caches()
+        for name in [n for n in sys.modules if n.startswith("methods.") and (folder / f"{n[8:]}.py").exists()]:
+            del sys.modules[name]
+
+    methods.__path__.append(str(folder))  # in place, as methods/__init__.py does: its spec holds the same list
+    forget()
+    try:
+        yield
+    finally:
+        methods.__path__.remove(str(folder))
+        forget()
+
+
+@pytest.fixture
+def ask(ran: Ran, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Said]]:
+    """Return a function that calls `bench VERB zoo.yaml ARGS` here."""
+    monkeypatch.setenv("COLUMNS", "400")
+    with installed(ran.folder / "plugins"):
+        yield lambda verb, *args: bench(verb, ran.folder / "zoo.yaml", *args, "--store", ran.folder / "store")
 
 
 def test_every_other_cell_finishes_and_the_exit_code_is_1(ran: Ran) -> None:
@@ -195,18 +218,18 @@ def test_every_other_cell_finishes_and_the_exit_code_is_1(ran: Ran) -> None:
     assert "Traceback" not in ran.err
 
 
-def test_a_hole_in_the_table_has_its_reason(ran: Ran) -> None:
+def test_a_hole_in_the_table_has_its_reason(ran: Ran, ask: Callable[..., Said]) -> None:
     for row, reason in ran.reasons.items():
         found = ran.rows[row]
         assert (found["state"], found["map_all"]) == ("failed", None), row
         assert reason in " ".join(found["reason"].split()), row
-    text = ran.bench("table").stdout
+    text = ask("table").out
     assert "! zoo@raises: failed: ValueError: two lines [bold]" in text
     assert "! gone@3: failed: PluginError: methods.syntax" in text
 
 
-def test_status_gives_one_line_for_each_and_the_store_keeps_the_traceback(ran: Ran) -> None:
-    rows = {r["cell"].split("/")[1]: r for r in json.loads(ran.bench("status", "--json").stdout)}
+def test_status_gives_one_line_for_each_and_the_store_keeps_the_traceback(ran: Ran, ask: Callable[..., Said]) -> None:
+    rows = {r["cell"].split("/")[1]: r for r in json.loads(ask("status", "--json").out)}
     for row, reason in ran.reasons.items():
         found = rows[row]
         assert found["state"] == "failed"
@@ -221,49 +244,34 @@ def test_status_gives_one_line_for_each_and_the_store_keeps_the_traceback(ran: R
     assert rows["baseline"]["state"] == "done"
 
 
-def test_explain_shows_the_plugins_own_traceback(ran: Ran) -> None:
-    text = ran.bench("explain", "zoo@exit").stdout
+def test_explain_shows_the_plugins_own_traceback(ask: Callable[..., Said]) -> None:
+    text = ask("explain", "zoo@exit").out
     assert "SystemExit: bye" in text
     assert 'sys.exit("bye")' in text
-    text = ran.bench("explain", "gone@3").stdout
+    text = ask("explain", "gone@3").out
     assert "class Gone(:" in text
     assert "SyntaxError" in text
-    assert 'raise KeyError("no such input")' in ran.bench("explain", "zoo@plan/s0").stdout
+    assert 'raise KeyError("no such input")' in ask("explain", "zoo@plan/s0").out
 
 
-def test_diagnostics_that_fail_leave_the_figures_in_the_table(ran: Ran) -> None:
-    status = {r["cell"].split("/")[1]: r for r in json.loads(ran.bench("status", "--json").stdout)}
+def test_diagnostics_that_fail_leave_the_figures_in_the_table(ran: Ran, ask: Callable[..., Said]) -> None:
+    status = {r["cell"].split("/")[1]: r for r in json.loads(ask("status", "--json").out)}
     found = ran.rows["zoo@diagnostics"]
     assert found["map_all"] is not None
     assert found["fid_metric"] is not None
     assert found["state"] == status["zoo@diagnostics"]["state"] == "failed"
     assert found["reason"] == "diagnostics failed: RuntimeError: no judgement"
-    assert "! zoo@diagnostics: diagnostics failed: RuntimeError: no judgement" in ran.bench("table").stdout
+    assert "! zoo@diagnostics: diagnostics failed: RuntimeError: no judgement" in ask("table").out
 
 
-def test_the_report_shows_every_hole_with_its_reason(ran: Ran) -> None:
+def test_the_report_shows_every_hole_with_its_reason(ran: Ran, ask: Callable[..., Said]) -> None:
     if ran.jobs == 1:
         pytest.skip("the report is the same for every executor, and of fewer rows made sooner")
-    said = ran.bench("report", "--out", ran.folder / "report")
-    assert said.returncode == 0, said.stderr
+    said = ask("report", "--out", ran.folder / "report")
+    assert said.code == 0, said.err
     page = (ran.folder / "report" / "report.html").read_text(encoding="utf-8")
     for reason in ("ValueError: two lines [bold]", "No module named", "diagnostics failed: RuntimeError: no judgement"):
         assert reason.replace("'", "&#39;") in page
-
-
-def test_a_plugin_that_was_mended_is_run_without_another_word(ran: Ran) -> None:
-    if ran.jobs > 1:
-        pytest.skip("who computes has no part in it")
-    mended = ran.folder / "plugins" / "syntax.py"
-    before = mended.read_text(encoding="utf-8")
-    mended.write_text(ZOO.replace('"zoo"', '"gone"').replace("how: str", "how: int | str"), encoding="utf-8")
-    try:
-        said = ran.bench("run", "--jobs", ran.jobs, "--device", "cpu", "--wandb", "off", "--json")
-    finally:
-        mended.write_text(before, encoding="utf-8")
-    rows = {r["method"]: r for r in json.loads(said.stdout)}
-    assert (rows["gone@3"]["state"], rows["gone@3"]["reason"]) == ("done", None)
-    assert rows["zoo@raises"]["state"] == "failed"  # for good, until --retry-failed or other code
 
 
 # --- in this process
@@ -272,22 +280,26 @@ def test_a_plugin_that_was_mended_is_run_without_another_word(ran: Ran) -> None:
 @pytest.fixture
 def plugins(tmp_path: Path) -> Iterator[Path]:
     """Return a folder of methods as `BENCH_METHODS` would add it."""
-    import methods
-
-    def forget() -> None:
-        registry.methods.cache_clear()
-        registry.broken.cache_clear()
-        importlib.invalidate_caches()
-        for name in [n for n in sys.modules if n.startswith("methods.failing_")]:
-            del sys.modules[name]
-
     folder = tmp_path / "plugins"
     folder.mkdir()
-    methods.__path__.append(str(folder))  # in place, as methods/__init__.py does: its spec holds the same list
-    forget()
-    yield folder
-    methods.__path__.remove(str(folder))
-    forget()
+    with installed(folder):
+        yield folder
+
+
+def test_a_plugin_that_was_mended_is_run_without_another_word(bench: Bench, tmp_path: Path) -> None:
+    plugin = tmp_path / "failing_import.py"
+    plugin.write_text("import nowhere\n" + ZOO, encoding="utf-8")
+    request = one_row(tmp_path, "zoo@fine")
+    run = [*request, "--jobs", 1, "--device", "cpu", "--wandb", "off", "--quiet", "--json"]
+    with installed(tmp_path):
+        said = bench("run", *run)
+    assert said.code == 1
+    assert "failing_import cannot be used: ModuleNotFoundError" in json.loads(said.out)[0]["reason"]
+    plugin.write_text(ZOO, encoding="utf-8")
+    with installed(tmp_path):
+        said = bench("run", *run)
+    assert said.code == 0
+    assert json.loads(said.out)[0]["state"] == "done"
 
 
 def one_row(folder: Path, row: str) -> list[object]:

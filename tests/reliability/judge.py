@@ -119,12 +119,16 @@ def in_flight(store: Path) -> str:
 
 @dataclass
 class Verdict:
-    """Everything that was wrong with one store, collected as it is disturbed and finished."""
+    """Everything that was wrong with one store, collected as it is disturbed and finished.
+
+    `deleted` are stages that were taken away on purpose, as `<stage>/<key>`.
+    """
 
     reference: Reference
     store: Path
     attempts: Path
     faults: list[str] = field(default_factory=list)
+    deleted: set[str] = field(default_factory=set)
 
     def after_stop(self, before: dict[str, tuple[str, int]]) -> None:
         """Check what a stopped run left: what was finished is as it was, and no result is torn."""
@@ -164,8 +168,10 @@ class Verdict:
         lines = self.attempts.read_text(encoding="utf-8").splitlines() if self.attempts.exists() else []
         self.faults += [f"attempted though finished: {line}" for line in lines if line.endswith(" again")]
         for log in self.store.glob("logs/*/*.log"):
-            if (times := log.read_text(encoding="utf-8", errors="replace").count(" computed in ")) > 1:
-                self.faults.append(f"computed {times} times by its log: {log.parent.name}/{log.stem}")
+            name = f"{log.parent.name}/{log.stem}"
+            times = log.read_text(encoding="utf-8", errors="replace").count(" computed in ")
+            if times > 1 + (name in self.deleted):
+                self.faults.append(f"computed {times} times by its log: {name}")
 
     @property
     def commits(self) -> int:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.reliability.helpers import until
+from tests.reliability.helpers import ROOT, until
 from tests.reliability.judge import COMMAND, LIMIT_S, finished
 from tests.reliability.trial import Trial
 from tests.reliability.warm import Run, start
@@ -149,6 +149,7 @@ def truncated(trial: Trial) -> None:
         trial.verdict.faults.append(f"`bench verify` did not find {name}: {verify.said[-1500:]}")
     elif path.exists():
         trial.verdict.faults.append(f"`bench verify --delete` left {name}")
+    trial.verdict.deleted.add(str(path.relative_to(trial.store).parents[-3]))
     trial.finish()
 
 
@@ -166,7 +167,7 @@ def clock_set_back(trial: Trial) -> None:
     process = subprocess.Popen(
         [*BENCH, *COMMAND, "--jobs", "1", "--store", str(trial.store)],
         env=os.environ | fake,
-        cwd=trial.folder,
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

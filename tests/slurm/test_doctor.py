@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -97,8 +99,22 @@ def test_a_node_with_other_code(doctor: Doctor, tmp_path: Path, monkeypatch: pyt
         handle.write("\n# changed\n")
     monkeypatch.chdir(tmp_path)  # Python looks in the folder of submission first
     _, wrong = doctor({**CPU_ONLY, "setup": [f"export PYTHONPATH={tmp_path}/other"]})
-    assert [line.partition(":")[0] for line in wrong] == ["probe cpu, code", "probe gpu, code"]
+    assert sorted(line.partition(":")[0] for line in wrong) == ["probe cpu, code", "probe gpu, code"]
     assert "other code of bench (" in wrong[0]
+
+
+def test_a_node_with_locks_and_a_clock_of_its_own(doctor: Doctor, tmp_path: Path) -> None:
+    patch = "import fcntl, time; fcntl.flock = lambda *a: None; now = time.time; time.time = lambda: now() - 60"
+    (tmp_path / "sitecustomize.py").write_text(patch)
+    setup = [f"export PYTHONPATH={tmp_path}:$PYTHONPATH"]
+    _, wrong = doctor({**CPU_ONLY, "gpu": {"partition": "nowhere"}, "setup": setup})
+    host = socket.gethostname()
+    assert wrong[1:] == [
+        f"probe cpu, locks: flock is not carried between {host} and {host}; set `locks: lease` in the machine file, "
+        "or BENCH_LOCKS=lease, for every process at this store",
+        wrong[-1],
+    ]
+    assert re.match(rf"probe cpu, clock: {host}'s clock is (5[0-9]|60) s off; have it synchronised", wrong[-1])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

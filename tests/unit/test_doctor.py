@@ -117,7 +117,9 @@ def test_a_check_that_breaks_does_not_hide_the_others(
 
 def test_no_slurm_here(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    (line,) = wrong(bench("doctor", "--store", tmp_path, "--executor", "slurm"))
+    machine = tmp_path / "machine.yaml"
+    machine.write_text("{executor: slurm, device: cuda}")  # of the nodes, not of this machine
+    (line,) = wrong(bench("doctor", "--store", tmp_path, "--machine", machine))
     assert line.startswith("SLURM's commands: not here: sbatch, squeue, scancel, scontrol, srun; run this on")
 
 

@@ -55,6 +55,13 @@ def test_grey_colour_palette_and_alpha_agree(tmp_path, extension):
         assert np.abs(result.astype(int) - smooth).max() <= allowed, mode
 
 
+def test_broken_exif_turns_nothing(tmp_path):
+    save(tmp_path / "plain.png")
+    save(tmp_path / "broken.png", exif=b"Exif\0\0no exif at all")
+    broken, plain = (read_image(tmp_path / f"{n}.png", 16, "pad", "minmax") for n in ("broken", "plain"))
+    assert np.array_equal(broken, plain)
+
+
 def test_what_is_transparent_is_not_blackened(tmp_path):
     rgba = np.dstack([GREY, GREY, GREY, np.zeros_like(GREY)])
     save(tmp_path / "clear.png", rgba)

@@ -132,3 +132,10 @@ def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
         reporter.polled(Toy(), 1, 2, "x")
         reporter.finished(Toy(), "failed", "x")
     assert capsys.readouterr() == ("", "")
+
+
+def test_what_was_computed_elsewhere_between_two_looks_has_no_time() -> None:
+    reporter, text = live()
+    reporter.planned([Toy(value=1)], reused=0)
+    reporter.finished(Toy(value=1), "done")
+    assert text.getvalue().splitlines()[1].endswith(" done")

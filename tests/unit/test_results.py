@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bench.errors import StoreError
 from bench.matrix import Cell, build_matrix
-from bench.results import CellResult, cell_state, table
+from bench.results import CellResult, cell_state, read_cell, table
 from bench.stage import Stage
 from bench.store import Store
 from tests.unit.tiny_cells import methods, tiny
@@ -59,6 +62,48 @@ def test_a_cell_is_running_where_a_stage_of_its_own_is(cells: list[Cell], tmp_pa
         assert cell_state(cell, store) == (state, None)
         claim.release()
     assert cell_state(cell, store) == ("missing", None)
+
+
+class Judge(Stage):
+    """Diagnostics that open as `how` says."""
+
+    how: str = "fine"
+
+    def open(self, folder: Path) -> Any:
+        return {"fine": {"judged": 1, 2: 3, "path": "/x"}, "list": [1], "crash": None}[self.how] or {}["x"]
+
+
+@pytest.mark.parametrize(
+    ("how", "state", "said"),
+    [
+        ("fine", "done", None),
+        ("list", "failed", "diagnostics failed: their result is a list, want a flat dict"),
+        ("crash", "failed", "cannot be read (KeyError: 'x')"),
+    ],
+)
+def test_diagnostics_that_cannot_be_read_cost_themselves_alone(
+    cells: list[Cell], tmp_path: Path, how: str, state: str, said: str | None
+) -> None:
+    store, cell = Store(tmp_path / "store"), replace(cells[0], diagnostics=Judge(how=how))
+    for stage, content in zip(cell.targets, (SCORES, FIDELITY, {}), strict=True):
+        store.folder(stage).mkdir(parents=True)
+        for name in ("manifest", stage.stage_name()):
+            text = json.dumps(content if name != "manifest" else {})
+            (store.folder(stage) / f"{name}.json").write_text(text, encoding="utf-8")
+    found = read_cell(cell, store)
+    assert (found.state, found.diagnostics) == (state, {"judged": 1} if how == "fine" else None)
+    assert found.measured
+    assert found.scores == SCORES
+    assert said is None if found.reason is None else said is not None and said in found.reason
+
+
+def test_a_damaged_set_of_images_is_named(cells: list[Cell], tmp_path: Path) -> None:
+    store, stage = Store(tmp_path / "store"), cells[0].augmented
+    store.folder(stage).mkdir(parents=True)
+    for name in ("manifest", "plan"):
+        (store.folder(stage) / f"{name}.json").write_text("{", encoding="utf-8")
+    with pytest.raises(StoreError, match=r"is damaged \(plan.json\); delete it"):
+        read_cell(cells[0], store)
 
 
 class Hungry(Stage):

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
 
 from bench.datasets.phantom.settings import CLASS_NAMES, PhantomSetSettings, PhantomSettings
 from bench.seeds import derive
@@ -66,6 +65,8 @@ def official_split(settings: PhantomSetSettings, n_images: int) -> NDArray[np.in
 
 def facts(settings: PhantomSettings, index: int) -> Facts:
     """Return patient, true and observed labels and severities of an image, without drawing it."""
+    from scipy.special import ndtri  # here, for a matrix is read far oftener than a phantom is drawn
+
     if index < 0:
         raise IndexError(f"phantom index must be >= 0, got {index}")
     n_classes = len(CLASS_NAMES)
@@ -91,6 +92,8 @@ def strengths(settings: PhantomSettings, index: int, severities: NDArray[np.floa
     It grows continuously with the severity from 0 at the threshold. A class below its threshold
     gets a uniform draw, used only where the labels are overridden.
     """
+    from scipy.special import ndtr, ndtri
+
     p = np.asarray(settings.effective_prevalences(index))
     quantile = 1 - ndtr(-(severities - ndtri(p))) / p
     spare = generator(settings, "strength", index + settings.offset).random(len(p))

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from bench.datasets.phantom.anatomy import (
     Field,
@@ -41,6 +40,8 @@ class Rendered:
 
 def smooth_noise(rng: np.random.Generator, sigma: float, image_px: int) -> Field:
     """Return unit-variance noise, `sigma` grains smooth, resized from the common grain."""
+    from scipy import ndimage  # here, for a matrix is read far oftener than a phantom is drawn
+
     grain = rng.standard_normal((GRAIN_PX, GRAIN_PX), dtype=np.float32)
     if sigma > 0:
         grain = ndimage.gaussian_filter(grain, sigma, mode="wrap")
@@ -82,6 +83,8 @@ def distractors(scene: Scene, rng: np.random.Generator, clutter: float) -> Field
 
 def expose(rng: np.random.Generator, image: Field, noise: float) -> NDArray[np.uint8]:
     """Return the film: blur, quantum noise, gain and gamma, quantised."""
+    from scipy import ndimage
+
     image_px = image.shape[0]
     gain, shift = 1 + rng.normal(0, 0.07), rng.normal(0, 0.025)
     gamma = np.exp(rng.normal(0, 0.12))

@@ -23,17 +23,22 @@ _FULL_BYTES = 1 << 20  # numpy and torch do not say why a file could not be writ
 def begin(work: Path, token: str) -> tuple[Path, Path]:
     """Make the folders `out` and `ckpt` of an attempt; files of dead attempts go, their checkpoints are taken over."""
     work.mkdir(parents=True, exist_ok=True)
-    (work / "progress.json").unlink(missing_ok=True)
-    for left in work.glob("out*"):
-        shutil.rmtree(left, ignore_errors=True)
+    kept = []
+    for left in work.iterdir():
+        if left.name.startswith("ckpt"):
+            kept.append(left)
+        elif left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
     out, ckpt = work / f"out.{token}", work / f"ckpt.{token}"
-    kept = sorted(work.glob("ckpt*"), key=lambda p: p.stat().st_mtime)
+    kept.sort(key=lambda p: p.stat().st_mtime)
     if kept:
         os.rename(kept.pop(), ckpt)
     for left in kept:
         shutil.rmtree(left, ignore_errors=True)
-    ckpt.mkdir(exist_ok=True)
-    out.mkdir()
+    ckpt.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True)
     return out, ckpt
 
 
@@ -41,26 +46,24 @@ def end(out: Path, ckpt: Path) -> None:
     """Remove what a finished attempt leaves, and nothing of any other."""
     shutil.rmtree(out, ignore_errors=True)
     shutil.rmtree(ckpt, ignore_errors=True)
-    work = out.parent
     with contextlib.suppress(OSError):
-        if {p.name for p in work.iterdir()} <= {"progress.json"}:
-            shutil.rmtree(work, ignore_errors=True)
+        if not any(p.name.startswith(("out", "ckpt")) for p in out.parent.iterdir()):
+            shutil.rmtree(out.parent, ignore_errors=True)
 
 
 def publish(out: Path, target: Path) -> None:
     """Make `out` the result by one rename after everything in it is on disk.
 
-    A result that is there by now (a copied store, a twin) is kept; a folder without a manifest is none and gives way.
+    A folder without a manifest is no result and gives way.
+
+    Raises:
+        OSError: if a result is there by now (a copied store, a twin), which is kept.
     """
     for path in [*out.rglob("*"), out]:
         _fsync(path)
     if target.exists() and not is_result(target):
         shutil.rmtree(target)
-    try:
-        os.rename(out, target)
-    except OSError:
-        if not is_result(target):
-            raise
+    os.rename(out, target)
     _fsync(target.parent)
     _fsync(target.parent.parent)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from bench.contract import AugmentedBatch, Context, Method
 from bench.errors import ContractError
+from bench.files import new_array
 from bench.labelling import CLAIMED_CLASS, PARENT_SHARE
 from bench.types import TrainSet
 
@@ -195,7 +196,7 @@ class KeptBatches:
 def _created(path: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """Return a new npy file as a writable memory map (nothing can be mapped of an empty one)."""
     if shape[0]:
-        return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        return new_array(path, shape, dtype)
     empty = np.zeros(shape, dtype)
     np.save(path, empty)
     return empty

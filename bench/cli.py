@@ -37,6 +37,7 @@ from bench.terminal import (
     say,
     stderr_console,
     stdout_console,
+    steady_streams,
     talk_on_stderr,
 )
 from bench.usage import OneLineGroup
@@ -96,7 +97,7 @@ def run(
         )
     failed = [r for r in results if r.state != "done"]
     for r in failed:
-        say(f"failed: {r.cell.name}: {in_one_line((r.failure or {}).get('error', 'an input did not finish'))}")
+        say(f"failed: {r.cell.name}: {r.reason or 'an input did not finish'}")
     if failed:
         say(f"{len(failed)} of {len(results)} cells failed; why: `bench explain {matrix} CELL`; again: --retry-failed")
     if as_json:
@@ -308,6 +309,7 @@ def _print_table(matrix: Matrix, store: Store) -> None:
 
 def main() -> None:
     """Run the command line; an error that we raise on purpose is one line and its exit code."""
+    steady_streams()
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")

@@ -46,7 +46,7 @@ def verify(
     matrices: MatricesArg = None,
     sets: SetOpt = None,
     store: StoreOpt = DEFAULT_STORE,
-    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="files read at once [cores]")] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="results read at once [cores]")] = None,
     delete: Annotated[bool, typer.Option("--delete", help="remove damaged results; the next run makes them")] = False,
     quiet: QuietOpt = False,
     as_json: JsonOpt = False,

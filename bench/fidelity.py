@@ -15,6 +15,7 @@ from bench import seeds
 from bench.augment import Augmented
 from bench.classifier import Classifier
 from bench.datasets.base import Dataset
+from bench.files import new_array
 from bench.metrics.average_precision import mean_over
 from bench.metrics.extractors import (
     ClassifierExtractor,
@@ -77,7 +78,7 @@ class RealFeatures(Stage):
                 if name not in outputs:
                     shape = (len(images), *values.shape[1:])
                     path = work.out / f"{name}.npy"
-                    outputs[name] = np.lib.format.open_memmap(path, mode="w+", dtype=values.dtype, shape=shape)
+                    outputs[name] = new_array(path, shape, values.dtype)
                 outputs[name][rows] = values
             done = rows.stop
             work.progress(done, len(images), "real features")

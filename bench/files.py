@@ -10,7 +10,10 @@ import socket
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _LIBRARIES = ("longtail-bench", "torch", "torchvision", "diffusers", "transformers", "numpy", "scikit-learn")
 
@@ -39,6 +42,23 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def new_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
+    """Return a new npy file as a writable memory map, its space taken at once.
+
+    Without that a full disk would be found out while a page is written, and the kernel would kill the process.
+
+    Raises:
+        OSError: if the disk has no room for it.
+    """
+    import numpy as np
+
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    if hasattr(os, "posix_fallocate"):  # macOS has none
+        with open(path, "rb+") as handle:
+            os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def versions() -> dict[str, str]:

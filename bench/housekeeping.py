@@ -62,6 +62,8 @@ def unwanted(
             return True
         if entry.what == "lock":
             return store.locks.holder(entry.key) is None
+        if entry.what == "temporary":
+            return now - entry.touched >= grace_s
         least = max(grace_s, older_than_s) if entry.what == "result" else grace_s
         return entry.key not in wanted and now - entry.touched >= least
 
@@ -84,7 +86,7 @@ def remove(
     for entry in entries:
         if time.monotonic() - looked > _LOOK_AGAIN_S:
             wanted, looked = set(keep) | in_use(store), time.monotonic()
-        if entry.what not in ("trash", "lock") and entry.key in wanted:
+        if entry.what not in ("trash", "temporary", "lock") and entry.key in wanted:
             continue
         try:
             removed = _remove(store, entry)
@@ -99,6 +101,9 @@ def remove(
 def _remove(store: Store, entry: Entry) -> bool:
     if entry.what == "trash":
         shutil.rmtree(entry.path, ignore_errors=True)
+        return True
+    if entry.what == "temporary":
+        entry.path.unlink(missing_ok=True)
         return True
     if entry.what == "lock":
         store.locks.forget(entry.key)

@@ -1,6 +1,7 @@
 """What lies in a store, finished or not: the one list that sizes, clean-up and verification go by.
 
-Records of cells, reports, studies and trackers' folders are no part of it: nothing here ever touches them.
+Records of cells, reports, studies and trackers' folders are no part of it: nothing here ever touches them, but for the
+temporary files of records that were never finished.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from typing import Any, Literal
 
 from bench.store import Store
 
-What = Literal["result", "work", "failure", "log", "lock", "trash"]
+What = Literal["result", "work", "failure", "log", "lock", "temporary", "trash"]
 _KEY = re.compile(r"[0-9a-f]{32}")
+_TEMPORARY = re.compile(r"\..+\.\d+")  # of `bench.files.write_text`, left by a process that was killed
 _SUFFIXES: dict[str, What] = {"": "result", ".work": "work", ".failed.json": "failure", ".log": "log"}
 TRASH = ".trash"
 
@@ -28,8 +30,8 @@ class Entry:
 
     Attributes:
         what: what it is.
-        stage: kind of the stage; empty for locks and trash.
-        key: the stage's key.
+        stage: kind of the stage; empty for what belongs to none.
+        key: the stage's key; a name where there is none.
         path: file or folder.
         bytes: of everything in it.
         touched: when the newest file in it was written, by the clock of the file system (seconds).
@@ -72,6 +74,9 @@ def _listed(root: Path) -> Iterator[tuple[What, str, str, Path]]:
         elif kind == "logs":
             for stage in _names(root / kind):
                 yield from (e for e in _of_stages(root / kind / stage) if e[0] == "log")
+        elif kind == "cells":
+            for path in sorted((root / kind).glob("*/*/.*")):
+                yield from _temporary(path.parent, path.name)
         else:
             yield from (e for e in _of_stages(root / kind) if e[0] != "log")
 
@@ -81,6 +86,12 @@ def _of_stages(folder: Path) -> Iterator[tuple[What, str, str, Path]]:
         key, suffix = name[:32], name[32:]
         if suffix in _SUFFIXES and _KEY.fullmatch(key):
             yield _SUFFIXES[suffix], folder.name, key, folder / name
+        yield from _temporary(folder, name)
+
+
+def _temporary(folder: Path, name: str) -> Iterator[tuple[What, str, str, Path]]:
+    if _TEMPORARY.fullmatch(name):
+        yield "temporary", "", name, folder / name
 
 
 def _names(folder: Path) -> list[str]:

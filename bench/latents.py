@@ -10,6 +10,7 @@ import numpy as np
 
 from bench import seeds
 from bench.diffusion import DiffusionModel
+from bench.files import new_array
 from bench.split import Train, train_set
 from bench.stage import Stage
 from bench.types import Float32
@@ -56,12 +57,7 @@ class Latents(Stage):
         images = train_set(work, self.train).images
         pipeline = self.diffusion.load(work.device)
         c, h, w = pipeline.latent_shape(images.image_px)
-        outputs = [
-            np.lib.format.open_memmap(
-                work.out / f"{name}.npy", mode="w+", dtype=np.float32, shape=(len(images), c, h, w)
-            )
-            for name in ("mean", "std")
-        ]
+        outputs = [new_array(work.out / f"{name}.npy", (len(images), c, h, w), np.float32) for name in ("mean", "std")]
         for start in range(0, len(images), pipeline.batch_size):
             rows = slice(start, start + pipeline.batch_size)
             outputs[0][rows], outputs[1][rows] = pipeline.encode(images[rows])

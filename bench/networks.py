@@ -88,15 +88,18 @@ def in_batches(network: nn.Module, images: Any, image_px: int | None, device: st
     """Return the outputs `float32 [n, k]` in evaluation mode; `images` are sliced as needed."""
     was_training = network.training
     network.eval()
-    outputs = []
+    outputs: Float32 | None = None
     with torch.inference_mode():
         for start in range(0, len(images), size := _batch_size(images, image_px)):
             batch = to_input(np.array(images[start : start + size]), image_px, device)
-            outputs.append(network(batch).float().cpu().numpy())
+            found = network(batch).float().cpu().numpy()
+            if outputs is None:  # small arrays kept from every batch would hold the heap apart: memory grew with them
+                outputs = np.empty((len(images), *found.shape[1:]), np.float32)
+            outputs[start : start + len(found)] = found
     network.train(was_training)
-    if not outputs:
+    if outputs is None:
         raise ValueError("no images to run the network on")
-    return np.concatenate(outputs)
+    return outputs
 
 
 def _batch_size(images: Any, image_px: int | None) -> int:

@@ -185,7 +185,7 @@ def code_digests(cls: type) -> dict[str, str]:
     if cls.__module__ not in INERT and _source(cls.__module__) is None:
         # without its code in the key, a changed stage would be answered with an old result
         raise TypeError(f"the code of {cls.__name__} cannot be read ({cls.__module__}); put it into a module's file")
-    return {name: _module_digest(name) for name in sorted(modules_behind(cls.__module__))}
+    return {name: _code(name)[0] for name in sorted(modules_behind(cls.__module__))}
 
 
 @functools.cache
@@ -200,7 +200,7 @@ def modules_behind(module: str) -> frozenset[str]:
         if name in seen or name in INERT or not (root == own or _is_ours(root)) or _source(name) is None:
             continue
         seen.add(name)
-        todo.extend(_imports(name))
+        todo.extend(_code(name)[1])
     return frozenset(seen)
 
 
@@ -240,41 +240,35 @@ def _source(module: str) -> str | None:
 
 
 @functools.cache
-def _tree(module: str) -> ast.Module:
+def _code(module: str) -> tuple[str, tuple[str, ...]]:
+    """Return the digest of a module and the names that it imports, anywhere in it; `from a import b`: `a` and `a.b`.
+
+    An import by a name that is only worked out while the module runs is not seen.
+    """
     tree = ast.parse(_source(module) or "")
-    for node in ast.walk(tree):
+    nodes = list(ast.walk(tree))
+    imports = tuple(name for node in nodes for name in _imported(module, node))
+    for node in nodes:
         body = getattr(node, "body", None)
         holds_docstring = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
         if holds_docstring and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
             node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
-    return tree
+    # the tree is not kept: the trees of all modules take a process as long to take down as to build
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16], imports
 
 
-@functools.cache
-def _module_digest(module: str) -> str:
-    return hashlib.sha256(ast.dump(_tree(module)).encode()).hexdigest()[:16]
-
-
-@functools.cache
-def _imports(module: str) -> tuple[str, ...]:
-    """Return the names that `module` imports, anywhere in it; `from a import b` gives both `a` and `a.b`.
-
-    An import by a name that is only worked out while the module runs is not seen.
-    """
-    found: list[str] = []
-    for node in ast.walk(_tree(module)):
-        if isinstance(node, ast.Import):
-            found += (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parts = module.split(".")
-                package = parts[: len(parts) + _is_package(module) - node.level]
-                base = ".".join([*package, *([base] if base else [])])
-            found += (base, *(f"{base}.{alias.name}" for alias in node.names))
-        elif isinstance(node, ast.Call) and _name_of(node.func) in ("import_module", "__import__"):
-            found += (str(a.value) for a in node.args[:1] if isinstance(a, ast.Constant))
-    return tuple(found)
+def _imported(module: str, node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        base = node.module or ""
+        if node.level:
+            parts = module.split(".")
+            package = parts[: len(parts) + _is_package(module) - node.level]
+            base = ".".join([*package, *([base] if base else [])])
+        yield from (base, *(f"{base}.{alias.name}" for alias in node.names))
+    elif isinstance(node, ast.Call) and _name_of(node.func) in ("import_module", "__import__"):
+        yield from (str(a.value) for a in node.args[:1] if isinstance(a, ast.Constant))
 
 
 def _name_of(called: ast.expr) -> str | None:

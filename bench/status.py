@@ -177,7 +177,7 @@ def explain_rows(cell: Cell, store: Store) -> list[dict[str, Any]]:
 
 def _why_failed(found: dict[str, Any]) -> dict[str, Any]:
     if found["sticky"] is False:
-        return {"action": "run", "why": f"failed, not by its own fault: {found['error']} (the next run tries again)"}
+        return {"action": "run", "why": f"failed last time: {found['error']} (the next run tries again)"}
     return {"action": "stop", "why": f"{found['error']} (--retry-failed tries again)"}
 
 

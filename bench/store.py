@@ -146,9 +146,10 @@ class Store:
             StoreError: if its files cannot be read.
         """
         folder = self.folder(stage)
-        if name := attempt.first_cut_off(folder, self.manifest(stage)):
-            raise StoreError(f"{folder / name} is damaged (missing or cut off); delete its folder to compute it anew")
+        manifest = self.manifest(stage)
         try:
+            if name := attempt.first_cut_off(folder, manifest):
+                raise EOFError(f"{name} is missing or cut off")
             return stage.open(folder)
         except Exception as error:  # every format has its own way to say that a file is cut off
             said = " ".join(f"{type(error).__name__}: {error}".split())
@@ -217,6 +218,8 @@ class Store:
                     return True
             finally:
                 claim.release()
+                if self.has(stage):
+                    self.locks.forget(stage.key)
         return False
 
     def _claim(self, stage: Stage, wait_s: float | None) -> Claim | None:
@@ -304,15 +307,15 @@ class Store:
     @contextlib.contextmanager
     def using(self, stages: Iterable[Stage]) -> Iterator[None]:
         """Keep clean-up from these stages, and all below them, for the length of a block (see `bench.housekeeping`)."""
-        claim = None
+        claim, name = None, f"run-{uuid.uuid4().hex[:12]}"
         with contextlib.suppress(OSError):  # a store that can only be read is not cleaned up either
-            keys = sorted(s.key for s in walk(list(stages)))
-            claim = self.locks.try_claim(f"run-{uuid.uuid4().hex[:12]}", {"uses": keys})
+            claim = self.locks.try_claim(name, {"uses": sorted(s.key for s in walk(list(stages)))})
         try:
             yield
         finally:
             if claim:
                 claim.release()
+                self.locks.forget(name)
 
     def tidy(self) -> None:
         """Remove what is left of finished stages where a process was killed just after its rename."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -114,6 +115,21 @@ def make_placement(machine: Machine, idle: bool = False) -> Placement:
 
         require_slurm()
     return place(machine, jobs)
+
+
+def steady_streams() -> None:
+    """Make the two streams take every text: a closed one goes nowhere, a letter that it has no byte for is replaced."""
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        if stream is None:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            if nowhere != descriptor:  # libraries and children write to the number
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
+            setattr(sys, name, open(descriptor, "w", encoding="utf-8", closefd=False))  # noqa: SIM115 - until the end
+        elif isinstance(stream, io.TextIOWrapper):
+            # of a file's name that is no UTF-8 the bytes are shown; a table keeps its widths
+            stream.reconfigure(errors="backslashreplace" if stream.encoding.lower().startswith("utf") else "replace")
 
 
 def stderr_console() -> Any:

@@ -61,25 +61,40 @@ def verify(
     Args:
         store: the store; it is only read.
         keys: look at these results alone.
-        jobs: files read at once.
+        jobs: results read at once.
         on_progress: hears bytes done and bytes in all.
     """
     found = [r for r in results(store) if keys is None or r[1] in keys]
-    manifests = {path: read_json(path / "manifest.json") for _, _, path in found}
-    total = sum(int((m or {}).get("bytes", 0)) for m in manifests.values())
-    damage, n_files, n_bytes = [], 0, 0
+    total = sum(_told(path)[1] for _, _, path in found)
+    damage: list[Damage] = []
+    n_stages = n_files = n_bytes = 0
     with ThreadPoolExecutor(max_workers=jobs) as pool:
-        for stage, key, path in found:
-            seen = list(_whole(stage, key, path, manifests[path])) or list(
-                _files(stage, key, path, manifests[path] or {}, pool)
-            )
-            if not path.exists() or (store.locks.holder(key) and not attempt.is_result(path)):
-                continue  # cleaned away, or on its way, while we read
-            damage += seen
-            n_files += len((manifests[path] or {}).get("files", {}))
-            n_bytes += int((manifests[path] or {}).get("bytes", 0))
-            on_progress(n_bytes, total)
-    return Verified(len(found), n_files, n_bytes, damage)
+        for seen in pool.map(lambda r: _result(store, *r), found):
+            if seen is not None:
+                damage += seen.damage
+                n_stages, n_files, n_bytes = n_stages + 1, n_files + seen.files, n_bytes + seen.bytes
+                on_progress(n_bytes, total)
+    return Verified(n_stages, n_files, n_bytes, damage)
+
+
+def _result(store: Store, stage: str, key: str, path: Path) -> Verified | None:
+    """Look at one result; None where it is none: cleaned away or on its way while we read."""
+    manifest = read_json(path / "manifest.json")
+    try:
+        damage = list(_whole(stage, key, path, manifest)) or list(_files(stage, key, path, manifest or {}))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        said = f"cannot be understood ({type(error).__name__}: {error})"
+        damage = [Damage(stage, key, "manifest.json", "manifest", said)]
+    if damage and (not path.exists() or (store.locks.holder(key) and not attempt.is_result(path))):
+        return None
+    return Verified(1, *_told(path), damage)
+
+
+def _told(path: Path) -> tuple[int, int]:
+    """Return how many files, and bytes, a manifest speaks of; none where it makes no sense."""
+    manifest = read_json(path / "manifest.json") or {}
+    files, size = manifest.get("files"), manifest.get("bytes")
+    return len(files) if isinstance(files, dict) else 0, size if isinstance(size, int) else 0
 
 
 def _whole(stage: str, key: str, path: Path, manifest: dict[str, Any] | None) -> Iterator[Damage]:
@@ -94,7 +109,7 @@ def _whole(stage: str, key: str, path: Path, manifest: dict[str, Any] | None) ->
         yield Damage(stage, key, "manifest.json", "key", "its settings are not those that the key stands for")
 
 
-def _files(stage: str, key: str, path: Path, manifest: dict[str, Any], pool: ThreadPoolExecutor) -> Iterator[Damage]:
+def _files(stage: str, key: str, path: Path, manifest: dict[str, Any]) -> Iterator[Damage]:
     """Yield what is wrong with the files of a result."""
     told: dict[str, Any] = manifest["files"]
     there = dict(attempt.files_of(path))
@@ -103,8 +118,8 @@ def _files(stage: str, key: str, path: Path, manifest: dict[str, Any], pool: Thr
     for name in sorted(there.keys() - told.keys()):
         if not os.path.basename(name).startswith(".nfs"):  # a file that was removed while somebody reads it
             yield Damage(stage, key, name, "extra", f"{there[name].stat().st_size} bytes")
-    common = sorted(there.keys() & told.keys())
-    for name, record in zip(common, pool.map(_record, [there[n] for n in common]), strict=True):
+    for name in sorted(there.keys() & told.keys()):
+        record = _record(there[name])
         if isinstance(record, str):
             yield Damage(stage, key, name, "changed", record)
         elif record["bytes"] != told[name]["bytes"]:

@@ -44,12 +44,12 @@ def check_weights(matrix: Matrix, where: str) -> None:
 
 
 def _check_cell(cell: Cell, seen: set[str]) -> None:
-    if content := getattr(cell.fidelity.settings.extractor, "content", None):
-        content()  # says where it looked for weights that no setting names
     for field, path in _single_files(cell):
         if str(path) not in seen:
             seen.add(str(path))
             check_file(path, field)
+    if content := getattr(cell.fidelity.settings.extractor, "content", None):
+        content()  # says where it looked for weights that no setting names
     needing = [s for s in walk([cell.augmented]) if isinstance(s, Latents)]
     model = cell.augmented.diffusion or (needing[0].diffusion if needing else None)
     if model is not None:

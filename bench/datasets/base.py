@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from bench.files import new_array
 from bench.stage import Stage, not_semantic
 from bench.types import Float32, ImageTable, Int64, UInt8
 
@@ -89,7 +90,7 @@ class TableWriter:
         """Make the memory-mapped image array `uint8 [n_images, image_px, image_px]`."""
         self.out = out
         shape = (n_images, image_px, image_px)
-        self.images: UInt8 = np.lib.format.open_memmap(out / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
+        self.images: UInt8 = new_array(out / "images.npy", shape, np.uint8)
 
     def finish(
         self,

@@ -76,9 +76,10 @@ def _grey(path: Path, depth: Depth) -> Float32:
 
 
 def refuse_bombs() -> None:
-    """Let Pillow refuse, in this process, what it only warns of: pictures that would fill the memory."""
+    """Let Pillow refuse what it only warns of, pictures that would fill the memory, and not talk of broken EXIF."""
     from PIL import Image
 
+    warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
     warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 

@@ -84,8 +84,9 @@ def quoted(text: str, limit: int = 60) -> str:
 
 def missing_column(name: str, header: list[str]) -> str:
     """Return what to say of a column that is not there: nearest name, and those that are."""
-    same = next((c for c in header if c.casefold() == name.casefold()), None)
-    hint = f"; did you mean '{same}'?" if same else nearest(name, header)
+    plain = [c for c in header if c.isprintable()]
+    same = next((c for c in plain if c.casefold() == name.casefold()), None)
+    hint = f"; did you mean '{same}'?" if same else nearest(name, plain)
     return f"no column '{name}'{hint} (have: {listed(quoted(c)[1:-1] for c in header)})"
 
 
@@ -167,3 +168,5 @@ def _check_header(path: Path, header: list[str], needed: list[str]) -> None:
             other = next((_SEPARATORS[c] for c in _SEPARATORS if len(header) == 1 and c in header[0]), None)
             hint = f"; its columns are separated by {other}; want commas" if other else ""
             raise DataError(f"{path}: {missing_column(name, header)}{hint}")
+    if odd := [c for c in header if not c.isprintable()]:
+        raise DataError(f"{path}: column {quoted(odd[0])} has a character that cannot be shown; name it without")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import importlib
 import os
@@ -57,7 +56,6 @@ class Probe:
                 time.sleep(0.1)
 
 
-@functools.cache
 def code_digest() -> str:
     """Return the digest of every source file of ours, plugins included: the same where the same code is run."""
     digest = hashlib.sha256()

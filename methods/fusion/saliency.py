@@ -16,6 +16,7 @@ from pydantic import Field
 
 from bench import seeds
 from bench.contract import Settings, Stage, TrainSet, train_set
+from bench.files import new_array
 from bench.stage import Resources
 from bench.types import Float32, Int64
 from methods.fusion.codec import Checkpoint, Codec
@@ -86,7 +87,7 @@ class Saliency(Stage):
         scores = self._scores(work, networks, device)
         rows, classes = targets(train, scores, self.settings.cam_target)
         shape = (len(rows), *work.get(self.codec.latents).shape[1:])
-        cams = np.lib.format.open_memmap(work.out / "cams.npy", mode="w+", dtype=np.float32, shape=shape)
+        cams = new_array(work.out / "cams.npy", shape, np.float32)
         for part, maps in self._maps(work, networks, rows, classes, device):
             cams[part] = maps
         cams.flush()

@@ -75,6 +75,8 @@ PLAN: dict[str, Case] = {
     ),
     "column twice": Case("column 'a' is there twice", header="path,who,part,a,a"),
     "nameless columns": Case("2 columns have no name", header="path,who,part,,"),
+    "control letters in a column": Case(r"column 'a\x1b[31m' has a character", header="path,who,part,a\x1b[31m,b"),
+    "a line break in a column": Case(r"column 'a\nb' has a character", header='path,who,part,"a\nb",b'),
     "no classes": Case("found 0 columns of 0/1, want two or more", edit=lambda rows: cells(3, "7")(cells(4, "7")(rows))),
     "words for labels": Case("row 2: class 'a' is 'yes'", edit=cells(3, "yes")),
     "class in head and tail": Case("a in head and in tail", settings={"head": ["a"], "tail": ["a"]}),

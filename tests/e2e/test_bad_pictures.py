@@ -73,6 +73,7 @@ PICTURES: dict[str, Case] = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("default")  # as in a run: Pillow's warning alone must not be what refuses
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_picture_that_cannot_be_used_fails_the_cell_before_anything_else(
     bench: Bench, tmp_path: Path, name: str

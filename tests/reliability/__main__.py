@@ -28,17 +28,16 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def run_trial(name: str, number: str, folder: Path, reference: Reference, jobs: int | None) -> tuple[Trial, list[str]]:
-    """Disturb and finish one store; everything in it follows from its number.
-
-    Raises:
-        Refused: where this machine does not allow the disturbance.
-    """
+def run_trial(name: str, number: str, folder: Path, reference: Reference, jobs: int | None) -> Trial:
+    """Disturb and finish one store; everything in it follows from its number."""
     trial = Trial(name, folder, reference, random.Random(number), jobs, say)
-    SCENARIOS[name](trial)
-    if name not in FINISH_THEMSELVES:
-        trial.finish()
-    return trial, trial.verdict.faults
+    try:
+        SCENARIOS[name](trial)
+        if name not in FINISH_THEMSELVES:
+            trial.finish()
+    except Refused as refusal:
+        say(f"  skipped: {refusal}")
+    return trial
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -62,16 +61,12 @@ def main(arguments: list[str] | None = None) -> int:
         seed = f"{options.seed}/{number}"
         number += 1
         say(f"trial {seed} {name} ({sum(moments.values())} of {options.kills} kills, {time.monotonic() - began:.0f} s)")
-        try:
-            trial, faults = run_trial(name, seed, scratch / f"{number}-{name}", reference, options.jobs)
-        except Refused as refusal:
-            say(f"  skipped: {refusal}")
-            continue
+        trial = run_trial(name, seed, scratch / f"{number}-{name}", reference, options.jobs)
         moments.update(trial.strikes)
         trials[name] += 1
-        for fault in faults:
+        for fault in trial.verdict.faults:
             say(f"  VIOLATION: {fault}")
-        if faults:
+        if trial.verdict.faults:
             bad.append(trial.folder)
         elif not options.keep:
             trial.discard()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.files import read_json
 from tests.reliability.warm import MATRIX, Spy, start
 
 COMMAND = ["run", str(MATRIX), "--wandb", "off", "--json"]
@@ -101,8 +102,8 @@ def finished(store: Path) -> dict[str, tuple[str, int]]:
     found = {}
     for path in store.glob("*/*/manifest.json"):
         if path.parent.suffix == "":
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-            found[f"{path.parent.parent.name}/{path.parent.name}"] = (manifest["finished"], path.stat().st_ino)
+            stamp = (read_json(path) or {}).get("finished", "unreadable")
+            found[f"{path.parent.parent.name}/{path.parent.name}"] = (stamp, path.stat().st_ino)
     return found
 
 
@@ -138,7 +139,9 @@ class Verdict:
                 self.faults.append(f"{name} was finished and is {'computed again' if name in after else 'gone'}")
         for name in after.keys() - before.keys():
             folder = self.store / name
-            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+            if (manifest := read_json(folder / "manifest.json")) is None:
+                self.faults.append(f"{name}/manifest.json is torn")
+                continue
             sizes = {n: (folder / n).stat().st_size if (folder / n).exists() else -1 for n in manifest["files"]}
             self.faults += [
                 f"{name}/{n} is torn: {size} of {manifest['files'][n]['bytes']} bytes"

@@ -19,7 +19,7 @@ WATCHED: dict[str, tuple[str, int, float]] = {
     "array": ("*/*.work/out*/*.npy", 0, 0.01),
     "commit": ("*/*.work/out*/manifest.json", 0, 0.01),
 }
-TIMED = ("any time", "planning")
+TIMED = ("any time", "any stage", "planning")
 
 
 def labels_of(events: list[str]) -> dict[str, list[str]]:
@@ -51,7 +51,7 @@ def _label(operation: str, path: str) -> str:
 def pick(rng: random.Random, reference: Reference, store: Path) -> tuple[str, str | None]:
     """Return a kind of moment and, for a file operation, which; of stages that are not finished."""
     operations = labels_of(reference.events)
-    kind = rng.choice([*TIMED, *TIMED, *WATCHED, *operations])
+    kind = rng.choice([*TIMED, *WATCHED, *operations])
     if kind not in operations:
         return kind, None
     done = finished(store)
@@ -76,6 +76,12 @@ def wait_for(kind: str, rng: random.Random, reference: Reference, store: Path, r
             seen |= _fresh(store, pattern, size, run.began_at)
             time.sleep(0.001)
         run.wait(rng.uniform(0, after))
+    elif kind == "any stage":
+        done, wanted = 0, rng.randrange(len(finished(store)), len(reference.stages))
+        while done < wanted and not run.ended():
+            done = len(list(store.glob("*/*/manifest.json")))
+            time.sleep(0.005)
+        run.wait(rng.uniform(0, 3 * reference.wall_s / len(reference.stages)))
     else:
         left = max(0.2, 1 - len(finished(store)) / len(reference.stages))
         longest = reference.planning_s if kind == "planning" else reference.wall_s * left

@@ -200,7 +200,7 @@ def test_a_file_that_was_cut_off_is_never_served(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.compute(Big(value=3), Execution())
     os.truncate(store.folder(Big(value=3)) / "sub" / "x.bin", 99_999)  # `open` does not read it
-    with pytest.raises(StoreError, match=r"sub/x\.bin is damaged \(missing or cut off\)"):
+    with pytest.raises(StoreError, match=r"sub/x\.bin is missing or cut off"):
         store.open(Big(value=3))
 
 
@@ -224,8 +224,8 @@ def bench(*arguments: str, read_only: Path | None = None) -> subprocess.Complete
     """Run the command line; with `read_only`, where that folder is mounted so (in a mount namespace of its own)."""
     command = [*BENCH, *arguments]
     if read_only:
-        script = f'mount --bind {read_only} {read_only} && mount -o remount,ro,bind {read_only} && exec "$@"'
-        command = ["unshare", "-m", "sh", "-c", script, "sh", *command]
+        script = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
+        command = ["unshare", "-m", "sh", "-c", script, str(read_only), *command]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
@@ -254,8 +254,6 @@ def test_a_read_only_store_is_served_and_computing_for_it_is_one_line(moved: Pat
     for arguments in (
         ("run", "toy", "--json", "--wandb", "off"),
         ("status", "toy", "--json"),
-        ("table", "toy", "--json"),
-        ("ls", "--json"),
         ("ls", "--size"),
         ("verify", "-q"),
         ("report", "toy", "--out", str(tmp_path / "report")),

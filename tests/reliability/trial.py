@@ -16,6 +16,7 @@ from tests.reliability.judge import COMMAND, LIMIT_S, Reference, Verdict, finish
 from tests.reliability.warm import Run, Spy, start
 
 Say = Callable[[str], None]
+_GO_ON = "stopped; finished stages and checkpoints are kept. Go on with: bench run"
 
 
 @dataclass
@@ -41,25 +42,30 @@ class Trial:
         self.verdict = Verdict(self.reference, self.store, self.folder / "attempts")
 
     def start(
-        self, *options: str, die_at: str | None = None, jobs: int | None = None, cwd: Path = ROOT, store: str = ""
+        self,
+        die_at: str | None = None,
+        jobs: int | None = None,
+        cwd: Path = ROOT,
+        store: str = "",
+        eager_checkpoints: bool = False,
     ) -> Run:
         """Start `bench run` of the matrix on the store."""
         self.runs += 1
-        spy = Spy(self.store, self.verdict.attempts, None, die_at, eager_checkpoints=self.rng.random() < 0.2)
+        spy = Spy(self.store, self.verdict.attempts, None, die_at, eager_checkpoints)
         jobs = jobs or self.jobs or self.rng.choice([1, 2])
-        arguments = [*COMMAND, "--jobs", str(jobs), "--store", store or str(self.store), *options]
+        arguments = [*COMMAND, "--jobs", str(jobs), "--store", store or str(self.store)]
         return start(arguments, self.folder / f"run{self.runs}", spy, cwd)
 
     def strike(self, kind: str = "", how: signal.Signals = signal.SIGKILL, grace_s: float = 0.0) -> bool:
         """Start a run and stop it at a random moment; return whether there is still something left to do.
 
-        SIGTERM is followed by SIGKILL after a grace, as a scheduler does it.
+        Another signal than SIGKILL is followed by SIGKILL after a grace, as a scheduler does it.
         """
         drawn, event = moments.pick(self.rng, self.reference, self.store)
         kind = kind or drawn
         event = event if kind == drawn else None
         before = finished(self.store)
-        run = self.start(die_at=event)
+        run = self.start(die_at=event, eager_checkpoints="checkpoint" in kind or self.rng.random() < 0.1)
         moments.wait_for(kind, self.rng, self.reference, self.store, run)
         hit = not run.ended() or run.process.exitcode == -signal.SIGKILL
         if how != signal.SIGKILL and not run.ended():
@@ -80,12 +86,14 @@ class Trial:
     def _check_orderly(self, run: Run, code: int | None) -> None:
         """A run that was asked to stop and did so within the grace says how to go on; nobody sees a traceback."""
         began = "stages to compute" in run.said or "nothing to compute" in run.said
-        if code is not None and code not in ((130, 0) if began else (130, 0, -signal.SIGTERM)):
-            self.verdict.faults.append(f"SIGTERM ended it with code {code}: {run.said[-1500:]}")
+        if code is not None and code not in ((130, 0) if began else (130, 0, -signal.SIGTERM, -signal.SIGINT, 1)):
+            self.verdict.faults.append(f"a stop ended it with code {code}: {run.said[-1500:]}")
         if "Traceback" in run.said:
-            self.verdict.faults.append(f"SIGTERM showed a traceback: {run.said[-1500:]}")
+            self.verdict.faults.append(f"a stop showed a traceback: {run.said[-1500:]}")
+        if code == 130 and not run.said.rstrip().splitlines()[-1].startswith(_GO_ON):
+            self.verdict.faults.append(f"a stop does not end with how to go on: {run.said[-1500:]}")
         if code is not None and not group_is_gone(run.group):
-            self.verdict.faults.append("SIGTERM ended the driver but not its processes")
+            self.verdict.faults.append("a stop ended the driver but not its processes")
 
     def finish(self) -> list[str]:
         """Run to the end without disturbance, judge, and return what was wrong."""
@@ -96,6 +104,8 @@ class Trial:
             self.verdict.faults.append("processes are left after the last run")
         self.verdict.after_stop(before)
         self.verdict.at_end(code, run.rows if code == 0 else None, run.said)
+        if f"{len(before)} finished ones reused" not in run.said:
+            self.verdict.faults.append(f"{len(before)} stages were finished; not said to be reused: {run.said[:200]}")
         return self.verdict.faults
 
     def discard(self) -> None:

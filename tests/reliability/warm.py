@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import re
 import signal
@@ -97,6 +98,7 @@ class Run:
 def context() -> Any:
     """Return multiprocessing with the fork server that has everything imported."""
     made = multiprocessing.get_context("forkserver")
+    multiprocessing.forkserver._forkserver._stop()  # type: ignore[attr-defined]  # other tests' has less imported
     made.set_forkserver_preload(_PRELOAD)
     return made
 

@@ -9,6 +9,7 @@ requeued some 11 seconds later, whatever GraceTime says, and like every requeued
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -132,20 +133,27 @@ def _supervise(folder: Path, parent: int) -> tuple[subprocess.Popen[str], str]:
     return process, said
 
 
-def _stop_by_hand(folder: Path) -> None:
-    pid = int((folder / "supervisor.pid").read_text())
-    command = Path(f"/proc/{pid}/cmdline")
-    if command.exists() and str(folder).encode() in command.read_bytes().split(b"\0"):
+def _running_in(folder: Path) -> int | None:
+    """Return the supervisor of the cluster in a folder, None where none runs."""
+    with contextlib.suppress(OSError, ValueError):
+        pid = int((folder / "supervisor.pid").read_text())
+        if str(folder).encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+            return pid
+    return None
+
+
+def _by_hand(verb: str, folder: Path) -> None:
+    pid = _running_in(folder)
+    if verb == "stop" and pid:
         os.kill(pid, signal.SIGTERM)
-        until(lambda: not command.exists())
+        until(lambda: not _running_in(folder))
+    elif verb == "start":
+        if why := why_not():
+            sys.exit(why)
+        if not pid:
+            Cluster.start(folder, detached=True)
+        print(f"export SLURM_CONF={folder / 'slurm.conf'}")
 
 
 if __name__ == "__main__":
-    verb, where = sys.argv[1], Path(sys.argv[2]).resolve()
-    if verb == "stop":
-        _stop_by_hand(where)
-    elif why := why_not():
-        sys.exit(why)
-    else:
-        for name, value in Cluster.start(where, detached=True).env.items():
-            print(f"export {name}={value}")
+    _by_hand(sys.argv[1], Path(sys.argv[2]).resolve())

@@ -170,6 +170,65 @@ def test_a_silent_lease_is_taken_over_after_its_time_on_our_clock(tmp_path: Path
     claim.release()
 
 
+def test_two_who_see_nobody_cannot_both_have_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.lease._top", lambda folder: 0)  # neither has seen the other
+    first = Locks(tmp_path, "lease", **LEASE).try_claim("a", {})
+    assert first is not None
+    assert Locks(tmp_path, "lease", **LEASE).try_claim("a", {}) is None
+    first.release()
+
+
+class Overtaken(Toy):
+    """Is taken over while it computes, and goes on: silently, or telling its progress."""
+
+    tells: bool = False
+
+    def compute(self, work: Any) -> None:
+        successor = Locks(work.store.locks.folder, "lease", lease_s=0.3, beat_s=0.05)
+        Claims.held = successor.claim(self.key, {"stage": "overtaken"})
+        Claims.went_on = False
+        if self.tells:
+            work.progress(1, 1)
+        Claims.went_on = True
+        (work.out / "number.json").write_text("0", encoding="utf-8")
+
+
+class Claims:
+    held: Any = None
+    went_on = False
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_who_was_taken_over_commits_nothing_and_records_no_failure(tmp_path: Path, tells: bool) -> None:
+    store, stage = Store(tmp_path, "lease", lease_s=0.3, beat_s=60), Overtaken(tells=tells)
+    with pytest.raises(StageBusy, match="stage overtaken"):
+        store.compute(stage, Execution(), wait_s=0.1)
+    assert Claims.went_on is not tells, "whoever tells its progress stops there"
+    assert not store.folder(stage).exists()
+    assert store.failure(stage) is None
+    assert not Claims.held.lost()
+    assert store.state(stage) == "running"
+    Claims.held.release()
+    assert list(tmp_path.glob("overtaken/*")) == []
+
+
+def test_who_looked_long_ago_cannot_take_a_number_that_has_come_and_gone(tmp_path: Path) -> None:
+    old = Locks(tmp_path, "lease", **LEASE)
+    for _ in range(3):
+        claim = old.try_claim("a", {})
+        assert claim is not None
+        claim.release()
+    holder = Locks(tmp_path, "lease", **LEASE).try_claim("a", {})
+    assert holder is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bench.lease._top", lambda folder: 1)  # what it saw before it was stopped
+        patch.setattr("bench.lease.Leases._is_over", lambda self, key, number: True)
+        assert Locks(tmp_path, "lease", **LEASE).try_claim("a", {}) is None
+    assert not holder.lost()
+    assert holder.confirm()
+    holder.release()
+
+
 def test_signs_of_life_keep_a_lease(tmp_path: Path) -> None:
     held = Locks(tmp_path, "lease", lease_s=0.6, beat_s=0.05).try_claim("a", {})
     assert held is not None
@@ -214,14 +273,27 @@ def test_a_dead_process_of_this_machine_is_known_at_once() -> None:
     assert not has_died(this_process())
     assert not has_died(None)
     assert not has_died("another-boot/pid:[1]/1/1")
-    child = subprocess.run(
+    child = subprocess.Popen(
         ["python3", "-c", "from bench.lease import this_process as t; print(t())"],
-        capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
     )  # fmt: skip
-    told = child.stdout.strip()
+    told = child.communicate()[0].strip()
     assert has_died(told)
     pid = told.rpartition("/")[0].rpartition("/")[2]
     assert has_died(this_process().replace(f"/{os.getpid()}/", f"/{pid}/"))  # type: ignore[union-attr]
+
+
+def test_a_process_that_ended_and_that_nobody_has_asked_about_is_dead() -> None:
+    code = "from bench.lease import this_process as t; print(t(), flush=True); input()"
+    child = subprocess.Popen(
+        ["python3", "-c", code], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+    )
+    told = child.stdout.readline().strip()  # type: ignore[union-attr]
+    assert not has_died(told)
+    child.stdin.close()  # type: ignore[union-attr]
+    assert until(lambda: has_died(told), 5), "a zombie counted as alive"
+    child.wait()
+    child.stdout.close()  # type: ignore[union-attr]
 
 
 def test_a_killed_holder_of_a_lease_on_this_machine_frees_it_at_once(tmp_path: Path) -> None:

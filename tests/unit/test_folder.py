@@ -78,6 +78,11 @@ def test_other_columns_are_not_classes(tmp_path):
     assert read(folder(tmp_path, lines, "path,age,sex,a,b"), tmp_path).class_names == ("a", "b")
 
 
+def test_a_column_without_a_name_is_no_class(tmp_path):
+    lines = [f"{i},{i}.png,{i % 2},{1 - i % 2}" for i in range(3)]  # as pandas writes its index
+    assert read(folder(tmp_path, lines, ",path,a,b"), tmp_path).class_names == ("a", "b")
+
+
 def test_a_byte_order_mark_quotes_crlf_and_blank_lines_are_fine(tmp_path):
     dataset = folder(tmp_path, [])
     text = '\ufeffpath,"a",b\r\n"0.png",1,0\r\n\r\n1.png, 0 ,1\r\n'

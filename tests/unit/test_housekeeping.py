@@ -113,6 +113,19 @@ def test_what_lies_beside_results_goes_with_its_stage(store: Store) -> None:
     assert work_folder(store, kept).exists()
 
 
+def test_a_file_that_a_killed_process_never_finished_goes_when_it_is_old(store: Store) -> None:
+    folder = store.root / "cells" / "m" / "c"
+    folder.mkdir(parents=True)
+    (store.root / "toy").mkdir()
+    names = [folder / ".record.json.host-1.123", store.root / "toy" / ".0.failed.json.host.9"]
+    for path in (*names, folder / "record.json", folder / ".keep"):
+        path.touch()
+    assert clean(store) == []
+    age(store, 2)
+    assert {e.path for e in clean(store)} == set(names)
+    assert sorted(p.name for p in folder.iterdir()) == [".keep", "record.json"]
+
+
 def test_the_log_of_a_result_that_stays_stays(store: Store) -> None:
     stage = Toy(value=1)
     store.get(stage)
@@ -290,6 +303,9 @@ def change(folder: Path, **news: Any) -> None:
         (tear, "manifest.json", "manifest", "cannot be read"),
         (bare, "manifest.json", "manifest", "is not there"),
         (lambda f: change(f, key="0" * 32), "manifest.json", "key", f"is that of toy/{'0' * 32}"),
+        (lambda f: change(f, files={"number.json": 3}), "manifest.json", "manifest", "cannot be understood"),
+        (lambda f: change(f, files=[], bytes="x"), "manifest.json", "manifest", "cannot be read"),
+        (lambda f: change(f, identity=[float("nan")]), "manifest.json", "manifest", "cannot be understood"),
         (lambda f: change(f, identity={"a": 1}), "manifest.json", "key", "its settings are not those"),
     ],
 )

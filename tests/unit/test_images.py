@@ -98,10 +98,11 @@ def test_a_picture_padded_late_is_the_picture_padded_first(tmp_path, shape, px):
     assert np.abs(found - reference(padded, px)).max() <= 0.51
 
 
-def test_a_strip_does_not_fill_the_memory(tmp_path):
+@pytest.mark.parametrize("shape", [(8, 30_000), (30_000, 8)])
+def test_a_strip_does_not_fill_the_memory(tmp_path, shape):
     import tracemalloc
 
-    write_png(tmp_path / "x.png", np.full((8, 30_000), 9, np.uint8))
+    write_png(tmp_path / "x.png", np.full(shape, 9, np.uint8))
     tracemalloc.start()
     read_image(tmp_path / "x.png", 32, "pad", "minmax")
     assert tracemalloc.get_traced_memory()[1] < 64 << 20  # padded first it is 3.6 GB

@@ -61,9 +61,10 @@ def _is_safe_loader(tree: ast.AST, call: ast.Call) -> bool:
     return any(g in ours | {"yaml.SafeLoader"} for g in given)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
-def test_nothing_unpickles(path: Path) -> None:
-    assert unsafe(path.read_text(encoding="utf-8")) == []
+def test_nothing_unpickles() -> None:
+    assert len(FILES) > 80
+    found = {p.relative_to(ROOT).as_posix(): unsafe(p.read_text(encoding="utf-8")) for p in FILES}
+    assert {name: lines for name, lines in found.items() if lines} == {}
 
 
 @pytest.mark.parametrize(

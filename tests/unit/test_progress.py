@@ -139,3 +139,19 @@ def test_what_was_computed_elsewhere_between_two_looks_has_no_time() -> None:
     reporter.planned([Toy(value=1)], reused=0)
     reporter.finished(Toy(value=1), "done")
     assert text.getvalue().splitlines()[1].endswith(" done")
+
+
+def test_a_failure_tells_how_many_stages_it_blocks_in_its_own_line(clock: Clock) -> None:
+    reporter, text = live()
+    stages = [Toy(value=v) for v in range(5)]
+    reporter.planned(stages, reused=0)
+    for stage in stages[1:3]:
+        reporter.finished(stage, "blocked", "needs toy")
+    reporter.finished(stages[0], "failed", "OSError: no disk")
+    reporter.finished(stages[3], "failed", "OSError: no disk")
+    reporter.finished(stages[4], "done")
+    lines = text.getvalue().splitlines()[1:]
+    assert len(lines) == 3
+    assert lines[0].startswith("[3/5]")
+    assert lines[0].endswith("OSError: no disk (blocks 2 stages)")
+    assert lines[1].endswith("OSError: no disk")

@@ -104,6 +104,7 @@ def test_a_running_stage_shows_who_is_at_it_how_far_it_is_and_how_long_it_will_t
     [found] = row["running"]
     assert (found["key"], found["host"], found["job"], found["share"]) == (stage.key, "node7", "12_3", 0.25)
     assert found["eta_s"] == pytest.approx(300, abs=6)
+    assert row["waits_for"] == []
     assert explained["augmented"]["action"] == "wait"
     assert "node7" in explained["augmented"]["why"]
     assert status_rows(half_done, store)[1]["state"] == "missing"

@@ -87,7 +87,7 @@ def test_words_keep_the_matrix_order_and_named_levels_leave_the_axis() -> None:
 
 def test_cells_that_have_no_figures_are_left_out() -> None:
     m = matrix()
-    results = [result(c, state="missing") if c.seed else result(c) for c in m.cells]
+    results = [result(c, state="missing", scores=None) if c.seed else result(c) for c in m.cells]
     results[-2] = result(m.cells[-2], skip="no anchors")  # G2, seed 0
     found = series(m.settings.study, results)
     assert [(p.x, p.seed) for p in found.lines["ours@5"]] == [(5, 0), (1, 0)]

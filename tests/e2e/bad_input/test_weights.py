@@ -101,6 +101,7 @@ def test_a_damaged_diffusion_folder_is_refused(bench: Bench, tmp_path: Path, pip
 
 def failed(bench: Bench, tmp_path: Path, changes: dict[str, Any]) -> str:
     """Run a matrix of one cell that cannot finish and return why it failed, after looking at everything else."""
+    bench.monkeypatch.chdir(tmp_path)
     path = write(tmp_path, changed(changes))
     said = bench("run", path, "--store", tmp_path / "store", "--jobs", 1, "--wandb", "off", "--quiet", "--json")
     assert said.code == 1, said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from pydantic import SerializeAsAny
 from bench import seeds
 from bench.batches import KeptBatches, checked, skip_of
 from bench.contract import Context, DiffusionModel, Method, Plan, Task
-from bench.errors import BenchError, ContractError
+from bench.errors import BenchError, ContractError, DataError
 from bench.split import Train, train_set
 from bench.stage import Resources, Stage
 from bench.standin import Reason, UnusableDiagnostics, UnusableMethod
@@ -57,7 +58,8 @@ class Augmented(Stage):
             needs=method.inputs(task),
             diffusion=task.diffusion if method.uses_diffusion else None,
         )
-        _ = planned.key  # settings and code that cannot stand in a key are found out here
+        with contextlib.suppress(DataError):  # a matrix may be read before its data are there
+            _ = planned.key  # settings and code that cannot stand in a key are found out here
         return planned
 
     def context(self, work: Any) -> Context:

@@ -23,9 +23,13 @@ def save(folder: Path, number: int, state: dict[str, Any]) -> None:
         left.unlink()
     path = folder / f"{number:09d}.ckpt"
     part = path.with_suffix(".part")
-    with open(part, "wb") as handle:
-        handle.write(hashlib.sha256(payload).digest() + payload)
-    os.replace(part, path)
+    try:
+        with open(part, "wb") as handle:
+            handle.write(hashlib.sha256(payload).digest() + payload)
+        os.replace(part, path)
+    except OSError:  # a full disk: what was written of it takes space
+        part.unlink(missing_ok=True)
+        raise
     for old in _newest_first(folder)[_KEPT:]:
         old.unlink()
 

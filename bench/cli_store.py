@@ -119,6 +119,7 @@ def _referenced(store: Store, matrices: list[str], sweeps: list[str], sets: list
         from sweeps.references import stages_of
 
         stages += [s for path in sweeps for s in stages_of(path, store)]
+        stages += [s for path in sweeps if sets for s in stages_of(path, store, sets)]
     everything = walk(stages)
     there = sum(store.has(s) for s in everything)
     say(f"{there} of the {len(everything)} stages that are named are in the store")

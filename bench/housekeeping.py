@@ -100,7 +100,7 @@ def remove(
 
 def _remove(store: Store, entry: Entry) -> bool:
     if entry.what == "trash":
-        shutil.rmtree(entry.path, ignore_errors=True)
+        _delete(entry.path)
         return True
     if entry.what == "temporary":
         entry.path.unlink(missing_ok=True)
@@ -131,10 +131,18 @@ def discard(store: Store, path: Path) -> None:
     trash.mkdir(exist_ok=True)
     target = trash / f"{uuid.uuid4().hex[:8]}-{path.name}"
     os.rename(path, target)
-    with contextlib.suppress(OSError):
-        target.unlink() if target.is_file() else shutil.rmtree(target, ignore_errors=True)
+    _delete(target)
     with contextlib.suppress(OSError):
         trash.rmdir()
+
+
+def _delete(path: Path) -> None:
+    """Delete a file, a link (never what it points to) or a folder; what resists stays in the trash."""
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
 
 
 def summary(entries: Iterable[Entry]) -> list[dict[str, Any]]:

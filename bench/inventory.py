@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -105,8 +106,9 @@ def weigh(path: Path) -> tuple[int, float] | None:
     """Return the bytes of a file or folder and when its newest part was written; None if it is gone."""
     try:
         status = path.lstat()
-        size, newest = (0 if path.is_dir() else status.st_size), status.st_mtime
-        if path.is_dir():
+        is_folder = stat.S_ISDIR(status.st_mode)  # a link is weighed, not what it points to
+        size, newest = (0 if is_folder else status.st_size), status.st_mtime
+        if is_folder:
             for entry in os.scandir(path):
                 below = weigh(Path(entry.path))
                 size, newest = (size + below[0], max(newest, below[1])) if below else (size, newest)

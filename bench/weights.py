@@ -68,7 +68,9 @@ def _single_files(cell: Cell) -> Iterator[tuple[str, Path]]:
     if isinstance(extractor, OracleExtractor) and extractor.folder is not None:
         from bench.pretrain import ORACLE_WEIGHTS
 
-        yield "fidelity.extractor.folder", Path(extractor.folder).expanduser() / ORACLE_WEIGHTS
+        path = Path(extractor.folder).expanduser() / ORACLE_WEIGHTS
+        if path.is_file():  # else the extractor says what to do
+            yield "fidelity.extractor.folder", path
 
 
 def check_file(path: Path, field: str) -> None:

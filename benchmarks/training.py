@@ -3,7 +3,8 @@
 Both train a DenseNet121 on the same batches in the same order from the same initial weights, with the same optimiser,
 schedule and number of evaluations, and write their weights at the end. The stage also reads images through a memory
 map, masks unknown labels, tells its progress, keeps the best weights, checkpoints, and digests and syncs its result.
-Runs are interleaved, and each pair gives one ratio, so that a slow spell of the machine falls on both.
+The two take their steps by turns, so that a slow spell of the machine falls on both: the bare loop goes one step on
+whenever the stage tells its progress, and that time is taken off the stage's.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,43 +40,77 @@ class Tensors:
     seed: int
 
 
+@dataclass
+class Clock:
+    """Wall and CPU seconds since it was last asked."""
+
+    wall: float = 0.0
+    cpu: float = 0.0
+
+    def lap(self) -> tuple[float, float]:
+        """Return both, and start anew."""
+        now = time.perf_counter(), time.process_time()
+        taken = now[0] - self.wall, now[1] - self.cpu
+        self.wall, self.cpu = now
+        return taken
+
+
 def main() -> int:
     """Measure and report."""
     parser = common.parser(__doc__)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--validations", type=int, default=3)
     parser.add_argument("--images", type=int, default=600, help="in all; half of them are trained on, a fifth val")
-    parser.add_argument("--pairs", type=int, default=5, help="interleaved runs of each")
+    parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where the store goes, kept [a temporary one]")
     given = parser.parse_args()
     with common.folder(given.folder, "bench-training-") as place:
         stage, store = prepared(place, given.images, given.steps, given.validations)
-        tensors, weights = read(store, stage), place / "bare.pt"
-        losses: dict[str, float] = {}
-
-        def harness() -> None:
-            losses["harness"] = compute(store, stage, given.threads)
-
-        def bare() -> None:
-            losses["bare"] = bare_loop(tensors, stage, weights)
-
-        pairs = [(timed(harness), timed(bare)) for _ in range(given.pairs + 1)][1:]  # the first pair warms up
+        tensors = read(store, stage)
+        runs = [by_turns(store, stage, tensors, given.threads) for _ in range(given.runs)]
+    steps = [h / b for run in runs for h, b in zip(run["harness steps"], run["bare steps"], strict=True)]
     figures = [
-        Figure.of("harness / bare, wall", "", [h[0] / b[0] for h, b in pairs], BOUND),
-        Figure.of("harness / bare, CPU time", "", [h[1] / b[1] for h, b in pairs]),
-        Figure.of("harness", "s", [h[0] for h, _ in pairs]),
-        Figure.of("bare loop", "s", [b[0] for _, b in pairs]),
+        Figure.of("harness / bare, whole, wall", "", [r["harness"][0] / r["bare"][0] for r in runs], BOUND),
+        Figure.of("harness / bare, whole, CPU", "", [r["harness"][1] / r["bare"][1] for r in runs]),
+        Figure.of("harness / bare, each step, wall", "", steps),
+        Figure.of("harness, whole", "s", [r["harness"][0] for r in runs]),
+        Figure.of("bare loop, whole", "s", [r["bare"][0] for r in runs]),
     ]
     work = {"steps": given.steps, "evaluations": given.validations, "batch": _BATCH, "threads": given.threads}
+    losses = {"harness": runs[-1]["harness loss"], "bare": runs[-1]["bare loss"]}
     return common.report(figures, given.json, work=work, last_val_loss=losses)
 
 
-def timed(run: Callable[[], None]) -> tuple[float, float]:
-    """Return the wall and CPU seconds of a call."""
-    started, used = time.perf_counter(), time.process_time()
-    run()
-    return time.perf_counter() - started, time.process_time() - used
+def by_turns(store: Store, stage: Classifier, tensors: Tensors, threads: int) -> dict[str, Any]:
+    """Compute the stage anew with the bare loop in between; return the seconds and the last loss on val of each."""
+    from bench.store import Execution
+
+    shutil.rmtree(store.folder(stage), ignore_errors=True)
+    clock, harness, bare = Clock(), list[tuple[float, float]](), list[tuple[float, float]]()
+    loop, losses = bare_loop(tensors, stage, store.root / "bare.pt"), list[float]()
+
+    def turn(told: object, done: float, total: float, note: str) -> None:
+        if told is stage:
+            harness.append(clock.lap())
+            losses.append(next(loop))
+            bare.append(clock.lap())
+
+    clock.lap()
+    next(loop)  # its network is built, as the stage's is before its first step
+    bare.append(clock.lap())
+    store.compute(stage, Execution(device="cpu", threads=threads, on_progress=turn))
+    harness.append(clock.lap())
+    losses += list(loop)
+    bare.append(clock.lap())
+    return {
+        "harness": tuple(map(sum, zip(*harness, strict=True))),
+        "bare": tuple(map(sum, zip(*bare, strict=True))),
+        "harness steps": [wall for wall, _ in harness[1:-1]],  # the first has the building, the last the saving
+        "bare steps": [wall for wall, _ in bare[2:-1]],
+        "harness loss": float(store.open(stage).history[-1]["val_loss"]),
+        "bare loss": losses[-1],
+    }
 
 
 def prepared(root: Path, n_images: int, steps: int, validations: int) -> tuple[Classifier, Store]:
@@ -117,17 +152,8 @@ def read(store: Store, stage: Classifier) -> Tensors:
     return Tensors(images, labels, val, of_val, list(rows), stage.seed)
 
 
-def compute(store: Store, stage: Classifier, threads: int) -> float:
-    """Compute the stage anew and return its last loss on val."""
-    from bench.store import Execution
-
-    shutil.rmtree(store.folder(stage), ignore_errors=True)
-    store.compute(stage, Execution(device="cpu", threads=threads))
-    return float(store.open(stage).history[-1]["val_loss"])
-
-
-def bare_loop(tensors: Tensors, stage: Classifier, weights: Path) -> float:
-    """Train as anyone would in a page of torch and return the last loss on val."""
+def bare_loop(tensors: Tensors, stage: Classifier, weights: Path) -> Iterator[float]:
+    """Train as anyone would in a page of torch; yield when ready and after each step, the last loss on val."""
     import torch
     import torchvision
     from sklearn.metrics import average_precision_score
@@ -149,7 +175,8 @@ def bare_loop(tensors: Tensors, stage: Classifier, weights: Path) -> float:
         optimizer, s.learning_rate, total_steps=n_steps, cycle_momentum=False
     )
     evaluations = {round(n_steps * (i + 1) / s.n_validations) for i in range(s.n_validations)}
-    loss = 0.0
+    loss = float("nan")
+    yield loss
     for step, rows in enumerate(tensors.rows, start=1):
         network.train()
         error = bce(network(pixels(tensors.images[rows])), tensors.labels[rows])
@@ -164,8 +191,8 @@ def bare_loop(tensors: Tensors, stage: Classifier, weights: Path) -> float:
                 logits = torch.cat([network(pixels(part)) for part in tensors.val_images.split(256)])
             loss = float(bce(logits, tensors.val_labels))
             average_precision_score(tensors.val_labels.numpy(), logits.numpy(), average="macro")
+        yield loss
     torch.save(network.state_dict(), weights)
-    return loss
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ milliseconds. A killed child costs one attempt of one stage: its checkpoints sta
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 from bench.errors import StageError
 from bench.execute.base import Workload
@@ -36,6 +38,7 @@ class _Running:
     process: BaseProcess
     slot: int
     said: Connection  # the child's error, where the store cannot take it (a full disk)
+    failed_before: int  # attempts on record when it began: an older record says nothing of this one
 
 
 class Processes:
@@ -86,7 +89,8 @@ class Processes:
             )
             process.start()
             says.close()
-            running.append(_Running(stage, process, slot, said))
+            before = (work.store.failure(stage) or {}).get("attempt", 0)
+            running.append(_Running(stage, process, slot, said, before))
             work.reporter.started(stage)
 
     def _settle(self, work: Workload, ended: _Running, kills: dict[str, int]) -> None:
@@ -99,7 +103,7 @@ class Processes:
                 name = signal.Signals(-code).name
                 hint = " (out of memory?)" if name == "SIGKILL" else ""
                 self._lost(work, stage, f"its process was killed by {name} {kills[stage.key]} times{hint}")
-        elif failure := work.store.failure(stage):
+        elif (failure := work.store.failure(stage)) and _is_of(ended, failure):
             work.settle(stage, "failed", failure["error"])
         else:
             told = _last_words(ended.said)
@@ -109,6 +113,11 @@ class Processes:
         """Write down a failure that the child could not record itself; the next run tries again."""
         work.store.record_failure(stage, StageError(detail), sticky=False)
         work.settle(stage, "failed", detail)
+
+
+def _is_of(ended: _Running, failure: dict[str, Any]) -> bool:
+    """Tell whether a record of failure is of this attempt, or of one that keeps all later ones from trying."""
+    return bool(failure.get("sticky", True)) or failure.get("attempt", 0) > ended.failed_before
 
 
 def _last_words(said: Connection) -> str:
@@ -121,6 +130,7 @@ def _last_words(said: Connection) -> str:
 def _child(root: Path, stage: Stage, execution: Execution, gpu: int | None, driver: int, says: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
     os.environ["BENCH_DRIVER"] = str(driver)  # the claim says so: who would cancel us must stop the driver first
+    faulthandler.enable()  # a crash of a library leaves its stack in the log
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
     try:

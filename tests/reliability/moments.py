@@ -77,15 +77,18 @@ def wait_for(kind: str, rng: random.Random, reference: Reference, store: Path, r
             time.sleep(0.001)
         run.wait(rng.uniform(0, after))
     elif kind == "any stage":
-        done, wanted = 0, rng.randrange(len(finished(store)), len(reference.stages))
-        while done < wanted and not run.ended():
-            done = len(list(store.glob("*/*/manifest.json")))
-            time.sleep(0.005)
+        wait_until_done(rng.randrange(len(finished(store)), len(reference.stages)), store, run)
         run.wait(rng.uniform(0, 3 * reference.wall_s / len(reference.stages)))
     else:
         left = max(0.2, 1 - len(finished(store)) / len(reference.stages))
         longest = reference.planning_s if kind == "planning" else reference.wall_s * left
         run.wait(rng.uniform(0, longest))
+
+
+def wait_until_done(wanted: int, store: Path, run: Run) -> None:
+    """Return when so many stages are finished, or when the run has ended."""
+    while len(list(store.glob("*/*/manifest.json"))) < wanted and not run.ended():
+        time.sleep(0.005)
 
 
 def _fresh(store: Path, pattern: str, size: int, since: float) -> set[str]:

@@ -17,7 +17,7 @@ from bench.machine import Machine
 from bench.run import run_stages
 from bench.stage import Stage
 from bench.store import Execution, Store
-from tests.reliability.toys import Counts, Dies, Fails, Slow, Toy, noted
+from tests.reliability.toys import Counts, Dies, Fails, Leaves, Slow, Toy, noted
 
 
 class Heard:
@@ -145,12 +145,17 @@ def test_a_child_killed_twice_is_reported_recorded_and_tried_again_by_the_next_r
 
 
 def test_a_child_that_leaves_without_a_word_is_a_failure(store: Store) -> None:
-    from tests.reliability.toys import Leaves
-
     work, heard = bring([Leaves()], store, Processes(1))
     assert work.outcomes[Leaves().key] == "failed"
     assert heard.details[Leaves().key] == "its process ended with code 3"
     assert store.state(Leaves()) == "failed"
+
+
+def test_an_older_failure_is_not_taken_for_this_one(store: Store) -> None:
+    store.record_failure(Leaves(), MemoryError("last week"))
+    work, heard = bring([Leaves()], store, Processes(1))
+    assert work.outcomes[Leaves().key] == "failed"
+    assert heard.details[Leaves().key] == "its process ended with code 3"
 
 
 def test_a_failure_is_remembered_until_retry_is_asked_for(store: Store, tmp_path: Path) -> None:

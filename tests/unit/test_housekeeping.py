@@ -214,6 +214,18 @@ def test_who_has_a_result_open_keeps_it(store: Store) -> None:
     assert opened.sum() == 499500
 
 
+def test_a_result_that_was_moved_elsewhere_and_linked_is_not_lost(store: Store, tmp_path: Path) -> None:
+    stage = Toy(value=1)
+    store.get(stage)
+    store.folder(stage).rename(tmp_path / "elsewhere")
+    store.folder(stage).symlink_to(tmp_path / "elsewhere")
+    assert store.get(stage) == 1
+    assert [e.what for e in clean(store, grace_s=0)] == ["result"]
+    assert not store.has(stage)
+    assert (tmp_path / "elsewhere" / "number.json").exists(), "only the link was ours to remove"
+    assert not (store.root / ".trash").exists()
+
+
 def test_clean_up_beside_a_run_never_breaks_it(tmp_path: Path) -> None:
     """The hardest case: no grace, nothing named, while a process computes a chain again and again."""
     store = Store(tmp_path / "store")

@@ -58,8 +58,7 @@ class Augmented(Stage):
             needs=method.inputs(task),
             diffusion=task.diffusion if method.uses_diffusion else None,
         )
-        with contextlib.suppress(DataError):  # a matrix may be read before its data are there
-            _ = planned.key  # settings and code that cannot stand in a key are found out here
+        _try_key(planned)
         return planned
 
     def context(self, work: Any) -> Context:
@@ -122,10 +121,17 @@ def diagnostics_of(method: Method, task: Task) -> Stage | None:
     """Return the stage that judges a method's inner steps, or None; a stand-in where planning it raised."""
     try:
         stage = method.diagnostics(task)
-        _ = stage.key if stage is not None else None
+        if stage is not None:
+            _try_key(stage)
         return stage
     except (BenchError, KeyboardInterrupt):
         raise
     except BaseException as error:
         reason = Reason.of(f"the diagnostics of method '{method.name}' broke while they were planned", error)
         return UnusableDiagnostics(asked=repr(method), reason=reason)
+
+
+def _try_key(stage: Stage) -> None:
+    """Find out settings and code that cannot stand in a key; a matrix may be read before its data are there."""
+    with contextlib.suppress(DataError):
+        _ = stage.key

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+from bench.attempt import is_result
 from bench.errors import StoreError
 from bench.files import read_json
 from bench.inventory import TRASH, Entry, clock, inventory, weigh
@@ -26,14 +27,15 @@ _LOOK_AGAIN_S = 1.0
 
 
 def in_use(store: Store) -> set[str]:
-    """Return the keys that living processes hold or use, and those of submitted stages, with all below them."""
+    """Return the keys that living processes hold or use, and those of stages that wait in a queue, all below included."""
     keys: set[str] = set()
     for holder in store.locks.held():
         keys |= {holder.get("key", ""), *holder.get("uses", ())}
     for entry in (store.root / "slurm" / "submitted").glob("*.json"):
         for key in (read_json(entry) or {}).get("jobs", {}):
-            recipe = read_json(store.root / "slurm" / "stages" / f"{key}.json") or {}
-            keys |= {key, *recipe.get("stages", ())}
+            if not any(is_result(folder) for folder in store.root.glob(f"*/{key}")):
+                recipe = read_json(store.root / "slurm" / "stages" / f"{key}.json") or {}
+                keys |= {key, *recipe.get("stages", ())}
     return keys
 
 

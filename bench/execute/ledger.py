@@ -46,13 +46,16 @@ class Ledger:
         return found
 
     def prune(self, live: Mapping[str, str]) -> None:
-        """Forget submissions of which no job is in the queue any more, and the files that submitit kept for them."""
-        for path in self.folder.glob("*.json"):
-            jobs = (read_json(path) or {}).get("jobs", {})
-            if not any(job in live for job in jobs.values()):
-                path.unlink(missing_ok=True)
-                for job in jobs.values():
-                    _forget_files(self.jobs_folder, job)
+        """Forget submissions of which no job is in the queue any more, and the files that were kept for them."""
+        entries = {path: (read_json(path) or {}).get("jobs", {}) for path in self.folder.glob("*.json")}
+        over = {path for path, jobs in entries.items() if not any(job in live for job in jobs.values())}
+        wanted = {key for path, jobs in entries.items() if path not in over for key in jobs}
+        for path in over:
+            path.unlink(missing_ok=True)
+            for key, job in entries[path].items():
+                _forget_files(self.jobs_folder, job)
+                if key not in wanted:
+                    (self.folder.parent / "stages" / f"{key}.json").unlink(missing_ok=True)
 
 
 def _forget_files(folder: Path, job: str) -> None:

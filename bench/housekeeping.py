@@ -27,7 +27,7 @@ _LOOK_AGAIN_S = 1.0
 
 
 def in_use(store: Store) -> set[str]:
-    """Return the keys that living processes hold or use, and those of stages that wait in a queue, all below included."""
+    """Return the keys that living processes hold or use, and those of stages in a queue, with all below them."""
     keys: set[str] = set()
     for holder in store.locks.held():
         keys |= {holder.get("key", ""), *holder.get("uses", ())}

@@ -7,12 +7,15 @@ Ends with 1 if anything was wrong; the stores concerned are kept and named.
 from __future__ import annotations
 
 import argparse
+import math
 import random
+import shutil
 import signal
 import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.reliability.judge import Reference, undisturbed
@@ -41,56 +44,82 @@ def run_trial(name: str, number: str, folder: Path, reference: Reference, jobs: 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run trials until enough kills have struck; return the exit code."""
+    """Run trials until enough kills have struck or the time is over; return the exit code."""
     options = _parse(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what is mounted must be unmounted
     scratch = Path(tempfile.mkdtemp(prefix="bench-reliability-", dir=options.scratch))
-    began = time.monotonic()
+    tally = Tally(options.kills, 60 * options.minutes)
     reference = undisturbed(scratch / "undisturbed")
     say(
         f"undisturbed: {len(reference.stages)} stages in {reference.wall_s:.1f} s, planning {reference.planning_s:.2f} s"
     )
-    moments: Counter[str] = Counter()
-    trials: Counter[str] = Counter()
-    bad: list[Path] = []
     first = [options.scenario] if options.scenario else list(SCENARIOS)
     rng, number = random.Random(options.seed), 0
-    while sum(moments.values()) < options.kills or number < len(first):
-        drawn = options.scenario or rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
-        name = first[number] if number < len(first) else drawn
-        seed = f"{options.seed}/{number}"
-        number += 1
-        say(f"trial {seed} {name} ({sum(moments.values())} of {options.kills} kills, {time.monotonic() - began:.0f} s)")
-        trial = run_trial(name, seed, scratch / f"{number}-{name}", reference, options.jobs)
-        moments.update(trial.strikes)
-        trials[name] += 1
+    try:
+        while number < len(first) or not tally.enough:
+            drawn = options.scenario or rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+            name = first[number] if number < len(first) else drawn
+            say(f"trial {options.seed}/{number} {name} ({tally})")
+            folder = scratch / f"{number}-{name}"
+            trial = run_trial(name, f"{options.seed}/{number}", folder, reference, options.jobs)
+            if tally.add(trial) and not options.keep:
+                trial.discard()
+            number += 1
+    finally:
+        tally.summarise()
+    if not tally.bad and not options.keep:
+        shutil.rmtree(scratch)
+    return 1 if tally.bad else 0
+
+
+@dataclass
+class Tally:
+    """What has been done so far, and what was found."""
+
+    kills: int
+    seconds: float
+    began: float = field(default_factory=time.monotonic)
+    moments: Counter[str] = field(default_factory=Counter)
+    trials: Counter[str] = field(default_factory=Counter)
+    bad: list[Path] = field(default_factory=list)
+
+    @property
+    def enough(self) -> bool:
+        """Tell whether no further trial is wanted."""
+        return self.moments.total() >= self.kills or time.monotonic() - self.began > self.seconds
+
+    def __str__(self) -> str:
+        return f"{self.moments.total()} kills, {time.monotonic() - self.began:.0f} s"
+
+    def add(self, trial: Trial) -> bool:
+        """Count a trial, say what was wrong with it, and return whether nothing was."""
+        self.moments.update(trial.strikes)
+        self.trials[trial.name] += 1
         for fault in trial.verdict.faults:
             say(f"  VIOLATION: {fault}")
         if trial.verdict.faults:
-            bad.append(trial.folder)
-        elif not options.keep:
-            trial.discard()
-    _summarise(moments, trials, bad, time.monotonic() - began)
-    return 1 if bad else 0
+            self.bad.append(trial.folder)
+        return not trial.verdict.faults
+
+    def summarise(self) -> None:
+        """Print the figures, and where to look."""
+        say("kills by moment: " + ", ".join(f"{kind} {n}" for kind, n in self.moments.most_common()))
+        say("stores by scenario: " + ", ".join(f"{kind} {n}" for kind, n in self.trials.most_common()))
+        say(f"{self}; {self.trials.total()} stores, {len(self.bad)} with violations")
+        for folder in self.bad:
+            say(f"look at {folder}")
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.reliability", description=__doc__)
     parser.add_argument("--kills", type=int, default=200, help="kills that hit a living run, in all [200]")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin nothing new after so long")
     parser.add_argument("--seed", default="0", help="decides everything but timing [0]")
     parser.add_argument("--scenario", choices=list(SCENARIOS), help="only this one")
     parser.add_argument("--jobs", type=int, help="computations at once in the runs [1 or 2, at random]")
     parser.add_argument("--keep", action="store_true", help="keep all stores, not only those with violations")
     parser.add_argument("--scratch", type=Path, help="folder for the stores [the system's temporary folder]")
     return parser.parse_args(arguments)
-
-
-def _summarise(moments: Counter[str], trials: Counter[str], bad: list[Path], seconds: float) -> None:
-    say("kills by moment: " + ", ".join(f"{kind} {n}" for kind, n in moments.most_common()))
-    say("stores by scenario: " + ", ".join(f"{kind} {n}" for kind, n in trials.most_common()))
-    say(f"{sum(moments.values())} kills, {sum(trials.values())} stores, {len(bad)} with violations, {seconds:.0f} s")
-    for folder in bad:
-        say(f"look at {folder}")
 
 
 if __name__ == "__main__":

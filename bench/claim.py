@@ -211,7 +211,8 @@ class _Flocked:
         with contextlib.suppress(OSError):
             if _same_file(self.path, self.handle):
                 self.path.unlink()
-        self.handle.close()
+        with contextlib.suppress(OSError):  # a full disk: it is closed all the same
+            self.handle.close()
 
 
 def _try_flock(path: Path, facts: Facts, create: bool = True) -> _Flocked | None:

@@ -106,13 +106,16 @@ class Saliency(Stage):
         import torch
 
         n = len(work.get(self.codec.latents))
-        scores = []
+        # one array from the start: a small one kept of every batch would hold the heap apart
+        scores = np.empty((n, len(train_set(work, self.codec.train).class_names)), np.float32)
         for start in range(0, n, _BATCH):
-            latents = codec_latents(work, self.codec, np.arange(start, min(start + _BATCH, n)))
+            stop = min(start + _BATCH, n)
+            latents = codec_latents(work, self.codec, np.arange(start, stop))
             with torch.inference_mode():
-                scores.append(networks.classifier(networks.encode(torch.from_numpy(latents).to(device))).cpu().numpy())
-            work.progress(min(start + _BATCH, n), 2 * n, "scores")
-        return np.concatenate(scores)
+                code = networks.encode(torch.from_numpy(latents).to(device))
+                scores[start:stop] = networks.classifier(code).cpu().numpy()
+            work.progress(stop, 2 * n, "scores")
+        return scores
 
     def _maps(
         self, work: Any, networks: CodecNetworks, rows: Int64, classes: Int64, device: str

@@ -18,6 +18,7 @@ from typing import Any
 
 from bench.attempt import is_result
 from bench.errors import StoreError
+from bench.execute.ledger import jobs_in
 from bench.files import read_json
 from bench.inventory import TRASH, Entry, clock, inventory, weigh
 from bench.store import Store
@@ -32,7 +33,7 @@ def in_use(store: Store) -> set[str]:
     for holder in store.locks.held():
         keys |= {holder.get("key", ""), *holder.get("uses", ())}
     for entry in (store.root / "slurm" / "submitted").glob("*.json"):
-        for key in (read_json(entry) or {}).get("jobs", {}):
+        for key in jobs_in(entry):
             if not any(is_result(folder) for folder in store.root.glob(f"*/{key}")):
                 recipe = read_json(store.root / "slurm" / "stages" / f"{key}.json") or {}
                 keys |= {key, *recipe.get("stages", ())}

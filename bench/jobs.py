@@ -55,7 +55,7 @@ def logs_of(cell: Cell, store: Store, name: str | None = None, every: bool = Fal
 def _files(stage: Stage, store: Store, jobs: dict[str, str]) -> list[Path]:
     paths = [log_path(store, stage)]
     if stage.key in jobs and not store.has(stage):
-        paths += sorted(Ledger(store).jobs_folder.glob(f"{jobs[stage.key]}_*_log.out"))
+        paths += Ledger(store).output(jobs[stage.key])
     return [p for p in paths if p.is_file() and p.stat().st_size]
 
 

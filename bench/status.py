@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import time
 from collections import Counter
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +18,9 @@ from bench.progress import span
 from bench.results import own_stages, unfinished
 from bench.stage import Stage, walk
 from bench.store import State, Store
+
+if TYPE_CHECKING:
+    from bench.execute.queue import Queue
 
 _COLOURS = {"done": "green", "running": "cyan", "failed": "red", "missing": "dim"}
 _SHOWN = 3  # stages named in a cell's note
@@ -44,11 +48,21 @@ class _Seen:
 
         return Ledger(self.store).jobs()
 
+    @functools.cached_property
+    def queue(self) -> Queue | None:
+        """What SLURM says of our jobs, if any were submitted and it is at hand: how one waits, or that it is gone."""
+        if not self.jobs or shutil.which("squeue") is None:
+            return None
+        from bench.execute.queue import ask_queue
+
+        return ask_queue(timeout_s=5.0)
+
     def about(self, stage: Stage) -> dict[str, Any]:
         """Return where a stage is: name, key, state, and what is known beside it.
 
         A running one has `host`, `pid`, `job`, `since`, `share` (0 to 1) and `eta_s` (seconds left, about), a failed
-        one `error`, `attempt` and `sticky`, one that was handed to SLURM and has not begun `job`.
+        one `error`, `attempt` and `sticky`, one that was handed to SLURM and has not begun `job` and `queue` (its
+        state there, where SLURM can be asked), one whose job left the queue without a result `ended_job`.
         """
         state = self.state(stage)
         row: dict[str, Any] = {"stage": stage.stage_name(), "key": stage.key, "state": state}
@@ -60,7 +74,11 @@ class _Seen:
             failure = self.store.failure(stage) or {}
             row |= {name: failure.get(name) for name in ("error", "attempt", "sticky")}
         elif state == "missing" and stage.key in self.jobs:
-            row |= {"state": "submitted", "job": self.jobs[stage.key]}
+            job = self.jobs[stage.key]
+            if self.queue is None or job in self.queue.live:
+                row |= {"state": "submitted", "job": job, "queue": self.queue.live[job] if self.queue else None}
+            else:
+                row |= {"ended_job": job}
         return row
 
 
@@ -126,7 +144,7 @@ def _some(texts: Any) -> str:
 def _where(row: dict[str, Any]) -> str:
     """Return where a stage is in words: `running on h, pid 12, job 3_4, 40 %, about 2 min 5 s left`."""
     if row["state"] == "submitted":
-        return f"submitted as job {row['job']}"
+        return f"submitted as job {row['job']}" + (f", {row['queue']}" if row["queue"] else "")
     job = f", job {row['job']}" if row["job"] else ""
     place = f" on {row['host']}, pid {row['pid']}{job}" if row["host"] else ""
     share = f", {100 * row['share']:.0f} %" if row["share"] is not None else ""
@@ -170,7 +188,8 @@ def explain_rows(cell: Cell, store: Store) -> list[dict[str, Any]]:
         elif found["state"] == "failed":
             row |= _why_failed(found) | {"traceback": (store.failure(stage) or {}).get("traceback")}
         else:
-            row |= {"action": "run", "why": nearest_of.difference(stage)}
+            ended = f"its SLURM job {found['ended_job']} ended without a result; " if "ended_job" in found else ""
+            row |= {"action": "run", "why": ended + nearest_of.difference(stage)}
         rows.append(row)
     return rows
 

@@ -42,12 +42,12 @@ class Ledger:
         """Return the last job of every stage that was submitted and not forgotten, key → job id."""
         found: dict[str, str] = {}
         for path in sorted(self.folder.glob("*.json")):
-            found |= (read_json(path) or {}).get("jobs", {})
+            found |= jobs_in(path)
         return found
 
     def prune(self, live: Mapping[str, str]) -> None:
         """Forget submissions of which no job is in the queue any more, and the files that were kept for them."""
-        entries = {path: (read_json(path) or {}).get("jobs", {}) for path in self.folder.glob("*.json")}
+        entries = {path: jobs_in(path) for path in self.folder.glob("*.json")}
         over = {path for path, jobs in entries.items() if not any(job in live for job in jobs.values())}
         wanted = {key for path, jobs in entries.items() if path not in over for key in jobs}
         for path in over:
@@ -56,6 +56,19 @@ class Ledger:
                 _forget_files(self.jobs_folder, job)
                 if key not in wanted:
                     (self.folder.parent / "stages" / f"{key}.json").unlink(missing_ok=True)
+        for link in self.jobs_folder.glob(".submission_file_*.sh"):
+            if not link.exists():  # submitit leaves a link to each script
+                link.unlink(missing_ok=True)
+
+    def output(self, job: str) -> list[Path]:
+        """Return the files in which SLURM keeps what a job printed outside of its stage's own log."""
+        return sorted(self.jobs_folder.glob(f"{job}_*_log.out")) if job else []
+
+
+def jobs_in(path: Path) -> dict[str, str]:
+    """Return key → job of one entry; nothing of one that is damaged."""
+    found = (read_json(path) or {}).get("jobs")
+    return {k: j for k, j in found.items() if isinstance(j, str)} if isinstance(found, dict) else {}
 
 
 def _forget_files(folder: Path, job: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import shutil
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 _TIMEOUT_S = 60.0
 _ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"}
 _ENDED |= {"REVOKED", "TIMEOUT"}
+# reasons for waiting that do not pass while nobody does anything
+_STUCK = (
+    *("PartitionTimeLimit", "PartitionNodeLimit", "PartitionDown", "BadConstraints", "Held", "held", "Invalid"),
+    *("DependencyNeverSatisfied", "AssocGrp", "AssocMax", "QOSM", "QOSG", "ReqNodeNotAvail", "Nodes required"),
+)
 
 
 def require_slurm() -> None:
@@ -40,8 +46,17 @@ class Queue:
     live: dict[str, str]  # job → `PENDING (Priority)`, `RUNNING (node3)`
     ended: dict[str, str]  # job → `COMPLETED`, `CANCELLED`, `OUT_OF_MEMORY`, ...
 
+    def is_pending(self, job: str) -> bool:
+        """Tell whether a job has not begun."""
+        return self.live.get(job, "").startswith("PENDING")
 
-def ask_queue() -> Queue | None:
+    def stuck(self, job: str) -> str | None:
+        """Return why a job will not begin by itself, or None where it may."""
+        state = self.live.get(job, "")
+        return state if state.startswith("PENDING") and any(reason in state for reason in _STUCK) else None
+
+
+def ask_queue(timeout_s: float = _TIMEOUT_S) -> Queue | None:
     """Return the state of our jobs; None if SLURM does not answer.
 
     Raises:
@@ -50,7 +65,7 @@ def ask_queue() -> Queue | None:
     # `sacct` is not asked: accounting is off on many clusters
     command = ["squeue", "--me", "--states=all", "--noheader", "--array", "--format", "%i|%T|%r|%N"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+        told = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     except FileNotFoundError as error:
         raise ConfigError("slurm: no `squeue` here; run this on a machine of the cluster") from error
     except subprocess.TimeoutExpired:
@@ -98,13 +113,20 @@ def submit(
     """
     import submitit
 
+    before = set(folder.glob("*")) if folder.is_dir() else set()
     executor = submitit.SlurmExecutor(folder, max_num_timeout=settings.max_timeouts, python=settings.python)
     executor.update_parameters(**_parameters(name, ask, settings, after))
     try:
-        with outside_any_job():
+        # sbatch's own lines are in the error that we raise
+        with outside_any_job(), contextlib.redirect_stderr(io.StringIO()):
             return [str(job.job_id) for job in executor.submit_array(list(jobs))]
     except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, OSError) as error:
-        raise ConfigError(f"slurm: sbatch refused {name}: {_cause(str(error))}") from error
+        for path in set(folder.glob("*")) | set(folder.glob(".submission_file_*")):
+            if path not in before and path.suffix in (".pkl", ".sh"):
+                path.unlink(missing_ok=True)
+        said = _cause(str(error))
+        hint = "; see slurm.largest_array (MaxArraySize less one)" if "array" in said else ""
+        raise ConfigError(f"slurm: sbatch refused {name}: {said}{hint}") from error
 
 
 @contextlib.contextmanager

@@ -6,19 +6,20 @@ goes on. Another `bench run` of the same matrix finds what is in the queue, subm
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
-from bench.errors import StageError
+from bench.errors import ConfigError, StageError
 from bench.execute.base import Workload
 from bench.execute.job import StageJob, recipe_path
 from bench.execute.ledger import Ledger
-from bench.execute.log import log_path
-from bench.execute.queue import Queue, ask_queue, submit
+from bench.execute.queue import Queue, ask_queue, cancel, submit
 from bench.execute.recipe import write_recipe
 from bench.machine import Ask, Machine
 from bench.stage import Stage
@@ -37,6 +38,7 @@ class _Watch:
     told_started: set[str] = field(default_factory=set)
     gone_since: dict[str, float] = field(default_factory=dict)
     losses: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    told_stuck: set[tuple[str, str]] = field(default_factory=set)
 
     @property
     def open(self) -> list[Stage]:
@@ -59,6 +61,8 @@ class Slurm:
         Raises:
             ConfigError: if SLURM's commands are not here, or sbatch refuses a job.
         """
+        if "%" in str(work.store.root):
+            raise ConfigError(f"--store {work.store.root}: SLURM reads % in a path as a pattern; choose another")
         watch = _Watch(work, Ledger(work.store))
         self._settle_remembered(watch)
         self._submit(watch, watch.open)
@@ -88,8 +92,14 @@ class Slurm:
                 store.forget_failure(stage)
                 write_recipe(recipe_path(store, stage.key), stage)
             arrays = []
-            for (_, name, _), members in self._groups(watch.work, wanted).items():
-                arrays += self._submit_group(watch, name, members)
+            try:
+                for (_, name, _), members in self._groups(watch.work, wanted).items():
+                    arrays += self._submit_group(watch, name, members)
+            except ConfigError:
+                for stage in wanted:
+                    if stage.key not in watch.queued:
+                        recipe_path(store, stage.key).unlink(missing_ok=True)
+                raise
         told = f"submitted {len(wanted)} jobs to SLURM ({', '.join(arrays)})" if wanted else "nothing to submit"
         print(f"{told}, {held} in the queue already", file=sys.stderr)
 
@@ -133,10 +143,15 @@ class Slurm:
         work, store = watch.work, watch.work.store
         queue = ask_queue()  # before the store: what ends in between is seen at the next look
         for stage in watch.open:
+            job = watch.jobs.get(stage.key, "")
             if store.has(stage):
                 work.settle(stage, "done")
+                if queue and queue.is_pending(job):  # requeued or held for nothing, and others wait behind it
+                    cancel([job])
                 continue
-            in_queue = queue is None or watch.jobs.get(stage.key) in queue.live
+            in_queue = queue is None or job in queue.live
+            if queue and (why := queue.stuck(job)):
+                self._tell_stuck(watch, stage, job, why)
             if store.state(stage) == "running":
                 self._tell_progress(watch, stage)
                 watch.gone_since.pop(stage.key, None)
@@ -148,6 +163,15 @@ class Slurm:
         gone = [s for s in watch.open if now - watch.gone_since.get(s.key, now) > self.settings.settle_s]
         if gone:
             self._deal_with_lost(watch, gone, queue.ended if queue else {})
+
+    def _tell_stuck(self, watch: _Watch, stage: Stage, job: str, why: str) -> None:
+        if (job, why) not in watch.told_stuck:
+            watch.told_stuck.add((job, why))
+            print(
+                f"SLURM does not start job {job} ({stage.stage_name()}): {why}; see `scontrol show job {job}`; "
+                "once the machine file is corrected: `bench cancel`, then `bench run` again",
+                file=sys.stderr,
+            )
 
     def _tell_progress(self, watch: _Watch, stage: Stage) -> None:
         if stage.key not in watch.told_started:
@@ -173,7 +197,7 @@ class Slurm:
             if watch.losses[stage.key] >= _ATTEMPTS:
                 how = f" ({ended[job]})" if job in ended else ""
                 detail = f"its SLURM job ended {_ATTEMPTS} times without a result, last {job}{how}"
-                self._give_up(work, stage, f"{detail}; see `bench logs` or {log_path(store, stage)}")
+                self._give_up(work, stage, f"{detail}{_last_words(watch.ledger.output(job))}; see `bench logs`")
         again = [s for s in gone if s.key not in work.outcomes]
         for stage in again:
             watch.gone_since.pop(stage.key, None)
@@ -184,3 +208,13 @@ class Slurm:
         """Write down why, so that `bench status` can tell; the next run tries again."""
         work.store.record_failure(stage, StageError(detail), sticky=False)
         work.settle(stage, "failed", detail)
+
+
+def _last_words(paths: Iterable[Path]) -> str:
+    """Return the last line that a job printed, for a detail: a setup line that failed, a Python that is not there."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+            if lines:
+                return f": {lines[-1].strip()[:200]}"
+    return ""

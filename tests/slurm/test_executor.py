@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from bench.errors import ConfigError
 from bench.execute.base import Workload
 from bench.execute.inline import Inline
 from bench.execute.ledger import Ledger
@@ -23,6 +25,7 @@ from bench.jobs import cancel_stages
 from bench.machine import Ask, Machine, SlurmSettings
 from bench.progress import Silent
 from bench.stage import Stage
+from bench.status import _Seen
 from bench.store import Execution, Store
 from tests.conftest import ROOT
 from tests.reliability.helpers import until
@@ -141,8 +144,6 @@ def steps_of(tmp_path: Path) -> list[str]:
 
 def disturbed(store: Store, tmp_path: Path, disturb: Any, ask: Ask, steps: int = 200) -> Workload:
     """Bring a stage of `steps` checkpointed steps to its end while `disturb(job)` is called once, in its middle."""
-    import threading
-
     stage = Counts(value=1, steps=steps, log=str(tmp_path / "log"))
 
     def soon() -> None:
@@ -249,8 +250,81 @@ def test_code_that_changed_since_submission_is_not_run(store: Store, tmp_path: P
 
 
 def test_a_request_that_sbatch_refuses_is_one_line(store: Store) -> None:
-    from bench.errors import ConfigError
-
     with pytest.raises(ConfigError, match=r"slurm: sbatch refused bench-toy: .*[Pp]artition"):
         bring([Toy()], store, QUICK.model_copy(update={"cpu": Ask(partition="nowhere", cpus=1, minutes=5)}))
     assert Ledger(store).jobs() == {}
+
+
+def test_a_job_that_cannot_start_is_told_and_status_says_why(
+    store: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stage = Toy(value=1)
+
+    def let_go() -> None:
+        until(lambda: "does not start" in capfd.readouterr().err, PATIENCE_S)
+        row = _Seen(store).about(stage)
+        said.append(row)
+        job = Ledger(store).jobs()[stage.key]
+        subprocess.run(["scontrol", "update", f"jobid={job}", "timelimit=5"], check=True)
+
+    said: list[dict[str, Any]] = []
+    thread = threading.Thread(target=let_go)
+    thread.start()
+    work = bring([stage], store, QUICK.model_copy(update={"cpu": Ask(cpus=1, minutes=5000)}))
+    thread.join()
+    assert outcomes(work) == {1: "done"}
+    assert said[0]["state"] == "submitted"
+    assert "PartitionTimeLimit" in said[0]["queue"]
+
+
+def test_a_held_job_whose_stage_is_done_does_not_block_what_waits_behind_it(store: Store, tmp_path: Path) -> None:
+    below = Toy(value=1)
+
+    def hold_and_finish() -> None:
+        until(lambda: len(Ledger(store).jobs()) == 2, PATIENCE_S)
+        subprocess.run(["scontrol", "hold", Ledger(store).jobs()[below.key]], check=True)
+        store.get(below)  # somebody else computes it
+
+    # an array of one CPU more than the node has left waits long enough to be held
+    blocker = subprocess.run(
+        ["sbatch", "--exclusive", "--output=/dev/null", "--wrap=sleep 8"], check=True, capture_output=True
+    )
+    assert blocker.returncode == 0
+    thread = threading.Thread(target=hold_and_finish)
+    thread.start()
+    work = bring([Toy(value=2, inputs_=(below,))], store)
+    thread.join()
+    assert outcomes(work) == {1: "done", 2: "done"}
+
+
+def test_a_job_that_dies_before_python_says_what_it_printed(store: Store) -> None:
+    work = bring([Toy(value=1)], store, QUICK.model_copy(update={"setup": ["echo no module cuda >&2; exit 3"]}))
+    assert outcomes(work) == {1: "failed"}
+    assert "without a result" in (store.failure(Toy(value=1)) or {})["error"]
+    assert "no module cuda" in (store.failure(Toy(value=1)) or {})["error"]
+    assert "ended_job" not in _Seen(store).about(Toy(value=1))  # a failure says more
+
+
+def test_status_tells_a_job_that_is_gone(store: Store, tmp_path: Path) -> None:
+    driver = start_driver_of("targets = [Toy(value=1, seconds=60)]", store, tmp_path)
+    assert until(lambda: store.state(Toy(value=1)) == "running", PATIENCE_S)
+    driver.kill()
+    driver.wait()
+    subprocess.run(["scancel", Ledger(store).jobs()[Toy(value=1).key]], check=True)
+    assert until(lambda: "ended_job" in _Seen(store).about(Toy(value=1)), PATIENCE_S)
+
+
+def test_a_refused_submission_leaves_nothing(store: Store) -> None:
+    with pytest.raises(ConfigError, match=r"largest_array"):
+        bring(
+            [Toy(value=v) for v in range(1100)],
+            store,
+            QUICK.model_copy(update={"largest_array": 5000}),
+        )
+    left = [p for p in (store.root / "slurm").rglob("*") if p.is_file() and p.name != "lock"]
+    assert left == []
+
+
+def test_a_store_whose_path_slurm_would_read_as_a_pattern_is_refused(tmp_path: Path, cluster: Cluster) -> None:
+    with pytest.raises(ConfigError, match="pattern"):
+        bring([Toy()], Store(tmp_path / "50%done"))

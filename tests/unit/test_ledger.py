@@ -37,6 +37,16 @@ def test_what_left_the_queue_is_forgotten_and_its_output_kept(tmp_path: Path) ->
     assert [p.exists() for p in (pickle, output, script, *recipes)] == [False, True, False, False, False]
 
 
+def test_a_damaged_entry_is_passed_over(tmp_path: Path) -> None:
+    ledger = Ledger(Store(tmp_path))
+    ledger.add({"a": "1"})
+    for i, text in enumerate(('{"jobs": null}', '{"jobs": ["1"]}', '{"jobs": {"b": 3}}', "[1]", "x", "")):
+        (ledger.folder / f"9{i}.json").write_text(text, encoding="utf-8")
+    assert ledger.jobs() == {"a": "1"}
+    ledger.prune({"1": "RUNNING"})
+    assert ledger.jobs() == {"a": "1"}
+
+
 def test_one_driver_at_a_time_submits(tmp_path: Path) -> None:
     import fcntl
 

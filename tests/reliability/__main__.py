@@ -82,6 +82,7 @@ class Tally:
     moments: Counter[str] = field(default_factory=Counter)
     trials: Counter[str] = field(default_factory=Counter)
     bad: list[Path] = field(default_factory=list)
+    swept: int = 0
 
     @property
     def enough(self) -> bool:
@@ -95,6 +96,7 @@ class Tally:
         """Count a trial, say what was wrong with it, and return whether nothing was."""
         self.moments.update(trial.strikes)
         self.trials[trial.name] += 1
+        self.swept += len(trial.verdict.swept)
         for fault in trial.verdict.faults:
             say(f"  VIOLATION: {fault}")
         if trial.verdict.faults:
@@ -105,7 +107,9 @@ class Tally:
         """Print the figures, and where to look."""
         say("kills by moment: " + ", ".join(f"{kind} {n}" for kind, n in self.moments.most_common()))
         say("stores by scenario: " + ", ".join(f"{kind} {n}" for kind, n in self.trials.most_common()))
-        say(f"{self}; {self.trials.total()} stores, {len(self.bad)} with violations")
+        say(
+            f"{self}; {self.trials.total()} stores, {len(self.bad)} with violations; {self.swept} small files went with gc"
+        )
         for folder in self.bad:
             say(f"look at {folder}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import signal
 import subprocess
@@ -47,6 +48,11 @@ def _living(group: int) -> list[int]:
         if int(pgrp) == group and state != "Z":
             found.append(int(stat.parent.name))
     return found
+
+
+def found(root: Path, pattern: str) -> list[Path]:
+    """Return the files that match under a folder in which others make and remove files meanwhile."""
+    return [root / name for name in glob.glob(pattern, root_dir=root)]
 
 
 def until(condition: Callable[[], object], within_s: float = 20.0) -> bool:

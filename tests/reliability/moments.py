@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+from tests.reliability.helpers import found
 from tests.reliability.judge import LIMIT_S, Reference, finished
 from tests.reliability.warm import Run
 
@@ -24,10 +25,10 @@ TIMED = ("any time", "any stage", "planning")
 
 def labels_of(events: list[str]) -> dict[str, list[str]]:
     """Return the file operations of a run by what they are part of; all kinds are struck alike often."""
-    found: dict[str, list[str]] = defaultdict(list)
+    labels: dict[str, list[str]] = defaultdict(list)
     for event in dict.fromkeys(events):
-        found[f"op: {_label(*event.split(' ', 1))}"].append(event)
-    return dict(found)
+        labels[f"op: {_label(*event.split(' ', 1))}"].append(event)
+    return dict(labels)
 
 
 def _label(operation: str, path: str) -> str:
@@ -39,7 +40,7 @@ def _label(operation: str, path: str) -> str:
     if operation == "rmdir" or (operation == "remove" and "progress" not in rest):
         return "clean-up"
     for name, words in (
-        ("manifest", ("manifest", "/out/..*")),
+        ("manifest", ("manifest", "/out/.*")),
         ("checkpoint", ("/ckpt/",)),
         ("result file", ("/out/",)),
     ):
@@ -77,7 +78,8 @@ def wait_for(kind: str, rng: random.Random, reference: Reference, store: Path, r
             time.sleep(0.001)
         run.wait(rng.uniform(0, after))
     elif kind == "any stage":
-        wait_until_done(rng.randrange(len(finished(store)), len(reference.stages)), store, run)
+        last = len(reference.stages) - 1
+        wait_until_done(rng.randint(min(len(finished(store)), last), last), store, run)
         run.wait(rng.uniform(0, 3 * reference.wall_s / len(reference.stages)))
     else:
         left = max(0.2, 1 - len(finished(store)) / len(reference.stages))
@@ -87,16 +89,16 @@ def wait_for(kind: str, rng: random.Random, reference: Reference, store: Path, r
 
 def wait_until_done(wanted: int, store: Path, run: Run) -> None:
     """Return when so many stages are finished, or when the run has ended."""
-    while len(list(store.glob("*/*/manifest.json"))) < wanted and not run.ended():
+    while len(found(store, "*/*/manifest.json")) < wanted and not run.ended():
         time.sleep(0.005)
 
 
 def _fresh(store: Path, pattern: str, size: int, since: float) -> set[str]:
     """Return the files that this run wrote: what an earlier one left does not count."""
-    found = set()
-    for path in store.glob(pattern):
+    fresh = set()
+    for path in found(store, pattern):
         with contextlib.suppress(OSError):  # renamed while we looked
             told = path.stat()
             if told.st_mtime > since and told.st_size >= size:
-                found.add(str(path))
-    return found
+                fresh.add(str(path))
+    return fresh

@@ -52,13 +52,13 @@ def test_changed_missing_and_left_over_files_are_found(verdict: Verdict) -> None
     (folder / "number.bin").write_bytes(b"12345679")
     (folder / "record.json").unlink()
     (verdict.store / "toy" / f"{KEY}.work" / "ckpt").mkdir(parents=True)
-    (verdict.store / "toy" / ".x.json.123").touch()
+    (verdict.store / "toy" / "x.npy.part").touch()
     told = faults(verdict)
     for line in (
         f"differs: toy/{KEY}/number.bin",
         f"missing: toy/{KEY}/record.json",
         f"left over: toy/{KEY}.work/ckpt",
-        "left over: toy/.x.json.123",
+        "left over: toy/x.npy.part",
     ):
         assert line in told
 
@@ -77,19 +77,26 @@ def test_a_torn_result_and_one_computed_again_are_found(verdict: Verdict) -> Non
 
 
 def test_an_attempt_at_a_finished_stage_is_found(verdict: Verdict) -> None:
-    verdict.attempts.write_text(f"toy/{KEY} mkdir first\ntoy/{KEY} rename first\n")
+    verdict.attempts.write_text(f"toy/{KEY} mkdir out.1 first\ntoy/{KEY} rename {KEY} first\n")
     verdict.computed_once()
     assert verdict.faults == []
     with open(verdict.attempts, "a") as handle:
-        handle.write(f"toy/{KEY} mkdir again\n")
+        handle.write(f"toy/{KEY} mkdir out.2 again\n")
     log = verdict.store / "logs" / "toy" / f"{KEY}.log"
     log.parent.mkdir(parents=True)
     log.write_text("--- computed in 1 s\n--- computed in 1 s\n")
     verdict.computed_once()
     assert verdict.faults == [
-        f"attempted though finished: toy/{KEY} mkdir again",
+        f"attempted though finished: toy/{KEY} mkdir out.2 again",
         f"computed 2 times by its log: toy/{KEY}",
     ]
+
+
+@pytest.mark.parametrize(("killed", "found"), [(0, 1), (1, 0)])
+def test_two_attempts_beside_each_other_are_found(verdict: Verdict, killed: int, found: int) -> None:
+    with verdict.one_attempt_each(killed):
+        verdict.attempts.write_text("".join(f"toy/{KEY} mkdir out.{i} first\n" for i in (1, 1, 2)))
+    assert len(verdict.faults) == found
 
 
 def test_a_process_that_still_uses_the_store_is_found(verdict: Verdict) -> None:

@@ -98,8 +98,9 @@ class Trial:
     def finish(self) -> list[str]:
         """Run to the end without disturbance, judge, and return what was wrong."""
         before = finished(self.store)
-        run = self.start()
-        code = run.wait(LIMIT_S)
+        with self.verdict.one_attempt_each():
+            run = self.start()
+            code = run.wait(LIMIT_S)
         if code is not None and not group_is_gone(run.group):
             self.verdict.faults.append("the last run ended, but not all of its processes")
         run.kill()

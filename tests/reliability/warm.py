@@ -34,8 +34,8 @@ class Spy:
 
     Attributes:
         root: the store.
-        attempts: file that gets a line `<stage>/<key> mkdir|rename first|again` as an attempt makes its folder and as it
-            becomes the result; `again` where there was a result already.
+        attempts: file that gets a line `<stage>/<key> mkdir|rename <folder> first|again` as an attempt makes its folder
+            and as it becomes the result; `again` where there was a result already.
         events: file that gets a line for each change to the store's folder tree (None: not wanted).
         die_at: the event just before which the whole group is killed (None: none).
         eager_checkpoints: let a classifier save a checkpoint wherever it may, not every 20 seconds.
@@ -125,6 +125,7 @@ def _be_bench(arguments: list[str], folder: Path, spy: Spy | None, cwd: Path) ->
     sys.argv = ["bench", *arguments]
     sys.modules["__main__"] = cli  # as `python -m bench.cli` has it: children of the fork server look at it
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored above us, as in a shell's background
     if spy is not None:
         _watch(spy)
     (folder / "began").touch()
@@ -173,7 +174,7 @@ def _watch(spy: Spy) -> None:
             os.killpg(0, signal.SIGKILL)
         if (found := _ATTEMPT.search(real)) and event in ("os.mkdir", "os.rename"):
             state = "again" if Path(root, found[1], "manifest.json").exists() else "first"
-            append(spy.attempts, f"{found[1]} {event.removeprefix('os.')} {state}")
+            append(spy.attempts, f"{found[1]} {event.removeprefix('os.')} {os.path.basename(real)} {state}")
         if spy.events is not None:
             append(spy.events, name)
 
@@ -205,10 +206,10 @@ def _change(event: str, arguments: tuple[Any, ...], root: str) -> tuple[str, str
     if not real.startswith(root):
         return None
     name = re.sub(r"(\.work/(?:out|ckpt))\.[^/]+", r"\1", real.removeprefix(root))
-    return f"{event.removeprefix('os.')} {_OWN_TOKEN.sub('.*', name)}", real
+    return f"{event.removeprefix('os.')} {_OWN_TOKEN.sub('*', name)}", real
 
 
-_OWN_TOKEN = re.compile(r"(?<=/\.)([^/]+)\.\w+$|\.\d+$")
+_OWN_TOKEN = re.compile(r"(?<=/\.)([^/]+)\.\w+$|(?<=/run-)\w+$")
 
 
 def append(path: Path, line: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench import cli_jobs, cli_store
+from bench import cli_data, cli_jobs, cli_store
 from bench.errors import BenchError, ConfigError
 from bench.options import (
     DEFAULT_STORE,
@@ -55,6 +55,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.add_typer(cli_data.app)
 app.add_typer(cli_jobs.app)
 app.add_typer(cli_store.app)
 

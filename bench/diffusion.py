@@ -8,31 +8,56 @@ multiplied by the VAE's scaling factor; images are `uint8 [n, H, W]`, grey.
 from __future__ import annotations
 
 import functools
-import hashlib
-import inspect
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field, model_validator
 
-from bench.errors import ConfigError, StageError
+from bench import diffusion_folder
+from bench.diffusion_memory import Pieces
+from bench.diffusion_steps import last_steps, stochastic_step
+from bench.errors import ConfigError, StageError, listed, nearest
+from bench.prompts import PromptTemplate
 from bench.stage import Settings, not_semantic
 from bench.types import Float32, UInt8
 
+_LOG = logging.getLogger(__name__)
+_TOLD: set[int] = set()  # lengths of which it was said that prompts were cut to them
 SHIPPED = Path(__file__).parent / "assets" / "tiny-diffusion"
-_WHOLE_FILE_LIMIT = 256 << 20
+PRESETS = Path(__file__).parent / "presets" / "diffusion"
 
 
 class DiffusionModel(Settings):
-    """Which diffusion model: `tiny` (shipped), a folder in diffusers' layout, or a hub id already downloaded."""
+    """Which diffusion model, and what its makers say of its use."""
 
-    folder: str = not_semantic("tiny")
+    preset: str | None = not_semantic(None, description="file of bench/presets/diffusion; what is given here wins")
+    folder: str = not_semantic("tiny", description="tiny (shipped), a diffusers folder, or a hub id already downloaded")
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
+    guidance_scale: float = Field(4.0, ge=0, le=100, description="for methods that are told no other; 1 is none")
+    prompt: PromptTemplate = PromptTemplate()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_preset(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not isinstance(name := given.get("preset"), str):
+            return given
+        preset = _preset(name)
+        if "folder" not in {**preset, **given}:
+            raise ValueError(f"preset '{name}' cannot know where your weights are; give diffusion.folder as well")
+        words = {"prompt": preset["prompt"] | given["prompt"]} if _both_say(preset, given) else {}
+        return preset | given | words
 
     def content(self) -> dict[str, str]:
         """Return the digest of the weights and configuration: what enters keys instead of the path."""
-        return {"digest": _digest(str(self.path))}
+        return {"digest": diffusion_folder.digest(self.path)}
+
+    def for_encoding(self) -> DiffusionModel:
+        """Return the model as far as latents depend on it: neither words nor guidance have a part in them."""
+        plain = {name: type(self).model_fields[name].default for name in ("guidance_scale", "prompt")}
+        return self.model_copy(update=plain)
 
     @property
     def path(self) -> Path:
@@ -43,7 +68,7 @@ class DiffusionModel(Settings):
         """
         path = SHIPPED if self.folder == "tiny" else Path(self.folder).expanduser()
         if not (path / "model_index.json").is_file():
-            hub = _hub_snapshot(self.folder)
+            hub = diffusion_folder.hub_snapshot(self.folder)
             if hub is None:
                 raise ConfigError(
                     f"diffusion.folder: '{self.folder}' has no model_index.json; give a StableDiffusionPipeline "
@@ -54,60 +79,57 @@ class DiffusionModel(Settings):
         return path
 
     def load(self, device: str = "cpu") -> Diffusion:
-        """Return the model on `device`, ready to run (loaded once a process)."""
-        return _load(str(self.path), self.precision, device)
+        """Return the model on `device`, ready to run (its weights are read once a process)."""
+        pipeline, pieces = _load(str(self.path), self.precision, device)
+        return Diffusion(pipeline, device, self, pieces)
 
 
-def _hub_snapshot(name: str) -> Path | None:
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        return None
-    from huggingface_hub import snapshot_download
+def _preset(name: str) -> dict[str, Any]:
+    import yaml
 
-    try:
-        return Path(snapshot_download(name, local_files_only=True))
-    except (OSError, ValueError):
-        return None
+    known = sorted(p.stem for p in PRESETS.glob("*.yaml"))
+    if name not in known:
+        raise ValueError(f"preset: no preset '{name}'{nearest(name, known)} (have: {listed(known)})")
+    return dict(yaml.safe_load((PRESETS / f"{name}.yaml").read_text(encoding="utf-8")))
 
 
-@functools.cache
-def _digest(path: str) -> str:
-    """Digest every JSON, text and weight file below `path`; of files past 256 MiB their size and both ends."""
-    digest = hashlib.sha256()
-    suffixes = {".json", ".txt", ".safetensors", ".bin"}
-    for file in sorted(
-        p for p in Path(path).rglob("*") if p.suffix in suffixes and p.name not in ("record.json", "manifest.json")
-    ):
-        size = file.stat().st_size
-        digest.update(f"{file.relative_to(path)}:{size}:".encode())
-        with open(file, "rb") as handle:
-            if size <= _WHOLE_FILE_LIMIT:
-                digest.update(handle.read())
-            else:
-                digest.update(handle.read(1 << 20))
-                handle.seek(-(1 << 20), 2)
-                digest.update(handle.read())
-    return digest.hexdigest()[:32]
+def _both_say(preset: dict[str, Any], given: dict[str, Any]) -> bool:
+    return isinstance(preset.get("prompt"), dict) and isinstance(given.get("prompt"), dict)
 
 
 @functools.lru_cache(maxsize=1)
-def _load(path: str, precision: str, device: str) -> Diffusion:
+def _load(path: str, precision: str, device: str) -> tuple[Any, Pieces]:
+    """Return the pipeline, and what is found out of how many images it can take at once."""
     import torch
     from diffusers import StableDiffusionPipeline
-    from diffusers.utils import logging
+    from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    for library in (logging, transformers_logging):
-        library.set_verbosity_error()
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity(library.CRITICAL)  # it reports as an error that it looks for a second kind of file
         library.disable_progress_bar()
+    # a checker would blacken radiographs; it and what feeds it need not be there, nor known by their old names
+    unused = dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder"))
     with torch.random.fork_rng(devices=[]):  # layers are drawn at random before their weights are read
         try:
-            pipeline = StableDiffusionPipeline.from_pretrained(
-                path, safety_checker=None, requires_safety_checker=False, local_files_only=True
+            pipeline: Any = StableDiffusionPipeline.from_pretrained(
+                path,
+                **unused,
+                requires_safety_checker=False,
+                local_files_only=True,
+                variant=diffusion_folder.variant(Path(path)),
+                dtype=getattr(torch, precision),
             )
         except Exception as error:  # diffusers has many errors for files that do not go together
             said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise ConfigError(f"diffusion.folder: {path} cannot be loaded, download it again ({said})") from error
-    return Diffusion(pipeline.to(device, getattr(torch, precision)), device)
+    pipeline = pipeline.to(device, getattr(torch, precision))
+    for part in (pipeline.vae, pipeline.unet, pipeline.text_encoder):
+        part.eval().requires_grad_(False)
+    if device.startswith("cuda"):  # what tensor cores want; on a CPU it is no faster here
+        for part in (pipeline.vae, pipeline.unet):
+            part.to(memory_format=torch.channels_last)
+    return pipeline, Pieces()
 
 
 class Diffusion:
@@ -115,13 +137,21 @@ class Diffusion:
 
     batch_size = 32
 
-    def __init__(self, pipeline: Any, device: str) -> None:
+    def __init__(self, pipeline: Any, device: str, settings: DiffusionModel, pieces: Pieces) -> None:
         """Wrap a diffusers pipeline that is already on `device`."""
-        self.pipeline, self.device = pipeline, device
+        self.pipeline, self.device, self.settings = pipeline, device, settings
         self.scale = float(pipeline.vae.config.scaling_factor)
         self.dtype = pipeline.unet.dtype
-        for part in (pipeline.vae, pipeline.unet, pipeline.text_encoder):
-            part.eval().requires_grad_(False)
+        self._pieces = pieces
+
+    @property
+    def guidance_scale(self) -> float:
+        """Classifier-free guidance that the model's makers recommend."""
+        return self.settings.guidance_scale
+
+    def prompt(self, class_names: Sequence[str], labels: Iterable[float | bool]) -> str:
+        """Return the sentence for `labels` in the words that the model is used with."""
+        return self.settings.prompt.of(class_names, labels)
 
     def latent_shape(self, image_px: int) -> tuple[int, int, int]:
         """Return `(c, h, w)` of the latent of an `image_px` square image.
@@ -138,20 +168,27 @@ class Diffusion:
         """Return mean and std of the latents of `uint8 [n, H, W]` images, each `float32 [n, c, h, w]`, scaled."""
         import torch
 
-        pixels = self._tensor(images)[:, None] / 127.5 - 1
-        with torch.inference_mode():
-            posterior = self.pipeline.vae.encode(pixels.expand(-1, 3, -1, -1)).latent_dist
-        moments = (posterior.mean * self.scale, posterior.std * self.scale)
-        mean, std = (_array(_finite(tensor, "latents")) for tensor in moments)
+        def encode(rows: slice) -> np.ndarray:
+            pixels = self._tensor(images[rows])[:, None] / 127.5 - 1
+            with torch.inference_mode():
+                posterior = self.pipeline.vae.encode(pixels.expand(-1, 3, -1, -1).to(self.dtype)).latent_dist
+            moments = (posterior.mean.float() * self.scale, posterior.std.float() * self.scale)
+            return np.stack([_array(_finite(tensor, "latents")) for tensor in moments])
+
+        mean, std = np.concatenate(self._pieces.run("encoding", len(images), encode), axis=1)
         return mean, std
 
     def decode(self, latents: Float32) -> UInt8:
         """Return `uint8 [n, H, W]` images of scaled latents (the mean of the three decoded channels)."""
         import torch
 
-        with torch.inference_mode():
-            pixels = self.pipeline.vae.decode(self._tensor(latents) / self.scale).sample.float().mean(dim=1)
-        return ((_finite(pixels, "pixels") + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+        def decode(rows: slice) -> UInt8:
+            unscaled = (self._tensor(latents[rows]) / self.scale).to(self.dtype)
+            with torch.inference_mode():
+                pixels = self.pipeline.vae.decode(unscaled).sample.float().mean(dim=1)
+            return ((_finite(pixels, "pixels") + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+
+        return np.concatenate(self._pieces.run("decoding", len(latents), decode))
 
     def sample(
         self,
@@ -159,7 +196,7 @@ class Diffusion:
         noise: Float32,
         num_inference_steps: int,
         guidance_scale: float,
-        on_step: Callable[[int], None] = lambda done: None,
+        on_step: Callable[[float], None] = lambda done: None,
     ) -> Float32:
         """Return latents sampled from unit Gaussian `noise` by text with classifier-free guidance (Ho & Salimans 2022).
 
@@ -168,11 +205,12 @@ class Diffusion:
             noise: `float32 [n, c, h, w]`.
             num_inference_steps: length of the schedule (PNDM's multistep start evaluates its second step twice).
             guidance_scale: 1 is the conditional prediction as it is.
-            on_step: told the number of evaluations done.
+            on_step: told the number of evaluations done (fractions, where the latents go in pieces).
         """
-        timesteps = self._last_steps(num_inference_steps, num_inference_steps)
+        steps = (num_inference_steps, num_inference_steps)
+        self._last_steps(*steps)
         start = noise * np.float32(self.pipeline.scheduler.init_noise_sigma)
-        return self._run(start, prompts, timesteps, guidance_scale, on_step)
+        return self._in_pieces(start, prompts, steps, guidance_scale, on_step)
 
     def denoise(
         self,
@@ -182,7 +220,7 @@ class Diffusion:
         denoise_steps: int,
         num_inference_steps: int,
         guidance_scale: float,
-        on_step: Callable[[int], None] = lambda done: None,
+        on_step: Callable[[float], None] = lambda done: None,
     ) -> Float32:
         """Return `latents` after the last `denoise_steps` of `num_inference_steps` scheduler steps.
 
@@ -194,41 +232,38 @@ class Diffusion:
         """
         if denoise_steps == 0:
             return latents
-        timesteps = self._last_steps(denoise_steps, num_inference_steps)
+        steps = (denoise_steps, num_inference_steps)
+        timesteps = self._last_steps(*steps)
         if noise is not None:
-            clean, added = self._tensor(latents).float(), self._tensor(noise).float()
+            clean, added = self._tensor(latents), self._tensor(noise)
             latents = _array(self.pipeline.scheduler.add_noise(clean, added, timesteps[:1].expand(len(latents))))
-        return self._run(latents, prompts, timesteps, guidance_scale, on_step)
+        return self._in_pieces(latents, prompts, steps, guidance_scale, on_step)
 
     def _last_steps(self, wanted: int, num_inference_steps: int) -> Any:
-        """Set the scheduler to `num_inference_steps`, ready for its last `wanted`; return the timesteps to evaluate at.
+        return last_steps(self.pipeline.scheduler, wanted, num_inference_steps, self.device)
 
-        A schedule may hold several evaluations a step, and those of a step differ in kind with their place:
-        second-order solvers (`order` 2) come in pairs; PNDM (Liu et al. 2022) starts its multistep rule by evaluating
-        the second timestep twice, wherever it is started. Cutting its list in the middle would drop that second
-        evaluation and leave the latent one step noisier than the schedule believes.
-        """
-        import torch
+    def _in_pieces(
+        self,
+        start: Float32,
+        prompts: Sequence[str],
+        steps: tuple[int, int],
+        guidance_scale: float,
+        on_step: Callable[[float], None],
+    ) -> Float32:
+        """Return `start` after the scheduler's `steps` (how many, of how many), as many at once as memory takes."""
 
-        scheduler = self.pipeline.scheduler
-        if not 1 <= wanted <= num_inference_steps:
-            raise ConfigError(f"denoise_steps: got {wanted}, allowed 0 to num_inference_steps = {num_inference_steps}")
-        scheduler.set_timesteps(num_inference_steps, device=self.device)
-        skipped = num_inference_steps - wanted
-        if not hasattr(scheduler, "plms_timesteps"):
-            first = skipped * int(scheduler.order)
-            if hasattr(scheduler, "set_begin_index"):
-                scheduler.set_begin_index(first)
-            return scheduler.timesteps[first:]
-        if not skipped:
-            return scheduler.timesteps
-        if not scheduler.config.skip_prk_steps:
-            raise ConfigError(
-                "diffusion.scheduler: PNDM with a Runge-Kutta start cannot be entered in the middle; "
-                "set skip_prk_steps to true in scheduler_config.json, as Stable Diffusion does"
-            )
-        last = list(dict.fromkeys(scheduler.timesteps.tolist()))[skipped:]
-        return torch.tensor([*last[:2], *last[1:]], device=self.device)
+        def run(rows: slice) -> Float32:
+            before, share = rows.start / len(start), (rows.stop - rows.start) / len(start)
+
+            def tell(done: int, of: int) -> None:
+                on_step(before * of + share * done)
+
+            return self._run(start[rows], prompts[rows], self._last_steps(*steps), guidance_scale, tell)
+
+        def relieve() -> None:
+            self.pipeline.unet.set_attention_slice("max")
+
+        return np.concatenate(self._pieces.run("denoising", len(start), run, relieve))
 
     def _run(
         self,
@@ -236,32 +271,35 @@ class Diffusion:
         prompts: Sequence[str],
         timesteps: Any,
         guidance_scale: float,
-        on_step: Callable[[int], None],
+        tell: Callable[[int, int], None],
     ) -> Float32:
-        """Return `start` after the scheduler's steps at `timesteps`, with classifier-free guidance."""
+        """Return `start` after the scheduler's steps at `timesteps`, with classifier-free guidance.
+
+        Latents stay in float32 between the steps, whatever the network computes in: rounding would add up.
+        """
         import torch
 
         scheduler, unet = self.pipeline.scheduler, self.pipeline.unet
         guided = guidance_scale != 1.0
-        extra = _stochastic_step(scheduler, start)
+        extra = stochastic_step(scheduler, start)
         with torch.inference_mode():
             texts = self._embed([*([""] * len(prompts) if guided else []), *prompts])
             latents = self._tensor(start)
             for i, timestep in enumerate(timesteps):
                 model_input = scheduler.scale_model_input(torch.cat([latents] * 2) if guided else latents, timestep)
-                predicted = unet(model_input, timestep, encoder_hidden_states=texts).sample
+                predicted = unet(model_input.to(self.dtype), timestep, encoder_hidden_states=texts).sample.float()
                 if guided:
                     unconditional, conditional = predicted.chunk(2)
                     predicted = unconditional + guidance_scale * (conditional - unconditional)
                 latents = scheduler.step(predicted, timestep, latents, **extra).prev_sample
-                on_step(i + 1)
+                tell(i + 1, len(timesteps))
         return _array(_finite(latents, "latents"))
 
     def _tensor(self, array: np.ndarray) -> Any:
-        """Return a copy of `array` on the device, in the model's precision."""
+        """Return a float32 copy of `array` on the device."""
         import torch
 
-        return torch.tensor(np.asarray(array), device=self.device).to(self.dtype)
+        return torch.tensor(np.asarray(array), device=self.device).float()
 
     def _embed(self, prompts: Sequence[str]) -> Any:
         """Return `[n, tokens, width]` text embeddings; equal prompts are encoded once."""
@@ -269,11 +307,20 @@ class Diffusion:
 
         tokenizer = self.pipeline.tokenizer
         unique = list(dict.fromkeys(prompts))
-        tokens = tokenizer(
-            unique, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
-        )
+        # old folders do not say how long a text may be, and then any length is right to the tokenizer
+        length = min(tokenizer.model_max_length, self.pipeline.text_encoder.config.max_position_embeddings)
+        tokens = tokenizer(unique, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        if cut := [p for p, ids in zip(unique, tokenizer(unique).input_ids, strict=True) if len(ids) > length]:
+            _tell_of_cut(length, cut)
         embedded = self.pipeline.text_encoder(tokens.input_ids.to(self.device))[0]
         return embedded[torch.tensor([unique.index(p) for p in prompts], device=embedded.device)]
+
+
+def _tell_of_cut(length: int, prompts: Sequence[str]) -> None:
+    """Say that words are lost: once a process, for a night's work asks in thousands of batches."""
+    if length not in _TOLD:
+        _TOLD.add(length)
+        _LOG.warning("prompts longer than %d tokens lose their end, shorten diffusion.prompt: %.200r", length, prompts)
 
 
 def _array(tensor: Any) -> Float32:
@@ -294,16 +341,3 @@ def _finite(tensor: Any, what: str) -> Any:
             "for them (try float32)"
         )
     return tensor
-
-
-def _stochastic_step(scheduler: Any, start: Float32) -> dict[str, Any]:
-    """Return the `generator` argument for schedulers that draw noise in `step`: one a sample, seeded by its start.
-
-    So an ancestral sampler gives the same sample in any batch and leaves torch's global generator alone.
-    """
-    import torch
-
-    if "generator" not in inspect.signature(scheduler.step).parameters:
-        return {}
-    digests = (hashlib.sha256(np.ascontiguousarray(row).tobytes()).digest() for row in start)
-    return {"generator": [torch.Generator().manual_seed(int.from_bytes(d[:7], "big")) for d in digests]}

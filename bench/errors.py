@@ -21,6 +21,10 @@ class DataError(BenchError):
     """A data set's file, row or image that cannot be used."""
 
 
+class SourceError(DataError, OSError):
+    """Pictures that are not where a data set says, or cannot be read; mending them is enough to go on."""
+
+
 class ContractError(BenchError):
     """A method that broke its contract: names the method, the rule and what was seen."""
 

@@ -53,7 +53,7 @@ class FidelitySettings(Settings):
     def with_classifier(self, classifier: Classifier) -> FidelitySettings:
         """Return the settings with `classifier` put where the extractor asks for one."""
         if isinstance(self.extractor, ClassifierExtractor) and self.extractor.classifier is None:
-            return self.model_copy(update={"extractor": ClassifierExtractor(classifier=classifier)})
+            return self.model_copy(update={"extractor": self.extractor.model_copy(update={"classifier": classifier})})
         return self
 
 

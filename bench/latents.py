@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import field_validator
 
 from bench import seeds
 from bench.diffusion import DiffusionModel
@@ -51,6 +52,12 @@ class Latents(Stage):
 
     train: Train
     diffusion: DiffusionModel
+
+    @field_validator("diffusion")
+    @classmethod
+    def _as_far_as_it_encodes(cls, model: DiffusionModel) -> DiffusionModel:
+        """Other words or guidance are no reason to encode again, nor to train again what is trained on latents."""
+        return model.for_encoding()
 
     def compute(self, work: Any) -> None:
         """Write `mean.npy` and `std.npy`, `float32 [n, c, h, w]`, image by image through a memory map."""

@@ -187,7 +187,7 @@ def build_matrix(raw: dict[str, Any], where: str) -> Matrix:
     Raises:
         ConfigError: for anything unknown, duplicated or out of range.
     """
-    settings = registry.build(MatrixSettings, raw, where)
+    settings = _with_one_extractor(registry.build(MatrixSettings, raw, where))
     for name in settings.settings:
         registry.require_method(name, f"{where}.settings")
     used = {row.method.partition("@")[0] for row in settings.methods}
@@ -216,6 +216,15 @@ def build_matrix(raw: dict[str, Any], where: str) -> Matrix:
     if settings.study is not None:
         settings.study.check(cells, where)
     return Matrix(settings, cells)
+
+
+def _with_one_extractor(settings: MatrixSettings) -> MatrixSettings:
+    """Write down which seed's baseline measures distances: a cell's record builds it without the other seeds."""
+    extractor = settings.fidelity.extractor
+    if not isinstance(extractor, ClassifierExtractor) or extractor.seed is not None:
+        return settings
+    chosen = extractor.model_copy(update={"seed": settings.seeds[0]})
+    return settings.model_copy(update={"fidelity": settings.fidelity.model_copy(update={"extractor": chosen})})
 
 
 def _check_plan(plan: Plan, datasets: Sequence[Dataset], where: str) -> None:
@@ -270,8 +279,8 @@ def _check_labels(datasets: Sequence[Dataset], where: str) -> None:
 def build_cell(settings: MatrixSettings, dataset: Dataset, row: Row, seed: int, control: Row | None = None) -> Cell:
     """Return a cell. No seed but the cell's own enters, and none contains the method's name: methods are paired.
 
-    The classifier of `control` (a row that adds nothing), trained as that row says, is the one whose features an
-    extractor of kind `classifier` uses, and the teacher.
+    The classifier of `control` (a row that adds nothing), trained as that row says, is the teacher; trained with the
+    extractor's own seed, it is the one whose features an extractor of kind `classifier` uses.
     """
     split = Split(dataset=dataset, settings=settings.split)
     train = Train(split=split)
@@ -287,7 +296,10 @@ def build_cell(settings: MatrixSettings, dataset: Dataset, row: Row, seed: int, 
     fidelity, teacher = settings.fidelity, None
     if control is not None:
         teacher = trained(augmented=Augmented.of(control.method, task), settings=control.classifier)
-        fidelity = fidelity.with_classifier(teacher)
+        extractor = fidelity.extractor
+        if isinstance(extractor, ClassifierExtractor):
+            whose = seed if extractor.seed is None else extractor.seed
+            fidelity = fidelity.with_classifier(teacher.model_copy(update={"seed": seeds.derive(whose, "classifier")}))
     if row.method.makes_images:
         task = task.model_copy(update={"teacher": teacher})
     augmented = Augmented.of(row.method, task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,31 @@ def build(architecture: str, n_classes: int, seed: int, weights: str | None = No
         torch.manual_seed(seed)
         network = getattr(torchvision.models, architecture)(weights=None, num_classes=n_classes)
     if weights is not None:
-        _load_trunk(network, _HEADS[architecture], Path(weights).expanduser())
+        load_trunk(network, _HEADS[architecture], Path(weights).expanduser(), "classifier.weights")
     return network.to(memory_format=torch.channels_last)  # 20 % faster than the default layout on a CPU
 
 
-def _load_trunk(network: nn.Module, head: str, path: Path) -> None:
-    """Load everything but the head, which belongs to other classes."""
-    state = {_OLD_NAME.sub(r"\1\2", name): value for name, value in _read_weights(path).items()}
+def xrv_densenet(weights: Path, field: str) -> nn.Module:
+    """Return torchxrayvision's DenseNet121, one channel in, without its head: it gives the pooled features `[n, 1024]`.
+
+    Raises:
+        ConfigError: naming `field`, if the file is no state dict or is of another network.
+    """
+    with torch.random.fork_rng(devices=[]):
+        network = torchvision.models.densenet121(weights=None, num_classes=1)
+        network.features.conv0 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+    load_trunk(network, _HEADS["densenet121"], weights, field, unused=("op_threshs",))
+    return without_head(network, "densenet121").eval()
+
+
+def load_trunk(network: nn.Module, head: str, path: Path, field: str, unused: Sequence[str] = ()) -> None:
+    """Load everything but the head, which belongs to other classes, and what `unused` names.
+
+    Raises:
+        ConfigError: naming `field`, if the file is missing, is no file of weights, or is of another network.
+    """
+    state = {_OLD_NAME.sub(r"\1\2", name): value for name, value in _read_weights(path, field).items()}
+    state = {name: value for name, value in state.items() if name not in unused}
     trunk = {name: value for name, value in state.items() if not name.startswith(f"{head}.")}
     have = {name: value.shape for name, value in network.state_dict().items() if not name.startswith(f"{head}.")}
     wrong = trunk.keys() - have.keys()
@@ -45,13 +64,13 @@ def _load_trunk(network: nn.Module, head: str, path: Path) -> None:
     wrong |= {n for n, value in trunk.items() if n in have and value.shape != have[n]}
     if wrong:
         name = type(network).__name__
-        raise ConfigError(f"classifier.weights: {path} is of another network than {name}: {listed(wrong, 3)}")
+        raise ConfigError(f"{field}: {path} is of another network than {name}: {listed(wrong, 3)}")
     network.load_state_dict(trunk, strict=False)
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
+def _read_weights(path: Path, field: str) -> dict[str, Tensor]:
     if not path.is_file():
-        raise ConfigError(f"classifier.weights: no file {path}; give a torchvision state dict (.pth, .safetensors)")
+        raise ConfigError(f"{field}: no file {path}; give a torchvision state dict (.pth, .safetensors)")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -61,11 +80,11 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # every reader has its own errors for a file that is not what it says
         first = (str(error).splitlines() or [""])[0][:200]
         raise ConfigError(
-            f"classifier.weights: {path} cannot be read as weights, give a torchvision state dict "
+            f"{field}: {path} cannot be read as weights, give a torchvision state dict "
             f"({type(error).__name__}: {first})"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ConfigError(f"classifier.weights: {path} holds no state dict (name to tensor)")
+        raise ConfigError(f"{field}: {path} holds no state dict (name to tensor)")
     return state
 
 

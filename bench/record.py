@@ -60,9 +60,9 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 def _controls(matrix: Matrix, cell: Cell) -> list[Cell]:
     """Return the cell of the control whose classifier this one builds on (its teacher, its extractor), if it does."""
-    below = {stage.key for stage in walk(list(cell.targets))} - {cell.classifier.key}
+    trained = [s for s in walk(list(cell.targets)) if type(s) is type(cell.classifier) and s.key != cell.classifier.key]
     same = (c for c in matrix.cells if c.dataset == cell.dataset and c.seed == cell.seed)
-    return [c for c in same if c.classifier.key in below][:1]
+    return [c for c in same if trained and not c.method.makes_images][:1]
 
 
 def _identity(cell: Cell, result: CellResult) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.diffusion_folder import NETWORKS, check_agreement, variant, weights_read
 from bench.errors import ConfigError, listed
 from bench.latents import Latents
-from bench.metrics.extractors import InceptionExtractor, OracleExtractor
+from bench.metrics.extractors import InceptionExtractor, OracleExtractor, XrvExtractor
 from bench.stage import walk
 
 if TYPE_CHECKING:
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
     from bench.matrix import Cell, Matrix
 
 _LARGEST_HEADER = 100 << 20
-_NETWORKS = ("vae", "unet", "text_encoder")
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt")
-_SUFFIXES = (".safetensors", ".bin")
 
 
 def check_weights(matrix: Matrix, where: str) -> None:
@@ -57,6 +56,8 @@ def _check_cell(cell: Cell, seen: set[str]) -> None:
             seen.add(model.folder)
             check_pipeline(model)
         _check_side(cell, model)
+        if (classes := cell.dataset.known_classes()) is not None:
+            model.prompt.check(classes)
 
 
 def _single_files(cell: Cell) -> Iterator[tuple[str, Path]]:
@@ -65,6 +66,8 @@ def _single_files(cell: Cell) -> Iterator[tuple[str, Path]]:
         yield "classifier.weights", Path(cell.classifier.settings.weights).expanduser()
     if isinstance(extractor, InceptionExtractor) and extractor.weights is not None:
         yield "fidelity.extractor.weights", Path(extractor.weights).expanduser()
+    if isinstance(extractor, XrvExtractor) and (path := Path(extractor.weights).expanduser()).is_file():
+        yield "fidelity.extractor.weights", path
     if isinstance(extractor, OracleExtractor) and extractor.folder is not None:
         from bench.pretrain import ORACLE_WEIGHTS
 
@@ -111,22 +114,24 @@ def _check_safetensors(path: Path, field: str) -> None:
 
 
 def check_pipeline(model: DiffusionModel) -> None:
-    """Refuse a diffusion folder in which a part is missing or cut off.
+    """Refuse a diffusion folder in which a part is missing, cut off or of another model than the others.
 
     Raises:
         ConfigError: naming the part.
     """
     path = model.path
     index = _json(path / "model_index.json")
-    missing = [name for name in (*_NETWORKS, "scheduler", "tokenizer") if not _is_there(index, path, name)]
+    missing = [name for name in (*NETWORKS, "scheduler", "tokenizer") if not _is_there(index, path, name)]
     if missing:
         raise ConfigError(f"diffusion.folder: {path} has no {listed(missing)}; {_AGAIN}")
     _json(path / "scheduler" / "scheduler_config.json")
     if not any((path / "tokenizer" / name).is_file() for name in _VOCABULARIES):
         raise ConfigError(f"diffusion.folder: {path / 'tokenizer'} has no {' or '.join(_VOCABULARIES)}; {_AGAIN}")
-    for name in _NETWORKS:
+    word = variant(path)
+    for name in NETWORKS:
         _json(path / name / "config.json")
-        _check_network(path / name)
+        _check_network(path / name, word)
+    check_agreement(path)
 
 
 _AGAIN = "give a whole StableDiffusionPipeline folder (download it again), or 'tiny'"
@@ -137,11 +142,11 @@ def _is_there(index: dict[str, Any], path: Path, name: str) -> bool:
     return isinstance(named, list) and all(isinstance(n, str) for n in named) and (path / name).is_dir()
 
 
-def _check_network(folder: Path) -> None:
-    files = [p for p in sorted(folder.iterdir()) if p.suffix in _SUFFIXES]
+def _check_network(folder: Path, word: str | None) -> None:
+    files = weights_read(folder, word)
     for index in folder.glob("*.index.json"):
         named = _json(index).get("weight_map")
-        missing = set(named.values() if isinstance(named, dict) else ()) - {p.name for p in files}
+        missing = set(named.values() if isinstance(named, dict) else ()) - {p.name for p in folder.iterdir()}
         if missing:
             raise ConfigError(f"diffusion.folder: {folder} has no {listed(missing, 3)}; {_AGAIN}")
     if not files:

@@ -9,7 +9,6 @@ import numpy as np
 from pydantic import Field
 
 from bench.contract import AugmentedBatch, Context, Method
-from bench.prompts import prompt_for
 from bench.types import Float32
 
 
@@ -27,16 +26,19 @@ class Roentgen(Method):
     uses_diffusion: ClassVar[bool] = True
 
     num_inference_steps: int = Field(75, ge=1, le=1000, description="length of the schedule, all of it run")
-    guidance_scale: float = Field(4.0, ge=0, description="of classifier-free guidance; 1 is none")
+    guidance_scale: float | None = Field(
+        None, ge=0, description="of classifier-free guidance; 1 is none, null the diffusion model's own"
+    )
     prompt: Literal["parent_labels", "target_only"] = Field("parent_labels", description="what the words name")
 
     def augment(self, ctx: Context) -> Iterator[AugmentedBatch]:
         """Yield the sampled images."""
         model = ctx.diffusion
         shape = model.latent_shape(ctx.train.images.image_px)
+        guidance = model.guidance_scale if self.guidance_scale is None else self.guidance_scale
         for index in ctx.batches(model.batch_size):
 
-            def tell(done: int, index: np.ndarray = index) -> None:  # a batch of 75 steps is long: tell each step
+            def tell(done: float, index: np.ndarray = index) -> None:  # a batch of 75 steps is long: tell each step
                 ctx.progress(index[0] + len(index) * min(1, done / (self.num_inference_steps + 1)))
 
             # the noise is drawn first, so that it is the same whatever the words
@@ -44,8 +46,8 @@ class Roentgen(Method):
             noise = np.stack([rng.standard_normal(shape, dtype=np.float32) for rng in generators])
             asked = [self._ask(ctx, ctx.samples[i], rng) for i, rng in zip(index, generators, strict=True)]
             labels = np.stack([a[0] for a in asked])
-            prompts = [prompt_for(ctx.train.class_names, row) for row in labels]
-            latents = model.sample(prompts, noise, self.num_inference_steps, self.guidance_scale, tell)
+            prompts = [model.prompt(ctx.train.class_names, row) for row in labels]
+            latents = model.sample(prompts, noise, self.num_inference_steps, guidance, tell)
             parents = np.array([[a[1]] for a in asked], dtype=np.int64)
             yield AugmentedBatch(model.decode(latents), labels, parents)
 

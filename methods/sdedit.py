@@ -10,7 +10,6 @@ from pydantic import Field, model_validator
 
 from bench.contract import AugmentedBatch, Context, Method, Stage, Task, TrainSet
 from bench.errors import ConfigError, listed, nearest
-from bench.prompts import prompt_for
 from bench.types import Int64, UInt8
 from methods.duplicate import copied_rows
 
@@ -77,7 +76,7 @@ class Sdedit(Method):
         diffusion, clean = ctx.diffusion, ctx.inputs["latents"].mean
         generators = [ctx.rng(int(i)) for i in index]
         noise = np.stack([rng.standard_normal(clean.shape[1:], dtype=np.float32) for rng in generators])
-        prompts = [prompt_for(ctx.train.class_names, row) for row in ctx.train.labels[parents]]
+        prompts = [diffusion.prompt(ctx.train.class_names, row) for row in ctx.train.labels[parents]]
         latents = diffusion.denoise(
             clean[parents], prompts, noise, self.denoise_steps, self.num_inference_steps, self.guidance_scale
         )

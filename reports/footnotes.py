@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from reports.facts import by_method, span
 from reports.published import published
 
 if TYPE_CHECKING:
+    from bench.classifier import ClassifierSettings
     from bench.matrix import Matrix
     from bench.results import CellResult
     from reports.facts import DatasetFacts
@@ -28,10 +30,15 @@ def footnotes(
     notes.append(f"{seeds}. {_PAIRED.format(rest=_LIKE_RECIPES if own else _ONE_RECIPE)}")
     if own:
         notes.append(_recipes_note(matrix, own))
+    notes.append(_network_note(settings.classifier))
     notes.extend(_fidelity_notes(results))
+    extractor = settings.fidelity.extractor
+    if extractor.kind == "classifier" and extractor.seed is not None and any(r.fidelity for r in results):
+        notes.append(f"That extractor is the baseline trained with seed {extractor.seed}, for all rows and seeds.")
     notes.extend(_floor_notes(results))
     notes.extend(_score_notes(results))
-    notes.append(f"Diffusion model: {settings.diffusion.folder}, {settings.diffusion.precision}.")
+    model = settings.diffusion
+    notes.append(f"Diffusion model: {model.folder}, {model.precision}, asked for '{model.prompt.template}'.")
     if with_published:
         notes.append(f"{published().short.capitalize()} = {published().citation}: {published().setting}. {_COMPARE}")
     return notes
@@ -74,13 +81,27 @@ def _rows(labels: list[str]) -> str:
     return f"{'rows' if len(labels) > 1 else 'row'} {', '.join(labels)}"
 
 
+def _network_note(settings: ClassifierSettings) -> str:
+    start = "from random weights"
+    if settings.weights is not None:
+        start = f"its trunk from {Path(settings.weights).name} (sha256 {settings.content()['weights'][:8]}…)"
+    return f"Classifier: {settings.architecture}, {start}."
+
+
 def _images_note(matrix: Matrix, results: list[CellResult], facts: DatasetFacts | None) -> str:
     plan = f"{matrix.settings.augment.per_class} synthetic images per tail class asked for"
     if facts:
         sizes, parts = " / ".join(str(n) for n in facts.n_images.values()), " / ".join(facts.n_images)
-        return f"{sizes} images ({parts}, split by patient) at {facts.image_px} px; {plan}."
+        return f"{sizes} images ({parts}, split by patient) at {facts.image_px} px; {plan}.{_classes_note(facts)}"
     train = span(int(r.classifier["n_real"]) for r in results if r.classifier and r.classifier.get("n_real"))
     return f"{train} real training images; {plan}."
+
+
+def _classes_note(facts: DatasetFacts) -> str:
+    """Return which classes are head and tail, where they are few enough to be listed."""
+    if len(facts.head) + len(facts.tail) > _MOST_CLASSES:
+        return f" {len(facts.head)} classes are head, {len(facts.tail)} are tail."
+    return f" Head: {', '.join(facts.head)}; tail: {', '.join(facts.tail)}."
 
 
 def _fidelity_notes(results: list[CellResult]) -> list[str]:
@@ -105,6 +126,7 @@ def floor_differs(result: CellResult) -> bool:
     return any(c.get("n_floor") and c["n_floor"] != c.get("n_synthetic") for c in classes)
 
 
+_MOST_CLASSES = 20  # named in a footnote
 _MOST_LISTED = 8  # different values in a footnote
 
 

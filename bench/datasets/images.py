@@ -32,7 +32,7 @@ _OTHERS = {  # what is given instead: where in the file, bytes, name
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 
 
-def read_image(path: Path, image_px: int, fit: Fit, depth: Depth) -> UInt8:
+def read_image(path: Path, image_px: int, fit: Fit, depth: Depth, draft: bool = False) -> UInt8:
     """Return the picture in `path` as grey `uint8 [image_px, image_px]`.
 
     Colour becomes luma (ITU-R 601), an alpha channel is left out, EXIF's orientation is obeyed as viewers do. Resizing
@@ -44,22 +44,26 @@ def read_image(path: Path, image_px: int, fit: Fit, depth: Depth) -> UInt8:
         fit: `pad` with black to a centred square, `crop` the central square, or `stretch`.
         depth: how 16 bits become 8: `minmax` stretches the picture's own range, `full` divides by 257 (with colour or
             alpha: takes the high byte).
+        draft: let the JPEG decoder shrink the picture by 2, 4 or 8 (means of blocks) where its sides stay even,
+            never below twice `image_px`: of large pictures a third of the time, and values that differ a little.
 
     Raises:
         DataError: saying what is wrong with the file, without its name.
         OSError: if it cannot be read now (the disk's fault, not the picture's).
     """
-    grey = _squared(_grey(path, depth), image_px, fit)
+    grey = _squared(_grey(path, depth, 2 * image_px if draft else None), image_px, fit)
     return np.rint(grey).clip(0, 255).astype(np.uint8)
 
 
-def _grey(path: Path, depth: Depth) -> Float32:
-    """Return `float32 [H, W]` in 0..255."""
+def _grey(path: Path, depth: Depth, least_px: int | None = None) -> Float32:
+    """Return `float32 [H, W]` in 0..255; a JPEG shrunk by its decoder, to sides of no less than `least_px`."""
     from PIL import Image
 
     try:
         with Image.open(path, formats=("PNG", "JPEG")) as picture:
             _check_header(picture, depth)
+            if least_px is not None:
+                _shrink(picture, least_px)
             picture.load()
             turned = _upright(picture)
             if turned.mode.startswith("I"):
@@ -73,6 +77,15 @@ def _grey(path: Path, depth: Depth) -> Float32:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise DataError(f"damaged or cut off ({str(error) or type(error).__name__})") from error
+
+
+def _shrink(picture: Any, least_px: int) -> None:
+    """Let a JPEG's decoder divide both sides by 8, 4 or 2, where they stay even: an odd one would be padded askew."""
+    width, height = picture.size
+    for divisor in (8, 4, 2):
+        if width % (2 * divisor) == height % (2 * divisor) == 0 and min(width, height) // divisor >= least_px:
+            picture.draft("L", (width // divisor, height // divisor))  # does nothing to a PNG
+            return
 
 
 def refuse_bombs() -> None:

@@ -24,7 +24,10 @@ from bench.types import Float32, UInt8
 
 _INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 _INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{_INCEPTION_FILE}"
+_INCEPTION_SHA256 = "6726825d"  # how the digest begins
 _INCEPTION_PX, _INCEPTION_WIDTH = 299, 2048
+_XRV_PX, _XRV_WIDTH = 224, 1024
+_XRV_SAVE = 'torch.save(torchxrayvision.models.DenseNet(weights="densenet121-res224-all").state_dict(), "xrv.pth")'
 
 
 @dataclass(frozen=True)
@@ -94,10 +97,14 @@ class OracleExtractor(Settings):
 
 
 class ClassifierExtractor(Settings):
-    """Features before the last layer of a trained classifier (the cell's baseline)."""
+    """Features before the last layer of a trained classifier: the baseline of one seed, for the cells of all seeds.
+
+    A baseline for each seed would measure every seed in a space of its own, of which no mean could be taken.
+    """
 
     kind: Literal["classifier"] = "classifier"
-    classifier: Classifier | None = Field(None, description="null in a matrix file: stands for the cell's baseline")
+    seed: int | None = Field(None, ge=0, description="whose baseline; null = the first of the matrix's seeds")
+    classifier: Classifier | None = Field(None, description="null in a matrix file: stands for that baseline")
 
     def _classifier(self) -> Classifier:
         if self.classifier is None:
@@ -113,7 +120,8 @@ class ClassifierExtractor(Settings):
         settings = self._classifier().settings
         width = {"densenet121": 1024, "resnet18": 512}[settings.architecture]
         resize = f"antialias{settings.image_px}" if settings.image_px else "native"
-        return f"{settings.architecture}-{width}d-{resize}-{self._classifier().key[:8]}"
+        whose = "" if self.seed is None else f"-seed{self.seed}"
+        return f"{settings.architecture}-{width}d-{resize}{whose}-{self._classifier().key[:8]}"
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -135,6 +143,7 @@ class InceptionExtractor(Settings):
     kind: Literal["inception"] = "inception"
     resize: Literal["antialias", "tf1"] = Field("antialias", description="torchmetrics' resize, or TensorFlow 1's")
     weights: str | None = not_semantic(None, description=f"{_INCEPTION_FILE}; null = the one in torch's hub cache")
+    download: bool = not_semantic(False, description="fetch it (91 MB) into that cache where it is not there")
 
     def content(self) -> dict[str, str]:
         """Return the digest of the weights, which enters keys instead of their path."""
@@ -147,9 +156,10 @@ class InceptionExtractor(Settings):
             import torch
 
             path = Path(torch.hub.get_dir()) / "checkpoints" / _INCEPTION_FILE
+        why = _fetch(path) if self.download and self.weights is None and not path.is_file() else ""
         if not path.is_file():
             raise ConfigError(
-                f"fidelity.extractor.weights: no Inception weights at {path}; download {_INCEPTION_URL} "
+                f"fidelity.extractor.weights: no Inception weights at {path}{why}; download {_INCEPTION_URL} "
                 "and set fidelity.extractor.weights to the file, or choose kind 'classifier'"
             )
         return path
@@ -180,6 +190,18 @@ class InceptionExtractor(Settings):
         return extract
 
 
+def _fetch(path: Path) -> str:
+    """Download Inception's weights to `path`; return why that failed, or nothing."""
+    import torch
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(_INCEPTION_URL, str(path), hash_prefix=_INCEPTION_SHA256, progress=False)
+    except (OSError, RuntimeError) as error:
+        return f" (it could not be fetched: {' '.join(str(error).split())[:160]})"
+    return ""
+
+
 def _inception(weights: Path, antialias: bool) -> Any:
     """Return torchmetrics' Inception; weights are read safely first (torch-fidelity unpickles)."""
     import torch
@@ -195,7 +217,64 @@ def _inception(weights: Path, antialias: bool) -> Any:
         raise ConfigError(f"fidelity.extractor.weights: {weights} is no {_INCEPTION_FILE}: {first}") from error
 
 
-Extractor = Annotated[OracleExtractor | ClassifierExtractor | InceptionExtractor, Field(discriminator="kind")]
+class XrvExtractor(Settings):
+    """A DenseNet121 of torchxrayvision (Cohen et al. 2022), trained on findings of real radiographs: 1,024 features.
+
+    The package is not needed: its state dict is, in a file of its own, for what it downloads is a pickled program.
+    """
+
+    kind: Literal["xrv"] = "xrv"
+    weights: str = not_semantic(..., description=f"state dict: {_XRV_SAVE}")
+
+    def content(self) -> dict[str, str]:
+        """Return the digest of the weights, which enters keys instead of their path."""
+        return {"weights": _digest(self._weights())}
+
+    def _weights(self) -> Path:
+        path = Path(self.weights).expanduser()
+        if not path.is_file():
+            raise ConfigError(f"fidelity.extractor.weights: no file {path}; make it with {_XRV_SAVE}")
+        with open(path, "rb") as handle:
+            if b"torchxrayvision" in handle.read(1 << 16):
+                raise ConfigError(
+                    f"fidelity.extractor.weights: {path} is a pickled program, which is never run; "
+                    f"make a state dict of it with {_XRV_SAVE}"
+                )
+        return path
+
+    @property
+    def metric_id(self) -> str:
+        """Name of the feature space."""
+        return f"xrv-densenet121-{_XRV_WIDTH}d-antialias{_XRV_PX}-{self.content()['weights'][:8]}"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """None: its findings are not the data set's."""
+        return ()
+
+    def load(self, work: Any) -> Extract:
+        """Return the function that extracts a batch."""
+        import torch
+
+        from bench.networks import xrv_densenet
+
+        device = work.device
+        network = xrv_densenet(self._weights(), "fidelity.extractor.weights").to(device)
+        side = (_XRV_PX, _XRV_PX)
+
+        def extract(images: UInt8) -> Extracted:
+            pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device)[:, None].float()
+            if pixels.shape[-2:] != side:
+                pixels = torch.nn.functional.interpolate(pixels, side, mode="bilinear", antialias=True)
+            with torch.inference_mode():  # its range is that of computed tomography
+                return Extracted(network((pixels / 255 * 2 - 1) * 1024).float().cpu().numpy())
+
+        return extract
+
+
+Extractor = Annotated[
+    OracleExtractor | ClassifierExtractor | InceptionExtractor | XrvExtractor, Field(discriminator="kind")
+]
 
 
 def extract_all(

@@ -10,7 +10,6 @@ from pydantic import Field, model_validator
 
 from bench.contract import AugmentedBatch, Context, Method, Stage, Task, TrainSet
 from bench.labelling import CLAIMED_CLASS, PARENT_SHARE, LabelPolicy, union
-from bench.prompts import prompt_for
 from bench.types import Float32, Int64
 from methods.fusion.codec import Checkpoint, Codec, CodecSettings
 from methods.fusion.diagnostics import Diagnostics
@@ -115,7 +114,9 @@ class Fusion(Method):
         diffusion = ctx.diffusion
         for index in ctx.batches(diffusion.batch_size):
             parents = np.array(fused.parents[index])
-            latents = self._denoised(diffusion, fused.latents[index], self._prompts(ctx.train, parents), ctx, index)
+            latents = self._denoised(
+                diffusion, fused.latents[index], self._prompts(diffusion, ctx.train, parents), ctx, index
+            )
             share_tail = fused.mask[index].mean(axis=(1, 2), dtype=np.float32)
             yield AugmentedBatch(
                 images=diffusion.decode(latents),
@@ -130,14 +131,14 @@ class Fusion(Method):
                 },
             )
 
-    def _prompts(self, train: TrainSet, parents: Int64) -> list[str]:
+    def _prompts(self, diffusion: Any, train: TrainSet, parents: Int64) -> list[str]:
         """Return what the diffusion model is told of every sample."""
         if self.prompt == "union":
             named = union(train.labels[parents])
         else:
             of_tail = np.isin(np.arange(len(train.class_names)), train.tail_index)
             named = np.where(of_tail, train.labels[parents[:, 0]], 0)
-        return [prompt_for(train.class_names, row) for row in named]
+        return [diffusion.prompt(train.class_names, row) for row in named]
 
     def _denoised(self, diffusion: Any, latents: Float32, prompts: list[str], ctx: Context, index: Int64) -> Float32:
         """Return latents after the last steps; each sample's noise is from its own generator."""

@@ -7,10 +7,13 @@ from PIL import Image
 from bench import registry
 from bench.testing.datasets import DATASET_CHECKS
 from bench.testing.tiny import ToyDataset
+from tests.cxr_lt_trees import mimic_tree, nih_tree
 
 SMALL = {
     "phantom": {"n_images": 200, "image_px": 32, "prevalence_floor": 0.05},
     "folder": {"image_px": 16, "patient_column": "who"},
+    "mimic-cxr-lt": {"limit": 25, "keep_tail": 0.5},
+    "nih-cxr-lt": {"n_tail": 5},
 }
 
 
@@ -30,13 +33,22 @@ def pictures(tmp_path_factory):
     return folder / "labels.csv"
 
 
+@pytest.fixture(scope="module")
+def trees(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trees")
+    return {
+        "mimic-cxr-lt": mimic_tree(folder / "mimic", n_patients=30).settings(),
+        "nih-cxr-lt": nih_tree(folder / "nih", n_patients=30).settings(),
+    }
+
+
 @pytest.mark.parametrize("check", DATASET_CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("kind", [*sorted(registry.datasets()), "toy"])
-def test_dataset(kind, check, root, pictures):
+def test_dataset(kind, check, root, pictures, trees):
     if kind == "toy":
         dataset = ToyDataset()
     else:
         assert kind in SMALL, f"say here which settings make a small '{kind}'"
-        own = {"csv": str(pictures)} if kind == "folder" else {}
+        own = {"csv": str(pictures)} if kind == "folder" else trees.get(kind, {})
         dataset = registry.parse_dataset({"kind": kind, **SMALL[kind], **own})
     check(dataset, root)

@@ -307,7 +307,7 @@ def test_what_is_missing_is_named_with_what_to_do(tmp_path: Path, monkeypatch: p
     with pytest.raises(ConfigError, match="names no classifier"):
         _ = ClassifierExtractor().metric_id
     with pytest.raises(
-        ValidationError, match="does not match any of the expected tags: 'oracle', 'classifier', 'inception'"
+        ValidationError, match="does not match any of the expected tags: 'oracle', 'classifier', 'inception', 'xrv'"
     ):
         FidelitySettings(extractor={"kind": "orcale"})
 

@@ -51,7 +51,10 @@ slurm:
     ("text", "line"),
     [
         ("slurm: {partitions: x}", "m.yaml.slurm.partitions: unknown setting; did you mean 'partition'?"),
-        ("executor: slrum", "m.yaml.executor: want 'inline', 'processes' or 'slurm', got 'slrum'; did you mean 'slurm'?"),
+        (
+            "executor: slrum",
+            "m.yaml.executor: want 'inline', 'processes' or 'slurm', got 'slrum'; did you mean 'slurm'?",
+        ),
         ("slurm: {cap: 0}", "m.yaml.slurm.cap: want 1 or more, got 0"),
         ("slurm: {stages: {classifier: {minutes: long}}}", "m.yaml.slurm.stages.classifier.minutes: "),
         ("- executor", "want a mapping (have: executor, "),

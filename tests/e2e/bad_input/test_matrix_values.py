@@ -181,7 +181,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "negative count": ({"augment/counts": {"Fracture": -1}}, ".augment.counts.Fracture: want 0 or more, got -1"),
     "kind of extractor": (
         {"fidelity/extractor": {"kind": "incepton"}},
-        ".fidelity.extractor: no kind 'incepton'; did you mean 'inception'? (have: classifier, inception, oracle)",
+        ".fidelity.extractor: no kind 'incepton'; did you mean 'inception'? (have: classifier, inception, oracle, xrv)",
     ),
     "extractor without a kind": ({"fidelity/extractor": {}}, ".fidelity.extractor: want a mapping with 'kind', got {}"),
     # studies

@@ -182,7 +182,6 @@ def _about_us() -> dict[str, Any]:
         "pid": os.getpid(),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
         "job": slurm_job(),
-        "driver": int(os.environ.get("BENCH_DRIVER") or os.getpid()),
         "log": None,
         "process": this_process(),
     }

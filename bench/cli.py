@@ -214,7 +214,7 @@ def sweep(
 
     place, placed = open_store(store), make_placement(where)
     reporter = reporter_for(stderr_console(), {}, placed.jobs, quiet)
-    with talk_on_stderr(), interruptible(f"bench sweep {file}"), reporter.live():
+    with talk_on_stderr(), interruptible(f"bench sweep {file}", placed.goes_on_alone), reporter.live():
         result = run_sweep(
             file,
             place,
@@ -257,12 +257,12 @@ def pretrain(
 
     refuse_occupied(out)
     stage, place = pretraining(what, matrix, sets or ()), open_store(store)
-    reporter = reporter_for(stderr_console(), {}, 1, quiet)
-    with interruptible(f"bench pretrain {what}"), reporter.live():
+    placed, reporter = make_placement(where), reporter_for(stderr_console(), {}, 1, quiet)
+    with interruptible(f"bench pretrain {what}", placed.goes_on_alone), reporter.live():
         run_stages(
             [stage],
             place,
-            executor=make_placement(where).executor,
+            executor=placed.executor,
             execution=make_execution(where),
             reporter=reporter,
             retry_failed=True,

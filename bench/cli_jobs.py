@@ -48,7 +48,8 @@ def cancel(
 
     loaded = load(matrix, sets)
     cells = [loaded.cell(cell)] if cell else list(loaded.cells)
-    done = cancel_stages([s for c in cells for s in c.targets], open_store(store))
+    others = [s for c in loaded.cells if c not in cells for s in c.targets]
+    done = cancel_stages([s for c in cells for s in c.targets], open_store(store), others)
     if as_json:
         print_json(done)
         return

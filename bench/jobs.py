@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bench.errors import ConfigError, listed, nearest
+from bench.errors import ConfigError, StageError, listed, nearest
 from bench.execute.ledger import Ledger
 from bench.execute.log import log_path
+from bench.lease import pid_here
 from bench.matrix import Cell
 from bench.stage import Stage, walk
 from bench.store import Store
@@ -64,38 +64,59 @@ def _last_logged(stages: list[Stage], store: Store) -> list[Stage]:
     return [max(logged, key=lambda s: log_path(store, s).stat().st_mtime)] if logged else []
 
 
-def cancel_stages(targets: Iterable[Stage], store: Store) -> dict[str, Any]:
-    """Stop whatever computes unfinished stages below `targets`.
+def cancel_stages(targets: Iterable[Stage], store: Store, others: Iterable[Stage] = ()) -> dict[str, Any]:
+    """Stop whatever computes unfinished stages below `targets`, but for what is below `others` too.
 
-    SLURM jobs are cancelled, also those that wait. Processes on this machine get SIGTERM: the driver that started them
-    first, so that it starts no more. A stage that another matrix wants too is stopped with them.
+    Commands on this machine that want them get SIGTERM and end what they started; without `others` alone, since they
+    cannot be told to leave a part out. SLURM jobs are cancelled, also those that wait; a record says so, for whoever
+    watches. Another matrix that wants the same stages is stopped with them.
 
     Returns:
         `jobs` (ids), `processes` (pids) and `left` (a line for each that runs where we cannot reach it).
-    """
-    stages = [s for s in walk(list(targets)) if not store.has(s)]
-    noted = Ledger(store).jobs()
-    wanted = {noted[s.key] for s in stages if s.key in noted}
-    cancelled: set[str] = set()
-    if wanted:
-        from bench.execute.queue import ask_queue, cancel
 
-        queue = ask_queue()
-        cancelled = wanted & queue.live.keys() if queue else wanted
-        if cancelled:
-            cancel(cancelled)
-    stopped: set[int] = set()
-    left = []
+    Raises:
+        ConfigError: if there are SLURM jobs and its commands do not answer.
+    """
+    kept = {s.key for s in walk(list(others)) if not store.has(s)}
+    stages = [s for s in walk(list(targets)) if not store.has(s) and s.key not in kept]
+    holders = {s.key: h for s in stages if (h := store.holder(s)) is not None}
+    local = {key: h for key, h in holders.items() if not h.get("job")}
+    stopped = set() if kept else _stop_here({s.key for s in stages}, local, store)
+    left = [
+        f"{s.stage_name()} {s.key[:8]} runs on {local[s.key]['host']}, pid {local[s.key]['pid']}"
+        + (", in a command that also computes other cells: cancel the whole matrix" if kept else "")
+        for s in stages
+        if s.key in local and (kept or pid_here(local[s.key].get("process")) is None)
+    ]
+    wanted = {s.key for s in stages}
+    noted = {k: j for k, j in Ledger(store).jobs().items() if k in wanted}
+    noted |= {k: h["job"] for k, h in holders.items() if h.get("job")}  # who computes it says it best
+    return {"jobs": _cancel_jobs(noted, stages, store), "processes": sorted(stopped), "left": left}
+
+
+def _stop_here(wanted: set[str], local: dict[str, dict[str, Any]], store: Store) -> set[int]:
+    """End the commands of this machine that want some stages; where none lives, the orphans that compute them."""
+    held = list(store.locks.held())
+    drivers = [h for h in held if "key" not in h and wanted & set(h.get("uses", ()))]
+    pids = {pid_here(h.get("process")) for h in drivers} or {pid_here(h.get("process")) for h in local.values()}
+    stopped = {pid for pid in pids if pid}
+    for pid in stopped:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    return stopped
+
+
+def _cancel_jobs(noted: dict[str, str], stages: list[Stage], store: Store) -> list[str]:
+    if not noted:
+        return []
+    from bench.execute.queue import ask_queue, cancel
+
+    queue = ask_queue()
+    live = {job for job in noted.values() if queue is None or job in queue.live}
     for stage in stages:
-        holder = store.holder(stage)
-        if holder is None or holder.get("job") in cancelled:
-            continue
-        if holder["host"] != socket.gethostname():
-            left.append(f"{stage.stage_name()} {stage.key[:8]} runs on {holder['host']}, pid {holder['pid']}")
-            continue
-        for pid in (holder.get("driver"), holder["pid"]):
-            if pid and pid not in stopped:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGTERM)
-                    stopped.add(pid)
-    return {"jobs": sorted(cancelled), "processes": sorted(stopped), "left": left}
+        if noted.get(stage.key) in live:
+            told = StageError(f"its SLURM job {noted[stage.key]} was cancelled")
+            store.record_failure(stage, told, sticky=False)
+    if live:
+        cancel(live)
+    return sorted(live)

@@ -198,6 +198,15 @@ def has_died(process: str | None) -> bool:
     return pid.isdigit() and _identity(int(pid)) != process
 
 
+def pid_here(process: str | None) -> int | None:
+    """Return the pid of a process (see `this_process`) that lives on this machine, None for any other."""
+    here = _machine()
+    if not process or here is None or not process.startswith(f"{here}/"):
+        return None
+    pid = process.removeprefix(f"{here}/").partition("/")[0]
+    return int(pid) if pid.isdigit() and _identity(int(pid)) == process else None
+
+
 def _identity(pid: int) -> str | None:
     machine = _machine()
     if machine is None:

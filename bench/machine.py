@@ -18,14 +18,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from bench.errors import ConfigError
 from bench.stage import Settings, Stage
 
+# as many threads as `threads` says in every library, so that rounding does not depend on a node's number of cores
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 ExecutorName = Literal["inline", "processes", "slurm"]
 EXECUTORS: tuple[ExecutorName, ...] = ("inline", "processes", "slurm")
+
+
+# what the executor stands on, and what has a setting of its own
+_OURS = {"array", "dependency", "output", "error", "open-mode", "signal", "wckey", "job-name", "nodes", "ntasks"}
+_OURS |= {"ntasks-per-node", "requeue", "no-requeue", "export", "time", "partition", "account", "qos", "constraint"}
+_OURS |= {"cpus-per-task", "mem", "gpus-per-node", "wrap", "parsable", "wait"}
 
 
 class Ask(Settings):
@@ -40,6 +46,14 @@ class Ask(Settings):
     minutes: int | None = Field(None, ge=1, description="time limit; a job that reaches it is requeued and goes on")
     gpus: int | None = Field(None, ge=0)
     extra: dict[str, str | int | bool] = Field({}, description="further sbatch options, e.g. {reservation: night}")
+
+    @field_validator("extra")
+    @classmethod
+    def _not_ours(cls, extra: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
+        for name in extra:
+            if name.replace("_", "-") in _OURS:
+                raise ValueError(f"'{name}' is set by bench itself; leave it out")
+        return {k: v for k, v in extra.items() if v is not False}
 
     def over(self, other: Ask) -> Ask:
         """Return these wishes, completed by another's."""
@@ -58,7 +72,7 @@ class SlurmSettings(Settings):
     gpu: Ask = Ask(cpus=4, memory_gb=32, minutes=240, gpus=1)
     stages: dict[str, Ask] = Field({}, description="by stage name, e.g. classifier; over cpu or gpu")
     setup: list[str] = Field([], description="shell lines before Python starts")
-    python: str | None = Field(None, description="command that starts Python on a node [this Python]")
+    python: str | None = Field(None, min_length=1, description="command that starts Python on a node [this Python]")
     max_timeouts: int = Field(20, ge=0, description="times that a job may reach its time limit and be requeued")
     signal_s: int = Field(90, ge=1, description="seconds before the limit at which a job is told to stop")
     poll_s: float = Field(10.0, gt=0, description="seconds between two questions to the scheduler")
@@ -89,17 +103,7 @@ def load_machine(path: Path | None) -> Machine:
     Raises:
         ConfigError: one line that names the file and field.
     """
-    from bench import registry
+    from bench.validation import build
+    from bench.yaml_file import read_yaml
 
-    if path is None:
-        return Machine()
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"machine file {path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        said = " ".join(str(error).split())
-        raise ConfigError(f"machine file {path}: not YAML: {said}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"machine file {path}: want a mapping (have: {', '.join(Machine.model_fields)})")
-    return registry.build(Machine, raw, path.name)
+    return Machine() if path is None else build(Machine, read_yaml(path), path.name)

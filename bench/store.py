@@ -35,7 +35,11 @@ State = Literal["done", "running", "failed", "missing"]
 _LOG = logging.getLogger(__name__)
 _NOT_STICKY = (MemoryError, OSError, ImportError, StoreError)  # the machine's fault: the next attempt may succeed
 _LOOKS = 3
-_NO_MEMORY = ("CUDA out of memory", "DefaultCPUAllocator: ")  # torch's RuntimeErrors
+# torch's RuntimeErrors of a machine that is too small, or broken: one bad node must not fail a matrix for good
+_MACHINES_SAID = (
+    *("CUDA out of memory", "DefaultCPUAllocator: ", "Found no NVIDIA driver", "No CUDA GPUs are available"),
+    *("CUDA driver", "CUDNN_STATUS", "Torch not compiled with CUDA", "uncorrectable", "unspecified launch"),
+)
 
 
 @dataclass(frozen=True)
@@ -390,5 +394,5 @@ def _as_exception(error: BaseException) -> Exception:
 
 
 def _machines_fault(error: Exception) -> bool:
-    out_of_memory = type(error).__name__ == "OutOfMemoryError" or any(text in str(error) for text in _NO_MEMORY)
-    return isinstance(error, _NOT_STICKY) or out_of_memory
+    said_so = type(error).__name__ == "OutOfMemoryError" or any(text in str(error) for text in _MACHINES_SAID)
+    return isinstance(error, _NOT_STICKY) or said_so

@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from bench.store import Execution, Store
 
 
-# as many threads as --threads says in every library, so that rounding does not depend on a node's number of cores
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-
-
 def load(matrix: str, sets: list[str] | None) -> Matrix:
     """Return a matrix with its overrides, its weights looked at.
 
@@ -77,7 +73,7 @@ def make_machine(
         ConfigError: for a file that cannot be understood, or a value that is not allowed.
     """
     from bench.execute.choose import check_executor
-    from bench.machine import load_machine
+    from bench.machine import THREADS, load_machine
 
     if executor is not None:
         check_executor(executor)
@@ -88,7 +84,7 @@ def make_machine(
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", machine.device):
         raise ConfigError(f"--device {machine.device}: want auto, cpu, cuda, cuda:0 (1, ...) or mps")
     # also for the processes and jobs that we start; read by numpy and scipy when they are first imported
-    os.environ |= {name: str(machine.threads) for name in _THREADS}
+    os.environ |= {name: str(machine.threads) for name in THREADS}
     if machine.locks:
         os.environ["BENCH_LOCKS"] = machine.locks
     return machine
@@ -190,12 +186,16 @@ class interruptible:
         def stop(signum: int, frame: object) -> NoReturn:
             raise KeyboardInterrupt
 
-        self.before = signal.signal(signal.SIGTERM, stop)
+        self.before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+        for number, handler in self.before.items():
+            if handler is not signal.SIG_IGN:  # as `nohup` sets it
+                signal.signal(number, stop)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         import signal
 
-        signal.signal(signal.SIGTERM, self.before)
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
         if kind is KeyboardInterrupt:
             state = "the SLURM jobs go on without this command; watch again" if self.goes_on_alone else KEPT
             say(f"stopped; {state} with: {self.command} (same options)")

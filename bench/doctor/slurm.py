@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import getpass
 import re
 import shutil
@@ -13,8 +12,8 @@ from pathlib import Path
 from bench.doctor.check import Check, guarded
 from bench.errors import listed, nearest
 from bench.execute.queue import outside_any_job
+from bench.execute.slurm import stage_classes
 from bench.machine import Ask, Machine, SlurmSettings
-from bench.stage import Stage
 
 _COMMANDS = ("sbatch", "squeue", "scancel", "scontrol", "srun")
 _OUT_OF_USE = ("DOWN", "DRAIN", "FAIL", "MAINT", "INVAL", "NOT_RESPONDING", "POWERED_DOWN", "UNKNOWN")
@@ -51,21 +50,6 @@ def _examine(machine: Machine, store: Path, wait_s: float) -> Iterator[Check]:
                 fine[label] = ask
     probed = {label: ask for label, ask in fine.items() if label in ("cpu", "gpu")} or fine
     yield from guarded("probe", probe_nodes(machine, store, probed, wait_s))
-
-
-def stage_classes() -> dict[str, type[Stage]]:
-    """Return every stage that there is, by its name."""
-    from bench import matrix, registry  # noqa: F401 - the stages in what matrix imports
-
-    registry.methods(), registry.datasets()
-    found: dict[str, type[Stage]] = {}
-    waiting = Stage.__subclasses__()
-    while waiting:
-        cls = waiting.pop()
-        waiting += cls.__subclasses__()
-        with contextlib.suppress(AttributeError):  # a base whose subclasses have the name
-            found[cls.stage_name()] = cls
-    return found
 
 
 def asks_of(settings: SlurmSettings) -> dict[str, Ask]:

@@ -39,6 +39,8 @@ def place(machine: Machine, jobs: int) -> Placement:
         return Placement(Processes(jobs), jobs)
     from bench.execute.inline import Inline
 
+    if jobs > 1:
+        raise ConfigError(f"--executor inline: computes one at a time, got --jobs {jobs}; use processes")
     return Placement(Inline(), 1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 from types import FrameType
@@ -27,6 +28,7 @@ class StageJob:
     key: str
     device: str
     threads: int
+    gpus: int = 0
 
     def __call__(self) -> str:
         """Compute the stage if its inputs are there; never wait for another job, which may wait for this one's place.
@@ -39,12 +41,21 @@ class StageJob:
         if not store.has(stage) and lacking:
             return _told(f"not begun: {lacking[0].stage_name()} {lacking[0].key[:8]}, which it needs, is not finished")
         execution = Execution(self.device, self.threads)
+        self._require_gpu()
         _leave_at_once_when_requeued()
         try:
             compute_logged(store, stage, execution, job=slurm_job(), wait_s=_WAIT_S)
         except StageBusy as busy:
             return _told(str(busy))
         return _told("done")
+
+    def _require_gpu(self) -> None:
+        """Refuse a node whose GPU does not work: it would compute on its CPU until the time limit."""
+        if self.gpus and not self.device.startswith("cpu"):
+            import torch
+
+            if not torch.cuda.is_available():
+                raise OSError(f"{socket.gethostname()}: {self.gpus} GPUs were asked for, torch sees none that works")
 
     def checkpoint(self, *args: Any) -> Any:
         """Return what to run after a requeue (called by submitit at preemption or a time limit): the same.

@@ -25,9 +25,10 @@ class Ledger:
     def alone(self) -> Iterator[None]:
         """Keep other drivers from submitting meanwhile: what two want is submitted once."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder.parent / "lock", "a") as handle, contextlib.suppress(OSError):
+        with open(self.folder.parent / "lock", "a") as handle:
             # where the file system has no locks two may submit the same; the second job then finds it claimed
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            with contextlib.suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_EX)
             yield
 
     def add(self, jobs: Mapping[str, str]) -> None:

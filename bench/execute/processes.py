@@ -84,9 +84,7 @@ class Processes:
             # the reporter stays here: a child tells its progress through the store
             execution = replace(work.execution, on_progress=None)
             said, says = self.context.Pipe(duplex=False)
-            process = self.context.Process(
-                target=_child, args=(work.store.root, stage, execution, gpu, os.getpid(), says)
-            )
+            process = self.context.Process(target=_child, args=(work.store.root, stage, execution, gpu, says))
             process.start()
             says.close()
             before = (work.store.failure(stage) or {}).get("attempt", 0)
@@ -127,9 +125,8 @@ def _last_words(said: Connection) -> str:
         return ""
 
 
-def _child(root: Path, stage: Stage, execution: Execution, gpu: int | None, driver: int, says: Connection) -> None:
+def _child(root: Path, stage: Stage, execution: Execution, gpu: int | None, says: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
-    os.environ["BENCH_DRIVER"] = str(driver)  # the claim says so: who would cancel us must stop the driver first
     faulthandler.enable()  # a crash of a library leaves its stack in the log
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)

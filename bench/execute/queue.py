@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import ConfigError
-from bench.machine import Ask, SlurmSettings
+from bench.machine import THREADS, Ask, SlurmSettings
 
 if TYPE_CHECKING:
     from bench.execute.job import StageJob
@@ -24,8 +24,9 @@ _ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAI
 _ENDED |= {"REVOKED", "TIMEOUT"}
 # reasons for waiting that do not pass while nobody does anything
 _STUCK = (
-    *("PartitionTimeLimit", "PartitionNodeLimit", "PartitionDown", "BadConstraints", "Held", "held", "Invalid"),
-    *("DependencyNeverSatisfied", "AssocGrp", "AssocMax", "QOSM", "QOSG", "ReqNodeNotAvail", "Nodes required"),
+    *("PartitionTimeLimit", "PartitionNodeLimit", "PartitionDown", "PartitionConfig", "BadConstraints"),
+    *("Held", "held", "Invalid", "ReqNodeNotAvail", "Nodes required", "DependencyNeverSatisfied"),
+    *("AssocGrp", "AssocMax", "QOSM", "QOSG"),
 )
 
 
@@ -37,6 +38,18 @@ def require_slurm() -> None:
     """
     if missing := [name for name in ("sbatch", "squeue", "scancel") if shutil.which(name) is None]:
         raise ConfigError(f"--executor slurm: no `{missing[0]}` here; run this on a login node of the cluster")
+
+
+# what sbatch says when it would take the same job a little later
+_PASSES = (
+    *("Socket timed out", "Unable to contact slurm controller", "Zero Bytes were transmitted", "try again"),
+    *("temporarily unable", "AssocMaxSubmitJobLimit", "QOSMaxSubmitJobPerUserLimit"),
+)
+_HANDED_ON = ("PYTHONPATH", "BENCH_METHODS", "BENCH_LOCKS", *THREADS)
+
+
+class SchedulerBusy(ConfigError):
+    """SLURM did not take a job now; it may take it later."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +123,7 @@ def submit(
 
     Raises:
         ConfigError: with what sbatch said.
+        SchedulerBusy: if what it said passes by itself.
     """
     import submitit
 
@@ -118,22 +132,31 @@ def submit(
     executor.update_parameters(**_parameters(name, ask, settings, after))
     try:
         # sbatch's own lines are in the error that we raise
-        with outside_any_job(), contextlib.redirect_stderr(io.StringIO()):
+        with outside_any_job(ask), contextlib.redirect_stderr(io.StringIO()):
             return [str(job.job_id) for job in executor.submit_array(list(jobs))]
     except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, OSError) as error:
         for path in set(folder.glob("*")) | set(folder.glob(".submission_file_*")):
             if path not in before and path.suffix in (".pkl", ".sh"):
                 path.unlink(missing_ok=True)
         said = _cause(str(error))
+        if any(text in said for text in _PASSES):
+            raise SchedulerBusy(f"slurm: sbatch does not take {name} now: {said}") from error
         hint = "; see slurm.largest_array (MaxArraySize less one)" if "array" in said else ""
         raise ConfigError(f"slurm: sbatch refused {name}: {said}{hint}") from error
 
 
 @contextlib.contextmanager
-def outside_any_job() -> Iterator[None]:
-    """Hide the job that we are in, if any, from sbatch, which would hand its sizes on; not where the cluster is."""
-    told_where = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")
-    hidden = {k: v for k, v in os.environ.items() if k.startswith(("SLURM", "SRUN_")) and k not in told_where}
+def outside_any_job(ask: Ask | None = None) -> Iterator[None]:
+    """Hide from sbatch the job that we are in, which it would hand on, and the profile's SBATCH_ variables.
+
+    Those win over a script's lines, so they would win over the machine file; what it leaves open they may say.
+    """
+    kept = {"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT"}
+    if ask:
+        said = {"ACCOUNT": ask.account, "PARTITION": ask.partition, "QOS": ask.qos, "CONSTRAINT": ask.constraint}
+        kept |= {f"SBATCH_{name}" for name, value in said.items() if value is None}
+    ours = ("SLURM", "SRUN_", "SBATCH_")
+    hidden = {k: v for k, v in os.environ.items() if k.startswith(ours) and k not in kept}
     for name in hidden:
         del os.environ[name]
     try:
@@ -142,10 +165,16 @@ def outside_any_job() -> Iterator[None]:
         os.environ.update(hidden)
 
 
+def _exports() -> list[str]:
+    """Return shell lines that hand on what a result or a claim stands on, where a site exports nothing."""
+    found = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
+    return ["export SLURM_EXPORT_ENV=ALL", *(f"export {name}={shlex.quote(value)}" for name, value in found.items())]
+
+
 def _cause(text: str) -> str:
     """Return what sbatch itself said of all that submitit tells."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    said = [line for line in lines if re.search(r"sbatch: (error|fatal):", line)]
+    said = [line for line in lines if line.startswith("sbatch:")]
     return " ".join(said or lines[-1:])
 
 
@@ -164,7 +193,7 @@ def _parameters(name: str, ask: Ask, settings: SlurmSettings, after: Iterable[st
         "gpus_per_node": ask.gpus or None,
         "array_parallelism": settings.cap,
         "signal_delay_s": settings.signal_s,
-        "setup": list(settings.setup) or None,
+        "setup": [*_exports(), *settings.setup],
         "stderr_to_stdout": True,
         "wckey": None,  # submitit sets its own name, which a cluster with a list of wckeys refuses
         "dependency": ",".join(f"afterany:{job}" for job in sorted(after)) or None,

@@ -10,13 +10,18 @@ from pydantic import BaseModel
 
 from bench.errors import StageError
 from bench.files import read_json, write_json
-from bench.stage import Settings, Stage
+from bench.stage import Stage
 
 
 def write_recipe(path: Path, stage: Stage) -> None:
-    """Write a stage and everything below it, each once."""
+    """Write a stage and everything below it, each once.
+
+    Raises:
+        StageError: if it would not come back as the same stage.
+    """
     known: dict[str, Any] = {}
     write_json(path, {"target": _encode(stage, known)["stage"], "stages": known})
+    read_recipe(path, stage.key)  # what a job could not read is refused before there is a job
 
 
 def read_recipe(path: Path, key: str) -> Stage:
@@ -75,6 +80,6 @@ def _decode(value: Any, known: dict[str, Any], built: dict[str, Stage]) -> Any:
 def _build(body: dict[str, Any], known: dict[str, Any], built: dict[str, Stage]) -> Any:
     module, _, name = body["model"].partition(":")
     cls = getattr(importlib.import_module(module), name)
-    if not (isinstance(cls, type) and issubclass(cls, Settings)):
+    if not (isinstance(cls, type) and issubclass(cls, BaseModel)):
         raise TypeError(f"{body['model']} is no stage and no settings")
     return cls.model_validate({k: _decode(v, known, built) for k, v in body["fields"].items()})

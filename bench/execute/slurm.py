@@ -7,19 +7,20 @@ goes on. Another `bench run` of the same matrix finds what is in the queue, subm
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from bench.errors import ConfigError, StageError
+from bench.errors import ConfigError, StageError, nearest
 from bench.execute.base import Workload
 from bench.execute.job import StageJob, recipe_path
 from bench.execute.ledger import Ledger
-from bench.execute.queue import Queue, ask_queue, cancel, submit
+from bench.execute.queue import Queue, SchedulerBusy, ask_queue, cancel, submit
 from bench.execute.recipe import write_recipe
 from bench.machine import Ask, Machine
 from bench.stage import Stage
@@ -38,6 +39,7 @@ class _Watch:
     told_started: set[str] = field(default_factory=set)
     gone_since: dict[str, float] = field(default_factory=dict)
     losses: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    ended: dict[str, str] = field(default_factory=dict)  # job → how, also when SLURM has forgotten it
     told_stuck: set[tuple[str, str]] = field(default_factory=set)
 
     @property
@@ -53,7 +55,7 @@ class Slurm:
 
     def __init__(self, machine: Machine) -> None:
         """Ask for what the machine file says."""
-        self.machine, self.settings = machine, machine.slurm
+        self.settings = machine.slurm
 
     def run(self, work: Workload) -> None:
         """Submit what is not in the queue, then watch the store until every stage has an outcome.
@@ -63,13 +65,18 @@ class Slurm:
         """
         if "%" in str(work.store.root):
             raise ConfigError(f"--store {work.store.root}: SLURM reads % in a path as a pattern; choose another")
+        self._check_names()
         watch = _Watch(work, Ledger(work.store))
-        self._settle_remembered(watch)
         self._submit(watch, watch.open)
         while not work.finished:
             self._look(watch)
             if not work.finished:
                 time.sleep(self.settings.poll_s)
+
+    def _check_names(self) -> None:
+        if unknown := sorted(self.settings.stages.keys() - (known := stage_classes()).keys()):
+            hint = nearest(unknown[0], known)
+            raise ConfigError(f"slurm.stages.{unknown[0]}: no such stage{hint}; `bench explain` names them")
 
     def _settle_remembered(self, watch: _Watch) -> None:
         """Failures that stick are not tried again; the others make room for what the new attempt says."""
@@ -84,24 +91,26 @@ class Slurm:
         with ledger.alone():
             queue = self._patiently()
             ledger.prune(queue.live)
-            watch.jobs = watch.jobs | {key: job for key, job in ledger.jobs().items() if job in queue.live}
+            watch.jobs |= {key: job for key, job in ledger.jobs().items() if job in queue.live}
             watch.queued = {k for k, job in watch.jobs.items() if job in queue.live}
-            wanted = [s for s in stages if s.key not in watch.queued and not store.has(s)]
-            held = sum(s.key in watch.queued for s in stages)
-            for stage in wanted:
-                store.forget_failure(stage)
-                write_recipe(recipe_path(store, stage.key), stage)
-            arrays = []
+            self._settle_remembered(watch)  # also what another driver's jobs failed at while we waited
+            stages = [s for s in stages if s.key not in watch.work.outcomes and not store.has(s)]
+            wanted = [s for s in stages if s.key not in watch.queued]
+            arrays: list[str] = []
             try:
                 for (_, name, _), members in self._groups(watch.work, wanted).items():
                     arrays += self._submit_group(watch, name, members)
-            except ConfigError:
-                for stage in wanted:
-                    if stage.key not in watch.queued:
-                        recipe_path(store, stage.key).unlink(missing_ok=True)
-                raise
-        told = f"submitted {len(wanted)} jobs to SLURM ({', '.join(arrays)})" if wanted else "nothing to submit"
-        print(f"{told}, {held} in the queue already", file=sys.stderr)
+            except SchedulerBusy as busy:
+                print(f"{busy}; what is left is submitted later", file=sys.stderr)
+            finally:
+                missed = [s for s in wanted if s.key not in watch.queued]
+                for stage in missed:
+                    watch.jobs.pop(stage.key, None)  # of an attempt before this one
+                    recipe_path(store, stage.key).unlink(missing_ok=True)
+                n, held = len(wanted) - len(missed), len(stages) - len(wanted)
+                jobs = f"submitted {n} jobs to SLURM ({', '.join(arrays)})" if n else "nothing submitted"
+                rest = f", {len(missed)} not submitted" if missed else ""
+                print(f"{jobs}{rest}, {held} in the queue already", file=sys.stderr)
 
     def _patiently(self) -> Queue:
         """Ask SLURM until it answers: without, what is in the queue might be submitted twice."""
@@ -129,12 +138,21 @@ class Slurm:
             part = members[start : start + size]
             below = {k for s in part for k in watch.work.waits_for[s.key]}
             after = {watch.jobs[k].partition("_")[0] for k in below & watch.queued}
-            jobs = [StageJob(str(store.root), name, s.key, self.machine.device, self.machine.threads) for s in part]
-            ids = submit(jobs, f"bench-{name}", ask, self.settings, watch.ledger.jobs_folder, after)
-            new = dict(zip((s.key for s in part), ids, strict=True))
-            watch.ledger.add(new)
-            watch.jobs |= new
-            watch.queued |= new.keys()
+            for stage in part:
+                store.forget_failure(stage)
+                write_recipe(recipe_path(store, stage.key), stage)
+            how = watch.work.execution
+            jobs = [StageJob(str(store.root), name, s.key, how.device, how.threads, ask.gpus or 0) for s in part]
+            with uninterrupted():  # a job that is in no ledger would be nobody's
+                ids = submit(jobs, f"bench-{name}", ask, self.settings, watch.ledger.jobs_folder, after)
+                new = dict(zip((s.key for s in part), ids, strict=True))
+                try:
+                    watch.ledger.add(new)
+                except OSError:
+                    cancel(ids)
+                    raise
+                watch.jobs |= new
+                watch.queued |= new.keys()
             arrays.append(f"{name} {ids[0].partition('_')[0]}" + (f" x{len(part)}" if len(part) > 1 else ""))
         return arrays
 
@@ -142,6 +160,7 @@ class Slurm:
         """Settle what has ended; what left the queue without a result or a reason is submitted again."""
         work, store = watch.work, watch.work.store
         queue = ask_queue()  # before the store: what ends in between is seen at the next look
+        watch.ended |= queue.ended if queue else {}
         for stage in watch.open:
             job = watch.jobs.get(stage.key, "")
             if store.has(stage):
@@ -162,7 +181,7 @@ class Slurm:
         now = time.monotonic()
         gone = [s for s in watch.open if now - watch.gone_since.get(s.key, now) > self.settings.settle_s]
         if gone:
-            self._deal_with_lost(watch, gone, queue.ended if queue else {})
+            self._deal_with_lost(watch, gone)
 
     def _tell_stuck(self, watch: _Watch, stage: Stage, job: str, why: str) -> None:
         if (job, why) not in watch.told_stuck:
@@ -180,8 +199,8 @@ class Slurm:
         if told := watch.work.store.progress(stage):
             watch.work.reporter.polled(stage, told["done"], told["total"], told["note"])
 
-    def _deal_with_lost(self, watch: _Watch, gone: list[Stage], ended: dict[str, str]) -> None:
-        work, store = watch.work, watch.work.store
+    def _deal_with_lost(self, watch: _Watch, gone: list[Stage]) -> None:
+        work, store, ended = watch.work, watch.work.store, watch.ended
         for stage in gone:
             if stage.key in work.outcomes:  # blocked by one before it
                 continue
@@ -193,7 +212,8 @@ class Slurm:
                 self._give_up(work, stage, f"its SLURM job {job} was cancelled")
                 continue
             # one that found its inputs missing left at once and is not to blame
-            watch.losses[stage.key] += all(work.outcomes.get(k) == "done" for k in work.waits_for[stage.key])
+            had_all = all(work.outcomes.get(k) == "done" for k in work.waits_for[stage.key])
+            watch.losses[stage.key] += bool(job) and had_all
             if watch.losses[stage.key] >= _ATTEMPTS:
                 how = f" ({ended[job]})" if job in ended else ""
                 detail = f"its SLURM job ended {_ATTEMPTS} times without a result, last {job}{how}"
@@ -208,6 +228,32 @@ class Slurm:
         """Write down why, so that `bench status` can tell; the next run tries again."""
         work.store.record_failure(stage, StageError(detail), sticky=False)
         work.settle(stage, "failed", detail)
+
+
+def stage_classes() -> dict[str, type[Stage]]:
+    """Return every stage that there is, by its name."""
+    from bench import matrix, registry  # noqa: F401 - the stages in what matrix imports
+
+    registry.methods(), registry.datasets()
+    found: dict[str, type[Stage]] = {}
+    waiting = Stage.__subclasses__()
+    while waiting:
+        cls = waiting.pop()
+        waiting += cls.__subclasses__()
+        with contextlib.suppress(AttributeError):  # a base whose subclasses have the name
+            found[cls.stage_name()] = cls
+    return found
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put off Ctrl-C and signals to stop until the end of a block."""
+    stops = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _last_words(paths: Iterable[Path]) -> str:

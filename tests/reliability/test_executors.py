@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench.errors import StoreError
+from bench.errors import ConfigError, StoreError
 from bench.execute.base import Outcome, Workload
 from bench.execute.choose import place
 from bench.execute.inline import Inline
@@ -186,7 +186,9 @@ def test_a_finished_matrix_needs_no_writable_store(store: Store, monkeypatch: py
 def test_jobs_choose_the_executor_unless_it_is_named() -> None:
     assert isinstance(place(Machine(), 1).executor, Inline)
     assert isinstance(place(Machine(), 2).executor, Processes)
-    assert isinstance(place(Machine(executor="inline"), 2).executor, Inline)
+    assert isinstance(place(Machine(executor="inline"), 1).executor, Inline)
+    with pytest.raises(ConfigError, match="computes one at a time"):
+        place(Machine(executor="inline"), 2)
     assert isinstance(place(Machine(executor="processes"), 1).executor, Processes)
 
 

@@ -57,7 +57,7 @@ slurm:
         ),
         ("slurm: {cap: 0}", "m.yaml.slurm.cap: want 1 or more, got 0"),
         ("slurm: {stages: {classifier: {minutes: long}}}", "m.yaml.slurm.stages.classifier.minutes: "),
-        ("- executor", "want a mapping (have: executor, "),
+        ("- executor", "want a mapping of settings"),
         ("a: [", "not YAML"),
     ],
 )

@@ -261,6 +261,7 @@ def _last_words(paths: Iterable[Path]) -> str:
     for path in paths:
         with contextlib.suppress(OSError):
             lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-            if lines:
-                return f": {lines[-1].strip()[:200]}"
+            own = [line for line in lines if not line.startswith(("srun: ", "slurmstepd: "))]
+            if own or lines:  # SLURM's own words come after, and say the least
+                return f": {(own or lines)[-1].strip()[:200]}"
     return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -328,3 +329,79 @@ def test_a_refused_submission_leaves_nothing(store: Store) -> None:
 def test_a_store_whose_path_slurm_would_read_as_a_pattern_is_refused(tmp_path: Path, cluster: Cluster) -> None:
     with pytest.raises(ConfigError, match="pattern"):
         bring([Toy()], Store(tmp_path / "50%done"))
+
+
+def test_a_name_in_the_machine_file_that_is_no_stage_is_refused(store: Store) -> None:
+    with pytest.raises(ConfigError, match=r"slurm.stages.clasifier: no such stage; did you mean 'classifier'"):
+        bring([Toy()], store, QUICK.model_copy(update={"stages": {"clasifier": Ask(minutes=600)}}))
+    assert not (store.root / "slurm").exists()
+
+
+def test_a_node_without_a_working_gpu_does_not_compute_on_its_cpu(store: Store) -> None:
+    work = Workload.of([Toy(value=1)], store, Execution(device="auto"), Silent())
+    asks = QUICK.model_copy(update={"cpu": Ask(cpus=1, minutes=5, gpus=1)})
+    Slurm(Machine(slurm=asks)).run(work)
+    assert outcomes(work) == {1: "failed"}
+    assert "torch sees none that works" in (store.failure(Toy(value=1)) or {})["error"]
+    assert not store.has(Toy(value=1))
+
+
+def test_the_profiles_variables_do_not_win_over_the_machine_file(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"EXPORT": "NONE", "TIMELIMIT": "1", "NO_REQUEUE": "1", "PARTITION": "nowhere"}.items():
+        monkeypatch.setenv(f"SBATCH_{name}", value)
+    asks = Ask(partition="main", cpus=1, minutes=5, extra={"comment": "as asked"})
+    work = bring([Toy(value=1)], store, QUICK.model_copy(update={"cpu": asks}))
+    assert outcomes(work) == {1: "done"}
+    assert os.environ["SBATCH_EXPORT"] == "NONE"  # ours to hide, not to change
+
+
+def test_a_site_that_exports_nothing_gets_what_results_stand_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    line = "unset OMP_NUM_THREADS PYTHONPATH"  # as `--export=NONE` does, before our lines are read
+    script = store.root / "slurm" / "jobs"
+    assert outcomes(bring([Toy(value=1)], store, QUICK.model_copy(update={"setup": [line]}))) == {1: "done"}
+    text = next(script.glob("*_submission.sh")).read_text(encoding="utf-8")
+    assert f"export PYTHONPATH={ROOT}" in text
+    assert "export OMP_NUM_THREADS=1" in text
+
+
+def test_a_refusal_that_passes_is_waited_out(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = shutil.which("sbatch")
+    wrapper = tmp_path / "bin" / "sbatch"
+    wrapper.parent.mkdir()
+    wrapper.write_text(
+        f'#!/bin/bash\n[ -e {tmp_path}/once ] && exec {real} "$@"\ntouch {tmp_path}/once\n'
+        "echo 'sbatch: error: Batch job submission failed: Socket timed out on send/recv operation' >&2\nexit 1\n",
+        encoding="utf-8",
+    )
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{wrapper.parent}{os.pathsep}{os.environ['PATH']}")
+    assert outcomes(bring([Toy(value=2, inputs_=(Toy(value=1),))], store)) == {1: "done", 2: "done"}
+
+
+def test_one_cell_is_cancelled_without_what_others_need(store: Store, tmp_path: Path) -> None:
+    code = "below = Toy(value=9, seconds=6); targets = [Toy(value=v, inputs_=(below,)) for v in (1, 2)]"
+    driver = start_driver_of(code, store, tmp_path)
+    below = Toy(value=9)
+    mine, other = (Toy(value=v, inputs_=(below,)) for v in (1, 2))
+    assert until(lambda: store.state(below) == "running", PATIENCE_S)
+    assert len(cancel_stages([mine], store, [other])["jobs"]) == 1
+    assert driver.wait(timeout=PATIENCE_S) == 0
+    assert [store.has(s) for s in (below, mine, other)] == [True, False, True]
+    assert "was cancelled" in (store.failure(mine) or {})["error"]
+
+
+def test_what_was_cancelled_stays_so_when_slurm_has_forgotten_it(store: Store, tmp_path: Path) -> None:
+    """The cluster forgets ended jobs after 10 s; the driver looks again only after 15."""
+    slow = QUICK.model_copy(update={"settle_s": 15.0})
+    stage = Toy(value=1, seconds=60)
+    thread = threading.Thread(
+        target=lambda: until(lambda: store.state(stage) == "running", PATIENCE_S) and cancel_stages([stage], store)
+    )
+    thread.start()
+    work = bring([stage], store, slow)
+    thread.join()
+    assert outcomes(work) == {1: "failed"}
+    assert len(Ledger(store).jobs()) == 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from bench.execute.ledger import Ledger
 from bench.store import Store
 
@@ -45,6 +47,11 @@ def test_a_damaged_entry_is_passed_over(tmp_path: Path) -> None:
     assert ledger.jobs() == {"a": "1"}
     ledger.prune({"1": "RUNNING"})
     assert ledger.jobs() == {"a": "1"}
+
+
+def test_a_fault_while_submitting_is_not_hidden(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="no room"), Ledger(Store(tmp_path)).alone():
+        raise OSError("no room")
 
 
 def test_one_driver_at_a_time_submits(tmp_path: Path) -> None:

@@ -59,6 +59,9 @@ slurm:
         ("slurm: {stages: {classifier: {minutes: long}}}", "m.yaml.slurm.stages.classifier.minutes: "),
         ("- executor", "want a mapping of settings"),
         ("a: [", "not YAML"),
+        ("jobs: 1\njobs: 2", "key 'jobs' is given twice"),
+        ("slurm: {cpu: {extra: {array: 0-3}}}", "'array' is set by bench itself"),
+        ("slurm: {gpu: {extra: {ntasks_per_node: 2}}}", "'ntasks_per_node' is set by bench itself"),
     ],
 )
 def test_a_faulty_file_is_one_line(tmp_path: Path, text: str, line: str) -> None:
@@ -71,3 +74,9 @@ def test_a_faulty_file_is_one_line(tmp_path: Path, text: str, line: str) -> None
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere.yaml: cannot be read: No such file"):
         load_machine(tmp_path / "nowhere.yaml")
+
+
+def test_an_option_that_is_off_is_not_handed_on(tmp_path: Path) -> None:
+    assert load(tmp_path, "slurm: {cpu: {extra: {exclusive: true, overcommit: false}}}").slurm.cpu.extra == {
+        "exclusive": True
+    }

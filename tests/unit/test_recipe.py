@@ -11,6 +11,7 @@ from PIL import Image
 from bench.errors import StageError
 from bench.execute.recipe import read_recipe, write_recipe
 from bench.matrix import load_matrix
+from bench.pretrain.request import pretraining
 from bench.stage import walk
 from tests.reliability.toys import Toy
 
@@ -31,6 +32,13 @@ def test_every_stage_of_a_matrix_comes_back_with_its_key(tmp_path: Path, name: s
         assert found == stage
         assert found.key == stage.key
         assert type(found) is type(stage)
+
+
+@pytest.mark.parametrize("what", ["oracle", "diffusion"])
+def test_a_pretraining_comes_back_too(tmp_path: Path, what: str) -> None:
+    for stage in walk([pretraining(what, None, ())]):
+        write_recipe(tmp_path / "recipe.json", stage)
+        assert read_recipe(tmp_path / "recipe.json", stage.key) == stage
 
 
 def test_settings_that_are_no_part_of_the_key_come_too(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -37,9 +39,32 @@ class ToyRun:
 
 @pytest.fixture(scope="session")
 def toy_run(tmp_path_factory: pytest.TempPathFactory) -> ToyRun:
-    """Run the shipped toy matrix once, in processes of its own, for every test that looks at the result."""
-    store = tmp_path_factory.mktemp("toy") / "store"
-    command = [*BENCH, "run", "toy", "--json", "--jobs", "2", "--wandb", "off", "--store", str(store)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return ToyRun(store, done.returncode, done.stdout, done.stderr)
+    """Run the shipped toy matrix once, in processes of its own, for every test that looks at the result.
+
+    Beside other workers the first one runs it, and each has a copy of the store for itself.
+    """
+    own = tmp_path_factory.mktemp("toy") / "store"
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "toy-of-all"
+    shared.mkdir(exist_ok=True)
+    with open(shared / "lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "done.json").exists():
+            command = [
+                *BENCH,
+                "run",
+                "toy",
+                "--json",
+                "--jobs",
+                "2",
+                "--wandb",
+                "off",
+                "--store",
+                str(shared / "store"),
+            ]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr[-3000:]
+            (shared / "done.json").write_text(json.dumps([done.stdout, done.stderr]), encoding="utf-8")
+        shutil.copytree(shared / "store", own)
+    stdout, stderr = json.loads((shared / "done.json").read_text(encoding="utf-8"))
+    return ToyRun(own, 0, stdout, stderr)

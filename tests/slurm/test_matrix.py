@@ -54,7 +54,7 @@ def test_a_matrix_goes_on_without_its_driver_and_after_a_killed_worker(
         stderr=subprocess.PIPE,
     )
     assert until(lambda: list(root.glob("classifier/*.work/progress.json")), 240)
-    driver.send_signal(signal.SIGINT)
+    driver.send_signal(signal.SIGTERM)  # a background shell has its children ignore SIGINT
     _, said = driver.communicate(timeout=60)
     assert driver.returncode == 130
     assert "the SLURM jobs go on without this command; watch again with: bench run toy" in said

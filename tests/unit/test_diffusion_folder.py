@@ -128,7 +128,7 @@ DISAGREE: dict[str, tuple[Change, str]] = {
     ),
     "an unknown solver": (
         lambda f: edit(f / "scheduler/scheduler_config.json", _class_name="FlowMatchEulerDiscreteScheduler"),
-        "_class_name: want one of DDIMScheduler, PNDMScheduler",
+        "_class_name: want one of DDIMScheduler, DDPMScheduler, PNDMScheduler",
     ),
     "an unknown prediction": (
         lambda f: edit(f / "scheduler/scheduler_config.json", prediction_type="sample"),

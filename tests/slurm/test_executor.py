@@ -275,7 +275,7 @@ def test_a_job_that_cannot_start_is_told_and_status_says_why(
     thread.join()
     assert outcomes(work) == {1: "done"}
     assert said[0]["state"] == "submitted"
-    assert "PartitionTimeLimit" in said[0]["queue"]
+    assert "(Partition" in said[0]["queue"]  # PartitionTimeLimit, or PartitionConfig while it looks
 
 
 def test_a_held_job_whose_stage_is_done_does_not_block_what_waits_behind_it(store: Store, tmp_path: Path) -> None:

@@ -192,19 +192,23 @@ def this_process() -> str | None:
 
 def has_died(process: str | None) -> bool:
     """Tell whether a process of this machine (see `this_process`) is no more; False where we cannot know."""
-    if not process or (here := _machine()) is None or not process.startswith(f"{here}/"):
-        return False
-    pid = process.removeprefix(f"{here}/").partition("/")[0]
-    return pid.isdigit() and _identity(int(pid)) != process
+    pid = _pid_if_ours(process)
+    return pid is not None and _identity(pid) != process
 
 
 def pid_here(process: str | None) -> int | None:
     """Return the pid of a process (see `this_process`) that lives on this machine, None for any other."""
+    pid = _pid_if_ours(process)
+    return pid if pid is not None and _identity(pid) == process else None
+
+
+def _pid_if_ours(process: str | None) -> int | None:
+    """Return the pid that a process of this machine has, or had; None for one of another machine."""
     here = _machine()
     if not process or here is None or not process.startswith(f"{here}/"):
         return None
     pid = process.removeprefix(f"{here}/").partition("/")[0]
-    return int(pid) if pid.isdigit() and _identity(int(pid)) == process else None
+    return int(pid) if pid.isdigit() else None
 
 
 def _identity(pid: int) -> str | None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import BaseModel
 
+from bench.errors import StoreError
 from bench.files import read_json, versions, write_text
 from bench.stage import Stage, walk
 from bench.store import Store
@@ -39,6 +40,10 @@ def write_record(store: Store, matrix: Matrix, cell: Cell, result: CellResult, g
     """Write a cell's record and resolved configuration, each by one rename, and return their folder.
 
     A record of the same results is left as it is: it names the checkout that was there when they were made.
+
+    Raises:
+        OSError: if the disk refuses.
+        StoreError: if what the store holds of the cell cannot be read.
     """
     folder = record_folder(store, cell)
     there = read_record(folder)
@@ -117,7 +122,12 @@ def _stage_records(store: Store, stage: Stage) -> Iterator[tuple[str, Any]]:
         return
     for path in sorted(store.folder(stage).glob("*.json")):
         if path.name != "manifest.json" and path.stat().st_size <= _LARGEST_STAGE_RECORD:
-            yield f"{stage.stage_name()}/{path.stem}", json.loads(path.read_text(encoding="utf-8"))
+            try:
+                content = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                again = "if damaged, delete it to compute it anew"
+                raise StoreError(f"{path.parent} cannot be read ({path.name}: {error}); {again}") from error
+            yield f"{stage.stage_name()}/{path.stem}", content
 
 
 def resolved(settings: MatrixSettings, cells: Sequence[Cell]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from bench import mirror, record, track
-from bench.errors import ConfigError
+from bench.errors import ConfigError, StoreError
 from bench.execute.inline import Inline
 from bench.matrix import Matrix, build_matrix, read_yaml
 from bench.progress import Silent
@@ -114,6 +114,14 @@ def test_a_failed_cell_is_recorded_with_its_reason_and_not_mirrored(tmp_path: Pa
     assert found["scores"] is None
     assert not list(tmp_path.glob("wandb/offline-run-*"))
     assert said == []
+
+
+def test_a_cut_off_record_of_a_stage_is_named_in_one_line(place: tuple[Store, Matrix]) -> None:
+    store, matrix = place
+    cell = matrix.cells[1]
+    (store.folder(cell.augmented) / "notes.json").write_text('{\n "a": "cut o')
+    with pytest.raises(StoreError, match=rf"{cell.augmented.key} cannot be read \(notes\.json: .*delete it"):
+        record.write_record(store, matrix, cell, read_cell(cell, store), None)
 
 
 def test_git_state_tells_commit_and_changes(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ class CxrLt(Dataset):
     resources: ClassVar[Resources] = Resources(cpus=4, memory_gb=8.0, minutes=240)
     layout: ClassVar[Layout]
 
-    labels: str = not_semantic(..., min_length=1, description="folder of the release's label files (CSV)")
+    labels: str | None = not_semantic(None, min_length=1, description="folder of the label files (CSV); none: root")
     root: str = not_semantic(..., min_length=1, description="folder of the pictures, as it was downloaded")
     classes: Literal["paper", "all"] | tuple[Item, ...] = Field(
         "all", description="paper, all, or names and ranks (1 is the most frequent in train)"
@@ -145,7 +145,7 @@ class CxrLt(Dataset):
         """
         chosen = self._chosen()
         if digest(self._files()) != self.identity["content"]["digest"]:
-            raise DataError(f"{self.labels}: the label files changed since this run was planned; run it again")
+            raise DataError(f"{self._label_folder}: the label files changed since this run was planned; run it again")
         places = self.pictures()
         there = np.flatnonzero(look_up(places, work.ckpt, self.workers, work.progress) != MISSING)
         self._refuse_missing(chosen, there)
@@ -178,11 +178,15 @@ class CxrLt(Dataset):
             what = f"{self.kind}: {self.root}"
             chosen.rows.refuse(f"{what} (missing: leave_out goes on without)", faults, "missing picture", SourceError)
 
+    @property
+    def _label_folder(self) -> Path:
+        return Path(self.root if self.labels is None else self.labels).expanduser()
+
     def _is_there(self) -> bool:
-        return Path(self.labels).expanduser().exists()
+        return self._label_folder.exists()
 
     def _files(self) -> tuple[Path, ...]:
-        return find_files(Path(self.labels).expanduser(), self.source, self.kind)
+        return find_files(self._label_folder, self.source, self.kind)
 
     def _chosen(self) -> Chosen:
         rows = read_labels(self._files(), self.source, self.layout)

@@ -6,7 +6,7 @@ import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import SerializeAsAny
@@ -16,9 +16,12 @@ from bench.batches import KeptBatches, checked, skip_of
 from bench.contract import Context, DiffusionModel, Method, Plan, Task
 from bench.errors import BenchError, ContractError, DataError
 from bench.split import Train, train_set
-from bench.stage import Resources, Stage
+from bench.stage import Resources, Stage, inert
 from bench.standin import Reason, UnusableDiagnostics, UnusableMethod
 from bench.types import AugmentedSet
+
+if TYPE_CHECKING:
+    from bench.cost import Cost, Sizes
 
 
 class Augmented(Stage):
@@ -111,6 +114,18 @@ class Augmented(Stage):
             p.stem: np.load(p, mmap_mode="r", allow_pickle=False) for p in sorted((folder / "extras").glob("*.npy"))
         }
         return AugmentedSet(**arrays, extras=extras)
+
+    @inert
+    def cost(self, sizes: Sizes) -> Cost | None:
+        """Return what the method says, and the bytes of the images beside those of its extras."""
+        from bench.cost import Making
+
+        train = sizes.train(self.train)
+        made = self.plan.resolve(train)
+        making = Making({} if made and self.method.skip(train) else made, train, self.diffusion, sizes)
+        cost = self.method.cost(making)
+        own = making.n * (making.image_px**2 + 4 * len(train.class_names) + 8)
+        return cost and replace(cost, bytes=cost.bytes + own + 600, what=cost.what or self.method.name)
 
     def skip_reason(self, folder: Path) -> str | None:
         """Return why the method declined the data set, or None."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -43,6 +43,7 @@ from bench.terminal import (
 from bench.usage import OneLineGroup
 
 if TYPE_CHECKING:
+    from bench.machine import Machine
     from bench.matrix import Matrix
     from bench.store import Store
 
@@ -71,19 +72,32 @@ def run(
     device: DeviceOpt = None,
     threads: ThreadsOpt = None,
     wandb: Annotated[str, typer.Option(help="offline, online or off")] = "offline",
+    share_with: Annotated[
+        str | None, typer.Option(metavar="HOST", help="with online: your own W&B server, may have credentialed data")
+    ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="try failed stages again")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="compute nothing: tell what is missing, what would run, hours and disk")
+    ] = False,
+    tflops: Annotated[
+        float | None, typer.Option(min=0.001, help="with --dry-run: assumed of a GPU never measured here [10]")
+    ] = None,
     quiet: QuietOpt = False,
     as_json: JsonOpt = False,
 ) -> None:
     """Run every cell of a matrix; what is finished is reused. Run it again to resume."""
     where = make_machine(machine, executor, jobs, device, threads)  # before numpy is imported: it sets the threads
+    if dry_run:
+        _dry_run(matrix, sets, open_store(store), where, tflops, as_json)
+    if tflops is not None:
+        raise ConfigError("--tflops: is an assumption of --dry-run; leave it out, or add --dry-run")
     from bench.progress import reporter_for, stage_labels
     from bench.run import run_matrix
     from bench.track import make_tracker
 
     loaded, place = load(matrix, sets), open_store(store)
     placed = make_placement(where, idle=all(place.has(s) for c in loaded.cells for s in c.targets))
-    tracker = make_tracker(wandb, place, loaded)
+    tracker = make_tracker(wandb, place, loaded, share_with=share_with)
     labels = stage_labels({c.name: c.targets for c in loaded.cells})
     reporter = reporter_for(stderr_console(), labels, placed.jobs, quiet)
     with talk_on_stderr(), interruptible(f"bench run {matrix}", placed.goes_on_alone), reporter.live():
@@ -106,6 +120,22 @@ def run(
     else:
         _print_table(loaded, place)
     raise typer.Exit(1 if failed else 0)
+
+
+def _dry_run(
+    matrix: str, sets: list[str] | None, store: Store, machine: Machine, tflops: float | None, as_json: bool
+) -> NoReturn:
+    from bench.dry_run import at_once, estimate, print_estimate
+    from bench.inputs import plan
+    from bench.rates import DEFAULT_TFLOPS
+
+    with talk_on_stderr():
+        told = estimate(plan(matrix, sets or ()), store, at_once(machine), tflops or DEFAULT_TFLOPS)
+    if as_json:
+        print_json(told)
+    else:
+        print_estimate(told, matrix, stdout_console())
+    raise typer.Exit(0 if told["ready"] else 1)
 
 
 @app.command()
@@ -155,18 +185,22 @@ def report(
     sets: SetOpt = None,
     store: StoreOpt = DEFAULT_STORE,
     out: Annotated[Path | None, typer.Option(help="folder to write [<store>/reports/<matrix>]")] = None,
+    share: Annotated[
+        bool,
+        typer.Option("--share", help="one to be passed on: of credentialed data aggregates alone [<matrix>-shared]"),
+    ] = False,
 ) -> None:
     """Write the report: tables (Markdown, LaTeX, CSV, HTML), figures, one self-contained page."""
     from bench.results import read_matrix
     from reports import write_report
 
     loaded, place = load(matrix, sets), open_store(store)
-    folder = out or place.root / "reports" / loaded.name
+    folder = out or place.root / "reports" / (f"{loaded.name}-shared" if share else loaded.name)
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--out {folder}: is a file; give a folder")
     results = read_matrix(loaded, place)
     try:
-        paths = write_report(loaded, results, place, folder)
+        paths = write_report(loaded, results, place, folder, share=share)
     except OSError as error:
         raise ConfigError(f"--out {folder}: cannot be written: {error.strerror}; give another folder") from error
     for path in paths:
@@ -249,6 +283,7 @@ def pretrain(
 ) -> None:
     """Train a small diffusion pipeline (VAE, text encoder, UNet) on a train split, or the phantom's oracle."""
     where = make_machine(machine, executor, 1, device, threads)  # before numpy is imported: it sets the threads
+    from bench.border import derived_from
     from bench.pretrain.request import pretraining
     from bench.pretrain.stages import copy_out
     from bench.progress import reporter_for
@@ -257,6 +292,8 @@ def pretrain(
 
     refuse_occupied(out)
     stage, place = pretraining(what, matrix, sets or ()), open_store(store)
+    if note := derived_from(stage):
+        say(note)
     placed, reporter = make_placement(where), reporter_for(stderr_console(), {}, 1, quiet)
     with interruptible(f"bench pretrain {what}", placed.goes_on_alone), reporter.live():
         run_stages(

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from itertools import chain
-from typing import Annotated
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.errors import ConfigError
 from bench.options import DEFAULT_STORE, CellArg, ExecutorOpt, JsonOpt, MachineOpt, MatrixArg, SetOpt, StoreOpt
 from bench.terminal import load, open_store, print_json, say
+
+if TYPE_CHECKING:
+    from bench.doctor.check import Check
+    from bench.machine import Machine
 
 app = typer.Typer()
 
@@ -60,6 +66,10 @@ def cancel(
 
 @app.command()
 def doctor(
+    matrices: Annotated[
+        list[str] | None, typer.Argument(metavar="[MATRIX]...", help="whose data and weights to look at as well")
+    ] = None,
+    sets: SetOpt = None,
     executor: ExecutorOpt = None,
     machine: MachineOpt = None,
     store: StoreOpt = DEFAULT_STORE,
@@ -68,10 +78,10 @@ def doctor(
     ] = 120.0,
     as_json: JsonOpt = False,
 ) -> None:
-    """Look for what a run would stumble over: this machine, the store, plugins, and the cluster. Exit 1 if anything."""
+    """Look for what a run would stumble over: machine, store, plugins, cluster, data, weights. Exit 1 if anything."""
     from dataclasses import asdict
 
-    from bench.doctor.here import examine
+    from bench.doctor.check import summary
     from bench.execute.choose import check_executor
     from bench.machine import load_machine
 
@@ -79,17 +89,41 @@ def doctor(
     chosen = executor or settings.executor or "inline"
     check_executor(chosen)
     settings = settings.model_copy(update={"executor": chosen})
-    root = open_store(store).root
     found = []
-    checks = [examine(settings, root)]
-    if chosen == "slurm":
-        from bench.doctor.slurm import examine_slurm
-
-        checks.append(examine_slurm(settings, root, wait))
-    for check in chain(*checks):
-        found.append(check)
-        if not as_json:
-            typer.echo(str(check))
+    for width, checks in _looks(settings, open_store(store).root, wait, matrices or [], sets or []):
+        for check in checks:
+            found.append(check)
+            if not as_json:
+                typer.secho(check.line(width), bold=not check.ok, fg=None if check.ok else "red")
     if as_json:
         print_json([asdict(check) for check in found])
+    else:
+        if not matrices:
+            typer.echo("of data and weights nothing was looked at: name a matrix, e.g. `bench doctor paper --set ...`")
+        typer.echo(summary(found))
     raise typer.Exit(0 if all(check.ok for check in found) else 1)
+
+
+def _looks(
+    machine: Machine, root: Path, wait: float, matrices: list[str], sets: list[str]
+) -> Iterator[tuple[int, Iterable[Check]]]:
+    """Yield the parts of the page, each with the width of its first column; typing errors are raised before any."""
+    from bench.doctor.here import examine
+
+    if sets and not matrices:
+        raise ConfigError("--set: changes a matrix; name one")
+    planned = []
+    if matrices:
+        from bench.inputs import plan
+
+        planned = [plan(name, sets) for name in matrices]
+    yield 18, examine(machine, root)
+    if machine.executor == "slurm":
+        from bench.doctor.slurm import examine_slurm
+
+        yield 18, examine_slurm(machine, root, wait)
+    for one in planned:
+        from bench.doctor.matrix import examine_matrix
+
+        checks = list(examine_matrix(one, machine))
+        yield max(len(check.what) for check in checks), checks

@@ -21,7 +21,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field, SerializeAsAny
@@ -32,8 +32,11 @@ from bench.errors import ConfigError, listed, nearest
 from bench.labelling import LabelPolicy
 from bench.latents import Latents
 from bench.split import Train, train_set
-from bench.stage import Settings, Stage, not_semantic
+from bench.stage import Settings, Stage, inert, not_semantic
 from bench.types import AugmentedBatch, Int64, TrainSet
+
+if TYPE_CHECKING:
+    from bench.cost import Cost, Making
 
 __all__ = [
     "AugmentedBatch",
@@ -47,6 +50,7 @@ __all__ = [
     "Task",
     "Train",
     "TrainSet",
+    "inert",
     "not_semantic",
     "train_set",
 ]
@@ -179,6 +183,30 @@ class Method(Settings, ABC):
     def skip(self, train: TrainSet) -> str | None:
         """Return why the method cannot serve this train split, or None. A skip is reported, never an error."""
         return None
+
+    @inert
+    def check(self, latent_px: int) -> None:
+        """Refuse, before anything is computed, settings that cannot work with latents of `latent_px` sites a side.
+
+        Asked of a method that uses the diffusion model or latents, where the side of the images is known.
+
+        Raises:
+            ConfigError: naming the setting and what is allowed.
+        """
+
+    @inert
+    def cost(self, making: Making) -> Cost | None:
+        """Return what making the images takes (`bench run --dry-run`); None where the method cannot say.
+
+        `bytes` are those of parents and extras; images and labels are counted for it. Mark it `inert`: an estimate is
+        no part of a key.
+
+        Raises:
+            NoEstimate: saying what would have to be known.
+        """
+        from bench.cost import Cost
+
+        return None if making.n else Cost()
 
     @classmethod
     def toy(cls) -> Method:

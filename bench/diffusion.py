@@ -33,7 +33,9 @@ PRESETS = Path(__file__).parent / "presets" / "diffusion"
 class DiffusionModel(Settings):
     """Which diffusion model, and what its makers say of its use."""
 
-    preset: str | None = not_semantic(None, description="file of bench/presets/diffusion; what is given here wins")
+    preset: str | None = not_semantic(
+        None, word=True, description="file of bench/presets/diffusion; what is given here wins"
+    )
     folder: str = not_semantic("tiny", description="tiny (shipped), a diffusers folder, or a hub id already downloaded")
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
     guidance_scale: float = Field(4.0, ge=0, le=100, description="for methods that are told no other; 1 is none")

@@ -61,6 +61,10 @@ class PluginError(BenchError, ImportError):
     exit_code = 1
 
 
+class BorderError(BenchError):
+    """Something that may not leave was about to; nothing was written."""
+
+
 class StoreError(BenchError):
     """A store that cannot be used: not writable, full, or holding a damaged artefact."""
 

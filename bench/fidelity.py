@@ -6,7 +6,7 @@ import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, SerializeAsAny
@@ -29,8 +29,11 @@ from bench.metrics.frechet import frechet_distance
 from bench.metrics.kernel import kernel_distance, subset_distances
 from bench.metrics.manifold import MEASURES, Distances, Features, manifold_measures, nearest_distances
 from bench.split import Part, Split, Train, part_rows
-from bench.stage import Resources, Settings, Stage
+from bench.stage import Resources, Settings, Stage, inert
 from bench.types import AugmentedSet, Float32, ImageTable, Int64
+
+if TYPE_CHECKING:
+    from bench.cost import Cost, Sizes
 
 _PARTS: dict[str, tuple[Part, ...]] = {
     "held_out": ("val", "test"),
@@ -89,6 +92,15 @@ class RealFeatures(Stage):
         return Extracted(
             np.load(folder / "features.npy", mmap_mode="r"), np.load(positives) if positives.is_file() else None
         )
+
+    @inert
+    def cost(self, sizes: Sizes) -> Cost:
+        """Return a pass of the extractor over every image."""
+        from bench.cost import Cost
+
+        table = sizes.table(self.dataset)
+        n, features = len(table.labels), self.extractor.flops(table.images.shape[-1])
+        return Cost(flop=n * features.forward, bytes=n * (4.0 * features.width + features.n_judged), what=features.what)
 
 
 class Fidelity(Stage):
@@ -157,6 +169,26 @@ class Fidelity(Stage):
     def open(self, folder: Path) -> dict[str, Any]:
         """Return the figures."""
         return json.loads((folder / "fidelity.json").read_text(encoding="utf-8"))
+
+    @inert
+    def cost(self, sizes: Sizes) -> Cost:
+        """Return the extractor's pass over synthetic images, the distances of each class, nearest neighbours."""
+        from bench.cost import Cost, distances, product
+
+        table, s = sizes.table(self.split.dataset), self.settings
+        made, parts = self.augmented.plan.resolve(sizes.train(self.train)), sizes.rows(self.split)
+        reference = np.concatenate([parts[p] for p in _PARTS[s.reference]])
+        held_out = np.concatenate([parts[p] for p in _PARTS["val" if s.reference == "val" else "held_out"]])
+        features = s.extractor.flops(table.images.shape[-1])
+        n, width, host = sum(made.values()), features.width, 0.0
+        columns = [table.class_names.index(name) for name in made]
+        for name, column in zip(made, columns, strict=True):
+            n_reference = int((table.labels[reference, column] == 1).sum())
+            host += distances(made[name], n_reference, width, s.kid_subset_size, s.kid_subsets)
+        n_queries = n + int((table.labels[held_out][:, columns] == 1).any(axis=1).sum()) if n else 0
+        host += product(n_queries, len(parts["train"]), width)
+        stored = 4.0 * (n + n_queries) + 2100 + 400 * len(table.tail)
+        return Cost(flop=n * features.forward, host=host, bytes=stored, what=features.what)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import platform
@@ -59,6 +60,20 @@ def new_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
         with open(path, "rb+") as handle:
             os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
     return array
+
+
+@functools.cache
+def device_name(device: str | None) -> str:
+    """Return the model of the GPU or CPU behind a torch device; None is the CPU."""
+    if device is not None and device.startswith("cuda"):
+        import torch
+
+        return str(torch.cuda.get_device_name(device))
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def versions() -> dict[str, str]:

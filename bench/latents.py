@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import field_validator
@@ -13,8 +13,11 @@ from bench import seeds
 from bench.diffusion import DiffusionModel
 from bench.files import new_array
 from bench.split import Train, train_set
-from bench.stage import Stage
+from bench.stage import Stage, inert
 from bench.types import Float32
+
+if TYPE_CHECKING:
+    from bench.cost import Cost, Sizes
 
 
 @dataclass(frozen=True)
@@ -75,3 +78,13 @@ class Latents(Stage):
     def open(self, folder: Path) -> LatentTable:
         """Return the moments, memory-mapped."""
         return LatentTable(np.load(folder / "mean.npy", mmap_mode="r"), np.load(folder / "std.npy", mmap_mode="r"))
+
+    @inert
+    def cost(self, sizes: Sizes) -> Cost:
+        """Return a pass of the VAE's encoder for every train image, and two arrays of latents."""
+        from bench.cost import Cost
+
+        train, model = sizes.train(self.train), sizes.diffusion(self.diffusion)
+        n, px = len(train), train.images.image_px
+        flop = n * model.encode(px)
+        return Cost(flop=flop, bytes=8.0 * n * np.prod(model.latent_shape(px)), what=f"encode at {px} px")

@@ -22,6 +22,7 @@ from bench.fidelity import Fidelity, FidelitySettings
 from bench.labelled import Labelled
 from bench.latents import Latents
 from bench.metrics.extractors import ClassifierExtractor
+from bench.placeholders import noting
 from bench.rows import Row, RowSettings, build_rows
 from bench.scores import Scores, ScoresSettings
 from bench.split import Split, SplitSettings, Train, deal
@@ -196,8 +197,12 @@ def build_matrix(raw: dict[str, Any], where: str) -> Matrix:
     datasets = [registry.parse_dataset(d, f"{where}.datasets.{i}") for i, d in enumerate(settings.datasets)]
     _check_plan(settings.augment, datasets, where)
     for dataset in datasets:
-        if (known := dataset.known_labels()) is not None:
-            deal(known, settings.split)  # raises where the data set cannot be split so
+        known = None
+        with noting(dataset):
+            known = dataset.known_labels()
+        if known is not None:
+            with noting(settings.split):
+                deal(known, settings.split)  # raises where the data set cannot be split so
     _check_labels(datasets, where)
     rows = build_rows(settings.methods, settings.settings, settings.classifier, where)
     control = next((row for row in rows if not row.method.makes_images), None)
@@ -233,7 +238,10 @@ def _check_plan(plan: Plan, datasets: Sequence[Dataset], where: str) -> None:
         if n > _MOST_IMAGES:
             raise ConfigError(f"{where}.augment.{name}: want {_MOST_IMAGES} images or fewer, got {n}")
     for dataset in datasets:
-        if (classes := dataset.known_classes()) is not None:
+        classes = None
+        with noting(dataset):
+            classes = dataset.known_classes()
+        if classes is not None:
             try:
                 plan.check(classes)
             except ConfigError as error:

@@ -1,171 +1,121 @@
-"""The child process that mirrors local records to Weights & Biases: `python -m bench.mirror MODE ROOT FOLDER...`.
+"""The child that mirrors local records to Weights & Biases: `python -m bench.mirror MODE ROOT SERVER FOLDER...`.
 
-One run a cell: its id stands for the cell and its key, its group is the matrix, its job type the method. A marker
-beside the record says what was mirrored, so that a cell is not sent twice.
+One run a cell: its id stands for the cell and its key, its group is the matrix, its job type the method. What it is
+given has passed the border (`bench.border`). A marker beside the record says what was mirrored, so that a cell is not
+sent twice. `python -m bench.mirror where ROOT` prints the server that W&B would talk to.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import math
 import os
+import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from bench.border import check_server, is_open, payload
 from bench.files import write_text
-from bench.record import flatten, read_record
-
-if TYPE_CHECKING:
-    from bench.types import UInt8
+from bench.record import read_record
 
 FAILED = "mirror failed: "  # what the parent looks for in the log
+SERVER = "server: "  # what it looks for when it asks where
+NO_SERVER = "-"  # stands for none among the arguments
 PROJECT = "longtail-bench"  # WANDB_PROJECT overrides it
 _MARKER = "wandb.json"
 _INIT_TIMEOUT_S, _FINISH_TIMEOUT_S = 30, 60
-_GRID_COLUMNS, _GRID_ROWS = 8, 10
 
 
-@dataclass(frozen=True)
-class Payload:
-    """What leaves the machine for one cell.
+def run_id(record: dict[str, Any], server: str | None = None) -> str:
+    """Return the id of a cell's run: the same for the same cell with the same key, another when its results differ.
 
-    Attributes:
-        config: settings, `a.b.c` → value.
-        summary: final numbers, `a/b` → value.
-        curves: name → rows of numbers, each logged against its own step `<name>/step`.
-        tags: words to filter by.
-        grid: `uint8 [H, W]` samples, one row of them a class; None where there are none or they must stay here.
+    A server that is given what no other is has runs of its own.
     """
-
-    config: dict[str, Any]
-    summary: dict[str, Any]
-    curves: dict[str, list[dict[str, float]]] = field(default_factory=dict)
-    tags: tuple[str, ...] = ()
-    grid: UInt8 | None = None
-
-
-def shareable(record: dict[str, Any], root: Path) -> Payload:
-    """Return what may leave the machine for a cell: the one border that everything to W&B passes.
-
-    Of a data set that is not `open`: settings, final aggregates and the training's curves, and of these no text that
-    could be a path; no image, no per-image record, no message of an error or a skip.
-    """
-    is_open = record["sharing"] == "open"
-    facts = {name: record[name] for name in ("key", "seeds", "versions", "git", "seconds")}
-    config = record["config"] | dict(flatten({"run": facts}))
-    results = {name: record.get(name) for name in ("scores", "fidelity", "diagnostics")}
-    results["selected"] = record["classifier"]
-    flat = {k: v for part in results for k, v in _named(part, results[part])}
-    curves = {"classifier": _rows(record["history"])}
-    if is_open:
-        for name, content in record["stage_records"].items():
-            curves |= {f"{name}/{key}": _rows(v) for key, v in (content.items() if isinstance(content, dict) else ())}
-    else:
-        config = {k: v for k, v in config.items() if not _may_be_a_path(v)}
-        flat = {k: v for k, v in flat.items() if _is_number(v)}
-    return Payload(
-        config=config,
-        summary=flat,
-        curves={name: rows for name, rows in curves.items() if rows},
-        tags=(record["dataset"], record["method"], *(("skipped",) if record["skip"] else ())),
-        grid=sample_grid(root / record["synthetic"]) if is_open else None,
-    )
-
-
-def _named(part: str, results: dict[str, Any] | None) -> Iterator[tuple[str, Any]]:
-    """Yield the scalars of a result; those of scores and fidelity keep the short names of the table."""
-    for name, value in flatten(results or {}, separator="/"):
-        if _is_number(value) or isinstance(value, str):
-            yield (f"{part}/{name}" if part in ("selected", "diagnostics") else name), value
-
-
-def _rows(value: Any) -> list[dict[str, float]]:
-    """Return a list of mappings reduced to its numbers, or nothing if it is not such a list."""
-    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
-        return []
-    return [{k: float(v) for k, v in flatten(row, separator="/") if _is_number(v)} for row in value]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _may_be_a_path(value: Any) -> bool:
-    if isinstance(value, (list, tuple)):
-        return any(_may_be_a_path(v) for v in value)
-    return isinstance(value, str) and ("/" in value or "\\" in value or value.startswith("~"))
-
-
-def sample_grid(folder: Path) -> UInt8 | None:
-    """Return the first synthetic images of every target class, a row a class, as one `uint8 [H, W]` image."""
-    import numpy as np
-
-    try:
-        images = np.load(folder / "images.npy", mmap_mode="r")
-        targets = np.load(folder / "target_class.npy")
-    except OSError:
-        return None
-    px = images.shape[-1]
-    rows = []
-    for target in list(dict.fromkeys(targets.tolist()))[:_GRID_ROWS]:
-        shown = images[np.flatnonzero(targets == target)[:_GRID_COLUMNS]]
-        row = np.zeros((px, _GRID_COLUMNS * px), np.uint8)
-        row[:, : len(shown) * px] = shown.transpose(1, 0, 2).reshape(px, -1)
-        rows.append(row)
-    return np.concatenate(rows) if rows else None
-
-
-def run_id(record: dict[str, Any]) -> str:
-    """Return the id of a cell's run: the same for the same cell with the same key, another when its results differ."""
-    text = json.dumps([record["matrix"], record["cell"], record["key"]])
+    own = [server] if server and not is_open(record["sharing"]) else []
+    text = json.dumps([record["matrix"], record["cell"], record["key"], *own])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def is_mirrored(folder: Path, record: dict[str, Any], mode: str) -> bool:
+def is_mirrored(folder: Path, record: dict[str, Any], mode: str, server: str | None = None) -> bool:
     """Tell whether this result is at W&B already; one that was sent online needs no offline copy."""
     try:
         marker = json.loads((folder / _MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return marker.get("run_id") == run_id(record) and marker.get("mode") in (mode, "online")
+    return marker.get("run_id") == run_id(record, server) and marker.get("mode") in (mode, "online")
 
 
-def mirror(folder: Path, root: Path, mode: str) -> None:
-    """Send one cell and leave the marker; nothing to do if it was sent before."""
+def mirror(folder: Path, root: Path, mode: str, server: str | None = None) -> None:
+    """Send one cell and leave the marker; nothing to do if it was sent before.
+
+    Args:
+        folder: of the cell's record.
+        root: the store's.
+        mode: `offline` or `online`.
+        server: host that the user allowed to have everything; nothing is sent if W&B talks to another.
+    """
     import wandb
 
     record = read_record(folder)
-    if record is None or is_mirrored(folder, record, mode):
+    if record is None or is_mirrored(folder, record, mode, server):
         return
-    payload = shareable(record, root)
+    pinned = {}  # nothing that is read later sends elsewhere what one server alone may have
+    if server is not None:
+        pinned["base_url"] = base_url(wandb)
+        check_server(server, mode, pinned["base_url"])
+    sent = payload(record, root, server)
     run = wandb.init(
         project=os.environ.get("WANDB_PROJECT", PROJECT),
-        id=run_id(record),
-        name=record["cell"],
-        group=record["matrix"],
-        job_type=record["method"],
-        config=payload.config,
-        tags=[tag[:64] for tag in payload.tags],
+        id=run_id(record, server),
+        name=sent.name,
+        group=sent.group,
+        job_type=sent.job_type,
+        config=sent.config,
+        tags=[tag[:64] for tag in sent.tags],
         mode=mode,  # type: ignore[arg-type]
         dir=root,
-        settings=_settings(wandb),
+        settings=_settings(wandb, **pinned),
     )
-    for name, rows in payload.curves.items():
+    for name, rows in sent.curves.items():
         run.define_metric(f"{name}/*", step_metric=f"{name}/step")
         for i, row in enumerate(rows):
             run.log({f"{name}/{k}": v for k, v in ({"step": float(i)} | row).items()})
-    if payload.grid is not None:
-        run.log({"samples": wandb.Image(payload.grid, caption="one row a target class")})
-    run.summary.update(payload.summary)
+    if sent.grid is not None:
+        run.log({"samples": wandb.Image(sent.grid, caption="one row a target class")})
+    run.summary.update(sent.summary)
+    place = Path(run.dir).parent
     run.finish()
-    write_text(folder / _MARKER, json.dumps({"mode": mode, "key": record["key"], "run_id": run_id(record)}))
+    _remove_logs(place)
+    marker = {"mode": mode, "key": record["key"], "run_id": run_id(record, server), "server": server}
+    write_text(folder / _MARKER, json.dumps(marker))
 
 
-def _settings(wandb: Any) -> Any:
+def _remove_logs(run_folder: Path) -> None:
+    """Remove what W&B noted for itself: it names this machine's places, and a run's folder may be passed on."""
+    shutil.rmtree(run_folder / "logs", ignore_errors=True)
+    for link in ("debug.log", "debug-internal.log"):
+        (run_folder.parent / link).unlink(missing_ok=True)
+
+
+def _remove_service_logs(root: Path) -> None:
+    """End W&B's service, which writes until then, and remove what it noted of places below our own cache."""
+    import wandb
+
+    with contextlib.suppress(Exception):  # what was to be sent has been sent
+        wandb.teardown()
+    for logs in (root / "wandb" / "cache").rglob("logs"):
+        shutil.rmtree(logs, ignore_errors=True)
+
+
+def base_url(wandb: Any) -> str:
+    """Return the address of the server that W&B talks to, by its own reading of variables and settings files."""
+    return str(wandb.setup().settings.base_url)
+
+
+def _settings(wandb: Any, **pinned: str) -> Any:
     """Return settings under which W&B sends what it is given and nothing that it would collect by itself."""
     return wandb.Settings(
         console="off",
@@ -182,18 +132,28 @@ def _settings(wandb: Any) -> Any:
         login_timeout=_INIT_TIMEOUT_S,
         finish_timeout=_FINISH_TIMEOUT_S,
         finish_timeout_raises=True,
+        **pinned,
     )
 
 
 def main(arguments: Sequence[str]) -> int:
     """Mirror the records in some folders; stop at the first that fails, since the others would fail the same way."""
-    mode, root, folders = arguments[0], Path(arguments[1]), [Path(a) for a in arguments[2:]]
+    mode, root = arguments[0], Path(arguments[1])
+    server = None if arguments[2] == NO_SERVER else arguments[2]
+    folders = [Path(a) for a in arguments[3:]]
     os.nice(10)  # the benchmark's processes come first
+    os.environ["WANDB_ERROR_REPORTING"] = "false"  # it would send its errors' messages and the paths of the code
     for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR"):
         os.environ.setdefault(name, str(root / "wandb" / "cache"))
     try:
+        if mode == "where":
+            import wandb
+
+            print(f"{SERVER}{base_url(wandb)}", flush=True)
         for folder in folders:
-            mirror(folder, root, mode)
+            mirror(folder, root, mode, server)
+        if folders:
+            _remove_service_logs(root)
     except ImportError as error:
         print(f"{FAILED}{error.name or error} is not installed", flush=True)
         return 1

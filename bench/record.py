@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import BaseModel
 
-from bench.errors import StoreError
+from bench.errors import BenchError, StoreError
 from bench.files import read_json, versions, write_text
+from bench.placeholders import is_semantic
 from bench.stage import Stage, walk
 from bench.store import Store
 
@@ -36,10 +37,18 @@ def record_folder(store: Store, cell: Cell) -> Path:
     return store.root / "cells" / cell.matrix / cell.name.replace("/", "__")
 
 
-def write_record(store: Store, matrix: Matrix, cell: Cell, result: CellResult, git: dict[str, Any] | None) -> Path:
+def write_record(
+    store: Store,
+    matrix: Matrix,
+    cell: Cell,
+    result: CellResult,
+    git: dict[str, Any] | None,
+    share_with: str | None = None,
+) -> Path:
     """Write a cell's record and resolved configuration, each by one rename, and return their folder.
 
-    A record of the same results is left as it is: it names the checkout that was there when they were made.
+    A record of the same results is left as it is: it names the checkout that was there when they were made. A server
+    that the user allowed to have what is not open (`share_with`) is added to it, and stays.
 
     Raises:
         OSError: if the disk refuses.
@@ -47,13 +56,16 @@ def write_record(store: Store, matrix: Matrix, cell: Cell, result: CellResult, g
     """
     folder = record_folder(store, cell)
     there = read_record(folder)
+    allowed = _allowed(there, share_with)
     if there and all(there.get(k) == v for k, v in _identity(cell, result).items()):
+        if allowed != there.get("shared_with", []):
+            write_text(folder / "record.json", json.dumps(there | {"shared_with": allowed}, indent=1, allow_nan=False))
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     raw = resolved(matrix.settings, [*_controls(matrix, cell), cell]) | {"study": None}  # a cell is none
     text = yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=110)
     write_text(folder / "resolved.yaml", text)
-    record = cell_record(store, matrix, cell, result) | {"git": git}
+    record = cell_record(store, matrix, cell, result) | {"git": git, "shared_with": allowed}
     write_text(folder / "record.json", json.dumps(record, indent=1, allow_nan=False))
     return folder
 
@@ -61,6 +73,12 @@ def write_record(store: Store, matrix: Matrix, cell: Cell, result: CellResult, g
 def read_record(folder: Path) -> dict[str, Any] | None:
     """Return the record in a folder, or None where there is none that can be read."""
     return read_json(folder / "record.json")
+
+
+def _allowed(there: dict[str, Any] | None, server: str | None) -> list[str]:
+    """Return the servers that the user has allowed to have what is not open, this one added."""
+    before = list((there or {}).get("shared_with", []))
+    return before if server is None or server in before else [*before, server]
 
 
 def _controls(matrix: Matrix, cell: Cell) -> list[Cell]:
@@ -157,7 +175,7 @@ def resolved(settings: MatrixSettings, cells: Sequence[Cell]) -> dict[str, Any]:
 
 
 def flat_config(settings: MatrixSettings, cell: Cell) -> dict[str, Any]:
-    """Return a cell's settings as `a.b.c` → value, without those that say only where or how fast (paths)."""
+    """Return a cell's settings as `a.b.c` → value; for those that say where, digests: a path does not say which."""
     tree = {
         "dataset": {"kind": cell.dataset.kind, **_semantic(cell.dataset)},
         "method": {"name": cell.method.name, "label": cell.label, **_semantic(cell.method)},
@@ -173,14 +191,23 @@ def flat_config(settings: MatrixSettings, cell: Cell) -> dict[str, Any]:
 
 def _semantic(value: Any) -> Any:
     if isinstance(value, BaseModel):
-        return {
-            name: _semantic(getattr(value, name))
-            for name, info in type(value).model_fields.items()
-            if (info.json_schema_extra or {}).get("semantic", True)  # type: ignore[union-attr]
-        }
+        fields = type(value).model_fields
+        told = {name: _semantic(getattr(value, name)) for name, info in fields.items() if is_semantic(info)}
+        return content_of(value) | told
     if isinstance(value, dict):
         return {str(k): _semantic(v) for k, v in value.items()}
     return [_semantic(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def content_of(model: BaseModel) -> dict[str, str]:
+    """Return the digests of the weights that settings name, by which keys know them; empty where there are none."""
+    content = getattr(model, "content", None)
+    if not callable(content) or isinstance(model, Stage):  # a data set's stands in its stage's key
+        return {}
+    try:
+        return dict(content())
+    except (BenchError, OSError):  # nothing in the cell needs them, and they are not there
+        return {}
 
 
 def flatten(tree: dict[str, Any], prefix: str = "", separator: str = ".") -> Iterator[tuple[str, Any]]:

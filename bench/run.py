@@ -35,6 +35,8 @@ def run_stages(
 ) -> Workload:
     """Compute what is unfinished below `targets` and return what became of each stage."""
     targets = list(targets)
+    for target in targets:
+        target.require_inputs()
     _require_writable(targets, store)
     store.tidy()
     if retry_failed:

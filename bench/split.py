@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -11,8 +11,11 @@ from pydantic import Field, model_validator
 from bench import seeds
 from bench.datasets.base import Dataset, KnownLabels
 from bench.errors import DataError
-from bench.stage import Settings, Stage
+from bench.stage import Settings, Stage, inert
 from bench.types import Float32, ImageRows, ImageTable, Int64, TrainSet
+
+if TYPE_CHECKING:
+    from bench.cost import Cost, Sizes
 
 PARTS = ("train", "val", "test")
 Part = Literal["train", "val", "test"]
@@ -51,6 +54,14 @@ class Split(Stage):
         """Return the rows of each part by its name."""
         part = np.load(folder / "part.npy")
         return {name: np.flatnonzero(part == i) for i, name in enumerate(PARTS)}
+
+    @inert
+    def cost(self, sizes: Sizes) -> Cost:
+        """Return a number a row."""
+        from bench.cost import Cost
+
+        n = len(sizes.table(self.dataset).labels)
+        return Cost(host=1000.0 * n, bytes=8.0 * n)
 
 
 def deal(table: ImageTable | KnownLabels, settings: SplitSettings) -> Int64:
@@ -148,6 +159,14 @@ class Train(Stage):
         table, rows = work.get(self.split.dataset), work.get(self.split)["train"]
         np.save(work.out / "rows.npy", rows)
         np.save(work.out / "labels.npy", table.labels[rows])
+
+    @inert
+    def cost(self, sizes: Sizes) -> Cost:
+        """Return a number and the labels of every row."""
+        from bench.cost import Cost
+
+        train = sizes.train(self)
+        return Cost(host=100.0 * len(train), bytes=8.0 * len(train) + train.labels.nbytes)
 
 
 def train_set(work: Any, train: Train) -> TrainSet:

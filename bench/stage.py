@@ -14,22 +14,29 @@ import hashlib
 import importlib.util
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from bench.errors import ConfigError
+from bench.placeholders import STANDS_IN, are_allowed, is_semantic, noting, place_of, stands_in
+
 if TYPE_CHECKING:
+    from bench.cost import Cost, Sizes
     from bench.store import Work
 
+F = TypeVar("F", bound=Callable[..., Any])
 # Modules that cannot change what a stage computes, only whether and where it is computed and how it is told.
 # Everything else of ours that a stage imports, directly or through others, enters its key by itself.
 INERT = frozenset(
     {"bench", "methods", "bench.errors", "bench.files", "bench.stage", "bench.standin", "bench.store", "bench.attempt"}
-) | {"bench.claim", "bench.lease", "bench.inventory", "bench.housekeeping", "bench.verify"}
+) | {"bench.claim", "bench.lease", "bench.inventory", "bench.housekeeping", "bench.verify", "bench.placeholders"}
+INERT |= {"bench.doctor", "bench.doctor.check"}
+INERT |= {"bench.datasets.cxr_lt_documented", "bench.cost", "bench.flops", "bench.rates", "bench.rebuilt", "bench.dry_run"}
 
 
 class Settings(BaseModel):
@@ -38,9 +45,17 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def not_semantic(default: Any, **kwargs: Any) -> Any:
-    """Return a pydantic field that never enters a key: where or how fast, not what."""
-    return Field(default, json_schema_extra={"semantic": False}, **kwargs)
+def not_semantic(default: Any, *, word: bool = False, **kwargs: Any) -> Any:
+    """Return a pydantic field that never enters a key: where or how fast, not what.
+
+    A text in it is taken for a place on disk, which no report that is passed on names, unless it is a `word`.
+    """
+    return Field(default, json_schema_extra={"semantic": False, "word": word}, **kwargs)
+
+
+def inert(function: F) -> F:
+    """Mark a function that changes no result, an estimate or a check: neither it nor what it imports enters a key."""
+    return function
 
 
 @dataclass(frozen=True)
@@ -67,14 +82,32 @@ class Stage(Settings):
         """Return the finished result in `folder` (memory-mapped where it is large)."""
         return folder
 
+    def cost(self, sizes: Sizes) -> Cost | None:
+        """Return what computing it takes, for an estimate; None where the stage cannot say. Mark it `inert`.
+
+        Raises:
+            NoEstimate: saying what would have to be known.
+        """
+        return None
+
     def __hash__(self) -> int:
         """Hash by key, so that stages with lists or dicts inside can stand in sets."""
         return hash(self.key)
 
     @functools.cached_property
     def key(self) -> str:
-        """32 hex digits that stand for everything that decides the result."""
-        return key_of(self.identity)
+        """32 hex digits that stand for everything that decides the result; see `bench.placeholders`."""
+        key = key_of(self.identity)
+        return f"{STANDS_IN}{key[1:]}" if are_allowed() and stands_in(self.identity) else key
+
+    def require_inputs(self) -> None:
+        """Refuse a stage that was planned without all of its inputs.
+
+        Raises:
+            ConfigError: saying so.
+        """
+        if self.key.startswith(STANDS_IN):
+            raise ConfigError(f"{self.stage_name()} was planned without all of its inputs; plan it again to compute it")
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
@@ -161,9 +194,7 @@ def _describe_model(model: BaseModel, code: dict[str, str]) -> dict[str, Any]:
     cls = type(model)
     code.update(code_digests(cls))
     fields = {
-        name: _describe(getattr(model, name), code)
-        for name, info in cls.model_fields.items()
-        if (info.json_schema_extra or {}).get("semantic", True)  # type: ignore[union-attr]
+        name: _describe(getattr(model, name), code) for name, info in cls.model_fields.items() if is_semantic(info)
     }
     facts = {"class": f"{cls.__module__}.{cls.__qualname__}", "version": getattr(cls, "version", 1)}
     if hidden := sorted(fields.keys() & (facts.keys() | {"code", "content"})):
@@ -171,7 +202,10 @@ def _describe_model(model: BaseModel, code: dict[str, str]) -> dict[str, Any]:
     described = facts | fields
     content = getattr(model, "content", None)  # data on disk enters by what it holds, not by where it lies
     if callable(content):
-        described["content"] = content()
+        with noting(model):
+            described["content"] = content()
+        if "content" not in described:
+            described["content"] = {STANDS_IN: hashlib.sha256(place_of(model).encode()).hexdigest()[:32]}
     return described
 
 
@@ -180,7 +214,8 @@ def code_digests(cls: type) -> dict[str, str]:
     """Return module → digest of the code that gives `cls` its meaning.
 
     That is its module and every module of ours that it imports, directly or through others, but for `INERT`.
-    Digests are of the syntax tree without docstrings: comments, formatting and documentation do not count.
+    Digests are of the syntax tree without docstrings and without functions marked `inert`: comments, formatting,
+    documentation and estimates do not count.
     """
     if cls.__module__ not in INERT and _source(cls.__module__) is None:
         # without its code in the key, a changed stage would be answered with an old result
@@ -245,7 +280,7 @@ def _code(module: str) -> tuple[str, tuple[str, ...]]:
 
     An import by a name that is only worked out while the module runs is not seen.
     """
-    tree = ast.parse(_source(module) or "")
+    tree = _without_inert(ast.parse(_source(module) or ""))
     nodes = list(ast.walk(tree))
     imports = tuple(name for node in nodes for name in _imported(module, node))
     for node in nodes:
@@ -255,6 +290,20 @@ def _code(module: str) -> tuple[str, tuple[str, ...]]:
             node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
     # the tree is not kept: the trees of all modules take a process as long to take down as to build
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16], imports
+
+
+def _without_inert(tree: ast.Module) -> ast.Module:
+    """Return the tree without the functions that are marked `inert`."""
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [n for n in body if not _is_inert(n)] or [ast.Pass()]  # type: ignore[attr-defined]
+    return tree
+
+
+def _is_inert(node: ast.AST) -> bool:
+    decorators = getattr(node, "decorator_list", ())
+    return any(_name_of(d) == "inert" for d in decorators)
 
 
 def _imported(module: str, node: ast.AST) -> Iterator[str]:

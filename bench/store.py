@@ -28,7 +28,7 @@ from bench import attempt
 from bench.claim import Claim, Locks
 from bench.errors import StageBusy as StageBusy
 from bench.errors import StageError, StoreError, in_words
-from bench.files import read_json, versions, write_json
+from bench.files import device_name, read_json, versions, write_json
 from bench.stage import Stage, walk
 
 State = Literal["done", "running", "failed", "missing"]
@@ -207,6 +207,7 @@ class Store:
     def _compute(
         self, stage: Stage, execution: Execution, wait_s: float | None, before_release: Callable[[], Any]
     ) -> bool:
+        stage.require_inputs()
         while not self.has(stage):
             claim = self._claim(stage, wait_s)
             if claim is None:
@@ -378,6 +379,7 @@ def _manifest(stage: Stage, work: Work, seconds: float) -> dict[str, Any]:
         "seconds": round(seconds, 3),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": work.used_device,
+        "device_name": device_name(work.used_device),
         "threads": work.execution.threads,
         "host": socket.gethostname(),
         "versions": versions(),

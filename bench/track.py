@@ -11,14 +11,16 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from bench.border import check_server
 from bench.errors import ConfigError, nearest
-from bench.mirror import FAILED, is_mirrored
+from bench.mirror import FAILED, NO_SERVER, SERVER, is_mirrored
 from bench.record import git_state, read_record, write_record
 
 if TYPE_CHECKING:
@@ -45,7 +47,9 @@ class Tracker(Protocol):
         """Hear that no more will come."""
 
 
-def make_tracker(mode: str, store: Store, matrix: Matrix, say: Say | None = None) -> Tracker:
+def make_tracker(
+    mode: str, store: Store, matrix: Matrix, say: Say | None = None, share_with: str | None = None
+) -> Tracker:
     """Return the tracker for `--wandb MODE`: the local record, mirrored to W&B unless the mode is `off`.
 
     Args:
@@ -53,14 +57,41 @@ def make_tracker(mode: str, store: Store, matrix: Matrix, say: Say | None = None
         store: where results are and records go.
         matrix: what is being run.
         say: takes a line of warning; standard error when None.
+        share_with: host of a W&B server that is given everything of data that are not open, too.
 
     Raises:
-        ConfigError: for another mode.
+        ConfigError: for another mode, or a server that may not have that; see `bench.border.check_server`.
     """
     if mode not in MODES:
         raise ConfigError(f"--wandb {mode}: no such mode{nearest(mode, MODES)} (have: {', '.join(MODES)})")
-    local = LocalTracker(store, matrix, say)
+    if share_with is not None:
+        check_server(share_with, mode)
+        check_server(share_with, mode, _server_of_wandb(share_with))
+    local = LocalTracker(store, matrix, say, share_with)
     return local if mode == "off" else WandbTracker(local, mode)
+
+
+def _server_of_wandb(share_with: str) -> str:
+    """Return the address that W&B would talk to: asked in a process of its own, as it runs in one."""
+    try:
+        with tempfile.TemporaryDirectory() as root:  # W&B leaves notes of its own, and nothing is to be written yet
+            command = [sys.executable, "-m", "bench.mirror", "where", root, NO_SERVER]
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_WAIT_S, env=_child_env()
+            )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ConfigError(f"--share-with {share_with}: W&B does not say which server it talks to ({error})") from error
+    lines = done.stdout.splitlines()
+    found = [line.removeprefix(SERVER) for line in lines if line.startswith(SERVER)]
+    if not found:
+        told = [line.removeprefix(FAILED) for line in lines if line.startswith(FAILED)] or ["its process ended"]
+        raise ConfigError(f"--share-with {share_with}: W&B does not say which server it talks to ({told[-1]})")
+    return found[-1]
+
+
+def _child_env() -> dict[str, str]:
+    search = os.pathsep.join(p for p in (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")) if p)
+    return os.environ | {"PYTHONPATH": search}
 
 
 def _to_stderr(line: str) -> None:
@@ -70,9 +101,9 @@ def _to_stderr(line: str) -> None:
 class LocalTracker:
     """Writes the record of every cell; see `bench.record`."""
 
-    def __init__(self, store: Store, matrix: Matrix, say: Say | None = None) -> None:
+    def __init__(self, store: Store, matrix: Matrix, say: Say | None = None, share_with: str | None = None) -> None:
         """Record cells of `matrix` under `store`; the checkout's state is read once, now."""
-        self.store, self.matrix, self.say = store, matrix, say or _to_stderr
+        self.store, self.matrix, self.say, self.share_with = store, matrix, say or _to_stderr, share_with
         self.git = git_state()
         self._warned = False
 
@@ -83,7 +114,7 @@ class LocalTracker:
     def record(self, cell: Cell, result: CellResult) -> Path | None:
         """Write the cell's record and return its folder; None (and one warning a run) if the disk refuses."""
         try:
-            return write_record(self.store, self.matrix, cell, result, self.git)
+            return write_record(self.store, self.matrix, cell, result, self.git, self.share_with)
         except OSError as error:  # the results are in the store; a record can be written again from them
             if not self._warned:
                 place = f"{self.store.root}: {error.strerror}"
@@ -114,7 +145,7 @@ class WandbTracker:
         if folder is None or result.state != "done" or self._gave_up:
             return
         record = read_record(folder)
-        if record and not is_mirrored(folder, record, self.mode):
+        if record and not is_mirrored(folder, record, self.mode, self.local.share_with):
             self._waiting.append(folder.resolve())
         self._pump()
 
@@ -144,8 +175,8 @@ class WandbTracker:
             self._start(batch)
 
     def _start(self, batch: list[Path]) -> None:
-        command = [sys.executable, "-m", "bench.mirror", self.mode, str(self._root), *map(str, batch)]
-        search = os.pathsep.join(p for p in (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")) if p)
+        server = self.local.share_with or NO_SERVER
+        command = [sys.executable, "-m", "bench.mirror", self.mode, str(self._root), server, *map(str, batch)]
         try:
             self._log.parent.mkdir(parents=True, exist_ok=True)
             with open(self._log, "wb") as log:
@@ -155,7 +186,7 @@ class WandbTracker:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env=os.environ | {"PYTHONPATH": search},
+                    env=_child_env(),
                     start_new_session=True,
                 )
             self._n_given = len(batch)

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from rich.filesize import decimal
 
 from bench.diffusion_folder import NETWORKS, check_agreement, variant, weights_read
 from bench.errors import ConfigError, listed
 from bench.latents import Latents
-from bench.metrics.extractors import InceptionExtractor, OracleExtractor, XrvExtractor
-from bench.stage import walk
+from bench.metrics.extractors import ClassifierExtractor, InceptionExtractor, OracleExtractor, XrvExtractor
+from bench.placeholders import are_allowed, noting, place_of
+from bench.stage import Settings, walk
 
 if TYPE_CHECKING:
     from bench.diffusion import DiffusionModel
@@ -25,55 +30,106 @@ _LARGEST_HEADER = 100 << 20
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt")
 
 
+@dataclass(frozen=True)
+class Look:
+    """One thing to be looked at.
+
+    Attributes:
+        what: its name: the field that says where it is.
+        model: the settings that hold the field.
+        see: returns what is found, in words; raises ConfigError.
+        fits: whether it is no thing of its own, but whether `model` goes with the rest of the matrix.
+    """
+
+    what: str
+    model: Settings
+    see: Callable[[], str]
+    fits: bool = False
+
+
 def check_weights(matrix: Matrix, where: str) -> None:
     """Refuse weights that are missing or cut off, and images that the diffusion model's VAE cannot take.
 
     Raises:
         ConfigError: naming the field, the file, what is wrong with it and what to do.
     """
-    first: dict[tuple[str, str], Cell] = {}
-    for cell in matrix.cells:
-        first.setdefault((cell.dataset.label, cell.label), cell)
-    seen: set[str] = set()
     try:
-        for cell in first.values():
-            _check_cell(cell, seen)
+        for look in looks(matrix):
+            look.see()
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
 
 
-def _check_cell(cell: Cell, seen: set[str]) -> None:
-    for field, path in _single_files(cell):
-        if str(path) not in seen:
-            seen.add(str(path))
-            check_file(path, field)
-    if content := getattr(cell.fidelity.settings.extractor, "content", None):
-        content()  # says where it looked for weights that no setting names
+def looks(matrix: Matrix) -> Iterator[Look]:
+    """Yield what is to be looked at for the weights of a matrix, each file once."""
+    first: dict[tuple[str, str], Cell] = {}
+    for cell in matrix.cells:
+        first.setdefault((cell.dataset.label, cell.label), cell)
+    seen: set[tuple[str, str, str]] = set()
+    for cell in first.values():
+        for look in _looks_of(cell):
+            which = (look.what, place_of(look.model), cell.dataset.label if look.fits else "")
+            if which not in seen:
+                seen.add(which)
+                yield look
+
+
+def _looks_of(cell: Cell) -> Iterator[Look]:
+    settings, extractor = cell.classifier.settings, cell.fidelity.settings.extractor
+    if settings.weights is not None:
+        path = Path(settings.weights).expanduser()
+        yield Look("classifier.weights", settings, partial(_see_file, path, "classifier.weights"))
+    if not isinstance(extractor, ClassifierExtractor):
+        field = "fidelity.extractor.folder" if isinstance(extractor, OracleExtractor) else "fidelity.extractor.weights"
+        yield Look(field, extractor, partial(_see_extractor, extractor, field))
     needing = [s for s in walk([cell.augmented]) if isinstance(s, Latents)]
     model = cell.augmented.diffusion or (needing[0].diffusion if needing else None)
     if model is not None:
-        if model.folder not in seen:
-            seen.add(model.folder)
-            check_pipeline(model)
-        _check_side(cell, model)
-        if (classes := cell.dataset.known_classes()) is not None:
-            model.prompt.check(classes)
+        yield Look("diffusion.folder", model, partial(_see_pipeline, model))
+        yield Look("diffusion and image_px", model, partial(_check_side, cell, model), fits=True)
+        yield Look(f"row {cell.label}", model, partial(_check_method, cell, model), fits=True)
+        yield Look("diffusion.prompt", model, partial(_check_prompt, cell, model), fits=True)
 
 
-def _single_files(cell: Cell) -> Iterator[tuple[str, Path]]:
-    extractor = cell.fidelity.settings.extractor
-    if cell.classifier.settings.weights is not None:
-        yield "classifier.weights", Path(cell.classifier.settings.weights).expanduser()
-    if isinstance(extractor, InceptionExtractor) and extractor.weights is not None:
-        yield "fidelity.extractor.weights", Path(extractor.weights).expanduser()
-    if isinstance(extractor, XrvExtractor) and (path := Path(extractor.weights).expanduser()).is_file():
-        yield "fidelity.extractor.weights", path
-    if isinstance(extractor, OracleExtractor) and extractor.folder is not None:
-        from bench.pretrain import ORACLE_WEIGHTS
+def _see_file(path: Path, field: str) -> str:
+    check_file(path, field)
+    return f"{path}, {decimal(path.stat().st_size)}"
 
-        path = Path(extractor.folder).expanduser() / ORACLE_WEIGHTS
-        if path.is_file():  # else the extractor says what to do
-            yield "fidelity.extractor.folder", path
+
+def _see_extractor(extractor: InceptionExtractor | OracleExtractor | XrvExtractor, field: str) -> str:
+    if isinstance(extractor, InceptionExtractor):
+        if extractor.weights is not None:
+            check_file(Path(extractor.weights).expanduser(), field)
+        elif are_allowed() and (coming := extractor.to_be_fetched()):
+            return f"{coming} is not there, a run fetches it"
+    elif (path := _file_of(extractor)) is not None and path.is_file():  # else the extractor says what to do
+        check_file(path, field)
+    extractor.content()  # says where it looked for weights that no setting names
+    return extractor.metric_id
+
+
+def _file_of(extractor: OracleExtractor | XrvExtractor) -> Path | None:
+    if isinstance(extractor, XrvExtractor):
+        return Path(extractor.weights).expanduser()
+    from bench.pretrain import ORACLE_WEIGHTS
+
+    return Path(extractor.folder).expanduser() / ORACLE_WEIGHTS if extractor.folder is not None else None
+
+
+def _see_pipeline(model: DiffusionModel) -> str:
+    check_pipeline(model)
+    path, word = model.path, variant(model.path)
+    size = sum(p.stat().st_size for name in NETWORKS for p in weights_read(path / name, word))
+    return f"{path}, {decimal(size)}, {model.precision}, digest {model.content()['digest'][:8]}"
+
+
+def _check_prompt(cell: Cell, model: DiffusionModel) -> str:
+    classes = None
+    with noting(cell.dataset):
+        classes = cell.dataset.known_classes()
+    if classes is not None:
+        model.prompt.check(classes)
+    return ""
 
 
 def check_file(path: Path, field: str) -> None:
@@ -167,16 +223,33 @@ def _json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _check_side(cell: Cell, model: DiffusionModel) -> None:
+def _check_side(cell: Cell, model: DiffusionModel) -> str:
     """Refuse a side that the VAE cannot halve as often as it does."""
-    px = getattr(cell.dataset, "image_px", None)
-    channels = _json(model.path / "vae" / "config.json").get("block_out_channels")
-    if not isinstance(px, int) or not isinstance(channels, list) or not channels:
-        return
-    factor = 2 ** (len(channels) - 1)
+    px, halvings = getattr(cell.dataset, "image_px", None), _halvings(model)
+    if not isinstance(px, int) or halvings is None:
+        return ""
+    factor = 2**halvings
     if px % factor:
         below, above = px // factor * factor, (px // factor + 1) * factor
         raise ConfigError(
             f"data set '{cell.dataset.label}': image_px: want a multiple of {factor}, which row '{cell.label}' needs "
             f"for the VAE in diffusion.folder '{model.folder}', got {px}; choose {below} or {above}"
         )
+    return ""
+
+
+def _check_method(cell: Cell, model: DiffusionModel) -> str:
+    """Refuse latents that the method's settings do not go with."""
+    px, halvings = getattr(cell.dataset, "image_px", None), _halvings(model)
+    if isinstance(px, int) and halvings is not None:
+        try:
+            cell.method.check(px // 2**halvings)
+        except ConfigError as error:
+            raise ConfigError(f"row '{cell.label}' on data set '{cell.dataset.label}': {error}") from error
+    return ""
+
+
+def _halvings(model: DiffusionModel) -> int | None:
+    """Return how often the VAE halves a side, None where its configuration does not say."""
+    channels = _json(model.path / "vae" / "config.json").get("block_out_channels")
+    return len(channels) - 1 if isinstance(channels, list) and channels else None

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from bench.files import new_array
-from bench.stage import Stage, not_semantic
+from bench.stage import Stage, inert, not_semantic
 from bench.types import Float32, ImageTable, Int64, UInt8
+
+if TYPE_CHECKING:
+    from bench.cost import Cost, Sizes
+    from bench.doctor.check import Check
 
 
 @dataclass(frozen=True)
@@ -24,18 +28,38 @@ class KnownLabels:
     labels: Float32
     patients: Int64
     splits: Int64 | None
+    head: tuple[str, ...] = ()
+    tail: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Labels to estimate by; `documented` says where sizes are from if they are drawn, not read (empty: read)."""
+
+    known: KnownLabels
+    documented: str = ""
 
 
 class Dataset(Stage):
     """A data set. Subclasses set `kind`, add their settings, and write the table with `write_table`.
 
-    `sharing` says who may see its images: of a `credentialed` one, a tracker gets aggregates and settings only.
+    `sharing` says who may see its images: of one that does not say `open`, a tracker gets aggregates and settings only.
+    A class may say it, or have a setting of that name; one that says nothing is `credentialed`.
     """
 
     kind: ClassVar[str]
-    sharing: ClassVar[Literal["open", "credentialed"]] = "open"
+    sharing: ClassVar[Literal["open", "credentialed"]]
 
-    name: str | None = not_semantic(None, pattern=r"^[a-z0-9][a-z0-9_-]*$", description="in tables; none: the kind")
+    name: str | None = not_semantic(
+        None, word=True, pattern=r"^[a-z0-9][a-z0-9_-]*$", description="in tables; none: the kind"
+    )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Take a data set that does not say who may see it for one that not everybody may."""
+        super().__pydantic_init_subclass__(**kwargs)
+        if "sharing" not in cls.model_fields and not hasattr(cls, "sharing"):
+            cls.sharing = "credentialed"
 
     @property
     def label(self) -> str:
@@ -49,6 +73,35 @@ class Dataset(Stage):
     def known_labels(self) -> KnownLabels | None:
         """Return labels, patients and parts if they are known before images are read: a split is then tried early."""
         return None
+
+    @inert
+    def expected(self) -> Expected | None:
+        """Return the labels to estimate a run by: the real ones, or some of the documented size; None without either.
+
+        Raises:
+            DataError: if label files are there and cannot be used.
+        """
+        known = self.known_labels()
+        return None if known is None else Expected(known)
+
+    @inert
+    def cost(self, sizes: Sizes) -> Cost:
+        """Return the pictures to read or draw, and the table's bytes."""
+        from bench.cost import Cost
+
+        table = sizes.table(self)
+        arrays = (getattr(table, name) for name in ("labels", "patients", "true_labels", "splits"))
+        beside = sum(a.nbytes for a in arrays if a is not None)
+        n, px = len(table.labels), table.images.shape[-1]
+        decoding = 2e7 * n  # whatever their own size, which nobody knows before they are opened
+        return Cost(host=decoding, images=n, bytes=table.images.nbytes + beside, what=f"{px} px")
+
+    def sources(self) -> Iterator[Check]:
+        """Yield what is found of the files that it is read from, and what is wrong with them; nothing where it is made.
+
+        A few pictures are looked at, never all: they may be a quarter of a million on a network disk.
+        """
+        return iter(())
 
     def true_masks(self, rows: Int64, side: int) -> npt.NDArray[np.bool_] | None:
         """Return where each finding truly is, `bool [len(rows), C, side, side]`, or None where nobody knows.

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from abc import abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from bench.datasets.base import Dataset, KnownLabels
-from bench.datasets.cxr_lt_choice import Chosen, Item, Wanted, choose
+from bench.datasets.base import Dataset, Expected, KnownLabels
+from bench.datasets.cxr_lt_choice import Chosen, Item, Wanted, choose, choose_classes
 from bench.datasets.cxr_lt_decode import MISSING, ResumableTable, decode, look_up
 from bench.datasets.cxr_lt_files import digest, find_files
 from bench.datasets.cxr_lt_labels import read_labels
 from bench.datasets.cxr_lt_releases import FRONTAL, MIMIC, MIMIC_LAYOUT, NIH, NIH_LAYOUT, PAPER, Layout, Release
-from bench.datasets.images import Fit
+from bench.datasets.images import Fit, read_image
+from bench.doctor.check import Check
 from bench.errors import DataError, SourceError
-from bench.stage import Resources, not_semantic
+from bench.stage import Resources, inert, not_semantic
 from bench.types import Int64
 
 Jpeg = Literal["draft", "full"]
@@ -44,8 +47,11 @@ class CxrLt(Dataset):
     tail: tuple[Item, ...] | None = Field(None, min_length=1, description="names and ranks; none: the n_tail rarest")
     n_tail: int | None = Field(None, ge=1, description="the rarest in train; none: half of the classes")
     limit: int | None = Field(None, ge=3, description="patients, drawn by seed; none: all")
-    keep_tail: float = Field(
-        1.0, ge=0, le=1, description="share of the patients with a positive of the tail that a limit keeps"
+    keep_tail: float | None = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="share of the patients with a positive of the tail that a limit keeps; none: labels do not matter",
     )
     sample_seed: int = Field(0, ge=0, description="of the draw that a limit makes")
     image_px: int = Field(224, ge=8, le=4096, description="side of the square images")
@@ -64,7 +70,7 @@ class CxrLt(Dataset):
             raise ValueError("classes: paper names head and tail; give none of head, tail and n_tail")
         if self.tail is not None and self.n_tail is not None:
             raise ValueError("give tail or n_tail, not both")
-        if self.limit is None and (self.keep_tail != 1 or self.sample_seed):
+        if self.limit is None and (self.keep_tail not in (None, 1) or self.sample_seed):
             raise ValueError("keep_tail and sample_seed say how a limit draws; give a limit")
         return self
 
@@ -95,7 +101,21 @@ class CxrLt(Dataset):
         if not self._is_there():
             return None
         chosen = self._chosen()
-        return KnownLabels(chosen.classes.names, chosen.labels, chosen.patients, chosen.splits)
+        c = chosen.classes
+        return KnownLabels(c.names, chosen.labels, chosen.patients, chosen.splits, c.head, c.tail)
+
+    @inert
+    def expected(self) -> Expected:
+        """Return the labels that the files give, else some of the release's documented size."""
+        from bench.datasets.cxr_lt_documented import documented
+
+        with contextlib.suppress(DataError):  # what is wrong with the files is told beside the estimate
+            if (known := self.known_labels()) is not None:
+                return Expected(known)
+        found = documented(self.kind, frontal=not isinstance(self._views(), str))
+        counts = found.counts(self.source.classes)
+        choice = choose_classes(self.classes, self.head, self.tail, self.n_tail, self.source.classes, counts, self.kind)
+        return found.expected(choice, self.limit)
 
     def content(self) -> dict[str, str]:
         """Return the digest of the label files, which stands in keys for the folders.
@@ -122,16 +142,54 @@ class CxrLt(Dataset):
             DataError: if the label files cannot be used.
             SourceError: if the root is no folder.
         """
+        folders = self._folders()
+        chosen = self._chosen()
+        names = chosen.rows.paths.take(chosen.index).to_pylist()
+        where = {e.name: f for f in reversed(folders) for e in f.iterdir()} if len(folders) > 1 else {}
+        return [where.get(name, folders[0]) / name for name in names]
+
+    def _folders(self) -> list[Path]:
+        """Return where pictures may lie: one folder, or those that the release's archives unpack to."""
         root = Path(self.root).expanduser()
         if not root.is_dir():
             raise SourceError(f"{self.kind}: {root}: no such folder; check the setting 'root'")
-        folders = [p for f in self.layout.folders for p in (sorted(root.glob(f)) if f else [root]) if p.is_dir()]
-        chosen = self._chosen()
-        names = chosen.rows.paths.take(chosen.index).to_pylist()
-        if not any("*" in f for f in self.layout.folders):
-            return [folders[0] / name for name in names]
-        where = {e.name: f for f in reversed(folders) for e in f.iterdir()} if len(folders) > 1 else {}
-        return [where.get(name, folders[0]) / name for name in names]
+        found = [p for f in self.layout.folders for p in (sorted(root.glob(f)) if f else [root]) if p.is_dir()]
+        return found if any("*" in f for f in self.layout.folders) else found[:1]
+
+    @inert
+    def sources(self) -> Iterator[Check]:
+        """Yield what is found of the label files and of some pictures; nothing that is said quotes a path in them."""
+        from bench.datasets.sources import look
+
+        try:
+            chosen = self._chosen()
+        except DataError as error:
+            yield Check("label files", False, str(error))
+            yield look("pictures", self._see_root)
+            return
+        rows = f"{len(chosen.rows.labels):,} rows, {len(chosen.index):,} of them taken"
+        yield Check("label files", True, f"{self._files()[0].parent}, {rows}, {len(chosen.classes.names)} classes")
+        yield look("pictures", lambda: self._see_pictures(chosen))
+
+    @inert
+    def _see_root(self) -> str:
+        return f"{self._folders()[0]} is a folder; what it holds is told once the label files can be read"
+
+    @inert
+    def _see_pictures(self, chosen: Chosen) -> str:
+        from bench.datasets.sources import decoded, is_there, sampled
+
+        folders, looked = self._folders(), np.array(sampled(len(chosen.index)))
+        names = chosen.rows.paths.take(chosen.index[looked]).to_pylist()
+        found = {i: p for i, n in zip(looked.tolist(), names, strict=True) for f in folders if is_there(p := f / n)}
+        self._refuse_missing(chosen, np.array(list(found)), looked)
+        row, path = next(iter(found.items()))
+        try:
+            size = decoded(path, lambda p: read_image(p, self.image_px, self.fit, "minmax", self.jpeg == "draft"))
+        except DataError as error:
+            chosen.rows.refuse(self.kind, {int(chosen.index[row]): str(error)}, "bad picture", SourceError)
+        few = f"{len(found)} of {len(chosen.index):,} pictures looked for and there"
+        return f"{self.root}, {few}, one decoded ({size})"
 
     def compute(self, work: Any) -> None:
         """Look the pictures up and decode them into the table; a kill costs a few seconds of it.
@@ -167,13 +225,15 @@ class CxrLt(Dataset):
         facts = chosen.left_out | {"missing_pictures": len(places) - len(kept), "images": len(kept)}
         (work.out / "source.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
-    def _refuse_missing(self, chosen: Chosen, there: Int64) -> None:
+    def _refuse_missing(self, chosen: Chosen, there: Int64, looked: Int64 | None = None) -> None:
+        """Refuse pictures that are not there, of those `looked` for (all)."""
+        looked = np.arange(len(chosen.index)) if looked is None else looked
         if not len(there):
-            raise SourceError(
-                f"{self.kind}: none of the {len(chosen.index)} pictures is below {self.root}; check 'root'"
-            )
-        if self.missing == "refuse" and len(there) < len(chosen.index):
-            absent = np.setdiff1d(np.arange(len(chosen.index)), there)
+            holds = " or ".join(f for f in self.layout.folders if f)
+            none = f"none of {len(looked)} pictures is below {self.root}; check 'root', which should hold {holds}"
+            raise SourceError(f"{self.kind}: {none}")
+        if self.missing == "refuse" and len(there) < len(looked):
+            absent = np.setdiff1d(looked, there)
             faults = {int(chosen.index[i]): "no such file" for i in absent}
             what = f"{self.kind}: {self.root}"
             chosen.rows.refuse(f"{what} (missing: leave_out goes on without)", faults, "missing picture", SourceError)

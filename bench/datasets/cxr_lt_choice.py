@@ -40,7 +40,7 @@ class Wanted:
     tail: tuple[Item, ...] | None
     n_tail: int | None
     limit: int | None
-    keep_tail: float
+    keep_tail: float | None
     seed: int
 
 
@@ -178,18 +178,19 @@ def rows_in_view(rows: LabelRows, views: tuple[str, ...] | str, frontal: bool, w
 
 
 def sample_patients(
-    patients: Int64, tail_positive: Bools, limit: int, keep_tail: float, seed: int, where: str
+    patients: Int64, tail_positive: Bools, limit: int, keep_tail: float | None, seed: int, where: str
 ) -> Bools:
     """Return the rows of `limit` patients drawn by seed, `bool [n]`: all rows of a patient, or none.
 
     Patients with a positive of the tail come first, `keep_tail` of them (rounded up); the rest of the limit is drawn
-    from those without. So the tail is more frequent in the sample than in the release, in test as in train.
+    from those without. So the tail is more frequent in the sample than in the release, in test as in train. With
+    `keep_tail` None labels do not matter, and classes are as frequent as in the release, but for chance.
 
     Args:
         patients: `int64 [n]`.
         tail_positive: `bool [n]`, rows with a positive tail label.
         limit: patients in all.
-        keep_tail: share of the tail's patients, 0 to 1.
+        keep_tail: share of the tail's patients, 0 to 1, or None.
         seed: of the draw.
         where: what messages call the data set.
 
@@ -197,9 +198,11 @@ def sample_patients(
         DataError: if the tail's patients alone are more than the limit.
     """
     ids, inverse = np.unique(patients, return_inverse=True)
+    order = seeds.rng(seed, "limit").permutation(len(ids))
+    if keep_tail is None:
+        return np.isin(inverse, order[:limit])
     with_tail = np.zeros(len(ids), dtype=bool)
     with_tail[inverse[tail_positive]] = True
-    order = seeds.rng(seed, "limit").permutation(len(ids))
     kept = order[with_tail[order]][: int(np.ceil(keep_tail * with_tail.sum()))]
     if len(kept) > limit:
         raise DataError(

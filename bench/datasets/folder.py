@@ -18,8 +18,9 @@ from bench.datasets.images import Depth, Fit, read_image, refuse_bombs
 from bench.datasets.listing import Blank, Columns, Listing, Uncertain, read_listing
 from bench.datasets.pictures import find_pictures
 from bench.datasets.rows import Problems
+from bench.doctor.check import Check
 from bench.errors import DataError, listed, nearest
-from bench.stage import not_semantic
+from bench.stage import inert, not_semantic
 from bench.types import Float32
 
 _CHUNK = 256  # images decoded between two looks at Ctrl-C
@@ -33,12 +34,13 @@ class FolderDataset(Dataset):
     """
 
     kind: ClassVar[str] = "folder"
-    sharing: ClassVar[Literal["open", "credentialed"]] = (
-        "credentialed"  # we cannot know who may see a stranger's folder
-    )
 
     csv: str = not_semantic(..., min_length=1, description="file with a header line, UTF-8, commas")
     root: str = not_semantic("", description="folder that the paths are relative to; empty: the CSV's own folder")
+    # a setting here, for only its owner knows
+    sharing: Literal["open", "credentialed"] = not_semantic(  # type: ignore[misc]
+        "credentialed", word=True, description="open: anybody may see its pictures, a tracker gets some"
+    )
     path_column: str = "path"
     patient_column: str | None = Field(
         None,
@@ -87,7 +89,8 @@ class FolderDataset(Dataset):
         if not self._is_there():
             return None
         listing = self._listing()
-        return KnownLabels(listing.class_names, listing.labels, listing.patients, listing.splits)
+        head, tail = (tuple(names) for names in self._head_and_tail(listing))
+        return KnownLabels(listing.class_names, listing.labels, listing.patients, listing.splits, head, tail)
 
     def content(self) -> dict[str, str]:
         """Return the digest of the CSV and of the pictures' sizes, which stands in keys for the paths.
@@ -122,6 +125,38 @@ class FolderDataset(Dataset):
                 work.progress(done, len(paths), "decode")
         problems.stop("picture")
         writer.finish(listing.labels, listing.patients, listing.class_names, head, tail, splits=listing.splits)
+
+    @inert
+    def sources(self) -> Iterator[Check]:
+        """Yield what is found of the CSV and of some pictures."""
+        from bench.datasets.sources import look
+
+        try:
+            listing = self._listing()
+            head, tail = self._head_and_tail(listing)
+        except DataError as error:
+            yield Check("CSV", False, str(error))
+            if not self.folder.is_dir():
+                yield Check("pictures", False, f"{self.csv}: {self.folder}: no such folder; check the setting 'root'")
+            return
+        yield Check(
+            "CSV", True, f"{self.csv}, {len(listing.paths):,} rows, {len(head)} head and {len(tail)} tail classes"
+        )
+        yield look("pictures", lambda: self._see_pictures(listing))
+
+    @inert
+    def _see_pictures(self, listing: Listing) -> str:
+        from bench.datasets.sources import decoded, sampled
+
+        rows = sampled(len(listing.paths))
+        paths, lines = [listing.paths[i] for i in rows], [listing.lines[i] for i in rows]
+        found, _ = find_pictures(self.csv, self.folder, paths, lines, self.follow_links)
+        try:
+            size = decoded(found[0], lambda path: read_image(path, self.image_px, self.fit, self.depth))
+        except DataError as error:
+            raise DataError(f"{self.csv}: row {lines[0]}: {paths[0]}: {error}") from error
+        few = f"{len(found)} of {len(listing.paths):,} pictures looked for and there"
+        return f"{self.folder}, {few}, one decoded ({size})"
 
     def _is_there(self) -> bool:
         return Path(self.csv).expanduser().exists()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.errors import in_words
@@ -22,8 +22,16 @@ class Check:
     ok: bool
     said: str
 
-    def __str__(self) -> str:
-        return f"{'ok' if self.ok else 'WRONG':5} {self.what}: {self.said}"
+    def line(self, width: int = 0) -> str:
+        """Return it as a line, what was looked at in a column `width` letters wide."""
+        return f"{'ok' if self.ok else 'WRONG':5} {self.what + ':':{width + 1}} {self.said}"
+
+
+def summary(checks: Sequence[Check]) -> str:
+    """Return how many things were looked at, and the names of those that are wrong."""
+    wrong = [check.what for check in checks if not check.ok]
+    told = f"{len(wrong)} wrong: {'; '.join(wrong)}" if wrong else "all is well"
+    return f"{len(checks)} things looked at, {told}"
 
 
 def guarded(what: str, checks: Iterator[Check]) -> Iterator[Check]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import netrc
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -12,9 +14,9 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from bench.doctor.check import Check, guarded
-from bench.doctor.store import examine_store
+from bench.doctor.store import LEAST_FREE_GB, examine_store
 from bench.errors import in_words
-from bench.files import versions
+from bench.files import device_name, versions
 from bench.machine import Machine
 
 _DISTRIBUTION = "longtail-bench"
@@ -30,6 +32,7 @@ def examine(machine: Machine, store: Path) -> Iterator[Check]:
         "device": _device,
         "machine": _machine,
         "store": examine_store,
+        "temporary folder": _temporary,
         "W&B": _wandb,
         "plugins": _plugins,
     }
@@ -68,23 +71,46 @@ def _device(machine: Machine, store: Path) -> Iterator[Check]:
 
 
 def devices() -> tuple[str, bool]:
-    """Return what torch computes on, in words, and whether it does: each GPU multiplies a small matrix."""
+    """Return what torch computes on, in words, and whether it does: each device convolves, a GPU in half precision too.
+
+    Where it does not, the words say which and why.
+    """
     import torch
 
     if not torch.cuda.is_available():
         mps = torch.backends.mps.is_available()
-        return ("mps" if mps else "cpu (torch sees no GPU)"), True
+        wrong = fault("mps" if mps else "cpu", "float32")
+        return wrong or ("mps" if mps else f"cpu (torch sees no GPU), {device_name(None)}"), wrong is None
     named = []
     for index in range(torch.cuda.device_count()):
         facts = torch.cuda.get_device_properties(index)
+        for precision in ("float32", "float16", "bfloat16"):
+            if wrong := fault(f"cuda:{index}", precision):
+                return f"{wrong} ({facts.name})", False
         named.append(f"{facts.name} {facts.total_memory / 2**30:.0f} GB")
-        try:
-            ones = torch.ones(64, 64, device=f"cuda:{index}")
-            if float((ones @ ones).sum()) != 64**3:
-                return f"cuda:{index} ({facts.name}) computes nonsense", False
-        except RuntimeError as error:
-            return f"cuda:{index} ({facts.name}) does not compute: {in_words(error)}", False
     return f"cuda: {', '.join(named)}", True
+
+
+def fault(device: str, precision: str) -> str | None:
+    """Return what is wrong where a device convolves ones in a precision, or None."""
+    import torch
+
+    try:
+        dtype = getattr(torch, precision)
+        images, kernel = (torch.ones(shape, device=device, dtype=dtype) for shape in ((2, 4, 16, 16), (8, 4, 3, 3)))
+        right = bool((torch.nn.functional.conv2d(images, kernel) == 4 * 3 * 3).all())
+    except RuntimeError as error:
+        return f"{device} does not compute in {precision}: {in_words(error)}"
+    return None if right else f"{device} computes nonsense in {precision}"
+
+
+def best_device(machine: Machine) -> str:
+    """Return the device that stages would use on this machine."""
+    import torch
+
+    if machine.device != "auto":
+        return machine.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _machine(machine: Machine, store: Path) -> Iterator[Check]:
@@ -97,6 +123,14 @@ def _machine(machine: Machine, store: Path) -> Iterator[Check]:
     enough = gb >= _LEAST_MEMORY_GB or machine.executor == "slurm"
     little = f"{gb:.1f} GB; a computation may need {_LEAST_MEMORY_GB:.0f} GB, take a larger machine"
     yield Check("memory", enough, f"{gb:.1f} GB" if enough else little)
+
+
+def _temporary(machine: Machine, store: Path) -> Iterator[Check]:
+    folder = tempfile.gettempdir()  # raises where none can be written
+    free = shutil.disk_usage(folder).free / 2**30
+    little = f"{free:.1f} GB free at {folder}; make room, or set TMPDIR to another folder"
+    enough = free >= LEAST_FREE_GB
+    yield Check("temporary folder", enough, f"{free:.1f} GB free at {folder}" if enough else little)
 
 
 def _wandb(machine: Machine, store: Path) -> Iterator[Check]:

@@ -17,7 +17,7 @@ from bench.errors import StoreError, in_words
 from bench.machine import Machine
 
 USE_LEASES = "set `locks: lease` in the machine file, or BENCH_LOCKS=lease, for every process at this store"
-_LEAST_FREE_GB = 1.0
+LEAST_FREE_GB = 1.0
 _TRY_CLAIM = """
 import sys
 from pathlib import Path
@@ -32,7 +32,7 @@ def examine_store(machine: Machine, store: Path) -> Iterator[Check]:
     free = shutil.disk_usage(there).free / 2**30
     said = f"{free:.1f} GB free at {store}, file system {file_system(there)}"
     full = f"{said}; make room (`bench gc`), or choose another with --store"
-    yield Check("store's disk", free >= _LEAST_FREE_GB, said if free >= _LEAST_FREE_GB else full)
+    yield Check("store's disk", free >= LEAST_FREE_GB, said if free >= LEAST_FREE_GB else full)
     try:
         with scratch(store) as folder:
             yield Check("store is writable", True, "a file was written, brought to disk and renamed")

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,12 @@ from pydantic import Field
 
 from bench.classifier import Classifier
 from bench.errors import ConfigError
-from bench.stage import Settings, not_semantic
+from bench.placeholders import are_allowed
+from bench.stage import Settings, inert, not_semantic
 from bench.types import Float32, UInt8
+
+if TYPE_CHECKING:
+    from bench.flops import FeatureFlops
 
 _INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 _INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{_INCEPTION_FILE}"
@@ -79,6 +83,13 @@ class OracleExtractor(Settings):
 
         return tuple(CLASS_NAMES)
 
+    @inert
+    def flops(self, native_px: int) -> FeatureFlops:
+        """Return what an image of `native_px` takes, and how wide its features are."""
+        from bench.flops import oracle_flops
+
+        return oracle_flops(native_px)
+
     def load(self, work: Any) -> Extract:
         """Return the function that extracts a batch."""
         import torch
@@ -128,6 +139,16 @@ class ClassifierExtractor(Settings):
         """None: what the images were made to train is no judge of them."""
         return ()
 
+    @inert
+    def flops(self, native_px: int) -> FeatureFlops:
+        """Return what an image of `native_px` takes, and how wide its features are."""
+        from bench.flops import FeatureFlops
+
+        s = self._classifier().settings
+        width = {"densenet121": 1024, "resnet18": 512}[s.architecture]
+        what = f"{s.architecture} at {s.image_px or native_px} px"
+        return FeatureFlops(s.flops(2, native_px).forward, width, 0, what)
+
     def load(self, work: Any) -> Extract:
         """Return the function that extracts a batch."""
         from bench.networks import in_batches, without_head
@@ -149,14 +170,21 @@ class InceptionExtractor(Settings):
         """Return the digest of the weights, which enters keys instead of their path."""
         return {"weights": _digest(self._weights())}
 
-    def _weights(self) -> Path:
-        if self.weights is not None:
-            path = Path(self.weights).expanduser()
-        else:
-            import torch
+    def to_be_fetched(self) -> Path | None:
+        """Return the file that a run will download, None where it need not or may not."""
+        path = self._path()
+        return path if self.download and self.weights is None and not path.is_file() else None
 
-            path = Path(torch.hub.get_dir()) / "checkpoints" / _INCEPTION_FILE
-        why = _fetch(path) if self.download and self.weights is None and not path.is_file() else ""
+    def _path(self) -> Path:
+        if self.weights is not None:
+            return Path(self.weights).expanduser()
+        import torch
+
+        return Path(torch.hub.get_dir()) / "checkpoints" / _INCEPTION_FILE
+
+    def _weights(self) -> Path:
+        path = self._path()
+        why = _fetch(path) if self.to_be_fetched() and not are_allowed() else ""
         if not path.is_file():
             raise ConfigError(
                 f"fidelity.extractor.weights: no Inception weights at {path}{why}; download {_INCEPTION_URL} "
@@ -174,6 +202,13 @@ class InceptionExtractor(Settings):
     def class_names(self) -> tuple[str, ...]:
         """None: it knows no findings."""
         return ()
+
+    @inert
+    def flops(self, native_px: int) -> FeatureFlops:
+        """Return what an image of `native_px` takes, and how wide its features are."""
+        from bench.flops import FeatureFlops, inception_flops
+
+        return FeatureFlops(inception_flops(_INCEPTION_PX), _INCEPTION_WIDTH, 0, f"inception at {_INCEPTION_PX} px")
 
     def load(self, work: Any) -> Extract:
         """Return the function that extracts a batch."""
@@ -251,6 +286,14 @@ class XrvExtractor(Settings):
     def class_names(self) -> tuple[str, ...]:
         """None: its findings are not the data set's."""
         return ()
+
+    @inert
+    def flops(self, native_px: int) -> FeatureFlops:
+        """Return what an image of `native_px` takes, and how wide its features are."""
+        from bench.flops import FeatureFlops, classifier_flops
+
+        network = classifier_flops("densenet121", 2, _XRV_PX)
+        return FeatureFlops(network.forward, _XRV_WIDTH, 0, f"densenet121 at {_XRV_PX} px")
 
     def load(self, work: Any) -> Extract:
         """Return the function that extracts a batch."""

@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from bench import seeds
-from bench.contract import Latents, Settings, Stage, Train, train_set
+from bench.contract import Latents, Settings, Stage, Train, inert, train_set
+from bench.errors import ConfigError
 from bench.stage import Resources
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from bench.cost import Cost, Sizes
     from methods.fusion.networks import CodecNetworks
 
 CodeActivation = Literal["softmax", "tanh"]
 ImitationLoss = Literal["cross_entropy", "per_word_bce"]
 Checkpoint = Literal["last", "first"]  # networks after the last generation, or after generation 0's interaction
+_SMALLEST_FOR_TORCHVISION = 32  # both of its networks halve the side five times
 _WEIGHTS: dict[Checkpoint, str] = {"last": "codec.safetensors", "first": "codec-first.safetensors"}
 
 
@@ -59,6 +62,18 @@ class CodecSettings(Settings):
     )
     student_reset: bool = Field(True, description="a student starts anew; false: as a copy of its teacher")
 
+    def check(self, latent_px: int) -> None:
+        """Refuse a classifier that is too deep for latents of `latent_px` sites a side.
+
+        Raises:
+            ConfigError: naming the setting and what is allowed.
+        """
+        if self.classifier != "conv" and latent_px < _SMALLEST_FOR_TORCHVISION:
+            raise ConfigError(
+                f"codec.classifier: '{self.classifier}' halves the side five times and the latent has {latent_px} px; "
+                f"it needs {_SMALLEST_FOR_TORCHVISION}; use 'conv'"
+            )
+
 
 class Codec(Stage):
     """Trained encoder, decoder and classifier of the code, with a record of every generation."""
@@ -92,6 +107,26 @@ class Codec(Stage):
     def open(self, folder: Path) -> TrainedCodec:
         """Return the codec, not yet loaded."""
         return TrainedCodec(folder, self.settings)
+
+    @inert
+    def cost(self, sizes: Sizes) -> Cost:
+        """Return the epochs of both phases, two measurements, and the draws of the latents."""
+        from bench.cost import Cost
+        from methods.fusion.counts import codec_of
+
+        train, shape, networks = codec_of(self, sizes)
+        s, n, parts = self.settings, len(train), (networks.encoder, networks.decoder, networks.classifier)
+        interactions, imitations = s.generations * s.interaction_epochs, (s.generations - 1) * s.imitation_epochs
+        flop = interactions * sum(part.training for part in parts) + 2 * sum(part.forward for part in parts)
+        flop += imitations * (networks.encoder.forward + networks.encoder.training)
+        drawn = (interactions + imitations + 2) * n
+        values = shape[0] * shape[1] * shape[2]
+        return Cost(
+            flop=n * flop,
+            host=drawn * (30_000.0 + 15.0 * values),
+            bytes=2 * networks.bytes + 30_000 + 500 * s.generations,
+            what=f"{s.classifier} on {s.width} wide, {shape[1]} sites",
+        )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.contract import Stage, train_set
+from bench.contract import Stage, inert, train_set
 from bench.metrics import localisation
 from bench.types import Float32, Int64
 from methods.fusion.fuse import Fused, FusedSet, expand
@@ -17,6 +17,7 @@ from methods.fusion.pairing import PairTable
 from methods.fusion.saliency import SaliencyTable
 
 if TYPE_CHECKING:
+    from bench.cost import Cost, Sizes
     from bench.datasets.base import Dataset
 
 Sites = npt.NDArray[np.bool_]
@@ -68,6 +69,26 @@ class Diagnostics(Stage):
     def open(self, folder: Path) -> dict[str, float | int | None]:
         """Return name → number, or None where it cannot be said."""
         return json.loads((folder / "diagnostics.json").read_text(encoding="utf-8"))
+
+    @inert
+    def cost(self, sizes: Sizes) -> Cost:
+        """Return the true masks to draw, of the anchors' maps and of the samples, where the data set has any."""
+        from bench.cost import Cost
+        from methods.fusion.counts import codec_of
+        from methods.fusion.pairing import head_only
+        from methods.fusion.saliency import n_maps_of
+
+        saliency = self.fused.pairs.saliency
+        train, (_, side, _), _ = codec_of(saliency.codec, sizes)
+        masks = saliency.codec.train.split.dataset.true_masks(np.zeros(0, dtype=np.int64), side)
+        anchors = n_maps_of(train, saliency.settings.cam_target) - int(head_only(train).sum())
+        px, drawn = train.images.image_px, anchors + sizes.samples(self.fused.plan, saliency.codec.train)
+        return Cost(
+            images=0 if masks is None else drawn,
+            host=10.0 * (len(train) + drawn) * side**2 + (0 if masks is None else 350 * drawn * px**2),
+            bytes=700,
+            what="no truth" if masks is None else f"{side} sites",
+        )
 
     def _of_codec(self, work: Any) -> dict[str, float | int | None]:
         """Return the measures of the networks that saliency and fusion used."""

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from bench import seeds
-from bench.contract import Plan, Settings, Stage, TrainSet, train_set
+from bench.contract import Plan, Settings, Stage, TrainSet, inert, train_set
 from bench.errors import ConfigError
 from bench.stage import Resources
 from bench.types import Float32, Int64
@@ -20,6 +20,8 @@ from methods.fusion.saliency import SaliencyTable, codec_latents
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from bench.cost import Cost, Sizes
 
 Mask = np.ndarray  # bool [h, w], True where the anchor's code is taken
 _BATCH = 64  # fixed, so that a latent does not depend on the machine
@@ -102,6 +104,19 @@ class Fused(Stage):
         """Return the set, memory-mapped."""
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
         return FusedSet(**arrays)
+
+    @inert
+    def cost(self, sizes: Sizes) -> Cost:
+        """Return two encodings and a decoding of each sample."""
+        from bench.cost import Cost
+        from methods.fusion.counts import codec_of
+
+        codec = self.pairs.saliency.codec
+        train, (c, h, w), networks = codec_of(codec, sizes)
+        n = 0 if skip_reason(train) else sizes.samples(self.plan, train=codec.train)
+        flop = n * (2 * networks.encoder.forward + networks.decoder.forward)
+        host = n * (200_000.0 + 50.0 * c * h * w)
+        return Cost(flop, host, bytes=n * (4.0 * c * h * w + 24 + 9 * h * w) + 1200, what=f"{h} sites")
 
     def _choose(
         self, samples: Int64, train: TrainSet, saliency: SaliencyTable, pairs: PairTable, out: dict[str, np.ndarray]

@@ -14,12 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.errors import ConfigError
-
 if TYPE_CHECKING:
     from methods.fusion.codec import CodeActivation, CodecSettings
-
-_SMALLEST_FOR_TORCHVISION = 32  # both networks halve the side five times
 
 
 class Block(nn.Module):
@@ -130,9 +126,14 @@ class CodecNetworks(nn.Module):
     """Encoder, simplicial embedding, decoder and classifier, for latents of one shape."""
 
     def __init__(self, settings: CodecSettings, latent_shape: tuple[int, int, int], n_classes: int) -> None:
-        """Build the networks; the number of halvings is cut to what the latent's side allows."""
+        """Build the networks; the number of halvings is cut to what the latent's side allows.
+
+        Raises:
+            ConfigError: if the latent is too small for the classifier.
+        """
         super().__init__()
         channels, h, w = latent_shape
+        settings.check(min(h, w))
         n_code = settings.n_simplices * settings.vocab_size
         halvings = min(settings.downsamplings, int(math.log2(min(h, w))))
         self.embedding = SimplicialEmbedding(
@@ -141,7 +142,7 @@ class CodecNetworks(nn.Module):
         self._encoder_shape = (channels, n_code, settings.width, halvings)
         self.encoder = self.fresh_encoder()
         self.decoder = UNet(n_code, channels, settings.width, halvings, bounded=settings.decoder_range == "tanh")
-        self.classifier = build_classifier(settings.classifier, n_code, n_classes, settings.width, min(h, w))
+        self.classifier = build_classifier(settings.classifier, n_code, n_classes, settings.width)
 
     def fresh_encoder(self) -> UNet:
         """Return a newly initialised encoder, drawn from torch's global generator: a student before it learns."""
@@ -157,19 +158,10 @@ class CodecNetworks(nn.Module):
         return list(self.classifier.features)  # type: ignore[arg-type]
 
 
-def build_classifier(kind: str, n_code: int, n_classes: int, width: int, side: int) -> nn.Module:
-    """Return the classifier on codes: `conv`, or torchvision's `vgg11` or `densenet121` with `n_code` inputs.
-
-    Raises:
-        ConfigError: if the latent's side is too small for torchvision's networks.
-    """
+def build_classifier(kind: str, n_code: int, n_classes: int, width: int) -> nn.Module:
+    """Return the classifier on codes: `conv`, or torchvision's `vgg11` or `densenet121` with `n_code` inputs."""
     if kind == "conv":
         return CodeClassifier(n_code, n_classes, width)
-    if side < _SMALLEST_FOR_TORCHVISION:
-        raise ConfigError(
-            f"codec.classifier: '{kind}' halves the side five times and the latent has {side} px; "
-            f"it needs {_SMALLEST_FOR_TORCHVISION}; use 'conv'"
-        )
     from torchvision import models
 
     if kind == "vgg11":

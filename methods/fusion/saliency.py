@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from bench import seeds
-from bench.contract import Settings, Stage, TrainSet, train_set
+from bench.contract import Settings, Stage, TrainSet, inert, train_set
 from bench.files import new_array
 from bench.stage import Resources
 from bench.types import Float32, Int64
@@ -24,6 +24,7 @@ from methods.fusion.codec import Checkpoint, Codec
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from bench.cost import Cost, Sizes
     from methods.fusion.networks import CodecNetworks
 
 CamMethod = Literal["gradcam", "hirescam", "layercam", "eigencam", "scorecam", "gradcam++", "xgradcam"]
@@ -102,6 +103,25 @@ class Saliency(Stage):
         cams = np.load(folder / "cams.npy", mmap_mode="r")
         return SaliencyTable(cams, np.load(folder / "rows.npy"), np.load(folder / "classes.npy"))
 
+    @inert
+    def cost(self, sizes: Sizes) -> Cost:
+        """Return the scores of every train image and the maps."""
+        from bench.cost import Cost
+        from methods.fusion.counts import codec_of, map_flops
+
+        train, shape, networks = codec_of(self.codec, sizes)
+        s, codec = self.settings, self.codec.settings
+        n, n_maps = len(train), n_maps_of(train, s.cam_target)
+        one = map_flops(codec.model_dump_json(), shape, len(train.class_names), s.cam_method, s.cam_layers == "all")
+        flop = (n + n_maps) * networks.encoder.forward + n * networks.classifier.forward + n_maps * one
+        sites = shape[1] * shape[2]
+        return Cost(
+            flop=flop,
+            host=(n + n_maps) * (30_000.0 + 15.0 * shape[0] * sites),
+            bytes=n_maps * (4.0 * sites + 16) + 500,
+            what=f"{s.cam_method} of {codec.classifier}, {shape[1]} sites",
+        )
+
     def _scores(self, work: Any, networks: CodecNetworks, device: str) -> Float32:
         import torch
 
@@ -133,6 +153,13 @@ class Saliency(Stage):
             maps = class_activation_maps(self.settings.cam_method, networks.classifier, layers, codes, wanted)
             yield part, maps.cpu().numpy()
             work.progress(len(rows) + min(part.stop, len(rows)), 2 * len(rows), "maps")
+
+
+@inert
+def n_maps_of(train: TrainSet, cam_target: str) -> int:
+    """Return how many maps `targets` names: one an image, or one for each of its tail classes."""
+    of_tail = (train.labels[:, train.tail_index] == 1).sum(axis=1)
+    return len(train) if cam_target == "best" else int(np.maximum(of_tail, 1).sum())
 
 
 def codec_latents(work: Any, codec: Codec, rows: Int64) -> Float32:

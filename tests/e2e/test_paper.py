@@ -72,7 +72,7 @@ def paper(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("paper")
     tree = mimic_tree(folder, n_patients=40, prefixes=("files/", ""))
     (tree.labels / "miccai-2023_mimic-cxr-lt").rename(tree.root / "miccai-2023_mimic-cxr-lt")
-    return run("paper", tree, folder / "store", **{"datasets.0.labels": "null", "datasets.0.keep_tail": 1.0})
+    return run("paper", tree, folder / "store", **{"datasets.0.labels": "null"})
 
 
 def test_the_table_has_the_six_rows_and_the_control(paper: Run) -> None:

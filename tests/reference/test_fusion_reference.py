@@ -136,7 +136,7 @@ def test_a_score_that_nothing_raises_gives_an_empty_map(classifier: CodeClassifi
 def test_maps_of_a_torchvision_classifier() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = build_classifier("densenet121", 6, 3, 8, 64).eval()
+        network = build_classifier("densenet121", 6, 3, 8).eval()
     codes = torch.randn(2, 6, 64, 64).softmax(dim=1)
     maps = class_activation_maps("layercam", network, [list(network.features)[-1]], codes, torch.tensor([0, 2]))  # type: ignore[arg-type]
     assert maps.shape == (2, 64, 64)

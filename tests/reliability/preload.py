@@ -6,6 +6,7 @@ import imblearn.over_sampling
 import matplotlib.figure
 import pytorch_grad_cam
 import scipy.signal
+import torchmetrics.functional.classification
 import transformers
 
 import bench.classifier

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from bench import registry
 from bench.datasets import cxr_lt_decode
 from bench.datasets.cxr_lt import MimicCxrLt, NihCxrLt
+from bench.datasets.cxr_lt_choice import sample_patients
 from bench.datasets.cxr_lt_releases import MIMIC, PAPER_TAIL
 from bench.datasets.images import read_image
 from bench.errors import DataError
@@ -263,6 +264,19 @@ def test_a_share_of_the_tails_patients(shared):
     kept = np.unique(drawn.patients[drawn.labels[:, 2] == 1])
     assert len(kept) == int(np.ceil(len(with_tail) / 2))
     assert set(kept) < set(with_tail)
+
+
+def test_a_draw_without_regard_to_labels_keeps_their_frequency():
+    patients = np.arange(1000) // 2
+    tail = patients % 10 == 0
+    shares = []
+    for seed in range(30):
+        rows = sample_patients(patients, tail, 100, None, seed, "here")
+        assert len(np.unique(patients[rows])) == 100
+        assert rows.sum() == 200
+        shares.append(tail[rows].mean())
+    assert np.mean(shares) == pytest.approx(0.1, abs=4 * np.std(shares) / np.sqrt(30))
+    assert np.std(shares) > 0
 
 
 def test_the_draw_is_seeded(shared):

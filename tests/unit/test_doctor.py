@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
+import shutil
+import tempfile
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from bench import registry
+from bench.doctor import here
+from bench.doctor.matrix import unwise
 from bench.doctor.slurm import why_refused
 from bench.machine import Ask
 from bench.plugins import Broken
@@ -26,6 +32,7 @@ CHECKED = {
     "store's disk",
     "store is writable",
     "locks",
+    "temporary folder",
     "W&B",
     "plugins",
 }
@@ -38,17 +45,25 @@ def bench(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) ->
 
 def wrong(said: Said) -> list[str]:
     """Return what is wrong, after looking at the exit code and that nothing else was said."""
-    lines = said.out.splitlines()
-    assert all(line.startswith(("ok    ", "WRONG ")) for line in lines), said.out
-    found = [line.removeprefix("WRONG ") for line in lines if line.startswith("WRONG")]
+    *lines, last = said.out.splitlines()
+    assert all(line.startswith(("ok    ", "WRONG ", "of data and weights")) for line in lines), said.out
+    found = [re.sub(r": +", ": ", line[6:], count=1) for line in lines if line.startswith("WRONG")]
+    names = [line.partition(":")[0] for line in found]
+    n = len([line for line in lines if not line.startswith("of data")])
+    assert last == f"{n} things looked at, " + (f"{len(found)} wrong: {'; '.join(names)}" if found else "all is well")
     assert said.code == bool(found)
     return found
+
+
+def looked_at(said: Said) -> set[str]:
+    return {line[6:].partition(":")[0] for line in said.out.splitlines() if line.startswith(("ok    ", "WRONG "))}
 
 
 def test_all_is_well_and_the_store_is_left_as_it_was(bench: Bench, tmp_path: Path) -> None:
     said = bench("doctor", "--store", tmp_path / "new" / "store")
     assert wrong(said) == []
-    assert {line[6:].partition(":")[0] for line in said.out.splitlines()} == CHECKED
+    assert looked_at(said) == CHECKED
+    assert "name a matrix, e.g. `bench doctor paper --set ...`" in said.out
     assert list(tmp_path.iterdir()) == []
 
 
@@ -75,7 +90,7 @@ def test_a_file_system_without_locks(bench: Bench, tmp_path: Path, monkeypatch: 
     machine.write_text("locks: lease")
     said = bench("doctor", "--store", tmp_path, "--machine", machine)
     assert wrong(said) == []
-    assert "locks: lease: a second process has to wait" in said.out
+    assert re.search("locks: +lease: a second process has to wait", said.out)
 
 
 def test_a_library_that_is_too_old_and_one_that_is_missing(
@@ -97,6 +112,87 @@ def test_a_gpu_that_is_not_there(bench: Bench, tmp_path: Path) -> None:
     assert line.startswith("device: device cuda is asked for, and torch sees cpu")
 
 
+def test_each_gpu_computes_in_half_precision_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = SimpleNamespace(name="H100", total_memory=80 * 2**30)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: facts)
+    real, tried = here.fault, list[tuple[str, str]]()
+
+    def on_cpu(device: str, precision: str) -> str | None:
+        tried.append((device, precision))
+        return real("cpu", precision)
+
+    monkeypatch.setattr(here, "fault", on_cpu)
+    assert here.devices() == ("cuda: H100 80 GB, H100 80 GB", True)
+    assert tried == [(f"cuda:{i}", p) for i in range(2) for p in ("float32", "float16", "bfloat16")]
+    monkeypatch.setattr(torch.nn.functional, "conv2d", lambda images, kernel: images * 0)
+    assert here.devices() == ("cpu computes nonsense in float32 (H100)", False)
+
+
+def test_a_device_that_does_not_compute() -> None:
+    assert "cuda:7 does not compute in float32" in str(here.fault("cuda:7", "float32"))
+
+
+def test_a_temporary_folder_without_room(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+
+    def used(path: Any) -> Any:
+        return SimpleNamespace(free=1000) if str(path).endswith("tmp") else usage
+
+    monkeypatch.setattr(shutil, "disk_usage", used)
+    (line,) = wrong(bench("doctor", "--store", tmp_path / "store"))
+    assert line == f"temporary folder: 0.0 GB free at {tmp_path / 'tmp'}; make room, or set TMPDIR to another folder"
+
+
+def test_what_matrices_lack(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = bench("doctor", "toy", "paper", "--store", tmp_path / "store", "--set", "diffusion.precision=float32")
+    found = wrong(said)
+    assert [line.partition(":")[0] for line in found] == [
+        "paper, mimic-cxr-lt, label files",
+        "paper, mimic-cxr-lt, pictures",
+        "paper, diffusion.folder",
+    ]
+    assert looked_at(said) >= CHECKED | {"toy, fidelity.extractor.folder", "toy, diffusion.folder", "toy, precision"}
+    assert list(tmp_path.iterdir()) == []
+    as_data = json.loads(bench("doctor", "paper", "--json", "--store", tmp_path / "store").out)
+    assert [check["what"] for check in as_data if not check["ok"]][:3] == [line.partition(":")[0] for line in found]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(("papr",), "did you mean 'paper'?"), (("toy", "--set", "sedes=[0]"), "did you mean 'seeds'?"),
+     (("--set", "seeds=[0]"), "--set: changes a matrix; name one")],
+)  # fmt: skip
+def test_a_matrix_that_cannot_be_understood(bench: Bench, arguments: tuple[str, ...], said: str) -> None:
+    told = bench("doctor", *arguments)
+    assert (told.code, told.out) == (2, "")
+    assert said in told.err
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "native", "fault"),
+    [
+        ("float16", "cpu", False, "float16 on a CPU is some twenty times slower"),
+        ("float16", "cuda", False, None),
+        ("float32", "cpu", False, None),
+        ("bfloat16", "cpu", False, None),
+        ("bfloat16", "cuda", True, None),
+        ("bfloat16_on_gpu", "cuda:1", False, "this GPU only emulates bfloat16"),
+        ("bfloat16_on_gpu", "cpu", False, None),
+    ],
+)
+def test_precisions_that_make_no_sense(
+    monkeypatch: pytest.MonkeyPatch, precision: str, device: str, native: bool, fault: str | None
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
+    found = unwise(precision, device)
+    assert found == fault or (found and fault and found.startswith(fault))
+
+
 def test_a_plugin_that_does_not_import(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "broken", lambda: [Broken("methods.mine", "SyntaxError: here")])
     (line,) = wrong(bench("doctor", "--store", tmp_path))
@@ -112,7 +208,7 @@ def test_a_check_that_breaks_does_not_hide_the_others(
     monkeypatch.setattr(torch.cuda, "is_available", breaks)
     said = bench("doctor", "--store", tmp_path)
     assert wrong(said) == ["device: RuntimeError: no driver"]
-    assert len(said.out.splitlines()) == len(CHECKED)
+    assert looked_at(said) == CHECKED
 
 
 def test_no_slurm_here(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

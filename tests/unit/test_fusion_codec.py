@@ -80,10 +80,10 @@ def test_networks_fit_any_latent(side: int, downsamplings: int) -> None:
 @pytest.mark.parametrize("kind", ["vgg11", "densenet121"])
 def test_torchvision_classifiers_read_codes_and_refuse_small_latents(kind: str) -> None:
     with torch.device("meta"):  # shapes without the 128 million weights
-        classifier = build_classifier(kind, 6, 5, 8, 64).eval()
+        classifier = build_classifier(kind, 6, 5, 8).eval()
         assert classifier(torch.randn(1, 6, 64, 64)).shape == (1, 5)
     with pytest.raises(ConfigError, match="use 'conv'"):
-        build_classifier(kind, 6, 5, 8, 16)
+        CodecNetworks(TINY_CODEC.model_copy(update={"classifier": kind}), (4, 16, 16), 5)
 
 
 def test_the_last_generation_ends_after_its_interaction() -> None:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from bench.datasets.base import Dataset, TableWriter
-from bench.datasets.phantom.labels import official_split
+from bench.datasets.base import Dataset, Expected, KnownLabels, TableWriter
+from bench.datasets.phantom.labels import facts, official_split
 from bench.datasets.phantom.render import render
 from bench.datasets.phantom.settings import CLASS_NAMES, HEAD, TAIL, PhantomSetSettings
+from bench.stage import inert
 from bench.types import Int64
+
+if TYPE_CHECKING:
+    from bench.cost import Cost, Sizes
 
 
 class Phantom(PhantomSetSettings, Dataset):
     """`n_images` phantom radiographs; image i is the same whatever `n_images` is."""
 
     kind: ClassVar[str] = "phantom"
+    sharing: ClassVar[Literal["open", "credentialed"]] = "open"
 
     n_images: int = Field(default=3000, ge=8, le=1_000_000, description="images in all parts together")
 
@@ -31,6 +37,22 @@ class Phantom(PhantomSetSettings, Dataset):
     def known_classes(self) -> tuple[str, ...]:
         """Return the ten findings."""
         return CLASS_NAMES
+
+    @inert
+    def expected(self) -> Expected:
+        """Return the labels that will be drawn."""
+        drawn = [facts(self, i) for i in range(self.n_images)]
+        labels = np.array([f.observed_labels for f in drawn], dtype=np.float32)
+        patients = np.array([f.patient for f in drawn], dtype=np.int64)
+        splits = official_split(self, self.n_images)
+        return Expected(KnownLabels(CLASS_NAMES, labels, patients, splits, HEAD, TAIL))
+
+    @inert
+    def cost(self, sizes: Sizes) -> Cost:
+        """Return the pictures to draw, and the table's bytes, the truth with it."""
+        cost, table = super().cost(sizes), sizes.table(self)
+        truth = table.labels.nbytes if table.true_labels is None else 0
+        return replace(cost, host=350.0 * self.n_images * self.image_px**2, bytes=cost.bytes + truth)
 
     def compute(self, work: Any) -> None:
         """Render every image (about 1.5 ms each at 64 px) with its observed and true labels."""

@@ -174,6 +174,10 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         {f"{PHANTOM}/image_px": 33, "methods": ["baseline", "ours@1"]},
         ", got 33; choose 32 or 36",
     ),
+    "classifier of codes that is too deep": (
+        {f"{PHANTOM}/image_px": 64, "methods": ["ours@1"], "settings/ours": {"codec": {"classifier": "vgg11"}}},
+        ": row 'ours@1' on data set 'phantom': codec.classifier: 'vgg11' halves the side five times and the latent has",
+    ),
     "class": (
         {"augment/counts": {"Fractures": 1}},
         ".augment.counts: no class 'Fractures' in the data set; did you mean 'Fracture'?",

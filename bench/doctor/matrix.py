@@ -1,0 +1,47 @@
+"""What a matrix needs, held against this machine: data, weights, and the precision that it computes in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from bench.diffusion import DiffusionModel
+from bench.doctor.check import Check, guarded
+from bench.doctor.here import best_device
+from bench.inputs import Planned
+from bench.machine import Machine
+from bench.weights import looks
+
+
+def examine_matrix(planned: Planned, machine: Machine) -> Iterator[Check]:
+    """Yield the checks of a matrix, named after it."""
+    for check in (*planned.inputs, *guarded("precision", _precisions(planned, machine))):
+        yield replace(check, what=f"{planned.matrix.name}, {check.what}")
+
+
+def _precisions(planned: Planned, machine: Machine) -> Iterator[Check]:
+    if machine.executor == "slurm":  # jobs compute elsewhere
+        return
+    device = best_device(machine)
+    asked: dict[str, set[str]] = {
+        "diffusion": {x.model.precision for x in looks(planned.matrix) if isinstance(x.model, DiffusionModel)},
+        "classifier": {c.classifier.settings.precision for c in planned.matrix.cells},
+    }
+    faults = {field: fault for field, all_ in asked.items() for one in sorted(all_) if (fault := unwise(one, device))}
+    for field, fault in faults.items():
+        yield Check(f"{field}.precision", False, fault)
+    if not faults:
+        told = (f"{field} {', '.join(sorted(precisions))}" for field, precisions in asked.items() if precisions)
+        yield Check("precision", True, f"{'; '.join(told)}; on {device}")
+
+
+def unwise(precision: str, device: str) -> str | None:
+    """Return why a precision makes no sense on a device, or None."""
+    import torch
+
+    if precision == "float16" and device == "cpu":
+        return "float16 on a CPU is some twenty times slower than float32; set it to float32, or use a GPU"
+    half = precision.startswith("bfloat16") and device.startswith("cuda")
+    if half and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return "this GPU only emulates bfloat16, which is slow; choose another precision"
+    return None

@@ -1,0 +1,96 @@
+"""What a matrix needs from disk, found or not: data and weights, each with what is wrong with it and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from bench.datasets.base import Dataset
+from bench.doctor.check import Check, guarded
+from bench.errors import BenchError, in_words
+from bench.matrix import Matrix, load_matrix
+from bench.metrics.extractors import InceptionExtractor
+from bench.placeholders import Absent, place_of, placeholders
+from bench.stage import Stage, walk
+from bench.standin import UnusableDataset, UnusableMethod
+from bench.weights import looks
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A matrix that was planned with what is there.
+
+    Attributes:
+        matrix: all of its cells. Keys that depend on what is missing begin with `?`; nothing computes under them.
+        inputs: what was looked at.
+    """
+
+    matrix: Matrix
+    inputs: tuple[Check, ...]
+
+    @property
+    def missing(self) -> tuple[Check, ...]:
+        """What is missing or wrong."""
+        return tuple(check for check in self.inputs if not check.ok)
+
+
+def plan(name: str, overrides: Iterable[str] = ()) -> Planned:
+    """Return a matrix planned without the data and weights that are not there, every key of it worked out.
+
+    Raises:
+        ConfigError: for what is wrong with the file or the overrides themselves.
+    """
+    with placeholders() as absent:
+        matrix = load_matrix(name, overrides)
+        targets: list[Stage] = [s for c in matrix.cells for s in c.targets]
+        walk(targets)
+        return Planned(matrix, tuple(_examine(matrix, absent)))
+
+
+def _examine(matrix: Matrix, absent: list[Absent]) -> Iterator[Check]:
+    """Yield one check of every input, and of what planning found amiss that these do not see."""
+    told: set[str] = set()
+    for dataset in {c.dataset.label: c.dataset for c in matrix.cells}.values():
+        for check in _of_dataset(dataset):
+            yield check
+            told |= set() if check.ok else {place_of(dataset)}
+    for method in {c.label: c.method for c in matrix.cells}.values():
+        if isinstance(method, UnusableMethod):
+            yield Check(f"method {method.name}", False, method.reason.line)
+    for look in looks(matrix):
+        place = place_of(look.model)
+        if look.fits and place in told:
+            continue
+        try:
+            said = look.see()
+        except (BenchError, OSError) as error:
+            told |= set() if look.fits else {place}
+            yield Check(look.what, False, _said(error).removeprefix(f"{look.what}: "))
+        else:
+            if said:
+                yield Check(look.what, True, said)
+    yield from _unseen(absent, told)
+
+
+def _of_dataset(dataset: Dataset) -> Iterator[Check]:
+    if isinstance(dataset, UnusableDataset):
+        yield Check(dataset.label, False, dataset.reason.line)
+    for check in guarded("files", dataset.sources()):
+        said = check.said.removeprefix(f"{dataset.kind}: ")
+        yield replace(check, what=f"{dataset.label}, {check.what}", said=said)
+
+
+def _unseen(absent: list[Absent], told: set[str]) -> Iterator[Check]:
+    """Yield what planning could not read and no check has told, once."""
+    seen: set[str] = set()
+    for missing in absent:
+        model, said = missing.model, _said(missing.error)
+        coming = isinstance(model, InceptionExtractor) and model.to_be_fetched()
+        if place_of(model) not in told and said not in seen and not coming:
+            seen.add(said)
+            what = model.label if isinstance(model, Dataset) else said.partition(": ")[0]
+            yield Check(what, False, said.removeprefix(f"{what}: "))
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, BenchError) else in_words(error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,21 +40,26 @@ class DatasetFacts:
         return "head" if name in self.head else "tail" if name in self.tail else ""
 
 
-def dataset_facts(cell: Cell, store: Store) -> DatasetFacts | None:
-    """Return the facts of a cell's data set, or None where the store does not hold it and its split."""
+def dataset_facts(cell: Cell, store: Store, classes: Mapping[str, str] | None = None) -> DatasetFacts | None:
+    """Return the facts of a cell's data set, or None where the store does not hold it and its split.
+
+    `classes` says what a class is to be called, where not by its name.
+    """
     if not (store.has(cell.dataset) and store.has(cell.split)):
         return None
     table = cell.dataset.open(store.folder(cell.dataset))
     rows = cell.split.open(store.folder(cell.split))
     counts = np.nansum(table.labels[rows["train"]], axis=0)
+    said = classes or {}
+    names, head, tail = (tuple(said.get(n, n) for n in found) for found in (table.class_names, table.head, table.tail))
     return DatasetFacts(
         label=cell.dataset.label,
         sharing=cell.dataset.sharing,
-        class_names=table.class_names,
-        head=table.head,
-        tail=table.tail,
+        class_names=names,
+        head=head,
+        tail=tail,
         n_images={part: len(found) for part, found in rows.items()},
-        train_counts={name: int(n) for name, n in zip(table.class_names, counts, strict=True)},
+        train_counts={name: int(n) for name, n in zip(names, counts, strict=True)},
         image_px=int(table.images.shape[-1]),
     )
 

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench.record import content_of
+from bench.words import WITHHELD
 from reports.facts import by_method, span
 from reports.published import published
 
 if TYPE_CHECKING:
     from bench.classifier import ClassifierSettings
+    from bench.diffusion import DiffusionModel
     from bench.matrix import Matrix
     from bench.results import CellResult
     from reports.facts import DatasetFacts
@@ -37,8 +40,7 @@ def footnotes(
         notes.append(f"That extractor is the baseline trained with seed {extractor.seed}, for all rows and seeds.")
     notes.extend(_floor_notes(results))
     notes.extend(_score_notes(results))
-    model = settings.diffusion
-    notes.append(f"Diffusion model: {model.folder}, {model.precision}, asked for '{model.prompt.template}'.")
+    notes.append(_model_note(settings.diffusion))
     if with_published:
         notes.append(f"{published().short.capitalize()} = {published().citation}: {published().setting}. {_COMPARE}")
     return notes
@@ -84,8 +86,22 @@ def _rows(labels: list[str]) -> str:
 def _network_note(settings: ClassifierSettings) -> str:
     start = "from random weights"
     if settings.weights is not None:
-        start = f"its trunk from {Path(settings.weights).name} (sha256 {settings.content()['weights'][:8]}…)"
+        start = f"its trunk from {_place(settings.weights, Path(settings.weights).name, settings)}"
     return f"Classifier: {settings.architecture}, {start}."
+
+
+def _model_note(model: DiffusionModel) -> str:
+    preset = f"preset {model.preset}, " if model.preset else ""
+    where = _place(model.folder, model.folder, model)
+    return f"Diffusion model: {preset}{where}, {model.precision}, asked for '{model.prompt.template}'."
+
+
+def _place(text: str, said: str, model: ClassifierSettings | DiffusionModel) -> str:
+    """Return what weights are called and the beginning of their digest; where they lie is not always said."""
+    if text.startswith(WITHHELD):
+        return f"a place that is {text}"
+    digest = next(iter(content_of(model).values()), None)
+    return f"{said} (sha256 {digest[:8]}…)" if digest else said
 
 
 def _images_note(matrix: Matrix, results: list[CellResult], facts: DatasetFacts | None) -> str:

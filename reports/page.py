@@ -19,7 +19,7 @@ from reports.rows import COLUMNS, MISSING, Row, decimals, no_skill, number
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from bench.matrix import Matrix
+    from bench.export import Export
     from bench.results import CellResult
     from bench.store import Store
     from reports.facts import DatasetFacts
@@ -29,8 +29,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def page(
-    matrix: Matrix,
-    results: list[CellResult],
+    made_of: Export,
     store: Store,
     parts: list[Part],
     drawn: dict[str, list[Saved | Omitted]],
@@ -39,14 +38,14 @@ def page(
     """Return the report as one HTML text.
 
     Args:
-        matrix: the matrix.
-        results: its cells, finished or not.
+        made_of: the matrix and its cells, finished or not.
         store: read for manifests and records.
         parts: its data sets' tables.
         drawn: data set → its figures.
         settings: the resolved matrix as YAML.
     """
-    manifests = read.manifests(results, store)
+    matrix, results = made_of.matrix, made_of.results
+    manifests = read.manifests(made_of.originals, store)
     times = read.wall_times(manifests)
     context = {
         "matrix": matrix,
@@ -55,24 +54,35 @@ def page(
         "finished": max((m["finished"] for m in manifests if m.get("finished")), default=None),
         "rows": list(dict.fromkeys(c.label for c in matrix.cells)),
         "sections": [_section(part, drawn[part.label]) for part in parts],
-        "credentialed": sorted({r.cell.dataset.label for r in results if r.cell.dataset.sharing == "credentialed"}),
+        "passed_on": made_of.passed_on,
+        "credentialed": sorted(made_of.hidden),
         "settings": settings,
         "times": [(stage, n, duration(seconds)) for stage, n, seconds in times],
         "total_time": duration(sum(seconds for _, _, seconds in times)),
-        "hosts": sorted({str(m["host"]) for m in manifests if m.get("host")}),
+        "hosts": made_of.hosts({str(m["host"]) for m in manifests if m.get("host")}),
         "devices": sorted({str(m["device"]) for m in manifests if m.get("device")}),
         "versions": read.versions(manifests),
-        "code": read.code_states(results, store),
+        "code": read.code_states(made_of.originals, store),
         "holes": read.holes(results),
         "published": published(),
     }
     return _environment().get_template("report.html.j2").render(context)
 
 
-def table_page(matrix: Matrix, parts: list[Part]) -> str:
+def table_page(made_of: Export, parts: list[Part]) -> str:
     """Return the table alone, with its footnotes, as one HTML text."""
     sections = [_section(part, []) | {"notes": [*part.notes, *part.verdict_notes]} for part in parts]
-    return _environment().get_template("table.html.j2").render(matrix=matrix, sections=sections, published=published())
+    return (
+        _environment()
+        .get_template("table.html.j2")
+        .render(
+            matrix=made_of.matrix,
+            sections=sections,
+            published=published(),
+            passed_on=made_of.passed_on,
+            credentialed=sorted(made_of.hidden),
+        )
+    )
 
 
 def _environment() -> Environment:

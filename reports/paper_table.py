@@ -6,6 +6,7 @@ import csv
 import functools
 import io
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -90,14 +91,26 @@ class Part:
         return [f"Chosen where the paper is silent. {chosen}."] if chosen else []
 
 
-def parts_of(matrix: Matrix, results: list[CellResult], store: Store | None) -> list[Part]:
-    """Return a part a data set; `store` adds sizes of splits and intervals over test patients."""
+def parts_of(
+    matrix: Matrix,
+    results: list[CellResult],
+    store: Store | None,
+    classes: Mapping[str, Mapping[str, str]] | None = None,
+) -> list[Part]:
+    """Return a part a data set.
+
+    Args:
+        matrix: the matrix.
+        results: its cells, finished or not.
+        store: adds sizes of splits and intervals over test patients.
+        classes: data set → its classes' names → what results already call them.
+    """
     return [
         Part(
             matrix,
             label,
             members,
-            dataset_facts(members[0].cell, store) if store else None,
+            dataset_facts(members[0].cell, store, (classes or {}).get(label, {})) if store else None,
             effects(members, store),
         )
         for label, members in by_dataset(results).items()

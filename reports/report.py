@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.export import Export, export
 from reports.facts import by_method
 from reports.figures import charts, pictures
 from reports.figures.effects import forest
 from reports.figures.nearest import nearest_images
 from reports.figures.study import study_figures
 from reports.figures.style import Drawing, Looks, Omitted, Saved, save, unique
+from reports.folder import folder_for
 
 if TYPE_CHECKING:
     from bench.matrix import Matrix
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from reports.paper_table import Part
 
 
-def write_report(matrix: Matrix, results: list[CellResult], store: Store, out: Path) -> list[Path]:
+def write_report(matrix: Matrix, results: list[CellResult], store: Store, out: Path, share: bool = False) -> list[Path]:
     """Write the report of what the store holds and return its files, the page first. Nothing is computed.
 
     Args:
@@ -29,58 +32,80 @@ def write_report(matrix: Matrix, results: list[CellResult], store: Store, out: P
         store: where the cells' stages are.
         out: the folder to write, made if need be: `report.html`, `table.*`, `effects.*`, `matrix.yaml`,
             `figures/`.
+        share: write one to be passed on, see `bench.border`: the folder must be new, or hold such a report.
+
+    Raises:
+        ConfigError: for a folder that holds other files.
+        BorderError: if something that may not leave was about to; nothing is written then.
     """
+    made_of = export(matrix, results, store, share)
+    with folder_for(out, share) as folder, warnings.catch_warnings():
+        # a number that is withheld is a word where the settings want a number
+        warnings.filterwarnings("ignore", message="Pydantic serializer", category=UserWarning)
+        names = _write(made_of, store, folder)
+    return [out / name for name in names]
+
+
+def _write(made_of: Export, store: Store, out: Path) -> list[Path]:
+    """Write the files of a report and return their names, the page first."""
     import yaml
 
-    from bench.record import resolved
     from reports.effects import EffectsTable
     from reports.page import page, table_page
     from reports.paper_table import csv_table, latex, markdown, parts_of
 
-    parts = parts_of(matrix, results, store)
-    out.mkdir(parents=True, exist_ok=True)
-    settings = yaml.safe_dump(resolved(matrix.settings, matrix.cells), sort_keys=False, allow_unicode=True)
+    matrix, results = made_of.matrix, made_of.results
+    parts = parts_of(matrix, results, store, made_of.classes)
+    settings = yaml.safe_dump(made_of.settings(), sort_keys=False, allow_unicode=True)
     taken: set[str] = set()
-    drawn = {part.label: draw(part, store, out, taken) for part in parts}
+    drawn = {part.label: draw(part, store, out, taken, made_of.shows(part.label)) for part in parts}
     if matrix.settings.study is not None:  # one figure of all data sets stands with the first
         for label, figure in zip(drawn, study_figures(matrix.settings.study, results), strict=False):
             drawn[label].insert(0, _saved(figure, out, taken))
     effects = EffectsTable(matrix.name, {part.label: part.effects for part in parts})
     texts = {
-        "report.html": page(matrix, results, store, parts, drawn, settings),
+        "report.html": page(made_of, store, parts, drawn, settings),
         "table.md": markdown(parts),
         "table.tex": latex(parts),
         "table.csv": csv_table(parts),
-        "table.html": table_page(matrix, parts),
+        "table.html": table_page(made_of, parts),
         "effects.md": effects.markdown(),
         "effects.csv": effects.csv(),
         "matrix.yaml": settings,
     }
     for name, text in texts.items():
+        made_of.check(name, text)
         (out / name).write_text(text, encoding="utf-8")
     figures = [file for items in drawn.values() for item in items if isinstance(item, Saved) for file in item.files]
-    return [*(out / name for name in texts), *figures]
+    return [*map(Path, texts), *(file.relative_to(out) for file in figures)]
 
 
-def draw(part: Part, store: Store, out: Path, taken: set[str]) -> list[Saved | Omitted]:
+def draw(part: Part, store: Store, out: Path, taken: set[str], with_pictures: bool = True) -> list[Saved | Omitted]:
     """Draw one data set's figures into `out/figures`; what cannot be drawn is listed with its reason.
 
-    `taken` holds the names of the report's figures so far; rows whose labels make one file name get numbers.
+    Args:
+        part: the data set's.
+        store: where its images are.
+        out: the report's folder.
+        taken: the names of the report's figures so far; rows whose labels make one file name get numbers.
+        with_pictures: draw images, and dots that stand for one.
     """
     results, facts = part.results, part.facts
     looks = Looks(r.cell.label for r in results)
     with_images = [r for r in results if r.cell.method.makes_images]
-    grids = [_first_grid(members, store) for members in by_method(with_images).values()]
     found: list[Drawing | Omitted] = [
         forest(part.effects, part.label),
         charts.ap_by_frequency(results, facts, looks),
         charts.quality_by_steps(results, looks),
         charts.label_fidelity(results, facts, looks),
-        nearest_images(results, store, looks),
+        nearest_images(results, store, looks, dots=with_pictures),
         charts.training_curves(results, looks),
-        *pictures.fusion_strips(with_images, store),
-        *grids,
     ]
+    if with_pictures:
+        found += pictures.fusion_strips(with_images, store)
+        found += [_first_grid(members, store) for members in by_method(with_images).values()]
+    else:
+        found.append(Omitted("Pictures", f"of {part.label} none may be passed on, real or synthetic"))
     return [_saved(item, out, taken) for item in found]
 
 

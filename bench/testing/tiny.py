@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -32,6 +32,7 @@ class ToyDataset(Dataset):
     """
 
     kind: ClassVar[str] = "toy"
+    sharing: ClassVar[Literal["open", "credentialed"]] = "open"
 
     n_images: int = Field(60, ge=30, description="three fifths train, one fifth val, one fifth test")
     image_px: int = Field(32, ge=8, multiple_of=4)

@@ -42,8 +42,11 @@ class Nearness:
         return not np.array_equal(self.all_train, self.without_parents, equal_nan=True)
 
 
-def nearest_images(results: list[CellResult], store: Store, looks: Looks) -> Drawing | Omitted:
-    """Describe strips of distances to the nearest train image: a row a method, the held-out images on top."""
+def nearest_images(results: list[CellResult], store: Store, looks: Looks, dots: bool = True) -> Drawing | Omitted:
+    """Describe strips of distances to the nearest train image: a row a method, the held-out images on top.
+
+    Without `dots` only medians and quartiles are drawn, nothing of a single image.
+    """
     title = "Nearest train image"
     measured = [r for r in results if (r.fidelity or {}).get("nearest_ratio") is not None and not r.skip]
     if not measured:
@@ -58,7 +61,7 @@ def nearest_images(results: list[CellResult], store: Store, looks: Looks) -> Dra
 
         figure = Figure(figsize=(8.6, 1.2 + 0.46 * (len(rows) + 1)), layout="constrained")
         ax = figure.subplots()
-        handles = _draw_rows(ax, rows, (held_out, weights), looks, theme)
+        handles = _draw_rows(ax, rows, (held_out, weights), looks, theme, dots)
         ax.set_xlabel("feature distance to the nearest train image (median of held-out images = 1)")
         legend_below(figure, list(handles.values()), list(handles))
         return figure
@@ -67,10 +70,11 @@ def nearest_images(results: list[CellResult], store: Store, looks: Looks) -> Dra
     return Drawing(
         name=slug(measured[0].cell.dataset.label, "nearest-train-image"),
         title=title,
-        caption=f"Distance of each synthetic image (n = {sizes} a method, all seeds) to its nearest train image and to "
-        f"its nearest one that is not a parent. On top, {len(held_out)} held-out images with one of the classes; their "
-        f"patients are not in train. Features: {extractor}. Right: share of copies, images nearer than all but 5 % of "
-        "the held-out ones (5 % by chance), with and without parents counted. Look for: rows left of the band. Methods "
+        caption=f"{'Distance' if dots else 'Median and quartiles of the distance'} of each synthetic image "
+        f"(n = {sizes} a method, all seeds) to its nearest train image and to its nearest one that is not a parent. On "
+        f"top, {len(held_out)} held-out images with one of the classes; their patients are not in train. Features: "
+        f"{extractor}. Right: share of copies, images nearer than all but 5 % of the held-out ones (5 % by chance), "
+        "with and without parents counted. Look for: rows left of the band. Methods "
         "that mix train images are near to their parents by construction; a row near without them too shows what train "
         "already has. Held-out images count by class as the synthetic ones do.",
         alt=f"Distances to the nearest train image for {len(rows)} methods and for held-out images.",
@@ -102,7 +106,12 @@ def _nearness(members: list[CellResult], store: Store) -> Nearness:
 
 
 def _draw_rows(
-    ax: Axes, rows: dict[str, Nearness], held_out: tuple[Float32, Float32], looks: Looks, theme: Theme
+    ax: Axes,
+    rows: dict[str, Nearness],
+    held_out: tuple[Float32, Float32],
+    looks: Looks,
+    theme: Theme,
+    dots: bool,
 ) -> dict[str, Any]:
     """Draw all strips, the first row on top; return the legend's handles."""
     from matplotlib.lines import Line2D
@@ -110,12 +119,13 @@ def _draw_rows(
     low, high = weighted_quantiles(*held_out, [0.05, 0.95]) or (np.nan, np.nan)
     band = ax.axvspan(low, high, color=theme.muted, alpha=0.16, lw=0, zorder=0)
     ax.axvline(1, color=theme.muted, lw=1, ls=(0, (4, 3)), zorder=1)
-    _strip(ax, held_out[0], 0.0, theme.ink, True, theme, held_out[1])
+    most = _MOST_DOTS if dots else 0
+    _strip(ax, held_out[0], 0.0, theme.ink, True, theme, held_out[1], most)
     for y, (label, found) in enumerate(rows.items(), start=1):
         colour, parents = looks.colour[label], found.has_parents
-        _strip(ax, found.all_train, y - _OFFSET * parents, colour, True, theme)
+        _strip(ax, found.all_train, y - _OFFSET * parents, colour, True, theme, most=most)
         if parents:
-            _strip(ax, found.without_parents, y + _OFFSET, colour, False, theme)
+            _strip(ax, found.without_parents, y + _OFFSET, colour, False, theme, most=most)
         share = f"{100 * found.copies[0]:.0f} %" + (f" / {100 * found.copies[1]:.0f} %" if parents else "")
         _beside(ax, y, share, theme)
     _beside(ax, 0, "copies", theme)
@@ -132,21 +142,36 @@ def _draw_rows(
 
 
 def _strip(
-    ax: Axes, distances: Float32, y: float, colour: str, filled: bool, theme: Theme, weights: Float32 | None = None
+    ax: Axes,
+    distances: Float32,
+    y: float,
+    colour: str,
+    filled: bool,
+    theme: Theme,
+    weights: Float32 | None = None,
+    most: int = _MOST_DOTS,
 ) -> None:
-    """Draw up to 400 images as dots, the quartiles as a bar and the median as a mark."""
+    """Draw up to `most` images as dots, the quartiles as a bar and the median as a mark."""
     known = ~np.isnan(distances)
     there = distances[known]
     if not len(there):
         return
     draw = np.random.default_rng(0)
-    shown = draw.choice(there, _MOST_DOTS, replace=False) if len(there) > _MOST_DOTS else there
+    shown = draw.choice(there, most, replace=False) if len(there) > most else there
     heights = y + draw.uniform(-0.09, 0.09, len(shown))
     ax.plot(shown, heights, alpha=0.5, rasterized=True, zorder=2, **_look(colour, filled))
     counts = (np.ones(len(distances)) if weights is None else weights)[known]
     quarter, median, three = weighted_quantiles(there, counts, [0.25, 0.5, 0.75]) or []
     ax.plot([quarter, three], [y, y], color=theme.ink, lw=1.6, solid_capstyle="butt", zorder=3)
-    ax.plot([median], [y], marker="|", ms=9, mew=2, color=theme.ink, zorder=4)
+    if most:
+        ax.plot([median], [y], marker="|", ms=9, mew=2, color=theme.ink, zorder=4)
+    else:  # the legend's marks stand at the medians
+        ax.plot(
+            [median],
+            [y],
+            zorder=4,
+            **_look(colour, filled) | {"ms": 7, "mew": 1.2, "mfc": colour if filled else theme.paper},
+        )
 
 
 def _look(colour: str, filled: bool) -> dict[str, Any]:

@@ -30,6 +30,7 @@ class Blobs(Dataset):
     """Grey squares with a bright blob a class."""
 
     kind: ClassVar[str] = "blobs"
+    sharing: ClassVar[Literal["open", "credentialed"]] = "open"
     n_images: int = 240
     image_px: int = 32
 

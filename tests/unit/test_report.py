@@ -149,7 +149,7 @@ def test_several_data_sets_have_their_own_parts_and_credentialed_ones_are_named(
     assert "Results on blobs" in text
     assert "Results on ward" in text
     assert (folder / "figures" / "ward-training-curves.png").is_file()
-    assert "Do not share this page. It contains images of credentialed data (ward)" in text
+    assert "Do not share this page. It contains pictures of credentialed data (ward), synthetic images derived" in text
 
 
 def test_rows_whose_names_make_one_file_name_keep_their_figures_apart(tmp_path):

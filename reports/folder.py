@@ -1,0 +1,52 @@
+"""Where a report is written: a folder of its own for one to be passed on, which nothing else may lie in."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.errors import ConfigError, listed
+
+MARKER = "shared.txt"
+_SAID = "Written by `bench report --share`: no pictures, paths or ids of credentialed data are in these files.\n"
+
+
+@contextlib.contextmanager
+def folder_for(out: Path, share: bool) -> Iterator[Path]:
+    """Give the folder to write a report into; one to be passed on is there whole, at the end, or not at all.
+
+    Raises:
+        ConfigError: if the folder of a report to be passed on holds anything but such a report, or that of a local
+            one holds one to be passed on: pictures must not lie beside it.
+    """
+    if not share:
+        if (out / MARKER).exists():
+            raise ConfigError(f"--out {out}: holds a report to be passed on; give a local one another folder")
+        out.mkdir(parents=True, exist_ok=True)
+        yield out
+        return
+    if odd := _others(out):
+        raise ConfigError(f"--out {out}: holds files that no --share wrote ({listed(odd, 3)}); give a new folder")
+    new = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        new.mkdir(parents=True)
+        yield new
+        names = sorted(str(p.relative_to(new)) for p in new.rglob("*") if p.is_file())
+        (new / MARKER).write_text(_SAID + "".join(f"{name}\n" for name in names), encoding="utf-8")
+        if out.exists():
+            shutil.rmtree(out)
+        os.replace(new, out)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _others(out: Path) -> list[str]:
+    """Return the files in a folder that are not of a report to be passed on."""
+    if not out.exists():
+        return []
+    marker = out / MARKER
+    known = set(marker.read_text(encoding="utf-8").splitlines()[1:]) | {MARKER} if marker.is_file() else set()
+    return [name for p in out.rglob("*") if not p.is_dir() and (name := str(p.relative_to(out))) not in known]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,8 @@ _WORDS = ("metric_id", "reference", "selection", "architecture")  # texts in res
 _CLOUDS = ("wandb.ai", "wandb.io", "wandb.com", "coreweave.com")
 _PORTS = {"https": 443, "http": 80}
 _GRID_COLUMNS, _GRID_ROWS = 8, 10
+_DIGITS = re.compile(r"\d+")
+_MOST_ALIKE = 100  # names that differ in a number alone; more are of images, not of steps or classes
 _WORD = re.compile(r"[A-Za-z0-9][\w.+@-]{0,119}")
 
 
@@ -43,7 +46,10 @@ def derived_from(stage: Stage) -> str | None:
     found = {s.label for s in walk([stage]) if isinstance(s, Dataset) and not is_open(s.sharing)}
     if not found:
         return None
-    return f"note: weights that learn from {listed(found)} fall under its terms: keep them where these data may be"
+    return (
+        f"note: weights that learn from {listed(found)} fall under the same terms: keep them where the data may be, "
+        "and say `sharing: credentialed` where a matrix names them"
+    )
 
 
 def host_of(url: str) -> str:
@@ -165,9 +171,10 @@ def aggregates(found: Any, classes: dict[str, str]) -> Any:
     if not isinstance(found, dict):
         return None
     kept: dict[str, Any] = {}
+    alike = Counter(_DIGITS.sub("#", str(name)) for name in found)
     for name, value in found.items():
         said = classes.get(name, str(name))
-        if not is_name(said):
+        if not is_name(said) or alike[_DIGITS.sub("#", str(name))] > _MOST_ALIKE:  # image_0, image_1, …
             continue
         if isinstance(value, dict):
             kept[said] = aggregates(value, classes)

@@ -40,6 +40,9 @@ class DiffusionModel(Settings):
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
     guidance_scale: float = Field(4.0, ge=0, le=100, description="for methods that are told no other; 1 is none")
     prompt: PromptTemplate = PromptTemplate()
+    sharing: Literal["open", "credentialed"] = not_semantic(
+        "open", word=True, description="of what it learnt from: images that it makes are treated as that is"
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -203,14 +203,9 @@ def _free(root: Path) -> int | None:
 
 def pilot(matrix: Matrix) -> list[str]:
     """Return the `--set` of a small run, whose stages then count as measured."""
-    sets = []
-    for i, raw in enumerate(matrix.settings.datasets):
-        kind = matrix.cells[0].dataset if len(matrix.settings.datasets) == 1 else None
-        fields = type(kind).model_fields if kind else {}
-        given = raw if isinstance(raw, dict) else {}
-        for name, least in (("limit", 2000), ("n_images", 500)):
-            if name in given or name in fields:
-                sets.append(f"datasets.{i}.{name}={min(least, given.get(name) or least)}")
+    datasets = {c.dataset.label: c.dataset for c in matrix.cells}.values()
+    small = ((i, item) for i, dataset in enumerate(datasets) for item in dataset.small().items())
+    sets = [f"datasets.{i}.{name}={'null' if value is None else value}" for i, (name, value) in small]
     steps = matrix.settings.classifier.steps
     length = f"steps={min(20, steps)}" if steps else "epochs=1"
     per_class = min(8, matrix.settings.augment.per_class)
@@ -243,14 +238,15 @@ def print_estimate(told: dict[str, Any], matrix: str, console: Console) -> None:
         say("the disk is too small: choose another with --store", "red")
     if total["not_estimated"]:
         reasons = listed(sorted({w for r in told["stages"] for w in r["why_not"]}), 3)
-        say(f"not in these figures: {total['not_estimated']} stages ({reasons})", "yellow")
+        n = total["not_estimated"]
+        say(f"not in these figures: {n} stage{'s'[: n != 1]} ({reasons})", "yellow")
     say()
     for line in _stands_on(told):
         say(line)
     if assumed:
         given = f"{told['gpu']['assumed_tflops']:g} TFLOP/s sustained"
         say(f"~ no such stage was measured on a GPU: {given} is an ASSUMPTION (--tflops), not a measurement;", "yellow")
-        say("  small networks and small batches reach far less. What no network does is told at assumed speeds too.")
+        say("  small networks and small batches reach far less. In these rows the rest is told at assumed speeds too.")
         sets = " ".join(f"--set {_quoted(s)}" for s in told["pilot"])
         say(f"  To measure, run a pilot with your own --set, then this again: bench run {matrix} {sets}")
 

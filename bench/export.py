@@ -75,7 +75,7 @@ class Export:
 
 def export(matrix: Matrix, results: list[CellResult], store: Store, passed_on: bool) -> Export:
     """Return what a report may be made of; see `Export`."""
-    hidden = frozenset(c.dataset.label for c in matrix.cells if not is_open(c.dataset.sharing))
+    hidden = frozenset(c.dataset.label for c in matrix.cells if not is_open(c.sharing))
     if not passed_on:
         return Export(matrix, results, passed_on, results, hidden)
     labels = list(dict.fromkeys(c.label for c in matrix.cells))
@@ -132,7 +132,9 @@ def _reduced_study(matrix: Matrix, rows: dict[str, str]) -> Study | None:
     if not all(is_name(name) and name not in hidden for name in named):
         return None
     said = study.x_label if study.x_label and is_name(study.x_label) else None
-    return study.model_copy(update={"levels": [rows[label] for label in study.levels], "x_label": said})
+    columns = [c for c in study.columns if is_name(c)]
+    changes = {"levels": [rows[label] for label in study.levels], "x_label": said, "columns": columns}
+    return study.model_copy(update=changes)
 
 
 def _reduced_result(result: CellResult, cell: Cell, classes: dict[str, str] | None) -> CellResult:
@@ -166,6 +168,6 @@ def _secrets(matrix: Matrix, results: list[CellResult], store: Store) -> Iterato
     named = {p for c in matrix.cells for m in (c.dataset, c.method, c.row.classifier) for p in places(m)}
     named |= places(matrix.settings) | {str(store.root), str(Path.home())}
     yield from (p for p in named if len(p) >= _SHORTEST_SECRET and not is_plain(p))
-    hidden = [r for r in results if not is_open(r.cell.dataset.sharing)]
+    hidden = [r for r in results if not is_open(r.cell.sharing)]
     told = (text for r in hidden for text in (r.skip, str((r.failure or {}).get("error") or "")) if text)
     yield from (text for text in told if len(text) > _LONGEST_WORD)

@@ -26,7 +26,7 @@ from bench.placeholders import noting
 from bench.rows import Row, RowSettings, build_rows
 from bench.scores import Scores, ScoresSettings
 from bench.split import Split, SplitSettings, Train, deal
-from bench.stage import Settings, Stage, canonical_json
+from bench.stage import Settings, Stage, canonical_json, walk
 from bench.study import Study
 from bench.yaml_file import apply_override, read_yaml
 
@@ -92,6 +92,13 @@ class Cell:
     def name(self) -> str:
         """`<data set>/<row>/s<seed>`: unique in its matrix."""
         return f"{self.dataset.label}/{self.label}/s{self.seed}"
+
+    @functools.cached_property
+    def sharing(self) -> str:
+        """`open` if anybody may see its images: data set and diffusion model say so, where one had a part in them."""
+        inner = (getattr(stage, name) for stage in walk([self.augmented]) for name in type(stage).model_fields)
+        said = {self.dataset.sharing, *(m.sharing for m in inner if isinstance(m, DiffusionModel))}
+        return "open" if said == {"open"} else "credentialed"
 
     @property
     def targets(self) -> list[Stage]:

@@ -100,7 +100,7 @@ def cell_record(store: Store, matrix: Matrix, cell: Cell, result: CellResult) ->
         "matrix": matrix.name,
         "cell": cell.name,
         "dataset": cell.dataset.label,
-        "sharing": cell.dataset.sharing,
+        "sharing": cell.sharing,
         "method": cell.label,
         "seeds": {
             "cell": cell.seed,

@@ -30,13 +30,21 @@ if TYPE_CHECKING:
     from bench.store import Work
 
 F = TypeVar("F", bound=Callable[..., Any])
+
 # Modules that cannot change what a stage computes, only whether and where it is computed and how it is told.
 # Everything else of ours that a stage imports, directly or through others, enters its key by itself.
 INERT = frozenset(
     {"bench", "methods", "bench.errors", "bench.files", "bench.stage", "bench.standin", "bench.store", "bench.attempt"}
 ) | {"bench.claim", "bench.lease", "bench.inventory", "bench.housekeeping", "bench.verify", "bench.placeholders"}
 INERT |= {"bench.doctor", "bench.doctor.check"}
-INERT |= {"bench.datasets.cxr_lt_documented", "bench.cost", "bench.flops", "bench.rates", "bench.rebuilt", "bench.dry_run"}
+INERT |= {
+    "bench.datasets.cxr_lt_documented",
+    "bench.cost",
+    "bench.flops",
+    "bench.rates",
+    "bench.rebuilt",
+    "bench.dry_run",
+}
 
 
 class Settings(BaseModel):

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench.words import plain_words
+
 if TYPE_CHECKING:
     from bench.matrix import Cell
     from bench.results import CellResult
@@ -24,6 +26,8 @@ class DatasetFacts:
         n_images: images in train, val, test.
         train_counts: class → positives in train (observed labels).
         image_px: side of an image in pixels.
+        official: whether train, val and test are the data set's own.
+        taken: what of its source is taken, in words; empty where that is all.
     """
 
     label: str
@@ -34,6 +38,8 @@ class DatasetFacts:
     n_images: dict[str, int]
     train_counts: dict[str, int]
     image_px: int
+    official: bool = False
+    taken: str = ""
 
     def group(self, name: str) -> str:
         """Return `head`, `tail` or an empty string for a class."""
@@ -61,6 +67,8 @@ def dataset_facts(cell: Cell, store: Store, classes: Mapping[str, str] | None = 
         n_images={part: len(found) for part, found in rows.items()},
         train_counts={name: int(n) for name, n in zip(names, counts, strict=True)},
         image_px=int(table.images.shape[-1]),
+        official=table.splits is not None,
+        taken=plain_words(cell.dataset.taken()),
     )
 
 

@@ -108,7 +108,10 @@ def _images_note(matrix: Matrix, results: list[CellResult], facts: DatasetFacts 
     plan = f"{matrix.settings.augment.per_class} synthetic images per tail class asked for"
     if facts:
         sizes, parts = " / ".join(str(n) for n in facts.n_images.values()), " / ".join(facts.n_images)
-        return f"{sizes} images ({parts}, split by patient) at {facts.image_px} px; {plan}.{_classes_note(facts)}"
+        split = "the data set's own split" if facts.official else "split by patient"
+        taken = f" ({facts.taken})" if facts.taken else ""
+        head = f"{sizes} images ({parts}, {split}) at {facts.image_px} px{taken}"
+        return f"{head}; {plan}.{_classes_note(facts)}"
     train = span(int(r.classifier["n_real"]) for r in results if r.classifier and r.classifier.get("n_real"))
     return f"{train} real training images; {plan}."
 

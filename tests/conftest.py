@@ -22,6 +22,31 @@ ROOT = Path(__file__).parents[1]
 BENCH = [sys.executable, "-m", "bench.cli"]
 
 
+# Files that take long or mostly wait, the longest first: one that comes last keeps one core busy and the others idle.
+LONGEST = [
+    "slurm/test_executor.py",
+    "reliability/test_crashes.py",
+    "e2e/bad_input/test_environment.py",
+    "reliability/test_machine_faults.py",
+    "slurm/test_matrix.py",
+    "e2e/test_failures.py",
+    "e2e/test_cli.py",
+    "reliability/test_store_faults.py",
+    "e2e/test_readme.py",
+    "unit/test_classifier.py",
+    "e2e/test_jobs.py",
+    "unit/test_track.py",
+    "reliability/test_trainings_resume.py",
+    "unit/test_report.py",
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; workers take files in this order."""
+    order = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
 @dataclass(frozen=True)
 class ToyRun:
     """What `bench run toy --json` did: the store it filled and what it said."""
@@ -37,6 +62,14 @@ class ToyRun:
         return json.loads(self.stdout)
 
 
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, name: str) -> Path:
+    """Return a folder that all workers of this run of the tests have in common."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def toy_run(tmp_path_factory: pytest.TempPathFactory) -> ToyRun:
     """Run the shipped toy matrix once, in processes of its own, for every test that looks at the result.
@@ -44,9 +77,7 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory) -> ToyRun:
     Beside other workers the first one runs it, and each has a copy of the store for itself.
     """
     own = tmp_path_factory.mktemp("toy") / "store"
-    base = tmp_path_factory.getbasetemp()
-    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "toy-of-all"
-    shared.mkdir(exist_ok=True)
+    shared = shared_folder(tmp_path_factory, "toy-of-all")
     with open(shared / "lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (shared / "done.json").exists():

@@ -75,6 +75,11 @@ class Dataset(Stage):
         return None
 
     @inert
+    def taken(self) -> str:
+        """Return in a few words what of its source is taken, for a table's footnote; empty where that is all of it."""
+        return ""
+
+    @inert
     def expected(self) -> Expected | None:
         """Return the labels to estimate a run by: the real ones, or some of the documented size; None without either.
 
@@ -83,6 +88,11 @@ class Dataset(Stage):
         """
         known = self.known_labels()
         return None if known is None else Expected(known)
+
+    @inert
+    def small(self) -> dict[str, Any]:
+        """Return settings that take a small sample of it, to try a run and time it; none where there are no such."""
+        return {}
 
     @inert
     def cost(self, sizes: Sizes) -> Cost:

@@ -74,6 +74,8 @@ class CxrLt(Dataset):
             raise ValueError("keep_tail and sample_seed say how a limit draws; give a limit")
         return self
 
+    release: str
+
     @property
     @abstractmethod
     def source(self) -> Release:
@@ -105,6 +107,11 @@ class CxrLt(Dataset):
         return KnownLabels(c.names, chosen.labels, chosen.patients, chosen.splits, c.head, c.tail)
 
     @inert
+    def small(self) -> dict[str, Any]:
+        """Return fewer patients, drawn whatever their labels."""
+        return {"limit": min(2000, self.limit or 2000), "keep_tail": None}
+
+    @inert
     def expected(self) -> Expected:
         """Return the labels that the files give, else some of the release's documented size."""
         from bench.datasets.cxr_lt_documented import documented
@@ -134,6 +141,17 @@ class CxrLt(Dataset):
         """
         chosen = self._chosen().classes
         return chosen.head, chosen.tail
+
+    @inert
+    def taken(self) -> str:
+        """Return release, views and the draw."""
+        views = self._views()
+        seen = "" if isinstance(views, str) else f", views {' and '.join(views)}"
+        if self.limit is None:
+            return f"release {self.release}{seen}, all patients"
+        words: dict[float | None, str] = {None: "whatever their labels", 1: "those with a tail class first"}
+        share = words.get(self.keep_tail, f"first {self.keep_tail} of those with a tail class, then others without")
+        return f"release {self.release}{seen}, {self.limit:,} patients drawn ({share}; draw {self.sample_seed})"
 
     def pictures(self) -> list[Path]:
         """Return where the picture of every chosen row should lie.

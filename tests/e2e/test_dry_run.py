@@ -112,7 +112,10 @@ def test_the_paper_without_data_weights_or_gpu_is_told_and_refused(bench: Bench,
     assert told["total"]["not_estimated"] == 0
     assert told["gpu"] == {"name": None, "assumed_tflops": 20}
     assert rows["latents"]["gpu_seconds"] == pytest.approx(rows["latents"]["tflop"] / 20, rel=0.01)
-    assert any(s.startswith("datasets.0.limit=") for s in told["pilot"])
+    pilot = bench("run", "paper", "--dry-run", "--json", *(a for s in told["pilot"] for a in ("--set", s)))
+    smaller = json.loads(pilot.out)["total"]
+    assert smaller["compute"] < told["total"]["compute"]
+    assert smaller["tflop"] < told["total"]["tflop"] / 20
     text = bench("run", "paper", "--dry-run").out
     assert text.count("MISSING") == len(told["missing"])
     assert list(tmp_path.iterdir()) == []

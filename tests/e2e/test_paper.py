@@ -105,7 +105,14 @@ def test_the_table_names_what_was_chosen_where_the_paper_is_silent(paper: Run, b
     head, _, tail = table.partition("Head: ")[2].partition(".")[0].partition("; tail: ")
     assert set(head.split(", ")) == set(HEAD)
     assert set(tail.split(", ")) == set(PAPER_TAIL)
-    for words in ("138.963", "from random weights", "Diffusion model: tiny", "That extractor is the baseline"):
+    own = "(train / val / test, the data set's own split) at 64 px (release 1.1.0-19, views AP and PA, all patients)"
+    for words in (
+        own,
+        "138.963",
+        "from random weights",
+        "Diffusion model: preset tiny, tiny (sha256",
+        "That extractor is the baseline",
+    ):
         assert words in table
 
 

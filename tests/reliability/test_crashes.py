@@ -8,15 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.judge import Reference, undisturbed
+from tests.reliability.judge import Reference
 from tests.reliability.moments import WATCHED, labels_of
 from tests.reliability.scenarios import killed, two_drivers, worker_killed
 from tests.reliability.trial import Trial
-
-
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    return undisturbed(tmp_path_factory.mktemp("undisturbed"))
 
 
 def trial(reference: Reference, tmp_path: Path, seed: str, jobs: int | None = None) -> Trial:

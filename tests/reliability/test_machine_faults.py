@@ -7,14 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.judge import Reference, undisturbed
+from tests.reliability.judge import Reference
 from tests.reliability.scenarios import SCENARIOS, Refused
 from tests.reliability.trial import Trial
-
-
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    return undisturbed(tmp_path_factory.mktemp("undisturbed"))
 
 
 @pytest.mark.parametrize("name", ["disk-full", "read-only", "truncated", "clock"])

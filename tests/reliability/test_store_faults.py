@@ -272,7 +272,7 @@ def test_a_read_only_store_is_served_and_computing_for_it_is_one_line(moved: Pat
         ("status", "toy", "--json"),
         ("ls", "--size"),
         ("verify", "-q"),
-        ("report", "toy", "--out", str(tmp_path / "report")),
+        ("report", "toy", "--set", "methods=[baseline, duplicate, ours@0]", "--out", str(tmp_path / "report")),
     ):
         done = bench(*arguments, "--store", str(moved), read_only=moved)
         assert done.returncode == 0, (arguments, done.stderr[-2000:])

@@ -15,6 +15,7 @@ from bench import border, export, words
 from bench.border import check_server, derived_from, payload
 from bench.datasets.folder import FolderDataset
 from bench.errors import BorderError, ConfigError
+from bench.matrix import build_matrix
 from bench.results import CellResult
 from bench.stage import not_semantic
 from bench.store import Store
@@ -70,6 +71,17 @@ def test_names_pass(text: str) -> None:
 def test_one_slash_is_allowed_in_a_name_alone() -> None:
     assert words.is_name("Nodule/Mass")
     assert not words.is_plain("Nodule/Mass")
+
+
+def toy(preset: str) -> dict[str, Any]:
+    """Return a matrix that draws with a preset's settings, and the tiny weights."""
+    return {
+        "name": "m",
+        "datasets": ["phantom"],
+        "diffusion": {"preset": preset, "folder": "tiny"},
+        "methods": ["baseline", "roentgen@2"],
+        "classifier": {"steps": 1},
+    }
 
 
 class Inner(BaseModel):
@@ -132,7 +144,12 @@ def a_record(**changes: Any) -> dict[str, Any]:
             "note": "see p10000032",
         },
         "fidelity": {"metric_id": "oracle-64d-8b2badd2", "reference": "/data/x"},
-        "diagnostics": {"share": 0.5, "p10000032_score": 0.5, "/data/x.jpg": 1.0},
+        "diagnostics": {
+            **{f"image_{i}": 0.1 for i in range(200)},
+            "share": 0.5,
+            "p10000032_score": 0.5,
+            "/data/x.jpg": 1.0,
+        },
         "classifier": {"architecture": "resnet18", "class_names": ["Fracture"]},
         "history": [{"step": 1, "val_ap": {"Fracture": 0.5, "/data/p10000032": 0.1}, "image": "a.jpg"}],
         "stage_records": {"split/files": {"rows": [{"patient": 10_000_032.0}]}},
@@ -234,8 +251,17 @@ def test_a_folder_is_credentialed_unless_its_owner_says_open() -> None:
 
 def test_derived_weights_are_said_to_fall_under_the_terms() -> None:
     ward, blobs = (fixtures.make_matrix(datasets=(d,)).cells[0] for d in (fixtures.Ward(), fixtures.Blobs()))
-    assert "learn from ward" in str(derived_from(ward.augmented.train))
+    assert "learn from ward fall under the same terms" in str(derived_from(ward.augmented.train))
     assert derived_from(blobs.augmented.train) is None
+
+
+def test_what_a_model_draws_is_treated_as_what_it_learnt_from(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    matrix = build_matrix(toy("roentgen-v1"), "m.yaml")
+    assert {c.label: c.sharing for c in matrix.cells} == {"baseline": "open", "roentgen@2": "credentialed"}
+    found = export.export(matrix, [CellResult(c, "missing") for c in matrix.cells], store, True)
+    assert not found.shows("phantom")
+    assert {c.sharing for c in build_matrix(toy("tiny"), "m.yaml").cells} == {"open"}
 
 
 def test_no_code_uploads_a_file() -> None:

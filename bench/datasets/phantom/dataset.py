@@ -48,6 +48,11 @@ class Phantom(PhantomSetSettings, Dataset):
         return Expected(KnownLabels(CLASS_NAMES, labels, patients, splits, HEAD, TAIL))
 
     @inert
+    def small(self) -> dict[str, Any]:
+        """Return fewer images."""
+        return {"n_images": min(500, self.n_images)}
+
+    @inert
     def cost(self, sizes: Sizes) -> Cost:
         """Return the pictures to draw, and the table's bytes, the truth with it."""
         cost, table = super().cost(sizes), sizes.table(self)

@@ -244,8 +244,8 @@ def print_estimate(told: dict[str, Any], matrix: str, console: Console) -> None:
     for line in _stands_on(told):
         say(line)
     if assumed:
-        given = f"{told['gpu']['assumed_tflops']:g} TFLOP/s sustained"
-        say(f"~ no such stage was measured on a GPU: {given} is an ASSUMPTION (--tflops), not a measurement;", "yellow")
+        given = f"On a GPU {told['gpu']['assumed_tflops']:g} TFLOP/s sustained is an ASSUMPTION (--tflops)"
+        say(f"~ nothing like it was measured. {given}, not a measurement;", "yellow")
         say("  small networks and small batches reach far less. In these rows the rest is told at assumed speeds too.")
         sets = " ".join(f"--set {_quoted(s)}" for s in told["pilot"])
         say(f"  To measure, run a pilot with your own --set, then this again: bench run {matrix} {sets}")

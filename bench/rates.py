@@ -28,6 +28,7 @@ DEFAULT_TFLOPS = 10.0  # sustained, of a data-centre GPU with batches of 32: an 
 _CPU_FLOPS, _HOST_OPS, _PICTURE_S, _START_S = 5e10, 1e9, 1e-3, 0.05  # the model's own; a measured stage corrects them
 _OTHER_WORK = math.log(100)  # another network or kind of work is as far as a hundred times the size
 _AS_NEAR = math.log(1.5)
+_STARTS_UP_S, _FAR = 2.0, 100.0  # shorter stages tell nothing of so many times their work
 
 
 @dataclass(frozen=True)
@@ -87,16 +88,24 @@ class Rates:
         Work that no network does takes a GPU's machine as long as any other.
         """
         kind = [s for s in self.samples if s.stage == stage]
-        measured = [s for s in kind if s.device == device or not cost.flop]
-        if measured:
-            return self._from(measured, cost)
+        if (found := self._measured([s for s in kind if s.device == device or not cost.flop], cost)) is not None:
+            return found
         host = replace(cost, flop=0.0)
-        beside = [
-            s for s in kind if self._modelled(replace(s.cost, flop=0.0), "cpu") > 0.5 * self._modelled(s.cost, "cpu")
-        ]
-        known = self._from(beside, host).seconds if beside else self._modelled(host, "cpu")
+        found = self._measured([s for s in kind if self._mostly_host(s.cost)], host)
+        beside = self._modelled(host, "cpu") if found is None else found.seconds
         speed = self.tflops * 1e12 if device == "gpu" else _CPU_FLOPS
-        return Estimate(cost.flop / speed + known, None)
+        return Estimate(cost.flop / speed + beside, None)
+
+    def _mostly_host(self, cost: Cost) -> bool:
+        return self._modelled(replace(cost, flop=0.0), "cpu") > 0.5 * self._modelled(cost, "cpu")
+
+    def _measured(self, samples: list[Sample], cost: Cost) -> Estimate | None:
+        """Return what samples tell; None without any, or where the nearest hardly did more than start up."""
+        if not samples:
+            return None
+        found = self._from(samples, cost)
+        of = found.sample.seconds if found.sample else 0.0
+        return None if of < _STARTS_UP_S and found.times > _FAR else found
 
     def _from(self, samples: list[Sample], cost: Cost) -> Estimate:
         def apart(sample: Sample) -> float:

@@ -36,7 +36,7 @@ def test_high_preempts_low_which_is_told_requeued_and_run_again(cluster: Cluster
     low = cluster.sbatch(script, "--partition", "low", "--signal", "B:USR2@60", "--exclusive", "--requeue")
     assert until((tmp_path / "second").exists)
     high = cluster.sbatch("echo first", "--partition", "high", "--exclusive")
-    assert cluster.wait_idle(30)
+    assert cluster.wait_idle(60)
     assert cluster.output(high) == "first\n"
     said = [line for line in cluster.output(low).splitlines() if line.startswith(("attempt", "told"))]
     assert said == ["attempt", "told", "attempt 1"]

@@ -332,6 +332,12 @@ def test_each_data_set_of_a_report_to_be_passed_on_is_treated_its_own_way(prepar
     assert {m for r in results for m in (r.cell.name,)} == {c.name for c in matrix.cells}  # what was given is as it was
 
 
+def test_no_machine_is_named_in_what_is_passed_on(prepared: Any) -> None:
+    there, here = (export.export(*prepared, passed_on) for passed_on in (True, False))
+    assert there.hosts({"ward-node-3"}) == []
+    assert here.hosts({"ward-node-3"}) == ["ward-node-3"]
+
+
 def test_the_folder_of_a_report_to_be_passed_on_holds_nothing_else(prepared: Any, tmp_path: Path) -> None:
     matrix, results, store = prepared
     small = replace(matrix, cells=matrix.cells[:1])

@@ -135,6 +135,15 @@ def test_the_nearest_in_kind_and_size_is_asked_and_this_store_first(measured: Sa
     assert Rates((measured, toy)).estimate("classifier", CLASSIFIER, "cpu").seconds == pytest.approx(100)
 
 
+def test_a_stage_of_a_second_tells_nothing_of_a_days_work(measured: Sample) -> None:
+    short = replace(measured, cost=replace(CLASSIFIER, flop=1e10), seconds=1.0)
+    told = Rates((short,)).estimate("classifier", CLASSIFIER, "cpu")
+    assert told.sample is not None  # some tens of times the work
+    told = Rates((short,)).estimate("classifier", replace(CLASSIFIER, flop=1e14), "cpu")
+    assert told.sample is None
+    assert told.seconds == pytest.approx(1e14 / 5e10, rel=0.01)
+
+
 def test_a_gpu_that_was_never_measured_is_assumed_and_said_to_be(measured: Sample) -> None:
     told = Rates((measured,), tflops=20).estimate("classifier", CLASSIFIER, "gpu")
     assert told.sample is None

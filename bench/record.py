@@ -47,8 +47,9 @@ def write_record(
 ) -> Path:
     """Write a cell's record and resolved configuration, each by one rename, and return their folder.
 
-    A record of the same results is left as it is: it names the checkout that was there when they were made. A server
-    that the user allowed to have what is not open (`share_with`) is added to it, and stays.
+    A record of the same results is left as it is: it names the checkout that was there when they were made. What may be
+    shared is always as the matrix says now, though no key depends on it; a server that the user allowed to have what is
+    not open (`share_with`) is added, and stays.
 
     Raises:
         OSError: if the disk refuses.
@@ -58,6 +59,11 @@ def write_record(
     there = read_record(folder)
     allowed = _allowed(there, share_with)
     if there and all(there.get(k) == v for k, v in _identity(cell, result).items()):
+        git = there.get("git")
+        same_terms = there.get("sharing") == cell.sharing
+    else:
+        there, same_terms = None, False
+    if there and same_terms:
         if allowed != there.get("shared_with", []):
             write_text(folder / "record.json", json.dumps(there | {"shared_with": allowed}, indent=1, allow_nan=False))
         return folder

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from bench import registry, seeds
 from bench.augment import Augmented, diagnostics_of
@@ -95,9 +95,9 @@ class Cell:
 
     @functools.cached_property
     def sharing(self) -> str:
-        """`open` if anybody may see its images: data set and diffusion model say so, where one had a part in them."""
-        inner = (getattr(stage, name) for stage in walk([self.augmented]) for name in type(stage).model_fields)
-        said = {self.dataset.sharing, *(m.sharing for m in inner if isinstance(m, DiffusionModel))}
+        """`open` if anybody may see its images: every data set and diffusion model that had a part in them says so."""
+        models = [m for stage in walk([self.augmented]) for m in _models_in(stage)]
+        said = {self.dataset.sharing, *(m.sharing for m in models if isinstance(m, (Dataset, DiffusionModel)))}
         return "open" if said == {"open"} else "credentialed"
 
     @property
@@ -138,6 +138,18 @@ class Matrix:
         else:
             said = f"no cell '{name}'{nearest(name, [*names, *(c.label for c in self.cells)])} (cells: {listed(names)})"
         raise ConfigError(f"matrix {self.name}: {said}")
+
+
+def _models_in(value: Any) -> Iterator[BaseModel]:
+    """Yield a model and the settings inside of it; the stages below a stage are not gone into."""
+    if isinstance(value, BaseModel):
+        yield value
+        inner = [getattr(value, name) for name in type(value).model_fields]
+    else:
+        inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else []
+    for found in inner:
+        if not isinstance(found, Stage):
+            yield from _models_in(found)
 
 
 def load_matrix(name: str, overrides: Iterable[str] = ()) -> Matrix:

@@ -28,8 +28,11 @@ def folder_for(out: Path, share: bool) -> Iterator[Path]:
         out.mkdir(parents=True, exist_ok=True)
         yield out
         return
+    shown, out = out, out.resolve()  # a link is followed, `.` has a name
+    if out == Path.cwd():
+        raise ConfigError(f"--out {shown}: is the folder that the command runs in; give a new one")
     if odd := _others(out):
-        raise ConfigError(f"--out {out}: holds files that no --share wrote ({listed(odd, 3)}); give a new folder")
+        raise ConfigError(f"--out {shown}: holds files that no --share wrote ({listed(odd, 3)}); give a new folder")
     new = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         new.mkdir(parents=True)

@@ -332,6 +332,28 @@ def test_each_data_set_of_a_report_to_be_passed_on_is_treated_its_own_way(prepar
     assert {m for r in results for m in (r.cell.name,)} == {c.name for c in matrix.cells}  # what was given is as it was
 
 
+def test_what_a_method_takes_from_elsewhere_counts_too() -> None:
+    cell = build_matrix(toy("tiny"), "m.yaml").cells[1]
+    secret = cell.split.model_copy(update={"dataset": fixtures.Ward()})
+    donors = cell.augmented.model_copy(update={"needs": {"donors": secret}})
+    assert replace(cell, augmented=donors).sharing == "credentialed"
+    assert cell.sharing == "open"
+
+
+def test_a_report_goes_where_a_link_leads_and_never_where_the_command_runs(
+    prepared: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matrix, results, store = prepared
+    small = replace(matrix, cells=matrix.cells[:1])
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    write_report(small, results[:1], store, tmp_path / "link", share=True)
+    assert (tmp_path / "there" / MARKER).is_file()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"--out \.: is the folder that the command runs in; give a new one"):
+        write_report(small, results[:1], store, Path("."), share=True)
+
+
 def test_no_machine_is_named_in_what_is_passed_on(prepared: Any) -> None:
     there, here = (export.export(*prepared, passed_on) for passed_on in (True, False))
     assert there.hosts({"ward-node-3"}) == []

@@ -50,7 +50,7 @@ def plan(name: str, overrides: Iterable[str] = ()) -> Planned:
 def _examine(matrix: Matrix, absent: list[Absent]) -> Iterator[Check]:
     """Yield one check of every input, and of what planning found amiss that these do not see."""
     told: set[str] = set()
-    for dataset in {c.dataset.label: c.dataset for c in matrix.cells}.values():
+    for dataset in _datasets(matrix):
         for check in _of_dataset(dataset):
             yield check
             told |= set() if check.ok else {place_of(dataset)}
@@ -70,6 +70,12 @@ def _examine(matrix: Matrix, absent: list[Absent]) -> Iterator[Check]:
             if said:
                 yield Check(look.what, True, said)
     yield from _unseen(absent, told)
+
+
+def _datasets(matrix: Matrix) -> list[Dataset]:
+    """Return the data sets of the cells, and those that methods take something from, each once."""
+    below = (s for s in walk([c.augmented for c in matrix.cells]) if isinstance(s, Dataset))
+    return list({place_of(d): d for d in [*(c.dataset for c in matrix.cells), *below]}.values())
 
 
 def _of_dataset(dataset: Dataset) -> Iterator[Check]:

@@ -142,11 +142,12 @@ class Matrix:
 
 def _models_in(value: Any) -> Iterator[BaseModel]:
     """Yield a model and the settings inside of it; the stages below a stage are not gone into."""
+    inner: Iterable[Any] = ()
     if isinstance(value, BaseModel):
         yield value
         inner = [getattr(value, name) for name in type(value).model_fields]
-    else:
-        inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else []
+    elif isinstance(value, (dict, list, tuple)):
+        inner = value.values() if isinstance(value, dict) else value
     for found in inner:
         if not isinstance(found, Stage):
             yield from _models_in(found)

@@ -157,10 +157,12 @@ def of_store(store: Store, folders: Iterable[Path] = (), together: bool = True) 
     """
     groups: dict[tuple[Any, ...], list[float]] = {}
     for stage, manifest in _finished(store, folders):
+        if not isinstance(manifest.get("seconds"), (int, float)):
+            continue
         name = str(manifest.get("device_name", ""))
         device = "gpu" if str(manifest.get("device")).startswith("cuda") else "cpu"
         apart = "" if together else manifest["key"]
-        place = (stage[0], replace(stage[1], bytes=0.0), device, name, int(manifest.get("threads", 1)), apart)
+        place = (stage[0], replace(stage[1], bytes=0.0), device, name, int(manifest.get("threads") or 1), apart)
         groups.setdefault(place, []).append(max(float(manifest["seconds"]), 1e-3))
     return [
         Sample(kind, cost, median(s), min(s), max(s), len(s), device, name, threads, "this store")

@@ -32,8 +32,8 @@ def rebuilt(store: Store, folders: dict[str, str]) -> Iterator[tuple[Stage, dict
     for key, manifest in builder.manifests.items():
         try:
             yield builder.stage(key), manifest
-        except _Lost:
-            continue
+        except (_Lost, TypeError, ValueError, LookupError, AttributeError, RecursionError):
+            continue  # of another version, or changed by hand
 
 
 class _Builder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from bench.cost import Cost, Sizes
 from bench.datasets.cxr_lt import MimicCxrLt, NihCxrLt
 from bench.datasets.cxr_lt_releases import PAPER_TAIL
 from bench.datasets.phantom import Phantom
+from bench.files import write_json
 from bench.flops import classifier_flops, count, of_network
 from bench.matrix import build_matrix
-from bench.rates import Rates, Sample
+from bench.rates import Rates, Sample, of_store
 from bench.stage import code_digests
 from bench.store import Store
 from tests.cxr_lt_trees import HEAD, mimic_tree
@@ -112,6 +114,22 @@ def test_what_is_finished_is_counted_as_it_was_read(tmp_path: Path) -> None:
 @pytest.fixture
 def measured() -> Sample:
     return Sample("classifier", CLASSIFIER, 100.0, 90.0, 120.0, 3, "cpu", "a CPU", 1, "shipped")
+
+
+def test_a_manifest_that_makes_no_sense_is_left_out(tmp_path: Path) -> None:
+    store, dataset = Store(tmp_path), Phantom(n_images=12, image_px=32)
+    store.get(dataset)
+    whole = json.loads((store.folder(dataset) / "manifest.json").read_text())
+    assert [s.stage for s in of_store(store)] == ["dataset-phantom"]
+    split = {"class": "bench.split.Split", "dataset": {"stage": "split", "key": "c" * 32}}
+    for key, changes in {
+        "a" * 32: {"identity": {"class": ["bench.split.Split"]}},
+        "b" * 32: {"seconds": None},
+        "c" * 32: {"identity": split},  # its own input
+        "d" * 32: {"identity": 3},
+    }.items():
+        write_json(tmp_path / "dataset-phantom" / key / "manifest.json", whole | {"key": key} | changes)
+    assert [s.n for s in of_store(store)] == [1]
 
 
 def test_an_equal_stage_takes_what_it_took(measured: Sample) -> None:

@@ -32,7 +32,8 @@ _CLOUDS = ("wandb.ai", "wandb.io", "wandb.com", "coreweave.com")
 _PORTS = {"https": 443, "http": 80}
 _GRID_COLUMNS, _GRID_ROWS = 8, 10
 _DIGITS = re.compile(r"\d+")
-_MOST_ALIKE = 100  # names that differ in a number alone; more are of images, not of steps or classes
+_MOST_ALIKE = 30  # names that differ in a number alone; more are of images, not of steps or classes
+_MOST_NAMES = 64  # names in one mapping that are of no class; more are of images
 _WORD = re.compile(r"[A-Za-z0-9][\w.+@-]{0,119}")
 
 
@@ -171,16 +172,25 @@ def aggregates(found: Any, classes: dict[str, str]) -> Any:
     if not isinstance(found, dict):
         return None
     kept: dict[str, Any] = {}
-    alike = Counter(_DIGITS.sub("#", str(name)) for name in found)
+    alike = Counter(_DIGITS.sub("#", str(name)) for name in found if name not in classes)
+    single = sum(n for n in alike.values() if n <= _MOST_ALIKE)
     for name, value in found.items():
         said = classes.get(name, str(name))
-        if not is_name(said) or alike[_DIGITS.sub("#", str(name))] > _MOST_ALIKE:  # image_0, image_1, …
+        of_images = single > _MOST_NAMES or alike[_DIGITS.sub("#", str(name))] > _MOST_ALIKE  # image_0, image_1, …
+        if not is_name(said) or (of_images and name not in classes):
             continue
         if isinstance(value, dict):
             kept[said] = aggregates(value, classes)
-        elif value is None or isinstance(value, (bool, int, float)) or _is_ours(name, value):
+        elif _is_aggregate(name, value) or _is_ours(name, value):
             kept[said] = value
     return kept
+
+
+def _is_aggregate(name: Any, value: Any) -> bool:
+    """Tell whether a value is a number, a truth or none, and no number as long as an id."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        return plain(int(value), str(name)) == value if float(value).is_integer() else True
+    return value is None or isinstance(value, (bool, float))
 
 
 def _is_ours(name: Any, value: Any) -> bool:

@@ -86,7 +86,9 @@ def export(matrix: Matrix, results: list[CellResult], store: Store, passed_on: b
     cells = {c.name: _reduced_cell(c, rows, sets[c.dataset.label], bool(hidden)) for c in matrix.cells}
     return Export(
         matrix=replace(matrix, settings=_reduced_settings(matrix, rows, bool(hidden)), cells=tuple(cells.values())),
-        results=[_reduced_result(r, cells[r.cell.name], classes.get(r.cell.dataset.label)) for r in results],
+        results=[
+            _reduced_result(r, cells[r.cell.name], classes.get(r.cell.dataset.label), not hidden) for r in results
+        ],
         passed_on=True,
         originals=results,
         hidden=frozenset(sets[label] for label in hidden),
@@ -137,20 +139,21 @@ def _reduced_study(matrix: Matrix, rows: dict[str, str]) -> Study | None:
     return study.model_copy(update=changes)
 
 
-def _reduced_result(result: CellResult, cell: Cell, classes: dict[str, str] | None) -> CellResult:
+def _reduced_result(result: CellResult, cell: Cell, classes: dict[str, str] | None, tells: bool) -> CellResult:
+    """Return a result for passing on; `tells` where its messages may stay: those of one data set can be another's."""
+    error = without_paths(str(result.failure.get("error"))) if tells and result.failure else _NOT_SAID
+    skip = without_paths(result.skip) if tells and result.skip else _NOT_SAID
+    failure = result.failure and {**(result.failure if tells else {}), "error": error}
+    result = replace(result, cell=cell, failure=failure, skip=result.skip and skip)
     if classes is None:
-        failure = result.failure and {**result.failure, "error": without_paths(str(result.failure.get("error")))}
-        return replace(result, cell=cell, failure=failure, skip=result.skip and without_paths(result.skip))
+        return result
     return replace(
         result,
-        cell=cell,
         scores=aggregates(result.scores, classes),
         fidelity=aggregates(result.fidelity, classes),
         diagnostics=aggregates(result.diagnostics, classes),
         classifier=aggregates(result.classifier, classes),
         history=[aggregates(row, classes) for row in result.history],
-        failure=result.failure and {"error": _NOT_SAID},
-        skip=result.skip and _NOT_SAID,
     )
 
 

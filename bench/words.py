@@ -64,7 +64,8 @@ def plain(value: Any, name: str = "") -> Any:
         return {k: plain(v, f"{name}.{k}") for k, v in value.items() if is_name(str(k))}
     if isinstance(value, (list, tuple)):
         return [plain(v, name) for v in value]
-    if isinstance(value, int) and not isinstance(value, bool):
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if whole and not isinstance(value, bool):
         return value if abs(value) < 10**_MOST_DIGITS or "seed" in name else WITHHELD
     return value if not isinstance(value, str) or is_plain(value) else WITHHELD
 

@@ -34,6 +34,7 @@ _GRID_COLUMNS, _GRID_ROWS = 8, 10
 _DIGITS = re.compile(r"\d+")
 _MOST_ALIKE = 30  # names that differ in a number alone; more are of images, not of steps or classes
 _MOST_NAMES = 64  # names in one mapping that are of no class; more are of images
+_HOST = re.compile(r"[a-z0-9.\-\[\]:]+")
 _WORD = re.compile(r"[A-Za-z0-9][\w.+@-]{0,119}")
 
 
@@ -74,10 +75,10 @@ def check_server(server: str, mode: str, url: str | None = None) -> None:
     if mode != "online":
         raise ConfigError(f"--share-with {server}: goes with --wandb online alone, got --wandb {mode}")
     try:
-        bare = server == host_of(f"https://{server}")
+        bare = bool(_HOST.fullmatch(server)) and server == host_of(f"https://{server}")
     except ValueError:
         bare = False
-    if not bare or not server:
+    if not bare:
         raise ConfigError(f"--share-with {server}: want a host in small letters, e.g. wandb.hospital.org")
     name = server.partition(":")[0]
     for cloud in _CLOUDS:

@@ -41,14 +41,19 @@ class DiffusionModel(Settings):
     guidance_scale: float = Field(4.0, ge=0, le=100, description="for methods that are told no other; 1 is none")
     prompt: PromptTemplate = PromptTemplate()
     sharing: Literal["open", "credentialed"] = not_semantic(
-        "open", word=True, description="of what it learnt from: images that it makes are treated as that is"
+        "open",
+        word=True,
+        description="of what it learnt from: images that it makes are treated as that is; a folder that says nothing "
+        "is credentialed",
     )
 
     @model_validator(mode="before")
     @classmethod
     def _with_preset(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or not isinstance(name := given.get("preset"), str):
+        if not isinstance(given, dict):
             return given
+        if not isinstance(name := given.get("preset"), str):
+            return {"sharing": "credentialed"} | given if given.get("folder", "tiny") != "tiny" else given
         preset = _preset(name)
         if "folder" not in {**preset, **given}:
             raise ValueError(f"preset '{name}' cannot know where your weights are; give diffusion.folder as well")

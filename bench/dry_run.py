@@ -119,10 +119,11 @@ def estimate(planned: Planned, store: Store, jobs: dict[Device, int], tflops: fl
     lines, seconds = _lines(everything, work, sizes, rates)
     total = {d: sum(line.seconds[d] for line in lines) for d in DEVICES}
     rows = [line.as_dict() for line in lines]
+    free, more = _free(store.root), sum(r["bytes"] for r in rows)
     return {
         "matrix": matrix.name,
         "cells": len(matrix.cells),
-        "ready": not planned.missing,
+        "ready": not planned.missing and (free is None or more <= free),
         "inputs": len(planned.inputs),
         "missing": [{"what": c.what, "said": c.said} for c in planned.missing],
         "stages": rows,
@@ -135,7 +136,7 @@ def estimate(planned: Planned, store: Store, jobs: dict[Device, int], tflops: fl
         "gpu": {"name": rates.device_name("gpu"), "assumed_tflops": tflops},
         "cpu": {"name": rates.device_name("cpu")},
         "documented": sizes.documented,
-        "disk_free_bytes": _free(store.root),
+        "disk_free_bytes": free,
         "pilot": pilot(matrix),
     }
 
@@ -223,7 +224,7 @@ def print_estimate(told: dict[str, Any], matrix: str, console: Console) -> None:
     say(f"{told['matrix']}: {told['cells']} cells; nothing is computed or written")
     for missing in told["missing"]:
         say(f"MISSING {missing['what']}: {missing['said']}", "red")
-    if told["ready"] and told["inputs"]:
+    if not told["missing"] and told["inputs"]:
         say(f"data and weights: {told['inputs']} looked at, nothing missing")
     for label, said in told["documented"].items():
         say(f"data set {label}: {said}")

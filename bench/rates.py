@@ -94,7 +94,9 @@ class Rates:
         found = self._measured([s for s in kind if self._mostly_host(s.cost)], host)
         beside = self._modelled(host, "cpu") if found is None else found.seconds
         speed = self.tflops * 1e12 if device == "gpu" else _CPU_FLOPS
-        return Estimate(cost.flop / speed + beside, None)
+        seconds = cost.flop / speed + beside
+        # a machine that has a GPU does what no network does no more slowly
+        return Estimate(min(seconds, self.estimate(stage, cost, "cpu").seconds) if device == "gpu" else seconds, None)
 
     def _mostly_host(self, cost: Cost) -> bool:
         return self._modelled(replace(cost, flop=0.0), "cpu") > 0.5 * self._modelled(cost, "cpu")

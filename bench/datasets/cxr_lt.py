@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -37,6 +37,7 @@ class CxrLt(Dataset):
 
     resources: ClassVar[Resources] = Resources(cpus=4, memory_gb=8.0, minutes=240)
     layout: ClassVar[Layout]
+    releases: ClassVar[Mapping[str, Release]]
 
     labels: str | None = not_semantic(None, min_length=1, description="folder of the label files (CSV); none: root")
     root: str = not_semantic(..., min_length=1, description="folder of the pictures, as it was downloaded")
@@ -77,12 +78,13 @@ class CxrLt(Dataset):
     release: str
 
     @property
-    @abstractmethod
     def source(self) -> Release:
         """The release that the settings name."""
+        return self.releases[self.release]
 
+    @abstractmethod
     def _views(self) -> str | tuple[str, ...]:
-        return "all"
+        """Return the views that are taken, or all."""
 
     def known_classes(self) -> tuple[str, ...] | None:
         """Return the classes that are chosen; None where the label files are not there.
@@ -264,7 +266,7 @@ class CxrLt(Dataset):
         return self._label_folder.exists()
 
     def _files(self) -> tuple[Path, ...]:
-        return find_files(self._label_folder, self.source, self.kind)
+        return find_files(self._label_folder, self.source, self.kind, self.releases)
 
     def _chosen(self) -> Chosen:
         rows = read_labels(self._files(), self.source, self.layout)
@@ -291,6 +293,7 @@ class MimicCxrLt(CxrLt):
     kind: ClassVar[str] = "mimic-cxr-lt"
     sharing: ClassVar[Literal["open", "credentialed"]] = "credentialed"
     layout: ClassVar[Layout] = MIMIC_LAYOUT
+    releases: ClassVar[Mapping[str, Release]] = MIMIC
 
     release: Literal["1.1.0-19", "1.1.0-26", "2.0.0-40"] = Field(
         "1.1.0-19", description="version and number of classes; the paper used the 19"
@@ -309,11 +312,6 @@ class MimicCxrLt(CxrLt):
             raise ValueError("want one view or more, or all")
         return tuple(sorted({v.strip().upper() for v in views}))
 
-    @property
-    def source(self) -> Release:
-        """The release."""
-        return MIMIC[self.release]
-
     def _views(self) -> str | tuple[str, ...]:
         return self.views
 
@@ -324,12 +322,11 @@ class NihCxrLt(CxrLt):
     kind: ClassVar[str] = "nih-cxr-lt"
     sharing: ClassVar[Literal["open", "credentialed"]] = "open"
     layout: ClassVar[Layout] = NIH_LAYOUT
+    releases: ClassVar[Mapping[str, Release]] = NIH
 
     release: Literal["multi-label", "single-label", "single-label-balanced"] = Field(
         "multi-label", description="which label files; single-label-balanced: the same train and val, the balanced test"
     )
 
-    @property
-    def source(self) -> Release:
-        """The release."""
-        return NIH[self.release]
+    def _views(self) -> str | tuple[str, ...]:
+        return "all"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from bench.datasets.cxr_lt_releases import Release
@@ -11,20 +12,24 @@ from bench.datasets.rows import quoted
 from bench.errors import DataError, listed
 
 
-def find_files(labels: Path, release: Release, where: str) -> tuple[Path, ...]:
-    """Return the files of train, val and test.
+def find_files(labels: Path, release: Release, where: str, others: Mapping[str, Release]) -> tuple[Path, ...]:
+    """Return the files of train, val and test; `others` are releases that somebody may have meant.
 
     Raises:
         DataError: if the folder or a file is not there, saying what was looked for.
     """
     if not labels.is_dir():
-        raise DataError(f"{where}: {labels}: no such folder; check the setting 'labels'")
+        what = "is a file, want its folder" if labels.exists() else "no such folder"
+        raise DataError(f"{where}: {labels}: {what}; check the setting 'labels'")
     folders = [f for f in dict.fromkeys((labels / release.folder, labels)) if f.is_dir()]
     for folder in folders:
         found = [next((folder / n for n in names if (folder / n).is_file()), None) for names in release.files]
         if all(found):
             return tuple(path for path in found if path)
     wanted = listed(names[0] for names in release.files)
+    for name, other in others.items():
+        if other is not release and all(any((labels / other.folder / n).is_file() for n in ns) for ns in other.files):
+            raise DataError(f"{where}: {labels}: holds the files of release '{name}'; set `release` to it")
     have = listed(quoted(p.name)[1:-1] for f in folders for p in f.glob("*.csv")) or "none"
     raise DataError(f"{where}: {labels}: want {wanted} there or in {release.folder or 'it'} (CSV files there: {have})")
 

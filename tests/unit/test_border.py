@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from bench import border, export, words
 from bench.border import check_server, derived_from, payload
 from bench.datasets.folder import FolderDataset
+from bench.diffusion import DiffusionModel
 from bench.errors import ConfigError
 from bench.matrix import build_matrix
 from bench.results import CellResult
@@ -260,6 +261,8 @@ def test_what_a_model_draws_is_treated_as_what_it_learnt_from(tmp_path: Path) ->
     found = export.export(matrix, [CellResult(c, "missing") for c in matrix.cells], store, True)
     assert not found.shows("phantom")
     assert {c.sharing for c in build_matrix(toy("tiny"), "m.yaml").cells} == {"open"}
+    assert DiffusionModel(folder="mine").sharing == "credentialed"  # nobody knows what it learnt from
+    assert DiffusionModel(folder="mine", sharing="open").sharing == DiffusionModel().sharing == "open"
 
 
 def test_no_code_uploads_a_file() -> None:

@@ -246,6 +246,10 @@ def limited(tree, limit, keep_tail=1.0, seed=0, **settings):
     ).known_labels()  # fmt: skip
 
 
+def test_the_files_of_another_release_are_recognised(shared, tmp_path):
+    assert "holds the files of release '1.1.0-26'; set `release` to it" in fault(mimic(shared), tmp_path)
+
+
 def test_a_limit_takes_whole_patients_and_every_tail_positive(shared):
     everything, drawn = limited(shared, 60), limited(shared, 40)
     tail = everything.labels[:, 2] == 1

@@ -180,7 +180,7 @@ def has_damaged_picture(tree: Tree) -> dict[str, Any]:
     [
         (lambda t: {"root": str(t.labels)}, "pictures", "none of 32 pictures is below"),
         (lambda t: {"root": "gone"}, "pictures", "gone: no such folder; check the setting 'root'"),
-        (lambda t: {"release": "2.0.0-40"}, "label files", "want development_labeled_task1.csv"),
+        (lambda t: {"release": "2.0.0-40"}, "label files", "holds the files of release '1.1.0-19'; set"),
         (lambda t: t.files["val"].unlink(), "label files", "(CSV files there: miccai2023_mimic-cxr-lt_labels_test.csv"),
         (lambda t: {"limit": 3}, "label files", "raise it, or lower keep_tail"),
         (lacks_first_picture, "pictures", "1 missing picture: miccai2023_mimic-cxr-lt_labels_train.csv row 2: no such"),

@@ -6,6 +6,7 @@ it the numbers of images that follow from the labels, without any picture or wei
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,16 @@ class Cost:
     images: float = 0.0
     bytes: float = 0.0
     what: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no size: a method may have worked it out.
+
+        Raises:
+            NoEstimate: naming the field.
+        """
+        for name in ("flop", "host", "images", "bytes"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise NoEstimate(f"its cost has {name} {getattr(self, name)}, want a number from 0 on")
 
 
 def product(n: float, m: float, width: float) -> float:

@@ -169,7 +169,9 @@ def _lines(
         except (NoEstimate, BenchError) as error:
             line.why.add(str(error))
             continue
-        except Exception as error:  # a method's own code: its estimate must not cost the others theirs
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a method's own code: its estimate must not cost the others theirs
             line.why.add(in_words(error))
             continue
         if cost is None:

@@ -170,7 +170,8 @@ def _secrets(matrix: Matrix, results: list[CellResult], store: Store) -> Iterato
     """Yield texts that are known not to belong into what is passed on, and long enough not to be there by chance."""
     named = {p for c in matrix.cells for m in (c.dataset, c.method, c.row.classifier) for p in places(m)}
     named |= places(matrix.settings) | {str(store.root), str(Path.home())}
-    yield from (p for p in named if len(p) >= _SHORTEST_SECRET and not is_plain(p))
+    # `figures/` is also a word of the page's own
+    yield from (p for p in named if len(p) >= _SHORTEST_SECRET and not is_plain(p.rstrip("/")))
     hidden = [r for r in results if not is_open(r.cell.sharing)]
     told = (text for r in hidden for text in (r.skip, str((r.failure or {}).get("error") or "")) if text)
     yield from (text for text in told if len(text) > _LONGEST_WORD)

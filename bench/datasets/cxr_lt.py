@@ -63,6 +63,14 @@ class CxrLt(Dataset):
     missing: Missing = Field("refuse", description="what a picture that is not there is: an error, or left out")
     workers: int = not_semantic(4, ge=1, le=128, description="threads that look up and decode")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_is_drawn(cls, given: Any) -> Any:
+        """Write one value where none matters: without a limit all patients are taken."""
+        if isinstance(given, dict) and given.get("limit") is None and given.get("keep_tail", 1) is None:
+            return given | {"keep_tail": 1.0}
+        return given
+
     @model_validator(mode="after")
     def _settings_agree(self) -> CxrLt:
         if not isinstance(self.classes, str) and len(self.classes) < 2:
@@ -71,7 +79,7 @@ class CxrLt(Dataset):
             raise ValueError("classes: paper names head and tail; give none of head, tail and n_tail")
         if self.tail is not None and self.n_tail is not None:
             raise ValueError("give tail or n_tail, not both")
-        if self.limit is None and (self.keep_tail not in (None, 1) or self.sample_seed):
+        if self.limit is None and (self.keep_tail != 1 or self.sample_seed):
             raise ValueError("keep_tail and sample_seed say how a limit draws; give a limit")
         return self
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.cost import Cost, Sizes
+from bench.cost import Cost, NoEstimate, Sizes
 from bench.datasets.cxr_lt import MimicCxrLt, NihCxrLt
 from bench.datasets.cxr_lt_releases import PAPER_TAIL
 from bench.datasets.phantom import Phantom
@@ -130,6 +130,12 @@ def test_a_manifest_that_makes_no_sense_is_left_out(tmp_path: Path) -> None:
     }.items():
         write_json(tmp_path / "dataset-phantom" / key / "manifest.json", whole | {"key": key} | changes)
     assert [s.n for s in of_store(store)] == [1]
+
+
+@pytest.mark.parametrize("size", [float("nan"), float("inf"), -1.0])
+def test_a_cost_that_is_no_size_is_refused(size: float) -> None:
+    with pytest.raises(NoEstimate, match="its cost has flop"):
+        Cost(flop=size)
 
 
 def test_an_equal_stage_takes_what_it_took(measured: Sample) -> None:

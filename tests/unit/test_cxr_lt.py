@@ -283,6 +283,10 @@ def test_a_draw_without_regard_to_labels_keeps_their_frequency():
     assert np.std(shares) > 0
 
 
+def test_where_nothing_is_drawn_how_does_not_matter(shared):
+    assert mimic(shared, release="1.1.0-26", keep_tail=None).key == mimic(shared, release="1.1.0-26").key
+
+
 def test_the_draw_is_seeded(shared):
     one, again, other = (limited(shared, 40, seed=s).patients.tolist() for s in (1, 1, 2))
     assert one == again != other

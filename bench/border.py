@@ -123,7 +123,7 @@ def payload(record: dict[str, Any], root: Path, server: str | None = None) -> Pa
             must say so too.
     """
     allowed = server is not None and server in record.get("shared_with", ())
-    everything = is_open(record["sharing"]) or allowed
+    everything = is_open(record.get("sharing", "")) or allowed
     if not everything:
         record = _reduced_record(record)
     curves = {"classifier": _numbers(record["history"])}

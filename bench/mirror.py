@@ -26,6 +26,7 @@ SERVER = "server: "  # what it looks for when it asks where
 NO_SERVER = "-"  # stands for none among the arguments
 PROJECT = "longtail-bench"  # WANDB_PROJECT overrides it
 _MARKER = "wandb.json"
+_WORDS_OF_THE_USER = ("WANDB_NOTES", "WANDB_NAME", "WANDB_TAGS", "WANDB_RUN_GROUP", "WANDB_JOB_TYPE", "WANDB_PROGRAM")
 _INIT_TIMEOUT_S, _FINISH_TIMEOUT_S = 30, 60
 
 
@@ -34,7 +35,7 @@ def run_id(record: dict[str, Any], server: str | None = None) -> str:
 
     A server that is given what no other is has runs of its own.
     """
-    own = [server] if server and not is_open(record["sharing"]) else []
+    own = [server] if server and not is_open(record.get("sharing", "")) else []
     text = json.dumps([record["matrix"], record["cell"], record["key"], *own])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -150,6 +151,9 @@ def main(arguments: Sequence[str]) -> int:
             import wandb
 
             print(f"{SERVER}{base_url(wandb)}", flush=True)
+        if not all(is_open((read_record(f) or {}).get("sharing", "")) for f in folders):
+            for name in _WORDS_OF_THE_USER:  # W&B would read them: free text that nobody has looked at
+                os.environ.pop(name, None)
         for folder in folders:
             mirror(folder, root, mode, server)
         if folders:

@@ -158,6 +158,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
         Image.fromarray(plant(np.asarray(Image.open(path).convert("L")))).save(path, quality=95)
     matrix, store = write_matrix(folder, tree), folder / "store"
     env = os.environ | {"BENCH_METHODS": str(folder / "plugins"), "OMP_NUM_THREADS": "1"}
+    env["WANDB_NOTES"] = f"about {tree.rows[0]['subject_id']}"  # W&B sends this by itself
 
     def command(*arguments: object, code: int = 0) -> str:
         done = subprocess.run([*map(str, arguments)], cwd=ROOT, env=env, capture_output=True, text=True, check=False)

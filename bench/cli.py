@@ -88,7 +88,7 @@ def run(
     """Run every cell of a matrix; what is finished is reused. Run it again to resume."""
     where = make_machine(machine, executor, jobs, device, threads)  # before numpy is imported: it sets the threads
     if dry_run:
-        _dry_run(matrix, sets, open_store(store), where, tflops, as_json)
+        _dry_run(matrix, sets, open_store(store), where, tflops, retry_failed, as_json)
     if tflops is not None:
         raise ConfigError("--tflops: is an assumption of --dry-run; leave it out, or add --dry-run")
     from bench.progress import reporter_for, stage_labels
@@ -123,14 +123,20 @@ def run(
 
 
 def _dry_run(
-    matrix: str, sets: list[str] | None, store: Store, machine: Machine, tflops: float | None, as_json: bool
+    matrix: str,
+    sets: list[str] | None,
+    store: Store,
+    machine: Machine,
+    tflops: float | None,
+    retry_failed: bool,
+    as_json: bool,
 ) -> NoReturn:
     from bench.dry_run import at_once, estimate, print_estimate
     from bench.inputs import plan
     from bench.rates import DEFAULT_TFLOPS
 
     with talk_on_stderr():
-        told = estimate(plan(matrix, sets or ()), store, at_once(machine), tflops or DEFAULT_TFLOPS)
+        told = estimate(plan(matrix, sets or ()), store, at_once(machine), tflops or DEFAULT_TFLOPS, retry_failed)
     if as_json:
         print_json(told)
     else:

@@ -120,6 +120,19 @@ class Making:
         return self._sizes.diffusion(self.model)
 
 
+class _Unread:
+    """Images of which number and side are known; who looks at one, a method's `skip` say, gets no estimate."""
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self.shape, self.nbytes = shape, math.prod(shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> Any:
+        raise NoEstimate("it looks at images, which are not read yet")
+
+
 @dataclass
 class Sizes:
     """How many images of what size and with which labels there are, from labels and settings alone.
@@ -164,7 +177,7 @@ class Sizes:
         known = found.known
         if found.documented:
             self.documented[dataset.label] = found.documented
-        images = np.broadcast_to(np.uint8(0), (len(known.labels), px, px))
+        images: Any = _Unread((len(known.labels), px, px))
         head, tail = known.head, known.tail
         return ImageTable(images, known.labels, known.patients, known.class_names, head, tail, splits=known.splits)
 

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from bench.stage import Stage, walk
 from bench.store import Execution, Store
 
 DEVICES: tuple[Device, Device] = ("gpu", "cpu")
+_SUMMED = ("compute", "reused", "stopped", "not_estimated", "tflop", "bytes")
 
 
 @dataclass
@@ -41,6 +42,7 @@ class Line:
     Attributes:
         name: the kind.
         pending: how many would be computed; reused: how many are finished.
+        stopped: how many failed before, or wait for such a one, and are not tried again by themselves.
         known: those of the pending whose cost is known; cost: of these together.
         seconds: on each device, of these together; bases: what each estimate stands on.
         why: reasons for which a cost is not known.
@@ -49,6 +51,7 @@ class Line:
     name: str
     pending: int = 0
     reused: int = 0
+    stopped: int = 0
     known: int = 0
     cost: Cost = field(default_factory=Cost)
     seconds: dict[Device, float] = field(default_factory=lambda: dict.fromkeys(DEVICES, 0.0))
@@ -70,6 +73,7 @@ class Line:
             "stage": self.name,
             "compute": self.pending,
             "reused": self.reused,
+            "stopped": self.stopped,
             "not_estimated": self.pending - self.known,
             "why_not": sorted(self.why),
             "tflop": self.cost.flop / 1e12,
@@ -102,7 +106,13 @@ def at_once(machine: Machine) -> dict[Device, int]:
     return {"gpu": machine.jobs or count_gpus() or 1, "cpu": machine.jobs or len(os.sched_getaffinity(0))}
 
 
-def estimate(planned: Planned, store: Store, jobs: dict[Device, int], tflops: float = DEFAULT_TFLOPS) -> dict[str, Any]:
+def estimate(
+    planned: Planned,
+    store: Store,
+    jobs: dict[Device, int],
+    tflops: float = DEFAULT_TFLOPS,
+    retry_failed: bool = False,
+) -> dict[str, Any]:
     """Return what running a matrix would take, as data.
 
     Args:
@@ -110,31 +120,34 @@ def estimate(planned: Planned, store: Store, jobs: dict[Device, int], tflops: fl
         store: what is finished in it is reused, and tells how fast its machine is.
         jobs: computations at once, of each device.
         tflops: that a GPU sustains, where none was measured.
+        retry_failed: whether stages that failed before are tried again.
     """
     matrix = planned.matrix
     targets: list[Stage] = [s for c in matrix.cells for s in c.targets]
     everything, sizes = walk(targets), Sizes(store)
     work = Workload.of(targets, store, Execution(), Silent())
     rates = Rates((*of_store(store, _folders(everything)), *all_shipped()), tflops)
-    lines, seconds = _lines(everything, work, sizes, rates)
+    stopped = {} if retry_failed else _stopped(work)
+    lines, seconds = _lines(everything, work, sizes, rates, stopped)
     total = {d: sum(line.seconds[d] for line in lines) for d in DEVICES}
     rows = [line.as_dict() for line in lines]
     free, more = _free(store.root), sum(r["bytes"] for r in rows)
     return {
         "matrix": matrix.name,
         "cells": len(matrix.cells),
-        "ready": not planned.missing and (free is None or more <= free),
+        "ready": not planned.missing and not stopped and (free is None or more <= free),
         "inputs": len(planned.inputs),
         "missing": [{"what": c.what, "said": c.said} for c in planned.missing],
         "stages": rows,
         "total": {
-            **{name: sum(r[name] for r in rows) for name in ("compute", "reused", "not_estimated", "tflop", "bytes")},
+            **{name: sum(r[name] for r in rows) for name in _SUMMED},
             **{f"{d}_seconds": total[d] for d in DEVICES},
             **{f"{d}_wall_seconds": _wall(work, seconds[d], jobs[d]) for d in DEVICES},
         },
         "jobs": jobs,
         "gpu": {"name": rates.device_name("gpu"), "assumed_tflops": tflops},
         "cpu": {"name": rates.device_name("cpu")},
+        "failed": sorted({why for why in stopped.values() if why}),
         "documented": sizes.documented,
         "disk_free_bytes": free,
         "pilot": pilot(matrix),
@@ -152,7 +165,7 @@ def _folders(stages: Iterable[Stage]) -> Iterator[Path]:
 
 
 def _lines(
-    stages: list[Stage], work: Workload, sizes: Sizes, rates: Rates
+    stages: list[Stage], work: Workload, sizes: Sizes, rates: Rates, stopped: Mapping[str, str]
 ) -> tuple[list[Line], dict[Device, dict[str, float]]]:
     """Return the lines in the order of the work, and the seconds of each pending stage on each device."""
     lines: dict[str, Line] = {}
@@ -162,6 +175,9 @@ def _lines(
         line = lines.setdefault(name, Line(name))
         if stage.key not in work.stages:
             line.reused += work.store.has(stage)
+            continue
+        if stage.key in stopped:
+            line.stopped += 1
             continue
         line.pending += 1
         try:
@@ -182,6 +198,18 @@ def _lines(
         for device, told in found.items():
             seconds[device][stage.key] = told.seconds
     return list(lines.values()), seconds
+
+
+def _stopped(work: Workload) -> dict[str, str]:
+    """Return the keys of stages that a run would not try: why of those that failed before, '' of those behind them."""
+    found: dict[str, str] = {}
+    for key, stage in work.stages.items():  # inputs come before what needs them
+        failure = work.store.failure(stage)
+        if failure and failure.get("sticky", True):
+            found[key] = " ".join(f"{stage.stage_name()} {key[:8]}: {failure.get('error')}".split())
+        elif work.waits_for[key] & found.keys():
+            found[key] = ""
+    return found
 
 
 def _kind(stage: Stage) -> str:
@@ -237,12 +265,8 @@ def print_estimate(told: dict[str, Any], matrix: str, console: Console) -> None:
         wall = hours(total[f"{device}_wall_seconds"])
         say(f"{name}: {hours(total[f'{device}_seconds'])} in all; {told['jobs'][device]} at once: {wall} or more")
     say(f"disk: {size(total['bytes'])} more" + (f", {size(free)} free" if free is not None else ""))
-    if free is not None and total["bytes"] > free:
-        say("the disk is too small: choose another with --store", "red")
-    if total["not_estimated"]:
-        reasons = listed(sorted({w for r in told["stages"] for w in r["why_not"]}), 3)
-        n = total["not_estimated"]
-        say(f"not in these figures: {n} stage{'s'[: n != 1]} ({reasons})", "yellow")
+    for line, style in _left_out(told):
+        say(line, style)
     say()
     for line in _stands_on(told):
         say(line)
@@ -252,6 +276,19 @@ def print_estimate(told: dict[str, Any], matrix: str, console: Console) -> None:
         say("  small networks and small batches reach far less. In these rows the rest is told at assumed speeds too.")
         sets = " ".join(f"--set {_quoted(s)}" for s in told["pilot"])
         say(f"  To measure, run a pilot with your own --set, then this again: bench run {matrix} {sets}")
+
+
+def _left_out(told: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what stands in the way, or is not in the figures, and its style."""
+    total, free = told["total"], told["disk_free_bytes"]
+    if free is not None and total["bytes"] > free:
+        yield "the disk is too small: choose another with --store", "red"
+    if n := total["stopped"]:
+        yield f"{n} stage{'s'[: n != 1]} failed before, or wait for such a one: left out unless --retry-failed", "red"
+        yield from ((f"  {why}", "red") for why in told["failed"])
+    if n := total["not_estimated"]:
+        reasons = listed(sorted({w for r in told["stages"] for w in r["why_not"]}), 3)
+        yield f"not in these figures: {n} stage{'s'[: n != 1]} ({reasons})", "yellow"
 
 
 def _quoted(text: str) -> str:

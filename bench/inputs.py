@@ -12,7 +12,7 @@ from bench.matrix import Matrix, load_matrix
 from bench.metrics.extractors import InceptionExtractor
 from bench.placeholders import Absent, place_of, placeholders
 from bench.stage import Stage, walk
-from bench.standin import UnusableDataset, UnusableMethod
+from bench.standin import UnusableDataset, UnusableDiagnostics, UnusableMethod
 from bench.weights import looks
 
 
@@ -54,9 +54,7 @@ def _examine(matrix: Matrix, absent: list[Absent]) -> Iterator[Check]:
         for check in _of_dataset(dataset):
             yield check
             told |= set() if check.ok else {place_of(dataset)}
-    for method in {c.label: c.method for c in matrix.cells}.values():
-        if isinstance(method, UnusableMethod):
-            yield Check(f"method {method.name}", False, method.reason.line)
+    yield from _of_methods(matrix)
     for look in looks(matrix):
         place = place_of(look.model)
         if look.fits and place in told:
@@ -70,6 +68,14 @@ def _examine(matrix: Matrix, absent: list[Absent]) -> Iterator[Check]:
             if said:
                 yield Check(look.what, True, said)
     yield from _unseen(absent, told)
+
+
+def _of_methods(matrix: Matrix) -> Iterator[Check]:
+    for cell in {c.label: c for c in matrix.cells}.values():
+        if isinstance(method := cell.augmented.method, UnusableMethod):
+            yield Check(f"method {method.name}", False, method.reason.line)
+        if isinstance(cell.diagnostics, UnusableDiagnostics):
+            yield Check(f"diagnostics of {cell.label}", False, cell.diagnostics.reason.line)
 
 
 def _datasets(matrix: Matrix) -> list[Dataset]:

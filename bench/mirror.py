@@ -26,7 +26,8 @@ SERVER = "server: "  # what it looks for when it asks where
 NO_SERVER = "-"  # stands for none among the arguments
 PROJECT = "longtail-bench"  # WANDB_PROJECT overrides it
 _MARKER = "wandb.json"
-_WORDS_OF_THE_USER = ("WANDB_NOTES", "WANDB_NAME", "WANDB_TAGS", "WANDB_RUN_GROUP", "WANDB_JOB_TYPE", "WANDB_PROGRAM")
+_WORDS_OF_THE_USER = [f"WANDB_{n}" for n in ("NOTES", "NAME", "TAGS", "RUN_GROUP", "JOB_TYPE", "PROGRAM", "RUN_ID")]
+_WORDS_OF_THE_USER += ["WANDB_RESUME", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH"]
 _INIT_TIMEOUT_S, _FINISH_TIMEOUT_S = 30, 60
 
 

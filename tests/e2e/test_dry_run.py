@@ -71,6 +71,23 @@ def test_what_is_finished_is_reused_and_tells_how_fast_the_machine_is(bench: Ben
     assert files(toy_run.store) == before
 
 
+def test_what_failed_before_is_left_out_as_a_run_leaves_it(bench: Bench, tmp_path: Path) -> None:
+    store, matrix = Store(tmp_path / "store"), load_matrix("toy")
+    codec = next(s for s in walk([s for c in matrix.cells for s in c.targets]) if s.stage_name() == "codec")
+    store.record_failure(codec, ValueError("the loss is no number"))
+    said = bench("run", "toy", "--dry-run", "--json", "--store", store.root)
+    told, rows = json.loads(said.out), stages(json.loads(said.out))
+    assert (said.code, told["ready"]) == (1, False)
+    assert (rows["codec"]["compute"], rows["codec"]["stopped"]) == (0, 1)
+    assert rows["augmented ours@0"]["stopped"] == 1
+    assert rows["augmented smote"]["stopped"] == 0
+    assert told["failed"] == [f"codec {codec.key[:8]}: ValueError: the loss is no number"]
+    plain = bench("run", "toy", "--dry-run", "--store", store.root)
+    assert f"{told['total']['stopped']} stages failed before, or wait for such a one" in plain.out
+    again = bench("run", "toy", "--dry-run", "--retry-failed", "--json", "--store", store.root)
+    assert (again.code, json.loads(again.out)["total"]["stopped"]) == (0, 0)
+
+
 def test_bytes_are_those_that_a_run_leaves(toy_run: ToyRun) -> None:
     planned = walk([s for c in load_matrix("toy").cells for s in c.targets])
     sizes, told, left = Sizes(), defaultdict(float), defaultdict(float)

@@ -138,6 +138,17 @@ def test_a_cost_that_is_no_size_is_refused(size: float) -> None:
         Cost(flop=size)
 
 
+def test_who_looks_at_images_that_are_not_read_gets_no_estimate() -> None:
+    train = Sizes().train(
+        build_matrix({"name": "m", "datasets": ["phantom"], "methods": ["baseline"], "classifier": {}}, "m")
+        .cells[0]
+        .augmented.train
+    )
+    assert len(train.images) == len(train.labels)
+    with pytest.raises(NoEstimate, match="images, which are not read yet"):
+        train.images[:2]
+
+
 def test_an_equal_stage_takes_what_it_took(measured: Sample) -> None:
     told = Rates((measured,)).estimate("classifier", CLASSIFIER, "cpu")
     assert (told.seconds, told.times) == (pytest.approx(100), pytest.approx(1))

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from bench.errors import ConfigError
-from bench.options import DEFAULT_STORE, JsonOpt, MatrixArg, QuietOpt, SetOpt, StoreOpt
+from bench.options import DEFAULT_STORE, JsonOpt, QuietOpt, SetOpt, StoreOpt
 from bench.terminal import interruptible, open_store, print_json, say, stderr_console, stdout_console
 
 app = typer.Typer()
@@ -18,7 +18,9 @@ app = typer.Typer()
 
 @app.command()
 def describe(
-    matrix: MatrixArg,
+    matrix: Annotated[
+        str, typer.Argument(help="a matrix file, a shipped one, or a kind of data set with its settings as --set")
+    ],
     dataset: Annotated[str | None, typer.Option("--dataset", metavar="LABEL", help="which [the only one]")] = None,
     sets: SetOpt = None,
     store: StoreOpt = DEFAULT_STORE,
@@ -26,7 +28,7 @@ def describe(
     quiet: QuietOpt = False,
     as_json: JsonOpt = False,
 ) -> None:
-    """Print what a data set of a matrix holds: parts, counts by class, co-occurrence, patients, pictures."""
+    """Print what a data set (of a matrix, or by its kind) holds: parts, counts, co-occurrence, patients, pictures."""
     from bench.describe import describe as look
     from bench.describe import find_dataset, print_description
 

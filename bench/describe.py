@@ -44,8 +44,10 @@ class HasGroups(Protocol):
         """Return the names of the head and of the tail classes."""
 
 
-def find_dataset(matrix: str, overrides: Iterable[str], label: str | None) -> tuple[Dataset, SplitSettings]:
+def find_dataset(name: str, overrides: Iterable[str], label: str | None) -> tuple[Dataset, SplitSettings]:
     """Return a data set of a matrix file, and how the matrix splits it; nothing else of the file need be usable.
+
+    Where `name` is a kind of data set, the overrides are its settings, and it is split by the defaults.
 
     Raises:
         ConfigError: for a file that cannot be understood, a label that is no data set's, or none where there are many.
@@ -53,10 +55,13 @@ def find_dataset(matrix: str, overrides: Iterable[str], label: str | None) -> tu
     from bench.matrix import MatrixSettings, find
     from bench.yaml_file import apply_override, read_yaml
 
-    path = find(matrix)
-    raw = read_yaml(path)
+    kind = name in registry.datasets() and not Path(name).is_file()
+    path = Path(name) if kind else find(name)
+    raw = {"kind": name} if kind else read_yaml(path)
     for override in overrides:
         apply_override(raw, override)
+    if kind:
+        return registry.parse_dataset(raw, name), SplitSettings()
     settings = registry.build(MatrixSettings, raw, path.name)
     datasets = [registry.parse_dataset(d, f"{path.name}.datasets.{i}") for i, d in enumerate(settings.datasets)]
     labels = [d.label for d in datasets]

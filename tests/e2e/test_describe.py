@@ -39,6 +39,17 @@ def mimic(tree: Tree, **settings: object) -> dict:
     return {"kind": "mimic-cxr-lt", **tree.settings(release="1.1.0-26", image_px=32, missing="leave_out", **settings)}
 
 
+def test_a_kind_of_data_set_is_described_without_a_matrix(bench: Bench, tree: Tree, tmp_path: Path) -> None:
+    sets = [x for k, v in mimic(tree).items() if k != "kind" for x in ("--set", f"{k}={v}")]
+    said = bench("describe", "mimic-cxr-lt", *sets, "--store", tmp_path / "store", "--json")
+    assert said.code == 0, said.err
+    other = bench("describe", matrix(tmp_path, mimic(tree)), "--store", tmp_path / "store", "--json")
+    assert json.loads(said.out) == json.loads(other.out)
+    typo = bench("describe", "mimic-cxr-lt", "--set", "rooot=x")
+    assert (typo.code, typo.err.count("\n")) == (2, 1)
+    assert "mimic-cxr-lt.rooot" in typo.err
+
+
 def test_counts_are_those_of_the_label_files(bench: Bench, tree: Tree, tmp_path: Path) -> None:
     said = bench("describe", matrix(tmp_path, mimic(tree)), "--store", tmp_path / "store", "--json")
     assert said.code == 0, said.err

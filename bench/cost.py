@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from bench.store import Store
 
 
+LARGEST = 1e30  # of a cost: nobody waits for more, and sums stay numbers
+
+
 class NoEstimate(Exception):
     """A cost cannot be told; the message says what would have to be known."""
 
@@ -53,8 +56,8 @@ class Cost:
             NoEstimate: naming the field.
         """
         for name in ("flop", "host", "images", "bytes"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise NoEstimate(f"its cost has {name} {getattr(self, name)}, want a number from 0 on")
+            if not 0 <= getattr(self, name) <= LARGEST:
+                raise NoEstimate(f"its cost has {name} {str(getattr(self, name))[:20]}, want 0 to {LARGEST:g}")
 
 
 def product(n: float, m: float, width: float) -> float:

@@ -56,12 +56,18 @@ def find_dataset(name: str, overrides: Iterable[str], label: str | None) -> tupl
     from bench.yaml_file import apply_override, read_yaml
 
     kind = name in registry.datasets() and not Path(name).is_file()
-    path = Path(name) if kind else find(name)
+    try:
+        path = Path(name) if kind else find(name)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; or a kind of data set: {listed(registry.datasets())}") from error
     raw = {"kind": name} if kind else read_yaml(path)
     for override in overrides:
         apply_override(raw, override)
     if kind:
-        return registry.parse_dataset(raw, name), SplitSettings()
+        dataset = registry.parse_dataset(raw | {"kind": name}, name)
+        if label not in (None, dataset.label):
+            raise ConfigError(f"{name}: --dataset {label}: is an option for a matrix; leave it out")
+        return dataset, SplitSettings()
     settings = registry.build(MatrixSettings, raw, path.name)
     datasets = [registry.parse_dataset(d, f"{path.name}.datasets.{i}") for i, d in enumerate(settings.datasets)]
     labels = [d.label for d in datasets]

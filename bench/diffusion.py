@@ -57,6 +57,8 @@ class DiffusionModel(Settings):
         preset = _preset(name)
         if "folder" not in {**preset, **given}:
             raise ValueError(f"preset '{name}' cannot know where your weights are; give diffusion.folder as well")
+        if given.get("folder", preset.get("folder")) != preset.get("folder"):
+            preset = preset | {"sharing": "credentialed"}  # `open` is said of the preset's own weights
         words = {"prompt": preset["prompt"] | given["prompt"]} if _both_say(preset, given) else {}
         return preset | given | words
 

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.augment import Augmented
-from bench.cost import Cost, NoEstimate, Sizes
+from bench.cost import LARGEST, Cost, NoEstimate, Sizes
 from bench.diffusion import DiffusionModel
 from bench.errors import BenchError, in_words, listed
 from bench.execute.base import Workload
@@ -62,7 +62,7 @@ class Line:
         """Count a stage that would be computed."""
         self.known += 1
         sums = {name: getattr(self.cost, name) + getattr(cost, name) for name in ("flop", "host", "images", "bytes")}
-        self.cost = Cost(**sums)
+        self.cost = Cost(**{name: min(total, LARGEST) for name, total in sums.items()})
         for device, estimate in estimates.items():
             self.seconds[device] += estimate.seconds
             self.bases[device].append(estimate)

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.border import check_server, is_open, payload
-from bench.files import write_text
+from bench.files import read_json, write_text
 from bench.record import read_record
 
 FAILED = "mirror failed: "  # what the parent looks for in the log
@@ -26,28 +27,34 @@ SERVER = "server: "  # what it looks for when it asks where
 NO_SERVER = "-"  # stands for none among the arguments
 PROJECT = "longtail-bench"  # WANDB_PROJECT overrides it
 _MARKER = "wandb.json"
-_WORDS_OF_THE_USER = [f"WANDB_{n}" for n in ("NOTES", "NAME", "TAGS", "RUN_GROUP", "JOB_TYPE", "PROGRAM", "RUN_ID")]
-_WORDS_OF_THE_USER += ["WANDB_RESUME", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH"]
+# variables that say where and how W&B is reached; it takes any other for words about the run, or settings of it
+_NEEDED = re.compile(
+    r"WANDB_(API_KEY|BASE_URL|PROJECT|ENTITY|ERROR_REPORTING|IDENTITY_TOKEN_FILE|CREDENTIALS_FILE|INSECURE_DISABLE_SSL|"
+    r"X_EXTRA_HTTP_HEADERS|\w*_?(DIR|PROXY|TIMEOUT|TIMEOUT_SECONDS))"
+)
 _INIT_TIMEOUT_S, _FINISH_TIMEOUT_S = 30, 60
 
 
 def run_id(record: dict[str, Any], server: str | None = None) -> str:
     """Return the id of a cell's run: the same for the same cell with the same key, another when its results differ.
 
-    A server that is given what no other is has runs of its own.
+    What is not open has runs of its own, and so has a server that is given of it what no other is.
     """
-    own = [server] if server and not is_open(record.get("sharing", "")) else []
+    own = [] if is_open(record.get("sharing", "")) else ["reduced" if server is None else server]
     text = json.dumps([record["matrix"], record["cell"], record["key"], *own])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def is_mirrored(folder: Path, record: dict[str, Any], mode: str, server: str | None = None) -> bool:
     """Tell whether this result is at W&B already; one that was sent online needs no offline copy."""
-    try:
-        marker = json.loads((folder / _MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
+    marker = read_json(folder / _MARKER) or {}
     return marker.get("run_id") == run_id(record, server) and marker.get("mode") in (mode, "online")
+
+
+def was_open(folder: Path, record: dict[str, Any]) -> bool:
+    """Tell whether W&B was given everything of a cell while its data were open, and they no longer are."""
+    marker = read_json(folder / _MARKER) or {}
+    return is_open(str(marker.get("sharing", ""))) and not is_open(record.get("sharing", ""))
 
 
 def mirror(folder: Path, root: Path, mode: str, server: str | None = None) -> None:
@@ -64,10 +71,12 @@ def mirror(folder: Path, root: Path, mode: str, server: str | None = None) -> No
     record = read_record(folder)
     if record is None or is_mirrored(folder, record, mode, server):
         return
-    pinned = {}  # nothing that is read later sends elsewhere what one server alone may have
+    pinned: dict[str, str] = {}  # nothing that is read later sends elsewhere what one server alone may have
     if server is not None:
         pinned["base_url"] = base_url(wandb)
         check_server(server, mode, pinned["base_url"])
+    if not is_open(record.get("sharing", "")):
+        pinned["run_notes"] = ""  # else those of a settings file
     sent = payload(record, root, server)
     run = wandb.init(
         project=os.environ.get("WANDB_PROJECT", PROJECT),
@@ -92,6 +101,7 @@ def mirror(folder: Path, root: Path, mode: str, server: str | None = None) -> No
     run.finish()
     _remove_logs(place)
     marker = {"mode": mode, "key": record["key"], "run_id": run_id(record, server), "server": server}
+    marker["sharing"] = record.get("sharing", "")
     write_text(folder / _MARKER, json.dumps(marker))
 
 
@@ -153,8 +163,8 @@ def main(arguments: Sequence[str]) -> int:
 
             print(f"{SERVER}{base_url(wandb)}", flush=True)
         if not all(is_open((read_record(f) or {}).get("sharing", "")) for f in folders):
-            for name in _WORDS_OF_THE_USER:  # W&B would read them: free text that nobody has looked at
-                os.environ.pop(name, None)
+            for name in [n for n in os.environ if n.startswith("WANDB_") and not _NEEDED.fullmatch(n)]:
+                del os.environ[name]  # free text that nobody has looked at
         for folder in folders:
             mirror(folder, root, mode, server)
         if folders:

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from bench.border import check_server
-from bench.errors import ConfigError, nearest
-from bench.mirror import FAILED, NO_SERVER, SERVER, is_mirrored
+from bench.errors import ConfigError, listed, nearest
+from bench.mirror import FAILED, NO_SERVER, SERVER, is_mirrored, was_open
 from bench.record import git_state, read_record, write_record
 
 if TYPE_CHECKING:
@@ -76,9 +76,8 @@ def _server_of_wandb(share_with: str) -> str:
     try:
         with tempfile.TemporaryDirectory() as root:  # W&B leaves notes of its own, and nothing is to be written yet
             command = [sys.executable, "-m", "bench.mirror", "where", root, NO_SERVER]
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_WAIT_S, env=_child_env()
-            )
+            quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
+            done = subprocess.run(command, timeout=_WAIT_S, **quiet, **_surroundings())
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ConfigError(f"--share-with {share_with}: W&B does not say which server it talks to ({error})") from error
     lines = done.stdout.splitlines()
@@ -89,9 +88,11 @@ def _server_of_wandb(share_with: str) -> str:
     return found[-1]
 
 
-def _child_env() -> dict[str, str]:
-    search = os.pathsep.join(p for p in (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")) if p)
-    return os.environ | {"PYTHONPATH": search}
+def _surroundings() -> dict[str, Any]:
+    """Return folder and variables of a child: none that the user works in, for W&B reads settings lying there."""
+    given = (p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p)
+    search = os.pathsep.join([str(Path(__file__).parents[1]), *map(os.path.abspath, given)])
+    return {"cwd": os.sep, "env": os.environ | {"PYTHONPATH": search}}
 
 
 def _to_stderr(line: str) -> None:
@@ -138,6 +139,7 @@ class WandbTracker:
         self._child: subprocess.Popen[bytes] | None = None
         self._n_given = 0
         self._gave_up = False
+        self._were_open: list[str] = []
 
     def cell_finished(self, cell: Cell, result: CellResult) -> None:
         """Write the local record, then queue a finished cell that W&B does not have yet."""
@@ -145,12 +147,19 @@ class WandbTracker:
         if folder is None or result.state != "done" or self._gave_up:
             return
         record = read_record(folder)
+        if record and was_open(folder, record):
+            self._were_open.append(cell.name)
         if record and not is_mirrored(folder, record, self.mode, self.local.share_with):
             self._waiting.append(folder.resolve())
         self._pump()
 
     def close(self) -> None:
         """Wait for the last child, within limits; then there is no process left."""
+        if self._were_open:
+            self.local.say(
+                f"warning: W&B was given pictures of {listed(self._were_open, 3)} while these data were said to be "
+                f"open; delete them there, and their runs in {self._root / 'wandb'} before any `wandb sync`"
+            )
         limit = time.monotonic() + _WAIT_S + _WAIT_PER_CELL_S * (len(self._waiting) + self._n_given)
         try:
             self._pump()
@@ -186,7 +195,7 @@ class WandbTracker:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env=_child_env(),
+                    **_surroundings(),
                     start_new_session=True,
                 )
             self._n_given = len(batch)

@@ -28,7 +28,8 @@ def find_files(labels: Path, release: Release, where: str, others: Mapping[str, 
             return tuple(path for path in found if path)
     wanted = listed(names[0] for names in release.files)
     for name, other in others.items():
-        if other is not release and all(any((labels / other.folder / n).is_file() for n in ns) for ns in other.files):
+        places = (labels / other.folder, labels)
+        if other is not release and all(any((p / n).is_file() for p in places for n in ns) for ns in other.files):
             raise DataError(f"{where}: {labels}: holds the files of release '{name}'; set `release` to it")
     have = listed(quoted(p.name)[1:-1] for f in folders for p in f.glob("*.csv")) or "none"
     raise DataError(f"{where}: {labels}: want {wanted} there or in {release.folder or 'it'} (CSV files there: {have})")

@@ -157,11 +157,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     for path in tree.root.rglob("*.jpg"):
         Image.fromarray(plant(np.asarray(Image.open(path).convert("L")))).save(path, quality=95)
     matrix, store = write_matrix(folder, tree), folder / "store"
-    env = os.environ | {"BENCH_METHODS": str(folder / "plugins"), "OMP_NUM_THREADS": "1"}
-    env["WANDB_NOTES"] = f"about {tree.rows[0]['subject_id']}"  # W&B sends this by itself
+    env = os.environ | {"BENCH_METHODS": str(folder / "plugins"), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    # what W&B takes up by itself
+    env |= {f"WANDB_{name}": f"about {tree.rows[0]['subject_id']}" for name in ("NOTES", "RUN_NOTES")}
+    (folder / "config-defaults.yaml").write_text(yaml.safe_dump({"who": {"value": tree.rows[0]["subject_id"]}}))
+    (folder / "wandb").mkdir()
+    (folder / "wandb" / "settings").write_text(f"[default]\nrun_notes = {tree.rows[0]['subject_id']}\n")
 
     def command(*arguments: object, code: int = 0) -> str:
-        done = subprocess.run([*map(str, arguments)], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+        done = subprocess.run([*map(str, arguments)], cwd=folder, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == code, done.stderr[-3000:]
         assert "arning" not in done.stderr
         return done.stderr

@@ -48,6 +48,8 @@ def test_a_kind_of_data_set_is_described_without_a_matrix(bench: Bench, tree: Tr
     typo = bench("describe", "mimic-cxr-lt", "--set", "rooot=x")
     assert (typo.code, typo.err.count("\n")) == (2, 1)
     assert "mimic-cxr-lt.rooot" in typo.err
+    assert "or a kind of data set: " in bench("describe", "mimic-cxr-l").err
+    assert "--dataset other: is an option for a matrix" in bench("describe", "phantom", "--dataset", "other").err
 
 
 def test_counts_are_those_of_the_label_files(bench: Bench, tree: Tree, tmp_path: Path) -> None:

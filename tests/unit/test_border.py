@@ -262,6 +262,8 @@ def test_what_a_model_draws_is_treated_as_what_it_learnt_from(tmp_path: Path) ->
     assert not found.shows("phantom")
     assert {c.sharing for c in build_matrix(toy("tiny"), "m.yaml").cells} == {"open"}
     assert DiffusionModel(folder="mine").sharing == "credentialed"  # nobody knows what it learnt from
+    assert DiffusionModel(preset="tiny", folder="mine").sharing == "credentialed"
+    assert DiffusionModel(preset="tiny").sharing == DiffusionModel(preset="sd-1.5").sharing == "open"
     assert DiffusionModel(folder="mine", sharing="open").sharing == DiffusionModel().sharing == "open"
 
 

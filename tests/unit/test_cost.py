@@ -132,7 +132,7 @@ def test_a_manifest_that_makes_no_sense_is_left_out(tmp_path: Path) -> None:
     assert [s.n for s in of_store(store)] == [1]
 
 
-@pytest.mark.parametrize("size", [float("nan"), float("inf"), -1.0])
+@pytest.mark.parametrize("size", [float("nan"), float("inf"), -1.0, 1e308, 10**400], ids=lambda n: str(n)[:9])
 def test_a_cost_that_is_no_size_is_refused(size: float) -> None:
     with pytest.raises(NoEstimate, match="its cost has flop"):
         Cost(flop=size)

@@ -16,7 +16,7 @@ from bench.results import read_cell
 from bench.stage import walk
 from bench.store import Store
 from tests.unit.tiny_cells import methods, tiny  # noqa: F401 - a fixture
-from tests.unit.track_fixtures import run
+from tests.unit.track_fixtures import run, tell
 
 
 def test_a_run_leaves_a_complete_record_of_every_cell(finished: Store, methods: None) -> None:  # noqa: F811
@@ -83,6 +83,22 @@ def test_what_was_open_when_it_ran_and_no_longer_is_does_not_leave(place: Any, m
     found = record.read_record(folder)
     assert (found["sharing"], found["git"]["commit"]) == ("credentialed", "old")
     assert border.payload(found, store.root).grid is None
+
+
+def test_what_w_and_b_was_given_while_it_was_open_is_said(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, matrix = place
+    tell(track.make_tracker("offline", store, matrix), matrix, store)
+    monkeypatch.setattr("bench.datasets.phantom.Phantom.sharing", "credentialed")
+    matrix, said = build_matrix(tiny(), "tiny"), []
+    tell(track.make_tracker("offline", store, matrix, said.append), matrix, store)
+    assert len(said) == 1
+    assert "was given pictures of phantom/baseline/s0, phantom/copies@1/s0 while these data were said to be" in said[0]
+    runs = sorted(store.root.glob("wandb/offline-run-*"))
+    pictures = [r for r in runs if list(r.rglob("*.png"))]
+    assert (len(runs), len(pictures)) == (4, 1)  # each once more, without
+    tell(track.make_tracker("offline", store, matrix, said.append), matrix, store)
+    assert len(said) == 1
+    assert sorted(store.root.glob("wandb/offline-run-*")) == runs
 
 
 def test_a_cut_off_record_of_a_stage_is_named_in_one_line(place: tuple[Store, Matrix]) -> None:

@@ -34,7 +34,7 @@ _GRID_COLUMNS, _GRID_ROWS = 8, 10
 _DIGITS = re.compile(r"\d+")
 _MOST_ALIKE = 30  # names that differ in a number alone; more are of images, not of steps or classes
 _MOST_NAMES = 64  # names in one mapping that are of no class; more are of images
-_HOST = re.compile(r"[a-z0-9.\-\[\]:]+")
+_HOST = re.compile(r"[a-z0-9\[][a-z0-9.\-\[\]:]*")
 _WORD = re.compile(r"[A-Za-z0-9][\w.+@-]{0,119}")
 
 

@@ -159,13 +159,14 @@ def of_store(store: Store, folders: Iterable[Path] = (), together: bool = True) 
     """
     groups: dict[tuple[Any, ...], list[float]] = {}
     for stage, manifest in _finished(store, folders):
-        if not isinstance(manifest.get("seconds"), (int, float)):
+        seconds, n_threads = manifest.get("seconds"), manifest.get("threads") or 1
+        if not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf or not isinstance(n_threads, int):
             continue
         name = str(manifest.get("device_name", ""))
         device = "gpu" if str(manifest.get("device")).startswith("cuda") else "cpu"
         apart = "" if together else manifest["key"]
-        place = (stage[0], replace(stage[1], bytes=0.0), device, name, int(manifest.get("threads") or 1), apart)
-        groups.setdefault(place, []).append(max(float(manifest["seconds"]), 1e-3))
+        place = (stage[0], replace(stage[1], bytes=0.0), device, name, n_threads, apart)
+        groups.setdefault(place, []).append(max(float(seconds), 1e-3))
     return [
         Sample(kind, cost, median(s), min(s), max(s), len(s), device, name, threads, "this store")
         for (kind, cost, device, name, threads, _), s in groups.items()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rich.filesize import decimal
 
 from bench.diffusion_folder import NETWORKS, check_agreement, variant, weights_read
-from bench.errors import ConfigError, listed
+from bench.errors import ConfigError, in_words, listed
 from bench.latents import Latents
 from bench.metrics.extractors import ClassifierExtractor, InceptionExtractor, OracleExtractor, XrvExtractor
 from bench.placeholders import are_allowed, noting, place_of
@@ -246,6 +246,11 @@ def _check_method(cell: Cell, model: DiffusionModel) -> str:
             cell.method.check(px // 2**halvings)
         except ConfigError as error:
             raise ConfigError(f"row '{cell.label}' on data set '{cell.dataset.label}': {error}") from error
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin's own code; in a run it must not stop the other rows
+            if are_allowed():
+                raise ConfigError(f"row '{cell.label}': its check broke: {in_words(error)}") from error
     return ""
 
 

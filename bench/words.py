@@ -26,6 +26,7 @@ _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4,8}){2,}", re.IGNORECASE)  # as MI
 _UID = re.compile(r"\d+(?:\.\d+){4,}")  # DICOM's
 _DIGEST = re.compile(r"(?<![0-9A-Za-z])(?=[0-9]*[a-f])[0-9a-f]{8,64}(?![0-9A-Za-z])")
 _LONG_NUMBER = re.compile(r"\d{6,}")
+_SEED = re.compile(r"(?:^|[._])seeds?(?:$|\.)")  # its whole numbers are long, and nobody's
 _MOST_DIGITS = 7  # of a whole number among settings; patients and studies have eight
 
 
@@ -66,7 +67,7 @@ def plain(value: Any, name: str = "") -> Any:
         return [plain(v, name) for v in value]
     whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     if whole and not isinstance(value, bool):
-        return value if abs(value) < 10**_MOST_DIGITS or "seed" in name else WITHHELD
+        return value if abs(value) < 10**_MOST_DIGITS or _SEED.search(name) else WITHHELD
     return value if not isinstance(value, str) or is_plain(value) else WITHHELD
 
 

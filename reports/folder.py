@@ -29,8 +29,8 @@ def folder_for(out: Path, share: bool) -> Iterator[Path]:
         yield out
         return
     shown, out = out, out.resolve()  # a link is followed, `.` has a name
-    if out == Path.cwd():
-        raise ConfigError(f"--out {shown}: is the folder that the command runs in; give a new one")
+    if Path.cwd().is_relative_to(out):
+        raise ConfigError(f"--out {shown}: is the folder that the command runs in, or above it; give a new one")
     if odd := _others(out):
         raise ConfigError(f"--out {shown}: holds files that no --share wrote ({listed(odd, 3)}); give a new folder")
     new = out.with_name(f".{out.name}.{os.getpid()}")

@@ -147,6 +147,7 @@ def a_record(**changes: Any) -> dict[str, Any]:
             "p10000032_score": 0.5,
             "/data/x.jpg": 1.0,
             "nearest_patient": 10000032,
+            "seed_patient": 10000032,
             "nearest_study": 50000011.0,
         },
         "classifier": {"architecture": "resnet18", "class_names": ["Fracture"]},

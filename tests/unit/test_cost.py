@@ -127,6 +127,8 @@ def test_a_manifest_that_makes_no_sense_is_left_out(tmp_path: Path) -> None:
         "b" * 32: {"seconds": None},
         "c" * 32: {"identity": split},  # its own input
         "d" * 32: {"identity": 3},
+        "e" * 32: {"seconds": float("nan")},
+        "f" * 32: {"threads": "two"},
     }.items():
         write_json(tmp_path / "dataset-phantom" / key / "manifest.json", whole | {"key": key} | changes)
     assert [s.n for s in of_store(store)] == [1]

@@ -84,7 +84,9 @@ def test_a_report_goes_where_a_link_leads_and_never_where_the_command_runs(
     write_report(small, results[:1], store, tmp_path / "link", share=True)
     assert (tmp_path / "there" / MARKER).is_file()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=r"--out \.: is the folder that the command runs in; give a new one"):
+    with pytest.raises(
+        ConfigError, match=r"--out \.: is the folder that the command runs in, or above it; give a new one"
+    ):
         write_report(small, results[:1], store, Path("."), share=True)
 
 

@@ -20,6 +20,7 @@ from bench.record import flat_config
 from bench.run import run_stages
 from bench.stage import walk
 from bench.store import Execution, Store
+from bench.weights import check_weights
 from reports.footnotes import footnotes
 from tests.cxr_lt_trees import FIRST_PATIENT, Tree, mimic_tree, nih_tree
 from tests.unit.diffusion_folders import build_folder
@@ -231,6 +232,17 @@ def test_a_split_that_is_refused_is_told_beside_the_rest(trees: dict[str, Tree])
 
 
 # --- weights
+
+
+def test_a_methods_own_check_that_breaks_is_told_and_stops_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: object, latent_px: int) -> None:
+        raise SystemExit(3)
+
+    monkeypatch.setattr("methods.fusion.method.Fusion.check", broken)
+    found = wrong(plan("toy", ["methods=[baseline, ours@1]"]))
+    assert list(found) == ["row ours@1"]
+    assert "its check broke: SystemExit" in found["row ours@1"]
+    check_weights(load_matrix("toy", ["methods=[baseline, ours@1]"]), "toy.yaml")
 
 
 def test_all_that_is_wrong_with_weights_is_told_at_once(trees: dict[str, Tree], pipeline: Path, tmp_path: Path) -> None:

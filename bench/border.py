@@ -189,8 +189,8 @@ def aggregates(found: Any, classes: dict[str, str]) -> Any:
 
 def _is_aggregate(name: Any, value: Any) -> bool:
     """Tell whether a value is a number, a truth or none, and no number as long as an id."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-        return plain(int(value), str(name)) == value if float(value).is_integer() else True
+    if _is_number(value):
+        return plain(value, str(name)) == value
     return value is None or isinstance(value, (bool, float))
 
 

@@ -196,13 +196,13 @@ class Sizes:
 
     def _rows(self, split: Split) -> dict[str, Any]:
         from bench.errors import DataError
-        from bench.split import PARTS, stratify
+        from bench.split import PARTS, parts
 
         if self.store is not None and self.store.has(split):
             return dict(split.open(self.store.folder(split)))
         table = self.table(split.dataset)
         try:
-            part = table.splits if table.splits is not None else stratify(table.labels, table.patients, split.settings)
+            part = parts(table, split.settings)
         except DataError as error:
             raise NoEstimate(str(error)) from error
         return {name: np.flatnonzero(part == i) for i, name in enumerate(PARTS)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -14,7 +14,7 @@ import numpy as np
 from bench import registry, seeds
 from bench.datasets.base import Dataset, KnownLabels
 from bench.errors import ConfigError, DataError, listed, nearest
-from bench.split import PARTS, SplitSettings, check, stratify
+from bench.split import PARTS, SplitSettings, check, parts
 from bench.types import ImageTable, Int64
 
 if TYPE_CHECKING:
@@ -34,14 +34,6 @@ class HasPictures(Protocol):
 
     def pictures(self) -> list[Path]:
         """Return the path of every picture."""
-
-
-@runtime_checkable
-class HasGroups(Protocol):
-    """A data set that can say its head and tail before its pictures are read."""
-
-    def head_and_tail(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the names of the head and of the tail classes."""
 
 
 def find_dataset(name: str, overrides: Iterable[str], label: str | None) -> tuple[Dataset, SplitSettings]:
@@ -96,7 +88,7 @@ def describe(dataset: Dataset, settings: SplitSettings, store: Store, tell: Any 
         known = store.get(dataset, Execution(on_progress=lambda stage, *told: tell(*told)))
         computed = True
     official = known.splits is not None
-    part = known.splits if known.splits is not None else stratify(known.labels, known.patients, settings)
+    part = parts(known, settings)
     found = {
         "dataset": dataset.label,
         "kind": dataset.kind,
@@ -107,7 +99,7 @@ def describe(dataset: Dataset, settings: SplitSettings, store: Store, tell: Any 
         "split": "official" if official else "by patient, stratified",
         "split_fault": _fault(part, known, settings.min_positives),
         "parts": _parts(part, known),
-        **_class_facts(part, known, _groups(dataset, known)),
+        **_class_facts(part, known),
         "cooccurrence": _together(known).tolist(),
         "pictures": _pictures(dataset, tell),
         "left_out": _left_out(dataset, store),
@@ -123,12 +115,6 @@ def _fault(part: Int64, known: ImageTable | KnownLabels, min_positives: int) -> 
     return None
 
 
-def _groups(dataset: Dataset, known: ImageTable | KnownLabels) -> tuple[Sequence[str], Sequence[str]]:
-    if isinstance(known, ImageTable):
-        return known.head, known.tail
-    return dataset.head_and_tail() if isinstance(dataset, HasGroups) else ((), ())
-
-
 def _parts(part: Int64, known: ImageTable | KnownLabels) -> dict[str, dict[str, int]]:
     return {
         name: {"images": int((part == i).sum()), "patients": len(np.unique(known.patients[part == i]))}
@@ -136,14 +122,12 @@ def _parts(part: Int64, known: ImageTable | KnownLabels) -> dict[str, dict[str, 
     }
 
 
-def _class_facts(
-    part: Int64, known: ImageTable | KnownLabels, groups: tuple[Sequence[str], Sequence[str]]
-) -> dict[str, Any]:
+def _class_facts(part: Int64, known: ImageTable | KnownLabels) -> dict[str, Any]:
     counts = np.stack([np.nansum(known.labels[part == i], axis=0) for i in range(len(PARTS))], axis=1).astype(int)
     unknown = np.isnan(known.labels).sum(axis=0)
     n_train = max(1, int((part == 0).sum()))
     classes = [
-        {"name": name, "group": "head" if name in groups[0] else "tail" if name in groups[1] else ""}
+        {"name": name, "group": "head" if name in known.head else "tail" if name in known.tail else ""}
         | dict(zip(PARTS, counts[i].tolist(), strict=True))
         | {"unknown": int(unknown[i]), "train_share": float(counts[i, 0] / n_train)}
         for i, name in enumerate(known.class_names)

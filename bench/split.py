@@ -70,9 +70,14 @@ def deal(table: ImageTable | KnownLabels, settings: SplitSettings) -> Int64:
     Raises:
         DataError: if the split cannot be used, see `check`.
     """
-    part = table.splits if table.splits is not None else stratify(table.labels, table.patients, settings)
+    part = parts(table, settings)
     check(part, table, settings.min_positives)
     return part
+
+
+def parts(table: ImageTable | KnownLabels, settings: SplitSettings) -> Int64:
+    """Return the part of every row as `deal` does, whether or not it can be used."""
+    return table.splits if table.splits is not None else stratify(table.labels, table.patients, settings)
 
 
 def stratify(labels: Float32, patients: Int64, settings: SplitSettings) -> Int64:

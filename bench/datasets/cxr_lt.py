@@ -143,15 +143,6 @@ class CxrLt(Dataset):
         self._chosen()
         return {"digest": digest(self._files())}
 
-    def head_and_tail(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the names of the head and of the tail classes.
-
-        Raises:
-            DataError: if the label files cannot be used.
-        """
-        chosen = self._chosen().classes
-        return chosen.head, chosen.tail
-
     @inert
     def taken(self) -> str:
         """Return release, views and the draw."""

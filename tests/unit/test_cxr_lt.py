@@ -175,9 +175,10 @@ def test_by_rank_and_by_name(shared):
     ranked = [everything.class_names[i] for i in np.argsort(-train, kind="stable")]
     chosen = mimic(shared, release="1.1.0-26", classes=(2, "normal", 26, "pleural_thickening"), tail=(26,))
     assert chosen.known_classes() == (ranked[1], "No Finding", ranked[25], "Pleural Thickening")
-    assert chosen.head_and_tail() == ((ranked[1], "No Finding", "Pleural Thickening"), (ranked[25],))
+    known = chosen.known_labels()
+    assert (known.head, known.tail) == ((ranked[1], "No Finding", "Pleural Thickening"), (ranked[25],))
     few = mimic(shared, release="1.1.0-26", classes="all", n_tail=3)
-    assert set(few.head_and_tail()[1]) == set(ranked[-3:])
+    assert set(few.known_labels().tail) == set(ranked[-3:])
 
 
 @pytest.mark.parametrize(

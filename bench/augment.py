@@ -6,7 +6,7 @@ import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from pydantic import SerializeAsAny
@@ -16,12 +16,9 @@ from bench.batches import KeptBatches, checked, skip_of
 from bench.contract import Context, DiffusionModel, Method, Plan, Task
 from bench.errors import BenchError, ContractError, DataError
 from bench.split import Train, train_set
-from bench.stage import Resources, Stage, inert
+from bench.stage import Resources, Stage, Work
 from bench.standin import Reason, UnusableDiagnostics, UnusableMethod
 from bench.types import AugmentedSet
-
-if TYPE_CHECKING:
-    from bench.cost import Cost, Sizes
 
 
 class Augmented(Stage):
@@ -64,14 +61,18 @@ class Augmented(Stage):
         _try_key(planned)
         return planned
 
-    def context(self, work: Any) -> Context:
+    def size(self) -> int | None:
+        """Return the number of images to make."""
+        return self.plan.size(self.train)
+
+    def context(self, work: Work) -> Context:
         """Return what the method is given."""
         return self._with_inputs(self._without_inputs(work), work)
 
-    def _with_inputs(self, ctx: Context, work: Any) -> Context:
+    def _with_inputs(self, ctx: Context, work: Work) -> Context:
         return replace(ctx, inputs={name: work.get(stage) for name, stage in self.needs.items()})
 
-    def _without_inputs(self, work: Any) -> Context:
+    def _without_inputs(self, work: Work) -> Context:
         train = train_set(work, self.train)
         plan = self.plan.resolve(train)
         samples = [train.class_names.index(name) for name, n in plan.items() for _ in range(n)]
@@ -85,7 +86,7 @@ class Augmented(Stage):
             diffusion_model=self.diffusion,
         )
 
-    def compute(self, work: Any) -> None:
+    def compute(self, work: Work) -> None:
         """Write images, labels, parents, target_class and extras as npy; or the reason of a skip.
 
         Batches are kept in `work.ckpt` as they come, so that a killed computation goes on behind the last one.
@@ -114,18 +115,6 @@ class Augmented(Stage):
             p.stem: np.load(p, mmap_mode="r", allow_pickle=False) for p in sorted((folder / "extras").glob("*.npy"))
         }
         return AugmentedSet(**arrays, extras=extras)
-
-    @inert
-    def cost(self, sizes: Sizes) -> Cost | None:
-        """Return what the method says, and the bytes of the images beside those of its extras."""
-        from bench.cost import Making
-
-        train = sizes.train(self.train)
-        made = self.plan.resolve(train)
-        making = Making({} if made and self.method.skip(train) else made, train, self.diffusion, sizes)
-        cost = self.method.cost(making)
-        own = making.n * (making.image_px**2 + 4 * len(train.class_names) + 8)
-        return cost and replace(cost, bytes=cost.bytes + own + 600, what=cost.what or self.method.name)
 
     def skip_reason(self, folder: Path) -> str | None:
         """Return why the method declined the data set, or None."""

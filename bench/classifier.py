@@ -16,14 +16,12 @@ from bench.augment import Augmented
 from bench.errors import ConfigError
 from bench.metrics.average_precision import average_precision, means
 from bench.split import Split, Train, part_rows, train_set
-from bench.stage import Resources, Settings, Stage, inert, not_semantic
+from bench.stage import Resources, Settings, Stage, Work, not_semantic
 from bench.types import AugmentedSet, Float32, ImageRows, TrainSet
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from bench.cost import Cost, Sizes
-    from bench.flops import NetworkFlops
     from bench.training import Training
 
 Selection = Literal["best_val_map_all", "best_val_map_tail", "last"]
@@ -73,19 +71,6 @@ class ClassifierSettings(Settings):
         """
         return {} if self.weights is None else {"weights": _file_digest(Path(self.weights).expanduser())}
 
-    @inert
-    def flops(self, n_classes: int, native_px: int) -> NetworkFlops:
-        """Return what the network takes of one image."""
-        from bench.flops import classifier_flops
-
-        return classifier_flops(self.architecture, n_classes, self.image_px or native_px)
-
-    @inert
-    def n_steps(self, n_images: int) -> int:
-        """Return the optimiser steps of a training on so many images."""
-        per_epoch = max(1, n_images // self.batch_size)
-        return self.steps if self.steps is not None else (self.epochs or 0) * per_epoch
-
 
 @functools.cache
 def _file_digest(path: Path) -> str:
@@ -114,7 +99,14 @@ class Classifier(Stage):
     settings: ClassifierSettings
     seed: int
 
-    def compute(self, work: Any) -> None:
+    def size(self) -> int | None:
+        """Return the images that pass through the network in training, each as often as it does."""
+        if self.settings.steps is not None:
+            return self.settings.steps * self.settings.batch_size
+        parts = (self.train.size(), self.augmented.size())
+        return None if None in parts else (self.settings.epochs or 0) * sum(n or 0 for n in parts)
+
+    def compute(self, work: Work) -> None:
         """Train, resuming from `work.ckpt`; write `model.safetensors`, `history.json`, `record.json`.
 
         Raises:
@@ -171,24 +163,6 @@ class Classifier(Stage):
     def open(self, folder: Path) -> TrainedClassifier:
         """Return the trained classifier; its weights are read when asked for."""
         return TrainedClassifier(folder, record=_read(folder / "record.json"), history=_read(folder / "history.json"))
-
-    @inert
-    def cost(self, sizes: Sizes) -> Cost:
-        """Return the steps of the training and the passes over val."""
-        from bench.cost import Cost
-
-        train, s = sizes.train(self.train), self.settings
-        n = len(train) + sizes.samples(self.augmented.plan, self.train)
-        n_val = len(sizes.rows(self.split)["val"])
-        px, n_classes = train.images.image_px, len(train.class_names)
-        network = s.flops(n_classes, px)
-        trained = s.n_steps(n) * min(s.batch_size, n)
-        checks = min(s.n_validations, s.n_steps(n))
-        return Cost(
-            flop=trained * network.training + checks * n_val * network.forward,
-            bytes=network.bytes + checks * (400.0 + 50.0 * n_classes) + 50_000,  # the names of its layers, its history
-            what=f"{s.architecture} at {s.image_px or px} px",
-        )
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,7 @@ def run(
     if tflops is not None:
         raise ConfigError("--tflops: is an assumption of --dry-run; leave it out, or add --dry-run")
     from bench.progress import reporter_for, stage_labels
+    from bench.results import read_matrix
     from bench.run import run_matrix
     from bench.track import make_tracker
 
@@ -101,7 +102,7 @@ def run(
     labels = stage_labels({c.name: c.targets for c in loaded.cells})
     reporter = reporter_for(stderr_console(), labels, placed.jobs, quiet)
     with talk_on_stderr(), interruptible(f"bench run {matrix}", placed.goes_on_alone), reporter.live():
-        results = run_matrix(
+        run_matrix(
             loaded,
             place,
             executor=placed.executor,
@@ -110,6 +111,7 @@ def run(
             tracker=tracker,
             retry_failed=retry_failed,
         )
+    results = read_matrix(loaded, place)
     failed = [r for r in results if r.state != "done"]
     for r in failed:
         say(f"failed: {r.cell.name}: {r.reason or 'an input did not finish'}")

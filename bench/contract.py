@@ -21,7 +21,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field, SerializeAsAny
@@ -32,11 +32,8 @@ from bench.errors import ConfigError, listed, nearest
 from bench.labelling import LabelPolicy
 from bench.latents import Latents
 from bench.split import Train, train_set
-from bench.stage import Settings, Stage, inert, not_semantic
+from bench.stage import Settings, Stage, Work, not_semantic
 from bench.types import AugmentedBatch, Int64, TrainSet
-
-if TYPE_CHECKING:
-    from bench.cost import Cost, Making
 
 __all__ = [
     "AugmentedBatch",
@@ -50,7 +47,7 @@ __all__ = [
     "Task",
     "Train",
     "TrainSet",
-    "inert",
+    "Work",
     "not_semantic",
     "train_set",
 ]
@@ -69,8 +66,15 @@ class Plan(Settings):
             ConfigError: if `counts` names a class that the data set does not have.
         """
         self.check(train.class_names)
-        wanted = dict.fromkeys(train.tail, self.per_class) | self.counts
-        return {name: n for name, n in wanted.items() if n > 0}
+        return {name: n for name, n in self._wanted(train.tail).items() if n > 0}
+
+    def size(self, train: Train) -> int | None:
+        """Return the number of images in all, or None where the tail is not known before the data set is read."""
+        found = train.split.dataset.known_size()
+        return None if found is None else sum(self._wanted(found.tail).values())
+
+    def _wanted(self, tail: Sequence[str]) -> dict[str, int]:
+        return dict.fromkeys(tail, self.per_class) | self.counts
 
     def check(self, class_names: Sequence[str]) -> None:
         """Refuse a class that the data set does not have.
@@ -184,7 +188,6 @@ class Method(Settings, ABC):
         """Return why the method cannot serve this train split, or None. A skip is reported, never an error."""
         return None
 
-    @inert
     def check(self, latent_px: int) -> None:
         """Refuse, before anything is computed, settings that cannot work with latents of `latent_px` sites a side.
 
@@ -193,20 +196,6 @@ class Method(Settings, ABC):
         Raises:
             ConfigError: naming the setting and what is allowed.
         """
-
-    @inert
-    def cost(self, making: Making) -> Cost | None:
-        """Return what making the images takes (`bench run --dry-run`); None where the method cannot say.
-
-        `bytes` are those of parents and extras; images and labels are counted for it. Mark it `inert`: an estimate is
-        no part of a key.
-
-        Raises:
-            NoEstimate: saying what would have to be known.
-        """
-        from bench.cost import Cost
-
-        return None if making.n else Cost()
 
     @classmethod
     def toy(cls) -> Method:

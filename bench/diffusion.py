@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from bench import diffusion_folder
-from bench.diffusion_memory import Pieces
+from bench.diffusion_memory import BatchFit
 from bench.diffusion_steps import last_steps, stochastic_step
 from bench.errors import ConfigError, StageError, listed, nearest
 from bench.prompts import PromptTemplate
@@ -92,8 +92,8 @@ class DiffusionModel(Settings):
 
     def load(self, device: str = "cpu") -> Diffusion:
         """Return the model on `device`, ready to run (its weights are read once a process)."""
-        pipeline, pieces = _load(str(self.path), self.precision, device)
-        return Diffusion(pipeline, device, self, pieces)
+        pipeline, fit = _load(str(self.path), self.precision, device)
+        return Diffusion(pipeline, device, self.prompt, self.guidance_scale, fit)
 
 
 def _preset(name: str) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def _both_say(preset: dict[str, Any], given: dict[str, Any]) -> bool:
 
 
 @functools.lru_cache(maxsize=1)
-def _load(path: str, precision: str, device: str) -> tuple[Any, Pieces]:
+def _load(path: str, precision: str, device: str) -> tuple[Any, BatchFit]:
     """Return the pipeline, and what is found out of how many images it can take at once."""
     import torch
     from diffusers import StableDiffusionPipeline
@@ -141,29 +141,26 @@ def _load(path: str, precision: str, device: str) -> tuple[Any, Pieces]:
     if device.startswith("cuda"):  # what tensor cores want; on a CPU it is no faster here
         for part in (pipeline.vae, pipeline.unet):
             part.to(memory_format=torch.channels_last)
-    return pipeline, Pieces()
+    return pipeline, BatchFit()
 
 
 class Diffusion:
-    """A loaded pipeline."""
+    """A loaded pipeline, with the prompts and the classifier-free guidance that its makers recommend."""
 
     batch_size = 32
 
-    def __init__(self, pipeline: Any, device: str, settings: DiffusionModel, pieces: Pieces) -> None:
+    def __init__(
+        self, pipeline: Any, device: str, prompts: PromptTemplate, guidance_scale: float, fit: BatchFit
+    ) -> None:
         """Wrap a diffusers pipeline that is already on `device`."""
-        self.pipeline, self.device, self.settings = pipeline, device, settings
+        self.pipeline, self.device, self.prompts, self.guidance_scale = pipeline, device, prompts, guidance_scale
         self.scale = float(pipeline.vae.config.scaling_factor)
         self.dtype = pipeline.unet.dtype
-        self._pieces = pieces
-
-    @property
-    def guidance_scale(self) -> float:
-        """Classifier-free guidance that the model's makers recommend."""
-        return self.settings.guidance_scale
+        self._fit = fit
 
     def prompt(self, class_names: Sequence[str], labels: Iterable[float | bool]) -> str:
         """Return the sentence for `labels` in the words that the model is used with."""
-        return self.settings.prompt.of(class_names, labels)
+        return self.prompts.of(class_names, labels)
 
     def latent_shape(self, image_px: int) -> tuple[int, int, int]:
         """Return `(c, h, w)` of the latent of an `image_px` square image.
@@ -187,7 +184,7 @@ class Diffusion:
             moments = (posterior.mean.float() * self.scale, posterior.std.float() * self.scale)
             return np.stack([_array(_finite(tensor, "latents")) for tensor in moments])
 
-        mean, std = np.concatenate(self._pieces.run("encoding", len(images), encode), axis=1)
+        mean, std = np.concatenate(self._fit.run("encoding", len(images), encode), axis=1)
         return mean, std
 
     def decode(self, latents: Float32) -> UInt8:
@@ -200,7 +197,7 @@ class Diffusion:
                 pixels = self.pipeline.vae.decode(unscaled).sample.float().mean(dim=1)
             return ((_finite(pixels, "pixels") + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
 
-        return np.concatenate(self._pieces.run("decoding", len(latents), decode))
+        return np.concatenate(self._fit.run("decoding", len(latents), decode))
 
     def sample(
         self,
@@ -275,7 +272,7 @@ class Diffusion:
         def relieve() -> None:
             self.pipeline.unet.set_attention_slice("max")
 
-        return np.concatenate(self._pieces.run("denoising", len(start), run, relieve))
+        return np.concatenate(self._fit.run("denoising", len(start), run, relieve))
 
     def _run(
         self,

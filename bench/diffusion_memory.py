@@ -13,7 +13,7 @@ from bench.errors import StageError
 T = TypeVar("T")
 
 
-class Pieces:
+class BatchFit:
     """Remembers, for each kind of work, how many images were not too many."""
 
     def __init__(self) -> None:

@@ -6,7 +6,7 @@ import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, SerializeAsAny
@@ -29,13 +29,10 @@ from bench.metrics.frechet import frechet_distance
 from bench.metrics.kernel import kernel_distance, subset_distances
 from bench.metrics.manifold import MEASURES, Distances, Features, manifold_measures, nearest_distances
 from bench.split import Part, Split, Train, part_rows
-from bench.stage import Resources, Settings, Stage, inert
+from bench.stage import Resources, Settings, Stage, Work
 from bench.types import AugmentedSet, Float32, ImageTable, Int64
 
-if TYPE_CHECKING:
-    from bench.cost import Cost, Sizes
-
-_PARTS: dict[str, tuple[Part, ...]] = {
+REFERENCES: dict[str, tuple[Part, ...]] = {
     "held_out": ("val", "test"),
     "val": ("val",),
     "test": ("test",),
@@ -68,7 +65,7 @@ class RealFeatures(Stage):
     dataset: SerializeAsAny[Dataset]
     extractor: Extractor
 
-    def compute(self, work: Any) -> None:
+    def compute(self, work: Work) -> None:
         """Write `features.npy` `float32 [n, d]` and, of a judge, `positives.npy` `bool [n, C]`, through memory maps."""
         images = work.get(self.dataset).images
         outputs: dict[str, np.ndarray] = {}
@@ -93,15 +90,6 @@ class RealFeatures(Stage):
             np.load(folder / "features.npy", mmap_mode="r"), np.load(positives) if positives.is_file() else None
         )
 
-    @inert
-    def cost(self, sizes: Sizes) -> Cost:
-        """Return a pass of the extractor over every image."""
-        from bench.cost import Cost
-
-        table = sizes.table(self.dataset)
-        n, features = len(table.labels), self.extractor.flops(table.images.shape[-1])
-        return Cost(flop=n * features.forward, bytes=n * (4.0 * features.width + features.n_judged), what=features.what)
-
 
 class Fidelity(Stage):
     """What the synthetic images of one method are worth as images. Every figure is a number or null."""
@@ -122,9 +110,9 @@ class Fidelity(Stage):
         """Return the fields' stages and the real images' features, which follow from them."""
         return [*super().inputs(), self.real_features]
 
-    def compute(self, work: Any) -> None:
+    def compute(self, work: Work) -> None:
         """Write `fidelity.json` and the distances to the nearest train images, `nearest_*.npy`, `float32`."""
-        measures = _Measures.of(self, work)
+        measures = self._measures(work)
         classes, tail = measures.classes, measures.table.tail
         per_class: dict[str, dict[str, Any]] = {}
         drawn: dict[str, Distances | None] = {}
@@ -166,33 +154,40 @@ class Fidelity(Stage):
         (work.out / "fidelity.json").write_text(json.dumps(result, indent=1, allow_nan=False), encoding="utf-8")
         work.progress(1, 1, "measured")
 
+    def _measures(self, work: Work) -> Measures:
+        """Gather the arrays that the figures are computed from."""
+        augmented: AugmentedSet = work.get(self.augmented)
+        synthetic = None
+        if len(augmented):
+            synthetic = extract_all(
+                self.settings.extractor.load(work),
+                augmented.images,
+                on_batch=lambda done: work.progress(done, len(augmented), "synthetic features"),
+            )
+
+        def rows(name: str) -> Int64:
+            return np.concatenate([part_rows(work, self.split, part)[2] for part in REFERENCES[name]])
+
+        return Measures(
+            settings=self.settings,
+            table=work.get(self.split.dataset),
+            real=work.get(self.real_features),
+            synthetic=synthetic,
+            synthetic_classes=np.asarray(augmented.target_class),
+            parents=np.asarray(augmented.parents),
+            train_rows=rows("train"),
+            reference_rows=rows(self.settings.reference),
+            # a sweep selects with `val`: then nothing at all is read of test
+            held_out_rows=rows("val" if self.settings.reference == "val" else "held_out"),
+        )
+
     def open(self, folder: Path) -> dict[str, Any]:
         """Return the figures."""
         return json.loads((folder / "fidelity.json").read_text(encoding="utf-8"))
 
-    @inert
-    def cost(self, sizes: Sizes) -> Cost:
-        """Return the extractor's pass over synthetic images, the distances of each class, nearest neighbours."""
-        from bench.cost import Cost, distances, product
-
-        table, s = sizes.table(self.split.dataset), self.settings
-        made, parts = self.augmented.plan.resolve(sizes.train(self.train)), sizes.rows(self.split)
-        reference = np.concatenate([parts[p] for p in _PARTS[s.reference]])
-        held_out = np.concatenate([parts[p] for p in _PARTS["val" if s.reference == "val" else "held_out"]])
-        features = s.extractor.flops(table.images.shape[-1])
-        n, width, host = sum(made.values()), features.width, 0.0
-        columns = [table.class_names.index(name) for name in made]
-        for name, column in zip(made, columns, strict=True):
-            n_reference = int((table.labels[reference, column] == 1).sum())
-            host += distances(made[name], n_reference, width, s.kid_subset_size, s.kid_subsets)
-        n_queries = n + int((table.labels[held_out][:, columns] == 1).any(axis=1).sum()) if n else 0
-        host += product(n_queries, len(parts["train"]), width)
-        stored = 4.0 * (n + n_queries) + 2100 + 400 * len(table.tail)
-        return Cost(flop=n * features.forward, host=host, bytes=stored, what=features.what)
-
 
 @dataclass(frozen=True)
-class _Measures:
+class Measures:
     """What the figures are computed from; rows are those of the data set.
 
     Attributes:
@@ -212,34 +207,6 @@ class _Measures:
     train_rows: Int64
     reference_rows: Int64
     held_out_rows: Int64
-
-    @classmethod
-    def of(cls, stage: Fidelity, work: Any) -> _Measures:
-        """Read and extract what the stage names."""
-        augmented: AugmentedSet = work.get(stage.augmented)
-        synthetic = None
-        if len(augmented):
-            synthetic = extract_all(
-                stage.settings.extractor.load(work),
-                augmented.images,
-                on_batch=lambda done: work.progress(done, len(augmented), "synthetic features"),
-            )
-
-        def rows(name: str) -> Int64:
-            return np.concatenate([part_rows(work, stage.split, part)[2] for part in _PARTS[name]])
-
-        return cls(
-            settings=stage.settings,
-            table=work.get(stage.split.dataset),
-            real=work.get(stage.real_features),
-            synthetic=synthetic,
-            synthetic_classes=np.asarray(augmented.target_class),
-            parents=np.asarray(augmented.parents),
-            train_rows=rows("train"),
-            reference_rows=rows(stage.settings.reference),
-            # a sweep selects with `val`: then nothing at all is read of test
-            held_out_rows=rows("val" if stage.settings.reference == "val" else "held_out"),
-        )
 
     @property
     def classes(self) -> list[str]:
@@ -325,7 +292,7 @@ class _Measures:
                 shares[name] = float(self.synthetic.positives[made, judged.index(name)].mean())
         return shares
 
-    def nearest(self) -> _Nearest:
+    def nearest(self) -> NearestTrain:
         """Return the feature distances to the nearest train image, of synthetic and of held-out images.
 
         Held-out images are those with one of the classes at hand, each class weighed as it is among the synthetic
@@ -338,11 +305,11 @@ class _Measures:
         real, rows, none = self.real.features, self.train_rows, (np.zeros(0), np.zeros(0))
         held_out, _ = nearest_distances(real[self.held_out_rows[weights > 0]], real, rows=rows)
         synthetic = nearest_distances(self.synthetic.features, real, self.parents, rows) if self.synthetic else none
-        return _Nearest(*synthetic, held_out, weights[weights > 0])
+        return NearestTrain(*synthetic, held_out, weights[weights > 0])
 
 
 @dataclass(frozen=True)
-class _Nearest:
+class NearestTrain:
     """Distances to the nearest train image, `float64 [n]`; NaN where train has none that counts.
 
     Attributes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -11,11 +11,8 @@ from bench.augment import Augmented
 from bench.classifier import Classifier
 from bench.labelling import LabelEvidence, LabelPolicy, assign
 from bench.split import train_set
-from bench.stage import Resources, Stage, inert
+from bench.stage import Resources, Stage, Work
 from bench.types import AugmentedSet, Float32
-
-if TYPE_CHECKING:
-    from bench.cost import Cost, Sizes
 
 
 class Labelled(Stage):
@@ -31,7 +28,11 @@ class Labelled(Stage):
     policy: LabelPolicy
     teacher: Classifier | None = None
 
-    def compute(self, work: Any) -> None:
+    def size(self) -> int | None:
+        """Return the number of synthetic images."""
+        return self.augmented.size()
+
+    def compute(self, work: Work) -> None:
         """Write `labels.npy`, `float32 [n, C]`."""
         samples: AugmentedSet = work.get(self.augmented)
         taught = None
@@ -47,15 +48,3 @@ class Labelled(Stage):
     def open(self, folder: Path) -> Float32:
         """Return the labels."""
         return np.load(folder / "labels.npy")
-
-    @inert
-    def cost(self, sizes: Sizes) -> Cost:
-        """Return the teacher's pass over the synthetic images, where there is a teacher."""
-        from bench.cost import Cost
-
-        train = sizes.train(self.augmented.train)
-        n, n_classes = sizes.samples(self.augmented.plan, self.augmented.train), len(train.class_names)
-        network = self.teacher.settings.flops(n_classes, train.images.image_px) if self.teacher else None
-        return Cost(
-            flop=n * network.forward if network else 0.0, host=1000.0 * n, bytes=4.0 * n * n_classes, what=self.policy
-        )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import field_validator
@@ -13,11 +12,8 @@ from bench import seeds
 from bench.diffusion import DiffusionModel
 from bench.files import new_array
 from bench.split import Train, train_set
-from bench.stage import Stage, inert
+from bench.stage import Stage, Work
 from bench.types import Float32
-
-if TYPE_CHECKING:
-    from bench.cost import Cost, Sizes
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,7 @@ class Latents(Stage):
         """Other words or guidance are no reason to encode again, nor to train again what is trained on latents."""
         return model.for_encoding()
 
-    def compute(self, work: Any) -> None:
+    def compute(self, work: Work) -> None:
         """Write `mean.npy` and `std.npy`, `float32 [n, c, h, w]`, image by image through a memory map."""
         images = train_set(work, self.train).images
         pipeline = self.diffusion.load(work.device)
@@ -78,13 +74,3 @@ class Latents(Stage):
     def open(self, folder: Path) -> LatentTable:
         """Return the moments, memory-mapped."""
         return LatentTable(np.load(folder / "mean.npy", mmap_mode="r"), np.load(folder / "std.npy", mmap_mode="r"))
-
-    @inert
-    def cost(self, sizes: Sizes) -> Cost:
-        """Return a pass of the VAE's encoder for every train image, and two arrays of latents."""
-        from bench.cost import Cost
-
-        train, model = sizes.train(self.train), sizes.diffusion(self.diffusion)
-        n, px = len(train), train.images.image_px
-        flop = n * model.encode(px)
-        return Cost(flop=flop, bytes=8.0 * n * np.prod(model.latent_shape(px)), what=f"encode at {px} px")

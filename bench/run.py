@@ -8,19 +8,18 @@ from typing import Any, Protocol
 
 from bench.execute.base import Executor, Reporter, Workload
 from bench.matrix import Cell, Matrix
-from bench.results import CellResult, read_cell
 from bench.stage import Stage, walk
 from bench.store import Execution, Store
 
 
-class Listener(Protocol):
-    """Hears of cells as they finish or fail (a tracker)."""
+class Tracker(Protocol):
+    """Is called with each cell when it has finished or failed; `bench.track` has the implementations."""
 
-    def cell_finished(self, cell: Cell, result: CellResult) -> None:
-        """Hear of a cell whose outcome is known."""
+    def cell_ended(self, cell: Cell) -> None:
+        """Take note of a cell that has finished or failed; the store holds its results."""
 
     def close(self) -> None:
-        """Hear that no more will come."""
+        """Take note that no more cells will come."""
 
 
 def run_stages(
@@ -63,25 +62,27 @@ def run_matrix(
     executor: Executor,
     execution: Execution,
     reporter: Reporter,
-    tracker: Listener,
+    tracker: Tracker,
     retry_failed: bool = False,
-) -> list[CellResult]:
-    """Run every cell and return what the store then holds. Cells that fail are recorded; the others finish."""
+) -> None:
+    """Compute every cell's stages; the store then holds the results. A cell that fails does not stop the others."""
     targets = [s for c in matrix.cells for s in c.targets]
     _require_writable(targets, store)  # before the tracker is given anything
     waiting: dict[str, list[Cell]] = defaultdict(list)
     for cell in matrix.cells:
         for stage in cell.targets:
             waiting[stage.key].append(cell)
+    ended: set[str] = set()
     told: set[str] = set()
 
     def tell(cell: Cell) -> None:
-        result = read_cell(cell, store)
-        if result.state in ("done", "failed") and cell.name not in told:
+        """Tell the tracker of a cell once, when each of its targets is finished or has failed."""
+        if cell.name not in told and all(s.key in ended or store.has(s) for s in cell.targets):
             told.add(cell.name)
-            tracker.cell_finished(cell, result)
+            tracker.cell_ended(cell)
 
     def on_outcome(stage: Stage) -> None:
+        ended.add(stage.key)
         for cell in waiting.get(stage.key, []):
             tell(cell)
 
@@ -99,4 +100,3 @@ def run_matrix(
             tell(cell)  # cells that were finished before this run are mirrored too, once
     finally:
         tracker.close()
-    return [read_cell(cell, store) for cell in matrix.cells]

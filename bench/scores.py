@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -14,11 +14,8 @@ from bench.classifier import Classifier, TrainedClassifier, probabilities
 from bench.metrics.average_precision import average_precision, means
 from bench.metrics.bootstrap import resampled_means
 from bench.split import Split, part_rows
-from bench.stage import Resources, Settings, Stage, inert
+from bench.stage import Resources, Settings, Stage, Work
 from bench.types import Float32, ImageTable
-
-if TYPE_CHECKING:
-    from bench.cost import Cost, Sizes
 
 GROUPS = ("head", "tail", "all")  # columns of `bootstrap.npy`
 _INTERVAL = (0.025, 0.975)
@@ -43,7 +40,7 @@ class Scores(Stage):
     classifier: Classifier
     settings: ScoresSettings = ScoresSettings()
 
-    def compute(self, work: Any) -> None:
+    def compute(self, work: Work) -> None:
         """Write `scores.json`, `predictions.npy` and `bootstrap.npy`.
 
         Predictions are probabilities `float32 [n_test, C]`, in order of test rows. The bootstrap is `float32 [B, 3]`:
@@ -85,21 +82,6 @@ class Scores(Stage):
     def open(self, folder: Path) -> dict[str, Any]:
         """Return the scores; `map_tail_low` and `map_tail_high` hold 95 % of the resamples of the test patients."""
         return json.loads((folder / "scores.json").read_text(encoding="utf-8"))
-
-    @inert
-    def cost(self, sizes: Sizes) -> Cost:
-        """Return a pass over test, and the resamples of its patients."""
-        from bench.cost import Cost
-
-        table, n = sizes.table(self.split.dataset), len(sizes.rows(self.split)["test"])
-        n_classes, native_px = len(table.class_names), table.images.shape[-1]
-        s, n_bootstrap = self.classifier.settings, self.settings.n_bootstrap
-        return Cost(
-            flop=n * s.flops(n_classes, native_px).forward,
-            host=n_bootstrap * n * (10.0 + 10.0 * n_classes),
-            bytes=4.0 * n * n_classes + 12.0 * n_bootstrap + 1000 + 150 * n_classes,
-            what=f"{s.architecture} at {s.image_px or native_px} px",
-        )
 
     def replicates(self, folder: Path) -> dict[str, Float32]:
         """Return `map_head`, `map_tail`, `map_all` in each resample of the test patients, `float32 [B]` (NaN = none).

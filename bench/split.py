@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -11,11 +11,8 @@ from pydantic import Field, model_validator
 from bench import seeds
 from bench.datasets.base import Dataset, KnownLabels
 from bench.errors import DataError
-from bench.stage import Settings, Stage, inert
+from bench.stage import Settings, Stage, Work
 from bench.types import Float32, ImageRows, ImageTable, Int64, TrainSet
-
-if TYPE_CHECKING:
-    from bench.cost import Cost, Sizes
 
 PARTS = ("train", "val", "test")
 Part = Literal["train", "val", "test"]
@@ -45,7 +42,7 @@ class Split(Stage):
     dataset: Dataset
     settings: SplitSettings = SplitSettings()
 
-    def compute(self, work: Any) -> None:
+    def compute(self, work: Work) -> None:
         """Write `part.npy`: `int64 [n]`, 0 train, 1 val, 2 test."""
         table: ImageTable = work.get(self.dataset)
         np.save(work.out / "part.npy", deal(table, self.settings).astype(np.int64))
@@ -54,14 +51,6 @@ class Split(Stage):
         """Return the rows of each part by its name."""
         part = np.load(folder / "part.npy")
         return {name: np.flatnonzero(part == i) for i, name in enumerate(PARTS)}
-
-    @inert
-    def cost(self, sizes: Sizes) -> Cost:
-        """Return a number a row."""
-        from bench.cost import Cost
-
-        n = len(sizes.table(self.dataset).labels)
-        return Cost(host=1000.0 * n, bytes=8.0 * n)
 
 
 def deal(table: ImageTable | KnownLabels, settings: SplitSettings) -> Int64:
@@ -159,22 +148,24 @@ class Train(Stage):
 
     split: Split
 
-    def compute(self, work: Any) -> None:
+    def size(self) -> int | None:
+        """Return the number of train images: the official ones, else the share that the settings leave."""
+        found = self.split.dataset.known_size()
+        if found is None:
+            return None
+        settings = self.split.settings
+        return (
+            found.n_train if found.n_train is not None else round(found.n_images * (1 - settings.val - settings.test))
+        )
+
+    def compute(self, work: Work) -> None:
         """Write the train rows and their labels; images stay in the data set's memory map."""
         table, rows = work.get(self.split.dataset), work.get(self.split)["train"]
         np.save(work.out / "rows.npy", rows)
         np.save(work.out / "labels.npy", table.labels[rows])
 
-    @inert
-    def cost(self, sizes: Sizes) -> Cost:
-        """Return a number and the labels of every row."""
-        from bench.cost import Cost
 
-        train = sizes.train(self)
-        return Cost(host=100.0 * len(train), bytes=8.0 * len(train) + train.labels.nbytes)
-
-
-def train_set(work: Any, train: Train) -> TrainSet:
+def train_set(work: Work, train: Train) -> TrainSet:
     """Return the opened train split (its images are a view into the data set's memory map)."""
     folder: Path = work.get(train)
     table: ImageTable = work.get(train.split.dataset)
@@ -187,7 +178,7 @@ def train_set(work: Any, train: Train) -> TrainSet:
     )
 
 
-def part_rows(work: Any, split: Split, part: Part) -> tuple[ImageRows, Float32, Int64]:
+def part_rows(work: Work, split: Split, part: Part) -> tuple[ImageRows, Float32, Int64]:
     """Return images, observed labels `float32 [n, C]` and data-set rows of one part. Not for methods."""
     table: ImageTable = work.get(split.dataset)
     rows = work.get(split)[part]

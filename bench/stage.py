@@ -14,22 +14,16 @@ import hashlib
 import importlib.util
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from bench.errors import ConfigError
 from bench.placeholders import STANDS_IN, are_allowed, is_semantic, noting, place_of, stands_in
-
-if TYPE_CHECKING:
-    from bench.cost import Cost, Sizes
-    from bench.store import Work
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 # Modules that cannot change what a stage computes, only whether and where it is computed and how it is told.
 # Everything else of ours that a stage imports, directly or through others, enters its key by itself.
@@ -37,14 +31,6 @@ INERT = frozenset(
     {"bench", "methods", "bench.errors", "bench.files", "bench.stage", "bench.standin", "bench.store", "bench.attempt"}
 ) | {"bench.claim", "bench.lease", "bench.inventory", "bench.housekeeping", "bench.verify", "bench.placeholders"}
 INERT |= {"bench.doctor", "bench.doctor.check"}
-INERT |= {
-    "bench.datasets.cxr_lt_documented",
-    "bench.cost",
-    "bench.flops",
-    "bench.rates",
-    "bench.rebuilt",
-    "bench.dry_run",
-}
 
 
 class Settings(BaseModel):
@@ -61,11 +47,6 @@ def not_semantic(default: Any, *, word: bool = False, **kwargs: Any) -> Any:
     return Field(default, json_schema_extra={"semantic": False, "word": word}, **kwargs)
 
 
-def inert(function: F) -> F:
-    """Mark a function that changes no result, an estimate or a check: neither it nor what it imports enters a key."""
-    return function
-
-
 @dataclass(frozen=True)
 class Resources:
     """What one computation of a stage asks of a machine (read by executors, never part of a key)."""
@@ -74,6 +55,28 @@ class Resources:
     cpus: int = 1
     memory_gb: float = 4.0
     minutes: int = 1
+
+
+class Work(Protocol):
+    """What a stage is given while it computes; `bench.store` has the one implementation outside of tests.
+
+    Attributes:
+        out: the folder to write the result's files into, empty at the start of every attempt.
+        ckpt: a folder that is kept between attempts, for checkpoints.
+    """
+
+    out: Path
+    ckpt: Path
+
+    @property
+    def device(self) -> str:
+        """The torch device to compute on: `cpu`, `cuda`, `cuda:1` or `mps`."""
+
+    def get(self, stage: Stage) -> Any:
+        """Return the result of an input, computing it first if it is not there."""
+
+    def progress(self, done: float, total: float, note: str = "") -> None:
+        """Tell how far the computation is; cheap enough to be called at every step."""
 
 
 class Stage(Settings):
@@ -90,13 +93,14 @@ class Stage(Settings):
         """Return the finished result in `folder` (memory-mapped where it is large)."""
         return folder
 
-    def cost(self, sizes: Sizes) -> Cost | None:
-        """Return what computing it takes, for an estimate; None where the stage cannot say. Mark it `inert`.
+    def size(self) -> int | None:
+        """Return how many images a computation passes through, or None where that is not known before it runs.
 
-        Raises:
-            NoEstimate: saying what would have to be known.
+        Seconds and bytes of one computation are scaled to another of its kind by the ratio of their sizes. Unless a
+        stage says otherwise, it passes once through the data set below it.
         """
-        return None
+        sizes = [s.size() for s in walk([self])[:-1] if not s.inputs()]
+        return max((n for n in sizes if n is not None), default=None)
 
     def __hash__(self) -> int:
         """Hash by key, so that stages with lists or dicts inside can stand in sets."""
@@ -222,8 +226,7 @@ def code_digests(cls: type) -> dict[str, str]:
     """Return module → digest of the code that gives `cls` its meaning.
 
     That is its module and every module of ours that it imports, directly or through others, but for `INERT`.
-    Digests are of the syntax tree without docstrings and without functions marked `inert`: comments, formatting,
-    documentation and estimates do not count.
+    Digests are of the syntax tree without docstrings: comments, formatting and documentation do not count.
     """
     if cls.__module__ not in INERT and _source(cls.__module__) is None:
         # without its code in the key, a changed stage would be answered with an old result
@@ -288,7 +291,7 @@ def _code(module: str) -> tuple[str, tuple[str, ...]]:
 
     An import by a name that is only worked out while the module runs is not seen.
     """
-    tree = _without_inert(ast.parse(_source(module) or ""))
+    tree = ast.parse(_source(module) or "")
     nodes = list(ast.walk(tree))
     imports = tuple(name for node in nodes for name in _imported(module, node))
     for node in nodes:
@@ -298,20 +301,6 @@ def _code(module: str) -> tuple[str, tuple[str, ...]]:
             node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
     # the tree is not kept: the trees of all modules take a process as long to take down as to build
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16], imports
-
-
-def _without_inert(tree: ast.Module) -> ast.Module:
-    """Return the tree without the functions that are marked `inert`."""
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [n for n in body if not _is_inert(n)] or [ast.Pass()]  # type: ignore[attr-defined]
-    return tree
-
-
-def _is_inert(node: ast.AST) -> bool:
-    decorators = getattr(node, "decorator_list", ())
-    return any(_name_of(d) == "inert" for d in decorators)
 
 
 def _imported(module: str, node: ast.AST) -> Iterator[str]:

@@ -11,7 +11,7 @@ from pydantic import model_serializer
 from bench.contract import AugmentedBatch, Context, Method
 from bench.datasets.base import Dataset
 from bench.errors import PluginError, in_words
-from bench.stage import Settings, Stage, not_semantic
+from bench.stage import Settings, Stage, Work, not_semantic
 
 
 class Reason(Settings):
@@ -98,7 +98,7 @@ class UnusableDataset(Dataset):
         """Name of the folder in the store."""
         return "dataset-unusable"
 
-    def compute(self, work: Any) -> None:
+    def compute(self, work: Work) -> None:
         """Fail with the reason."""
         self.reason.fail()
 
@@ -109,6 +109,6 @@ class UnusableDiagnostics(Stage):
     asked: str
     reason: Reason = not_semantic(...)
 
-    def compute(self, work: Any) -> None:
+    def compute(self, work: Work) -> None:
         """Fail with the reason."""
         self.reason.fail()

@@ -16,17 +16,15 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal
 
 from bench.border import check_server
 from bench.errors import ConfigError, listed, nearest
+from bench.matrix import Cell, Matrix
 from bench.mirror import FAILED, NO_SERVER, SERVER, is_mirrored, was_open
 from bench.record import git_state, read_record, write_record
-
-if TYPE_CHECKING:
-    from bench.matrix import Cell, Matrix
-    from bench.results import CellResult
-    from bench.store import Store
+from bench.results import CellResult, read_cell
+from bench.store import Store
 
 Mode = Literal["offline", "online", "off"]
 MODES: tuple[Mode, ...] = ("offline", "online", "off")
@@ -37,19 +35,9 @@ _WAIT_S = 60.0  # at the end of a matrix, for the last child, and so much more f
 _WAIT_PER_CELL_S = 10.0
 
 
-class Tracker(Protocol):
-    """Hears of cells as they finish or fail."""
-
-    def cell_finished(self, cell: Cell, result: CellResult) -> None:
-        """Hear of a cell whose outcome is known."""
-
-    def close(self) -> None:
-        """Hear that no more will come."""
-
-
 def make_tracker(
     mode: str, store: Store, matrix: Matrix, say: Say | None = None, share_with: str | None = None
-) -> Tracker:
+) -> LocalTracker | WandbTracker:
     """Return the tracker for `--wandb MODE`: the local record, mirrored to W&B unless the mode is `off`.
 
     Args:
@@ -108,9 +96,9 @@ class LocalTracker:
         self.git = git_state()
         self._warned = False
 
-    def cell_finished(self, cell: Cell, result: CellResult) -> None:
+    def cell_ended(self, cell: Cell) -> None:
         """Write the cell's record."""
-        self.record(cell, result)
+        self.record(cell, read_cell(cell, self.store))
 
     def record(self, cell: Cell, result: CellResult) -> Path | None:
         """Write the cell's record and return its folder; None (and one warning a run) if the disk refuses."""
@@ -141,8 +129,9 @@ class WandbTracker:
         self._gave_up = False
         self._were_open: list[str] = []
 
-    def cell_finished(self, cell: Cell, result: CellResult) -> None:
+    def cell_ended(self, cell: Cell) -> None:
         """Write the local record, then queue a finished cell that W&B does not have yet."""
+        result = read_cell(cell, self.local.store)
         folder = self.local.record(cell, result)
         if folder is None or result.state != "done" or self._gave_up:
             return

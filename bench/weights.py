@@ -117,8 +117,8 @@ def _file_of(extractor: OracleExtractor | XrvExtractor) -> Path | None:
 
 
 def _see_pipeline(model: DiffusionModel) -> str:
-    check_pipeline(model)
     path, word = model.path, variant(model.path)
+    check_pipeline(path)
     size = sum(p.stat().st_size for name in NETWORKS for p in weights_read(path / name, word))
     return f"{path}, {decimal(size)}, {model.precision}, digest {model.content()['digest'][:8]}"
 
@@ -169,13 +169,12 @@ def _check_safetensors(path: Path, field: str) -> None:
         raise ConfigError(f"{field}: {path} is cut off: {size} of {want} bytes; copy or download it again")
 
 
-def check_pipeline(model: DiffusionModel) -> None:
+def check_pipeline(path: Path) -> None:
     """Refuse a diffusion folder in which a part is missing, cut off or of another model than the others.
 
     Raises:
         ConfigError: naming the part.
     """
-    path = model.path
     index = _json(path / "model_index.json")
     missing = [name for name in (*NETWORKS, "scheduler", "tokenizer") if not _is_there(index, path, name)]
     if missing:
@@ -225,7 +224,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _check_side(cell: Cell, model: DiffusionModel) -> str:
     """Refuse a side that the VAE cannot halve as often as it does."""
-    px, halvings = getattr(cell.dataset, "image_px", None), _halvings(model)
+    px, halvings = getattr(cell.dataset, "image_px", None), vae_halvings(model.path)
     if not isinstance(px, int) or halvings is None:
         return ""
     factor = 2**halvings
@@ -240,7 +239,7 @@ def _check_side(cell: Cell, model: DiffusionModel) -> str:
 
 def _check_method(cell: Cell, model: DiffusionModel) -> str:
     """Refuse latents that the method's settings do not go with."""
-    px, halvings = getattr(cell.dataset, "image_px", None), _halvings(model)
+    px, halvings = getattr(cell.dataset, "image_px", None), vae_halvings(model.path)
     if isinstance(px, int) and halvings is not None:
         try:
             cell.method.check(px // 2**halvings)
@@ -254,7 +253,7 @@ def _check_method(cell: Cell, model: DiffusionModel) -> str:
     return ""
 
 
-def _halvings(model: DiffusionModel) -> int | None:
+def vae_halvings(path: Path) -> int | None:
     """Return how often the VAE halves a side, None where its configuration does not say."""
-    channels = _json(model.path / "vae" / "config.json").get("block_out_channels")
+    channels = _json(path / "vae" / "config.json").get("block_out_channels")
     return len(channels) - 1 if isinstance(channels, list) and channels else None

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from bench import seeds
-from bench.contract import AugmentedBatch, Context, Method, inert
+from bench.contract import AugmentedBatch, Context, Method
 from bench.types import Int64
-
-if TYPE_CHECKING:
-    from bench.cost import Cost, Making
 
 
 class Duplicate(Method):
@@ -26,13 +23,6 @@ class Duplicate(Method):
         for index in ctx.batches(64):
             parents = rows[index]
             yield AugmentedBatch(ctx.train.images[parents], ctx.train.labels[parents], parents[:, None])
-
-    @inert
-    def cost(self, making: Making) -> Cost:
-        """Return a parent each."""
-        from bench.cost import Cost
-
-        return Cost(host=1e4 * making.n, bytes=8.0 * making.n)
 
 
 def copied_rows(ctx: Context) -> Int64:

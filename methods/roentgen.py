@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from bench.contract import AugmentedBatch, Context, Method, inert
+from bench.contract import AugmentedBatch, Context, Method
 from bench.types import Float32
-
-if TYPE_CHECKING:
-    from bench.cost import Cost, Making
 
 
 class Roentgen(Method):
@@ -60,16 +57,6 @@ class Roentgen(Method):
             return np.eye(len(ctx.train.class_names), dtype=np.float32)[target], -1
         row = int(rng.choice(ctx.train.rows_with(target)))
         return ctx.train.labels[row], row
-
-    @inert
-    def cost(self, making: Making) -> Cost:
-        """Return the steps of the schedule and a decoding each."""
-        from bench.cost import Cost
-
-        networks, px, steps = making.networks, making.image_px, self.num_inference_steps
-        guidance = making.model.guidance_scale if self.guidance_scale is None else self.guidance_scale
-        flop = making.n * (networks.denoise(px, steps, steps, guidance) + networks.decode(px))
-        return Cost(flop=flop, bytes=8.0 * making.n, what=f"denoise at {px} px")
 
     @classmethod
     def toy(cls) -> Roentgen:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from bench.contract import AugmentedBatch, Context, Method, Stage, Task, TrainSet, inert
+from bench.contract import AugmentedBatch, Context, Method, Stage, Task, TrainSet
 from bench.errors import ConfigError, listed, nearest
 from bench.types import Int64, UInt8
 from methods.duplicate import copied_rows
-
-if TYPE_CHECKING:
-    from bench.cost import Cost, Making
 
 
 class Sdedit(Method):
@@ -91,17 +88,6 @@ class Sdedit(Method):
             donors = np.array([rng.integers(len(ctx.train)) for rng in generators])
         lost = ctx.train.images[donors].astype(np.int16) - diffusion.decode(clean[donors])
         return np.clip(images + lost, 0, 255).astype(np.uint8)
-
-    @inert
-    def cost(self, making: Making) -> Cost:
-        """Return the last steps and a decoding each, two where the parent's detail is added back."""
-        from bench.cost import Cost
-
-        networks, px = making.networks, making.image_px
-        redrawn = sum(count for name, count in making.made.items() if name not in self.copies)
-        steps = networks.denoise(px, self.denoise_steps, self.num_inference_steps, self.guidance_scale)
-        decodings = networks.decode(px) * (1 if self.detail == "none" else 2)
-        return Cost(flop=redrawn * (steps + decodings), bytes=8.0 * making.n, what=f"denoise at {px} px")
 
     @classmethod
     def toy(cls) -> Sdedit:

@@ -9,17 +9,14 @@ parents are known.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from bench.contract import AugmentedBatch, Context, Method, Stage, Task, inert
+from bench.contract import AugmentedBatch, Context, Method, Stage, Task
 from bench.labelling import PARENT_SHARE, union
 from bench.types import Float32, Int64
-
-if TYPE_CHECKING:
-    from bench.cost import Cost, Making
 
 BATCH = 64
 
@@ -72,20 +69,6 @@ class Smote(Method):
             return ctx.diffusion.decode(vectors.reshape(-1, *ctx.inputs["latents"].shape))
         px = ctx.train.images.image_px
         return np.rint(vectors).astype(np.uint8).reshape(-1, px, px)
-
-    @inert
-    def cost(self, making: Making) -> Cost:
-        """Return the search for neighbours in each class, and in latents a decoding each."""
-        from bench.cost import Cost, product
-
-        train, n, px, flop = making.train, making.n, making.image_px, 0.0
-        width = px**2
-        if self.space == "latent":
-            width = int(np.prod(making.networks.latent_shape(px)))
-            flop = n * making.networks.decode(px)
-        of_class = [len(train.rows_with(train.class_names.index(name))) for name in making.made]
-        search = sum(product(count, count, width) + 10.0 * count * width for count in of_class)
-        return Cost(flop=flop, host=search + 20.0 * n * width, bytes=n * (16.0 + 4 + 8), what=f"smote, {self.space}")
 
 
 def nearest(vectors: Float32, k_neighbors: int) -> Int64:

@@ -12,11 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.files import new_array
-from bench.stage import Stage, inert, not_semantic
+from bench.stage import Stage, not_semantic
 from bench.types import Float32, ImageTable, Int64, UInt8
 
 if TYPE_CHECKING:
-    from bench.cost import Cost, Sizes
     from bench.doctor.check import Check
 
 
@@ -33,11 +32,12 @@ class KnownLabels:
 
 
 @dataclass(frozen=True)
-class Expected:
-    """Labels to estimate by; `documented` says where sizes are from if they are drawn, not read (empty: read)."""
+class DatasetSize:
+    """The numbers of a data set that estimates need: `n_images` in all, `n_train` of them in an official train part."""
 
-    known: KnownLabels
-    documented: str = ""
+    n_images: int
+    n_train: int | None
+    tail: tuple[str, ...]
 
 
 class Dataset(Stage):
@@ -74,37 +74,30 @@ class Dataset(Stage):
         """Return labels, patients and parts if they are known before images are read: a split is then tried early."""
         return None
 
-    @inert
-    def taken(self) -> str:
-        """Return in a few words what of its source is taken, for a table's footnote; empty where that is all of it."""
-        return ""
-
-    @inert
-    def expected(self) -> Expected | None:
-        """Return the labels to estimate a run by: the real ones, or some of the documented size; None without either.
+    def known_size(self) -> DatasetSize | None:
+        """Return how large the data set is, or None where that is not known before it is read.
 
         Raises:
             DataError: if label files are there and cannot be used.
         """
         known = self.known_labels()
-        return None if known is None else Expected(known)
+        if known is None:
+            return None
+        n_train = None if known.splits is None else int((known.splits == 0).sum())
+        return DatasetSize(len(known.labels), n_train, known.tail)
 
-    @inert
+    def size(self) -> int | None:
+        """Return the number of images."""
+        found = self.known_size()
+        return None if found is None else found.n_images
+
+    def taken(self) -> str:
+        """Return in a few words what of its source is taken, for a table's footnote; empty where that is all of it."""
+        return ""
+
     def small(self) -> dict[str, Any]:
         """Return settings that take a small sample of it, to try a run and time it; none where there are no such."""
         return {}
-
-    @inert
-    def cost(self, sizes: Sizes) -> Cost:
-        """Return the pictures to read or draw, and the table's bytes."""
-        from bench.cost import Cost
-
-        table = sizes.table(self)
-        arrays = (getattr(table, name) for name in ("labels", "patients", "true_labels", "splits"))
-        beside = sum(a.nbytes for a in arrays if a is not None)
-        n, px = len(table.labels), table.images.shape[-1]
-        decoding = 2e7 * n  # whatever their own size, which nobody knows before they are opened
-        return Cost(host=decoding, images=n, bytes=table.images.nbytes + beside, what=f"{px} px")
 
     def sources(self) -> Iterator[Check]:
         """Yield what is found of the files that it is read from, and what is wrong with them; nothing where it is made.

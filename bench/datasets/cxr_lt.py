@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
@@ -12,8 +11,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from bench.datasets.base import Dataset, Expected, KnownLabels
-from bench.datasets.cxr_lt_choice import Chosen, Item, Wanted, choose, choose_classes
+from bench.datasets.base import Dataset, KnownLabels
+from bench.datasets.cxr_lt_choice import Chosen, Item, Wanted, choose
 from bench.datasets.cxr_lt_decode import MISSING, ResumableTable, decode, look_up
 from bench.datasets.cxr_lt_files import digest, find_files
 from bench.datasets.cxr_lt_labels import read_labels
@@ -21,7 +20,7 @@ from bench.datasets.cxr_lt_releases import FRONTAL, MIMIC, MIMIC_LAYOUT, NIH, NI
 from bench.datasets.images import Fit, read_image
 from bench.doctor.check import Check
 from bench.errors import DataError, SourceError
-from bench.stage import Resources, inert, not_semantic
+from bench.stage import Resources, Work, not_semantic
 from bench.types import Int64
 
 Jpeg = Literal["draft", "full"]
@@ -116,23 +115,9 @@ class CxrLt(Dataset):
         c = chosen.classes
         return KnownLabels(c.names, chosen.labels, chosen.patients, chosen.splits, c.head, c.tail)
 
-    @inert
     def small(self) -> dict[str, Any]:
         """Return fewer patients, drawn whatever their labels."""
         return {"limit": min(2000, self.limit or 2000), "keep_tail": None}
-
-    @inert
-    def expected(self) -> Expected:
-        """Return the labels that the files give, else some of the release's documented size."""
-        from bench.datasets.cxr_lt_documented import documented
-
-        with contextlib.suppress(DataError):  # what is wrong with the files is told beside the estimate
-            if (known := self.known_labels()) is not None:
-                return Expected(known)
-        found = documented(self.kind, frontal=not isinstance(self._views(), str))
-        counts = found.counts(self.source.classes)
-        choice = choose_classes(self.classes, self.head, self.tail, self.n_tail, self.source.classes, counts, self.kind)
-        return found.expected(choice, self.limit)
 
     def content(self) -> dict[str, str]:
         """Return the digest of the label files, which stands in keys for the folders.
@@ -143,7 +128,6 @@ class CxrLt(Dataset):
         self._chosen()
         return {"digest": digest(self._files())}
 
-    @inert
     def taken(self) -> str:
         """Return release, views and the draw."""
         views = self._views()
@@ -175,7 +159,6 @@ class CxrLt(Dataset):
         found = [p for f in self.layout.folders for p in (sorted(root.glob(f)) if f else [root]) if p.is_dir()]
         return found if any("*" in f for f in self.layout.folders) else found[:1]
 
-    @inert
     def sources(self) -> Iterator[Check]:
         """Yield what is found of the label files and of some pictures; nothing that is said quotes a path in them."""
         from bench.datasets.sources import look
@@ -190,11 +173,9 @@ class CxrLt(Dataset):
         yield Check("label files", True, f"{self._files()[0].parent}, {rows}, {len(chosen.classes.names)} classes")
         yield look("pictures", lambda: self._see_pictures(chosen))
 
-    @inert
     def _see_root(self) -> str:
         return f"{self._folders()[0]} is a folder; what it holds is told once the label files can be read"
 
-    @inert
     def _see_pictures(self, chosen: Chosen) -> str:
         from bench.datasets.sources import decoded, is_there, sampled
 
@@ -210,7 +191,7 @@ class CxrLt(Dataset):
         few = f"{len(found)} of {len(chosen.index):,} pictures looked for and there"
         return f"{self.root}, {few}, one decoded ({size})"
 
-    def compute(self, work: Any) -> None:
+    def compute(self, work: Work) -> None:
         """Look the pictures up and decode them into the table; a kill costs a few seconds of it.
 
         Beside the table: `studies.npy` (`int64 [n]`, study number, where there are studies), `source_rows.npy` (`int64

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -20,7 +20,7 @@ from bench.datasets.pictures import find_pictures
 from bench.datasets.rows import Problems
 from bench.doctor.check import Check
 from bench.errors import DataError, listed, nearest
-from bench.stage import inert, not_semantic
+from bench.stage import Work, not_semantic
 from bench.types import Float32
 
 _CHUNK = 256  # images decoded between two looks at Ctrl-C
@@ -103,7 +103,7 @@ class FolderDataset(Dataset):
         _, sizes = self._pictures(listing)
         return {"digest": _digest(listing, sizes)}
 
-    def compute(self, work: Any) -> None:
+    def compute(self, work: Work) -> None:
         """Decode every picture into the memory map.
 
         Raises:
@@ -126,7 +126,6 @@ class FolderDataset(Dataset):
         problems.stop("picture")
         writer.finish(listing.labels, listing.patients, listing.class_names, head, tail, splits=listing.splits)
 
-    @inert
     def sources(self) -> Iterator[Check]:
         """Yield what is found of the CSV and of some pictures."""
         from bench.datasets.sources import look
@@ -144,7 +143,6 @@ class FolderDataset(Dataset):
         )
         yield look("pictures", lambda: self._see_pictures(listing))
 
-    @inert
     def _see_pictures(self, listing: Listing) -> str:
         from bench.datasets.sources import decoded, sampled
 

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +20,8 @@ from pydantic import Field
 from bench.classifier import Classifier
 from bench.errors import ConfigError
 from bench.placeholders import are_allowed
-from bench.stage import Settings, inert, not_semantic
+from bench.stage import Settings, Work, not_semantic
 from bench.types import Float32, UInt8
-
-if TYPE_CHECKING:
-    from bench.flops import FeatureFlops
 
 _INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 _INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{_INCEPTION_FILE}"
@@ -83,14 +80,7 @@ class OracleExtractor(Settings):
 
         return tuple(CLASS_NAMES)
 
-    @inert
-    def flops(self, native_px: int) -> FeatureFlops:
-        """Return what an image of `native_px` takes, and how wide its features are."""
-        from bench.flops import oracle_flops
-
-        return oracle_flops(native_px)
-
-    def load(self, work: Any) -> Extract:
+    def load(self, work: Work) -> Extract:
         """Return the function that extracts a batch."""
         import torch
 
@@ -139,17 +129,7 @@ class ClassifierExtractor(Settings):
         """None: what the images were made to train is no judge of them."""
         return ()
 
-    @inert
-    def flops(self, native_px: int) -> FeatureFlops:
-        """Return what an image of `native_px` takes, and how wide its features are."""
-        from bench.flops import FeatureFlops
-
-        s = self._classifier().settings
-        width = {"densenet121": 1024, "resnet18": 512}[s.architecture]
-        what = f"{s.architecture} at {s.image_px or native_px} px"
-        return FeatureFlops(s.flops(2, native_px).forward, width, 0, what)
-
-    def load(self, work: Any) -> Extract:
+    def load(self, work: Work) -> Extract:
         """Return the function that extracts a batch."""
         from bench.networks import in_batches, without_head
 
@@ -203,14 +183,7 @@ class InceptionExtractor(Settings):
         """None: it knows no findings."""
         return ()
 
-    @inert
-    def flops(self, native_px: int) -> FeatureFlops:
-        """Return what an image of `native_px` takes, and how wide its features are."""
-        from bench.flops import FeatureFlops, inception_flops
-
-        return FeatureFlops(inception_flops(_INCEPTION_PX), _INCEPTION_WIDTH, 0, f"inception at {_INCEPTION_PX} px")
-
-    def load(self, work: Any) -> Extract:
+    def load(self, work: Work) -> Extract:
         """Return the function that extracts a batch."""
         import torch
 
@@ -287,15 +260,7 @@ class XrvExtractor(Settings):
         """None: its findings are not the data set's."""
         return ()
 
-    @inert
-    def flops(self, native_px: int) -> FeatureFlops:
-        """Return what an image of `native_px` takes, and how wide its features are."""
-        from bench.flops import FeatureFlops, classifier_flops
-
-        network = classifier_flops("densenet121", 2, _XRV_PX)
-        return FeatureFlops(network.forward, _XRV_WIDTH, 0, f"densenet121 at {_XRV_PX} px")
-
-    def load(self, work: Any) -> Extract:
+    def load(self, work: Work) -> Extract:
         """Return the function that extracts a batch."""
         import torch
 

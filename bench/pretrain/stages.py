@@ -16,7 +16,7 @@ from bench.pretrain.fidelity import record_fidelity
 from bench.pretrain.oracle import OracleSettings, load_oracle, pretrain_oracle
 from bench.pretrain.phantom_data import ASSET_SEED, NOTE, lifted
 from bench.split import Train, train_set
-from bench.stage import Resources, Settings, Stage
+from bench.stage import Resources, Settings, Stage, Work
 
 
 class ShippedData(Settings):
@@ -38,7 +38,7 @@ class PretrainedDiffusion(Stage):
     data: ShippedData = ShippedData()
     settings: DiffusionSettings = DiffusionSettings()
 
-    def compute(self, work: Any) -> None:
+    def compute(self, work: Work) -> None:
         """Write the pipeline's folder, `record.json` and `samples.png`."""
         if self.train is None:
             drawn = lifted(PhantomSettings(seed=ASSET_SEED), self.data.n_images, self.data.first)
@@ -61,12 +61,12 @@ class PretrainedOracle(Stage):
 
     settings: OracleSettings = OracleSettings()
 
-    def compute(self, work: Any) -> None:
+    def compute(self, work: Work) -> None:
         """Train on true labels of phantom images that no benchmark uses."""
         pretrain_oracle(work.out, work.ckpt, self.settings, _told(work))
 
 
-def _told(work: Any) -> Callable[[dict[str, Any]], None]:
+def _told(work: Work) -> Callable[[dict[str, Any]], None]:
     work.device  # noqa: B018 - applies the number of threads
     return lambda record: work.progress(record["step"], record["total"], record["part"])
 

@@ -19,6 +19,7 @@ from bench.datasets.base import Dataset, TableWriter
 from bench.diffusion import DiffusionModel
 from bench.latents import Latents
 from bench.split import Split, SplitSettings, Train
+from bench.stage import Work
 from bench.types import Float32, Int64, UInt8
 
 CLASS_NAMES = ("Opacity", "Effusion", "Fracture", "Nodule")
@@ -40,7 +41,7 @@ class ToyDataset(Dataset):
     held_out_seed: int = Field(0, description="of val and test alone: a method's output must not change with it")
     lonely: bool = Field(False, description="leave the last class one positive in each part")
 
-    def compute(self, work: Any) -> None:
+    def compute(self, work: Work) -> None:
         """Draw labels, then images, part by part and row by row."""
         patients = np.arange(self.n_images, dtype=np.int64) // 2
         splits = np.array([0, 0, 0, 1, 2])[patients % 5]

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from bench import seeds
-from bench.contract import Latents, Settings, Stage, Train, inert, train_set
+from bench.contract import Latents, Settings, Stage, Train, Work, train_set
 from bench.errors import ConfigError
 from bench.stage import Resources
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bench.cost import Cost, Sizes
     from methods.fusion.networks import CodecNetworks
 
 CodeActivation = Literal["softmax", "tanh"]
@@ -85,7 +84,7 @@ class Codec(Stage):
     settings: CodecSettings = CodecSettings()
     seed: int
 
-    def compute(self, work: Any) -> None:
+    def compute(self, work: Work) -> None:
         """Write `codec.safetensors`, `codec-first.safetensors` and `codec.json`.
 
         Epochs are checkpointed and resumed bit for bit.
@@ -107,26 +106,6 @@ class Codec(Stage):
     def open(self, folder: Path) -> TrainedCodec:
         """Return the codec, not yet loaded."""
         return TrainedCodec(folder, self.settings)
-
-    @inert
-    def cost(self, sizes: Sizes) -> Cost:
-        """Return the epochs of both phases, two measurements, and the draws of the latents."""
-        from bench.cost import Cost
-        from methods.fusion.counts import codec_of
-
-        train, shape, networks = codec_of(self, sizes)
-        s, n, parts = self.settings, len(train), (networks.encoder, networks.decoder, networks.classifier)
-        interactions, imitations = s.generations * s.interaction_epochs, (s.generations - 1) * s.imitation_epochs
-        flop = interactions * sum(part.training for part in parts) + 2 * sum(part.forward for part in parts)
-        flop += imitations * (networks.encoder.forward + networks.encoder.training)
-        drawn = (interactions + imitations + 2) * n
-        values = shape[0] * shape[1] * shape[2]
-        return Cost(
-            flop=n * flop,
-            host=drawn * (30_000.0 + 15.0 * values),
-            bytes=2 * networks.bytes + 30_000 + 500 * s.generations,
-            what=f"{s.classifier} on {s.width} wide, {shape[1]} sites",
-        )
 
 
 @dataclass(frozen=True)

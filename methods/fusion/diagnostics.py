@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from bench.contract import Stage, inert, train_set
+from bench.contract import Stage, Work, train_set
 from bench.metrics import localisation
 from bench.types import Float32, Int64
 from methods.fusion.fuse import Fused, FusedSet, expand
@@ -17,7 +17,6 @@ from methods.fusion.pairing import PairTable
 from methods.fusion.saliency import SaliencyTable
 
 if TYPE_CHECKING:
-    from bench.cost import Cost, Sizes
     from bench.datasets.base import Dataset
 
 Sites = npt.NDArray[np.bool_]
@@ -58,7 +57,7 @@ class Diagnostics(Stage):
 
     fused: Fused
 
-    def compute(self, work: Any) -> None:
+    def compute(self, work: Work) -> None:
         """Write `diagnostics.json`."""
         fused: FusedSet = work.get(self.fused)
         found: dict[str, float | int | None] = dict.fromkeys(DESCRIPTIONS)
@@ -70,33 +69,13 @@ class Diagnostics(Stage):
         """Return name → number, or None where it cannot be said."""
         return json.loads((folder / "diagnostics.json").read_text(encoding="utf-8"))
 
-    @inert
-    def cost(self, sizes: Sizes) -> Cost:
-        """Return the true masks to draw, of the anchors' maps and of the samples, where the data set has any."""
-        from bench.cost import Cost
-        from methods.fusion.counts import codec_of
-        from methods.fusion.pairing import head_only
-        from methods.fusion.saliency import n_maps_of
-
-        saliency = self.fused.pairs.saliency
-        train, (_, side, _), _ = codec_of(saliency.codec, sizes)
-        masks = saliency.codec.train.split.dataset.true_masks(np.zeros(0, dtype=np.int64), side)
-        anchors = n_maps_of(train, saliency.settings.cam_target) - int(head_only(train).sum())
-        px, drawn = train.images.image_px, anchors + sizes.samples(self.fused.plan, saliency.codec.train)
-        return Cost(
-            images=0 if masks is None else drawn,
-            host=10.0 * (len(train) + drawn) * side**2 + (0 if masks is None else 350 * drawn * px**2),
-            bytes=700,
-            what="no truth" if masks is None else f"{side} sites",
-        )
-
-    def _of_codec(self, work: Any) -> dict[str, float | int | None]:
+    def _of_codec(self, work: Work) -> dict[str, float | int | None]:
         """Return the measures of the networks that saliency and fusion used."""
         saliency = self.fused.pairs.saliency
         record = work.get(saliency.codec).record[_RECORD_OF[saliency.checkpoint]]
         return {name: record[name] for name in _CODEC}
 
-    def _of_fusion(self, work: Any, fused: FusedSet) -> dict[str, float | int | None]:
+    def _of_fusion(self, work: Work, fused: FusedSet) -> dict[str, float | int | None]:
         """Return what needs no truth."""
         table: SaliencyTable = work.get(self.fused.pairs.saliency)
         pairs: PairTable = work.get(self.fused.pairs)
@@ -111,7 +90,7 @@ class Diagnostics(Stage):
             "median_partner_distance": float(np.median(pairs.distances)),
         }
 
-    def _against_truth(self, work: Any, fused: FusedSet) -> dict[str, float | int | None]:
+    def _against_truth(self, work: Work, fused: FusedSet) -> dict[str, float | int | None]:
         """Return what needs true masks; nothing where the data set has none."""
         codec = self.fused.pairs.saliency.codec
         train, dataset = train_set(work, codec.train), codec.train.split.dataset

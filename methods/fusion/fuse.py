@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from bench import seeds
-from bench.contract import Plan, Settings, Stage, TrainSet, inert, train_set
+from bench.contract import Plan, Settings, Stage, TrainSet, Work, train_set
 from bench.errors import ConfigError
 from bench.stage import Resources
 from bench.types import Float32, Int64
@@ -21,7 +21,6 @@ from methods.fusion.saliency import SaliencyTable, codec_latents
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bench.cost import Cost, Sizes
 
 Mask = np.ndarray  # bool [h, w], True where the anchor's code is taken
 _BATCH = 64  # fixed, so that a latent does not depend on the machine
@@ -82,7 +81,11 @@ class Fused(Stage):
     settings: FusionSettings = FusionSettings()
     seed: int
 
-    def compute(self, work: Any) -> None:
+    def size(self) -> int | None:
+        """Return the number of samples that the plan asks for."""
+        return self.plan.size(self.pairs.saliency.codec.train)
+
+    def compute(self, work: Work) -> None:
         """Write latents, parents, maps and masks as npy, aligned to the plan's samples, and `fusion.json`."""
         codec = self.pairs.saliency.codec
         train = train_set(work, codec.train)
@@ -105,19 +108,6 @@ class Fused(Stage):
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
         return FusedSet(**arrays)
 
-    @inert
-    def cost(self, sizes: Sizes) -> Cost:
-        """Return two encodings and a decoding of each sample."""
-        from bench.cost import Cost
-        from methods.fusion.counts import codec_of
-
-        codec = self.pairs.saliency.codec
-        train, (c, h, w), networks = codec_of(codec, sizes)
-        n = 0 if skip_reason(train) else sizes.samples(self.plan, train=codec.train)
-        flop = n * (2 * networks.encoder.forward + networks.decoder.forward)
-        host = n * (200_000.0 + 50.0 * c * h * w)
-        return Cost(flop, host, bytes=n * (4.0 * c * h * w + 24 + 9 * h * w) + 1200, what=f"{h} sites")
-
     def _choose(
         self, samples: Int64, train: TrainSet, saliency: SaliencyTable, pairs: PairTable, out: dict[str, np.ndarray]
     ) -> None:
@@ -137,7 +127,7 @@ class Fused(Stage):
             out["anchor_cam"][i], out["partner_cam"][i] = anchor_cam, partner_cam
             out["mask"][i] = fusion_mask(anchor_cam, partner_cam, high, low, rng)
 
-    def _decode(self, work: Any, out: dict[str, np.ndarray]) -> None:
+    def _decode(self, work: Work, out: dict[str, np.ndarray]) -> None:
         """Fill in the fused latents, batch by batch."""
         import torch
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from bench.contract import AugmentedBatch, Context, Method, Stage, Task, TrainSet, inert
+from bench.contract import AugmentedBatch, Context, Method, Stage, Task, TrainSet
 from bench.labelling import CLAIMED_CLASS, PARENT_SHARE, LabelPolicy, union
 from bench.types import Float32, Int64
 from methods.fusion.codec import Checkpoint, Codec, CodecSettings
@@ -16,9 +16,6 @@ from methods.fusion.diagnostics import Diagnostics
 from methods.fusion.fuse import Fused, FusedSet, FusionSettings, skip_reason
 from methods.fusion.pairing import IndexSpace, PairingSettings, Pairs
 from methods.fusion.saliency import Saliency, SaliencySettings
-
-if TYPE_CHECKING:
-    from bench.cost import Cost, Making
 
 # What the audit of the released code found, switch by switch, and what goes with each; sizes are the matrix's business.
 _RELEASED: dict[str, Any] = {
@@ -107,7 +104,6 @@ class Fusion(Method):
         pairs = Pairs(saliency=saliency, settings=self.pairing, index_space=self.index_space)
         return {"fused": Fused(pairs=pairs, plan=task.plan, settings=self.fusion, seed=task.seed)}
 
-    @inert
     def check(self, latent_px: int) -> None:
         """Refuse a classifier of codes that is too deep for the latent.
 
@@ -162,19 +158,6 @@ class Fusion(Method):
             noise = np.stack([ctx.rng(int(i)).standard_normal(shape, dtype=np.float32) for i in index])
         return diffusion.denoise(
             latents, prompts, noise, self.denoise_steps, self.num_inference_steps, self.guidance_scale
-        )
-
-    @inert
-    def cost(self, making: Making) -> Cost:
-        """Return the last steps and a decoding each, and the maps and masks beside the images."""
-        from bench.cost import Cost
-
-        n, networks, px = making.n, making.networks, making.image_px
-        _, h, w = networks.latent_shape(px)
-        steps = networks.denoise(px, self.denoise_steps, self.num_inference_steps, self.guidance_scale)
-        beside = 16 + 8 + 8 + 9 * h * w  # parents, shares, claimed class; maps and mask
-        return Cost(
-            flop=n * (steps + networks.decode(px)), bytes=float(n * beside + 5 * 128), what=f"denoise at {px} px"
         )
 
     def diagnostics(self, task: Task) -> Stage:

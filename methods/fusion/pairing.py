@@ -6,19 +6,16 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from bench import seeds
-from bench.contract import Settings, Stage, TrainSet, inert, train_set
+from bench.contract import Settings, Stage, TrainSet, Work, train_set
 from bench.stage import Resources
 from bench.types import Float32, Int64
 from methods.fusion.saliency import Saliency, SaliencyTable, codec_latents
-
-if TYPE_CHECKING:
-    from bench.cost import Cost, Sizes
 
 IndexSpace = Literal["global", "released"]
 Vectors = Callable[[Int64], Float32]  # entries of a saliency table -> what they are compared by, [len(entries), d]
@@ -73,7 +70,7 @@ class Pairs(Stage):
     settings: PairingSettings = PairingSettings()
     index_space: IndexSpace = "global"
 
-    def compute(self, work: Any) -> None:
+    def compute(self, work: Work) -> None:
         """Write `anchors`, `classes`, `partners`, `distances` as npy and `pairs.json`."""
         train, saliency = train_set(work, self.saliency.codec.train), work.get(self.saliency)
         seed = seeds.derive(self.saliency.codec.seed, "pairs")
@@ -95,31 +92,7 @@ class Pairs(Stage):
         """Return the table."""
         return PairTable(*(np.load(folder / f"{name}.npy") for name in ("anchors", "classes", "partners", "distances")))
 
-    @inert
-    def cost(self, sizes: Sizes) -> Cost:
-        """Return the distances between all anchors' maps and all candidates', and what is compared made anew."""
-        from bench.cost import Cost, product
-        from methods.fusion.counts import codec_of
-        from methods.fusion.saliency import n_maps_of
-
-        codec, s = self.saliency.codec, self.settings
-        train, (c, h, w), networks = codec_of(codec, sizes)
-        candidates = int(head_only(train).sum())
-        anchors = n_maps_of(train, self.saliency.settings.cam_target) - candidates
-        k = min(s.k_neighbors, candidates)
-        read = anchors + candidates * -(-anchors // _AT_ONCE)
-        width = h * w * {"latent": c, "code": codec.settings.n_simplices * codec.settings.vocab_size}.get(s.by, 1)
-        if s.by == "random":
-            return Cost(host=anchors * (50_000.0 + k * width), bytes=anchors * (16.0 + 12 * k) + 700, what=s.by)
-        drawn = 0.0 if s.by == "cam" else read * (30_000.0 + 15.0 * c * h * w)
-        return Cost(
-            flop=read * networks.encoder.forward if s.by == "code" else 0.0,
-            host=product(anchors, candidates, width) + 30.0 * anchors * candidates + drawn + read * width,
-            bytes=anchors * (16.0 + 12 * k) + 700,
-            what=s.by,
-        )
-
-    def _vectors(self, work: Any, saliency: SaliencyTable) -> Vectors | None:
+    def _vectors(self, work: Work, saliency: SaliencyTable) -> Vectors | None:
         """Return what the search compares, None for the maps themselves."""
         codec = self.saliency.codec
         if self.settings.by == "latent":

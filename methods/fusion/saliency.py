@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from bench import seeds
-from bench.contract import Settings, Stage, TrainSet, inert, train_set
+from bench.contract import Settings, Stage, TrainSet, Work, train_set
 from bench.files import new_array
 from bench.stage import Resources
 from bench.types import Float32, Int64
@@ -24,7 +24,6 @@ from methods.fusion.codec import Checkpoint, Codec
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bench.cost import Cost, Sizes
     from methods.fusion.networks import CodecNetworks
 
 CamMethod = Literal["gradcam", "hirescam", "layercam", "eigencam", "scorecam", "gradcam++", "xgradcam"]
@@ -81,7 +80,7 @@ class Saliency(Stage):
     settings: SaliencySettings = SaliencySettings()
     checkpoint: Checkpoint = "last"
 
-    def compute(self, work: Any) -> None:
+    def compute(self, work: Work) -> None:
         """Write `cams.npy`, `rows.npy`, `classes.npy` and `saliency.json`."""
         train = train_set(work, self.codec.train)
         networks, device = work.get(self.codec).load(work.device, self.checkpoint), work.device
@@ -103,26 +102,7 @@ class Saliency(Stage):
         cams = np.load(folder / "cams.npy", mmap_mode="r")
         return SaliencyTable(cams, np.load(folder / "rows.npy"), np.load(folder / "classes.npy"))
 
-    @inert
-    def cost(self, sizes: Sizes) -> Cost:
-        """Return the scores of every train image and the maps."""
-        from bench.cost import Cost
-        from methods.fusion.counts import codec_of, map_flops
-
-        train, shape, networks = codec_of(self.codec, sizes)
-        s, codec = self.settings, self.codec.settings
-        n, n_maps = len(train), n_maps_of(train, s.cam_target)
-        one = map_flops(codec.model_dump_json(), shape, len(train.class_names), s.cam_method, s.cam_layers == "all")
-        flop = (n + n_maps) * networks.encoder.forward + n * networks.classifier.forward + n_maps * one
-        sites = shape[1] * shape[2]
-        return Cost(
-            flop=flop,
-            host=(n + n_maps) * (30_000.0 + 15.0 * shape[0] * sites),
-            bytes=n_maps * (4.0 * sites + 16) + 500,
-            what=f"{s.cam_method} of {codec.classifier}, {shape[1]} sites",
-        )
-
-    def _scores(self, work: Any, networks: CodecNetworks, device: str) -> Float32:
+    def _scores(self, work: Work, networks: CodecNetworks, device: str) -> Float32:
         import torch
 
         n = len(work.get(self.codec.latents))
@@ -138,7 +118,7 @@ class Saliency(Stage):
         return scores
 
     def _maps(
-        self, work: Any, networks: CodecNetworks, rows: Int64, classes: Int64, device: str
+        self, work: Work, networks: CodecNetworks, rows: Int64, classes: Int64, device: str
     ) -> Iterator[tuple[slice, Float32]]:
         import torch
 
@@ -155,14 +135,7 @@ class Saliency(Stage):
             work.progress(len(rows) + min(part.stop, len(rows)), 2 * len(rows), "maps")
 
 
-@inert
-def n_maps_of(train: TrainSet, cam_target: str) -> int:
-    """Return how many maps `targets` names: one an image, or one for each of its tail classes."""
-    of_tail = (train.labels[:, train.tail_index] == 1).sum(axis=1)
-    return len(train) if cam_target == "best" else int(np.maximum(of_tail, 1).sum())
-
-
-def codec_latents(work: Any, codec: Codec, rows: Int64) -> Float32:
+def codec_latents(work: Work, codec: Codec, rows: Int64) -> Float32:
     """Return the latents of train rows, `float32 [len(rows), c, h, w]`: one draw per row, the same in every stage."""
     return work.get(codec.latents).sample(rows, seeds.derive(codec.seed, "fusion-latents"))
 

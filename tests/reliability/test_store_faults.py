@@ -16,6 +16,7 @@ import pytest
 
 from bench import attempt
 from bench.errors import StoreError
+from bench.stage import Work
 from bench.store import Execution, Store
 from bench.verify import verify
 from tests.conftest import BENCH, ROOT, ToyRun
@@ -27,7 +28,7 @@ CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree", "o
 class Big(Toy):
     """A toy with a folder and a larger file, so that a commit has several steps."""
 
-    def misbehave(self, work: Any) -> None:
+    def misbehave(self, work: Work) -> None:
         (work.out / "sub").mkdir()
         (work.out / "sub" / "x.bin").write_bytes(b"x" * 100_000)
         (work.ckpt / "state").write_bytes(b"s")
@@ -36,7 +37,7 @@ class Big(Toy):
 class KilledInCommit(Big):
     """Is killed before the `moment`-th change to the file system after its computation."""
 
-    def misbehave(self, work: Any) -> None:
+    def misbehave(self, work: Work) -> None:
         super().misbehave(work)
         if Moment.number is not None:  # in a fork, which dies: such a hook cannot be taken out again
             sys.addaudithook(_kill_at(Moment.number))
@@ -132,7 +133,7 @@ def test_a_result_that_appears_while_a_zombie_is_about_to_rename_is_kept(
 
 def test_seconds_do_not_follow_the_clock_of_the_wall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class SetsBack(Toy):
-        def misbehave(self, work: Any) -> None:
+        def misbehave(self, work: Work) -> None:
             monkeypatch.setattr("time.time", lambda: 0.0)
 
     store = Store(tmp_path)
@@ -145,7 +146,7 @@ class FillsDisk(Toy):
 
     how: str = "os"
 
-    def misbehave(self, work: Any) -> None:
+    def misbehave(self, work: Work) -> None:
         (work.out / "large.bin").write_bytes(b"x" * 1000)
         (work.ckpt / "state").write_bytes(b"s")
         if self.how == "os":

@@ -7,9 +7,9 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from bench.stage import Resources, Stage, not_semantic
+from bench.stage import Resources, Stage, Work, not_semantic
 
 
 def note(log: str, line: str) -> None:
@@ -39,7 +39,7 @@ class Toy(Stage):
     log: str = not_semantic("")
     seconds: float = not_semantic(0.0)
 
-    def compute(self, work: Any) -> None:
+    def compute(self, work: Work) -> None:
         """Log the attempt, take `seconds`, write the sum of the value and the inputs' numbers."""
         note(self.log, f"{self.stage_name()} {self.value}")
         self.misbehave(work)
@@ -50,7 +50,7 @@ class Toy(Stage):
         number = self.value + sum(work.get(below) for below in self.inputs_)
         (work.out / "number.json").write_text(json.dumps(number), encoding="utf-8")
 
-    def misbehave(self, work: Any) -> None:
+    def misbehave(self, work: Work) -> None:
         """Do nothing; subclasses fail or die here."""
 
     def open(self, folder: Path) -> int:
@@ -70,7 +70,7 @@ class Fails(Toy):
     error: Literal["ValueError", "OSError", "MemoryError"] = "ValueError"
     once: bool = not_semantic(False)
 
-    def misbehave(self, work: Any) -> None:
+    def misbehave(self, work: Work) -> None:
         """Leave a half-written file and a checkpoint, then raise."""
         (work.out / "half.bin").write_bytes(b"half")
         marker = work.ckpt / "tried"
@@ -85,7 +85,7 @@ class Dies(Toy):
 
     deaths: int = 1
 
-    def misbehave(self, work: Any) -> None:
+    def misbehave(self, work: Work) -> None:
         """Count the attempt in the checkpoint folder, leave a half-written file, and die."""
         (work.out / "half.bin").write_bytes(b"half")
         attempts = len(list(work.ckpt.iterdir()))
@@ -97,7 +97,7 @@ class Dies(Toy):
 class Talks(Toy):
     """Prints, as libraries do."""
 
-    def misbehave(self, work: Any) -> None:
+    def misbehave(self, work: Work) -> None:
         """Print with Python and with the bare descriptor."""
         print("talk on stdout")
         os.write(1, b"bare talk on stdout\n") if self.value else None
@@ -108,7 +108,7 @@ class Counts(Toy):
 
     steps: int = 20
 
-    def misbehave(self, work: Any) -> None:
+    def misbehave(self, work: Work) -> None:
         """Go on from the checkpoint; every step ever run is logged, so that repeated ones show."""
         path, temporary = work.ckpt / "state.json", work.ckpt / ".state.json"
         done = json.loads(path.read_text(encoding="utf-8")) if path.exists() else 0
@@ -123,6 +123,6 @@ class Counts(Toy):
 class Leaves(Toy):
     """Ends its process without an exception."""
 
-    def misbehave(self, work: Any) -> None:
+    def misbehave(self, work: Work) -> None:
         """Leave."""
         os._exit(3)

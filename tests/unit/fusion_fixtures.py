@@ -11,6 +11,7 @@ import numpy as np
 from bench.contract import DiffusionModel, Latents, Plan, Task
 from bench.datasets.base import Dataset, TableWriter
 from bench.split import Split, SplitSettings, Train
+from bench.stage import Work
 from bench.types import ImageRows, TrainSet
 from methods.fusion import Fusion
 from methods.fusion.codec import CodecSettings
@@ -31,7 +32,7 @@ class Toy(Dataset):
     n_images: int = 72
     image_px: int = 32
 
-    def compute(self, work: Any) -> None:
+    def compute(self, work: Work) -> None:
         """Draw the images; each is its own patient."""
         writer = TableWriter(work.out, self.n_images, self.image_px)
         labels = toy_labels(self.n_images)

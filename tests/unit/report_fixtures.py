@@ -18,6 +18,7 @@ from bench.metrics.extractors import ClassifierExtractor
 from bench.results import CellResult
 from bench.rows import Row
 from bench.split import SplitSettings
+from bench.stage import Work
 from bench.store import Store
 from bench.study import Study
 
@@ -34,7 +35,7 @@ class Blobs(Dataset):
     n_images: int = 240
     image_px: int = 32
 
-    def compute(self, work: Any) -> None:
+    def compute(self, work: Work) -> None:
         rng = np.random.default_rng(0)
         shares = np.array([0.4, 0.35, 0.3, 0.12, 0.08, 0.1])
         labels = (rng.random((self.n_images, len(CLASSES))) < shares).astype(np.float32)

@@ -12,6 +12,7 @@ import pytest
 from bench.augment import Augmented, diagnostics_of
 from bench.contract import AugmentedBatch, Context, Method, Plan, Stage, Task, TrainSet
 from bench.errors import ConfigError, ContractError, PluginError
+from bench.stage import Work
 from bench.standin import UnusableDiagnostics, UnusableMethod
 from bench.store import Store
 from bench.testing.tiny import toy_task
@@ -20,7 +21,7 @@ from bench.testing.tiny import toy_task
 class Never(Stage):
     """An input that must not be read."""
 
-    def compute(self, work: Any) -> None:
+    def compute(self, work: Work) -> None:
         raise RuntimeError("read all the same")
 
 

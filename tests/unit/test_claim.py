@@ -17,6 +17,7 @@ import pytest
 from bench.claim import Locks, described, slurm_job
 from bench.errors import ConfigError, StageBusy
 from bench.lease import has_died, this_process
+from bench.stage import Work
 from bench.store import Execution, Store
 from tests.reliability.helpers import kill_group, start, until
 from tests.reliability.toys import Toy, noted
@@ -183,7 +184,7 @@ class Overtaken(Toy):
 
     tells: bool = False
 
-    def compute(self, work: Any) -> None:
+    def compute(self, work: Work) -> None:
         successor = Locks(work.store.locks.folder, "lease", lease_s=0.3, beat_s=0.05)
         Claims.held = successor.claim(self.key, {"stage": "overtaken"})
         Claims.went_on = False

@@ -30,7 +30,7 @@ def folder(plain: Path, tmp_path: Path) -> Path:
 
 
 def loaded(folder: Path) -> Diffusion:
-    check_pipeline(DiffusionModel(folder=str(folder)))
+    check_pipeline(folder)
     return DiffusionModel(folder=str(folder)).load()
 
 
@@ -142,7 +142,7 @@ def test_parts_that_do_not_fit_are_told_before_anything_runs(folder: Path, case:
     change, said = DISAGREE[case]
     change(folder)
     with pytest.raises(ConfigError, match=r"^diffusion\.folder: ") as caught:
-        check_pipeline(DiffusionModel(folder=str(folder)))
+        check_pipeline(folder)
     assert said in str(caught.value)
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)

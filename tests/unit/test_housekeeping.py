@@ -15,7 +15,7 @@ import pytest
 from bench.errors import StoreError
 from bench.housekeeping import in_use, remove, unwanted
 from bench.inventory import Entry, inventory, size_rows
-from bench.stage import Stage, walk
+from bench.stage import Stage, Work, walk
 from bench.store import Execution, Store
 from bench.verify import delete_damaged, verify
 from tests.reliability.helpers import kill_group, start, until
@@ -202,7 +202,7 @@ def test_what_comes_into_use_after_the_look_stays(store: Store) -> None:
 
 def test_who_has_a_result_open_keeps_it(store: Store) -> None:
     class Array(Toy):
-        def misbehave(self, work: Any) -> None:
+        def misbehave(self, work: Work) -> None:
             np.save(work.out / "a.npy", np.arange(1000))
 
         def open(self, folder: Path) -> Any:

@@ -17,10 +17,10 @@ from bench.execute.inline import Inline
 from bench.matrix import build_matrix, load_matrix
 from bench.progress import Silent
 from bench.record import resolved, write_record
-from bench.results import frame, read_cell
+from bench.results import frame, read_cell, read_matrix
 from bench.rows import merged
 from bench.run import run_matrix
-from bench.stage import Stage
+from bench.stage import Stage, Work
 from bench.store import Execution, Store
 from methods.baseline import Baseline
 from tests.unit.tiny_cells import Copies, tiny
@@ -44,7 +44,7 @@ def matrix(*rows: Any, **changes: Any) -> Any:
 class Deaf:
     """A tracker that keeps nothing."""
 
-    def cell_finished(self, cell: Any, result: Any) -> None:
+    def cell_ended(self, cell: Any) -> None:
         return
 
     def close(self) -> None:
@@ -53,7 +53,8 @@ class Deaf:
 
 def run(made: Any, store: Store) -> Any:
     execution = Execution(device="cpu")
-    return run_matrix(made, store, executor=Inline(), execution=execution, reporter=Silent(), tracker=Deaf())
+    run_matrix(made, store, executor=Inline(), execution=execution, reporter=Silent(), tracker=Deaf())
+    return read_matrix(made, store)
 
 
 def test_a_rows_own_settings_are_over_its_preset_and_that_over_the_matrix() -> None:
@@ -188,7 +189,7 @@ class Judge(Stage):
 
     n: int = 1
 
-    def compute(self, work: Any) -> None:
+    def compute(self, work: Work) -> None:
         figures = {
             "sites": 0.5,
             "nothing": None,

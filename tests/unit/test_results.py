@@ -13,7 +13,7 @@ import pytest
 from bench.errors import StoreError
 from bench.matrix import Cell, build_matrix
 from bench.results import CellResult, cell_state, read_cell, table
-from bench.stage import Stage
+from bench.stage import Stage, Work
 from bench.store import Store
 from tests.unit.tiny_cells import methods, tiny
 
@@ -111,7 +111,7 @@ class Hungry(Stage):
 
     of: str = "torch"
 
-    def compute(self, work: Any) -> None:
+    def compute(self, work: Work) -> None:
         if self.of == "torch":
             import torch
 

@@ -12,7 +12,7 @@ import pytest
 from bench.execute.inline import Inline
 from bench.matrix import Cell, build_matrix
 from bench.progress import Silent
-from bench.results import CellResult, frame, read_matrix, table
+from bench.results import CellResult, frame, read_cell, read_matrix, table
 from bench.run import run_matrix
 from bench.stage import Stage
 from bench.store import Execution, Store
@@ -25,12 +25,13 @@ pytestmark = pytest.mark.usefixtures("methods")
 class Heard:
     """A tracker that keeps what it hears."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: Store) -> None:
+        self.store = store
         self.cells: list[tuple[str, str]] = []
         self.closed = 0
 
-    def cell_finished(self, cell: Cell, result: CellResult) -> None:
-        self.cells.append((cell.method.label, result.state))
+    def cell_ended(self, cell: Cell) -> None:
+        self.cells.append((cell.method.label, read_cell(cell, self.store).state))
 
     def close(self) -> None:
         self.closed += 1
@@ -45,16 +46,17 @@ class Interrupts(Silent):
 
 
 def run(store: Store, reporter: Silent | None = None, **changes: Any) -> tuple[list[CellResult], Heard]:
-    heard = Heard()
-    results = run_matrix(
-        build_matrix(tiny(**changes), "tiny.yaml"),
+    heard = Heard(store)
+    matrix = build_matrix(tiny(**changes), "tiny.yaml")
+    run_matrix(
+        matrix,
         store,
         executor=Inline(),
         execution=Execution(device="cpu"),
         reporter=reporter or Silent(),
         tracker=heard,
     )
-    return results, heard
+    return read_matrix(matrix, store), heard
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +99,7 @@ def test_a_method_that_declines_is_told_with_its_reason(store: Store) -> None:
 def test_an_interrupt_closes_the_tracker_and_a_later_run_goes_on(store: Store) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(store, Interrupts(), seeds=[1])
-    heard = Heard()
+    heard = Heard(store)
     matrix = build_matrix(tiny(seeds=[1]), "tiny.yaml")
     options: dict[str, Any] = {"executor": Inline(), "execution": Execution(device="cpu"), "reporter": Interrupts()}
     with pytest.raises(KeyboardInterrupt):

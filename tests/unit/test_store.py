@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from bench.errors import StageError, StoreError
+from bench.stage import Work
 from bench.store import Execution, Store
 from tests.reliability.toys import Fails, Toy, noted
 
@@ -43,7 +44,7 @@ def test_a_reader_never_sees_a_part_of_a_result(store: Store) -> None:
     seen: list[tuple[bool, bool]] = []
 
     class Watched(Toy):
-        def misbehave(self, work: Any) -> None:
+        def misbehave(self, work: Work) -> None:
             (work.out / "first.txt").write_text("1", encoding="utf-8")
             seen.append((store.has(self), store.folder(self).exists()))
 
@@ -58,7 +59,7 @@ def test_states_go_from_missing_over_running_to_done(store: Store) -> None:
     seen: list[Any] = []
 
     class Watched(Toy):
-        def misbehave(self, work: Any) -> None:
+        def misbehave(self, work: Work) -> None:
             work.progress(1, 4, "quarter")
             seen.extend([store.state(self), store.progress(self)])
 
@@ -98,7 +99,7 @@ def test_the_manifest_tells_settings_inputs_files_and_versions(store: Store) -> 
 
 def test_the_manifest_names_the_device_that_was_used(store: Store) -> None:
     class OnDevice(Toy):
-        def misbehave(self, work: Any) -> None:
+        def misbehave(self, work: Work) -> None:
             assert work.device == "cpu"
 
     store.compute(OnDevice(), Execution(device="cpu"))
@@ -148,11 +149,11 @@ def test_a_device_without_memory_and_a_missing_library_are_the_machines_fault(st
     import torch
 
     class Full(Toy):
-        def misbehave(self, work: Any) -> None:
+        def misbehave(self, work: Work) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     class Lacks(Toy):
-        def misbehave(self, work: Any) -> None:
+        def misbehave(self, work: Work) -> None:
             raise ModuleNotFoundError("No module named 'x'")
 
     for stage in (Full(), Lacks()):
@@ -163,7 +164,7 @@ def test_a_device_without_memory_and_a_missing_library_are_the_machines_fault(st
 
 def test_files_of_a_failed_attempt_are_not_in_the_result(store: Store) -> None:
     class Litters(Toy):
-        def misbehave(self, work: Any) -> None:
+        def misbehave(self, work: Work) -> None:
             if not (work.ckpt / "tried").exists():
                 (work.ckpt / "tried").touch()
                 (work.out / "litter.bin").write_bytes(b"x")
@@ -209,7 +210,7 @@ def test_a_folder_without_a_manifest_is_no_result_and_gives_way_to_one(store: St
 
 def test_a_result_that_another_wrote_meanwhile_is_kept(store: Store, tmp_path: Path) -> None:
     class Overtaken(Toy):
-        def misbehave(self, work: Any) -> None:
+        def misbehave(self, work: Work) -> None:
             twin = Store(tmp_path / "twin")
             if not twin.has(self) and work.store.root != twin.root:
                 twin.compute(self, Execution())
@@ -273,7 +274,7 @@ def test_a_full_disk_does_not_hide_the_error_it_caused(store: Store, monkeypatch
 
 def test_results_with_subfolders_and_no_files_are_kept_as_they_are(store: Store) -> None:
     class Nested(Toy):
-        def misbehave(self, work: Any) -> None:
+        def misbehave(self, work: Work) -> None:
             (work.out / "a" / "b").mkdir(parents=True)
             (work.out / "a" / "b" / "x.json").write_text(json.dumps([1]), encoding="utf-8")
             (work.out / "empty").mkdir()

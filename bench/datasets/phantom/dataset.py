@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from bench.datasets.base import Dataset, Expected, KnownLabels, TableWriter
-from bench.datasets.phantom.labels import facts, official_split
+from bench.datasets.base import Dataset, DatasetSize, TableWriter
+from bench.datasets.phantom.labels import official_split
 from bench.datasets.phantom.render import render
 from bench.datasets.phantom.settings import CLASS_NAMES, HEAD, TAIL, PhantomSetSettings
-from bench.stage import inert
+from bench.stage import Work
 from bench.types import Int64
-
-if TYPE_CHECKING:
-    from bench.cost import Cost, Sizes
 
 
 class Phantom(PhantomSetSettings, Dataset):
@@ -38,28 +34,16 @@ class Phantom(PhantomSetSettings, Dataset):
         """Return the ten findings."""
         return CLASS_NAMES
 
-    @inert
-    def expected(self) -> Expected:
-        """Return the labels that will be drawn."""
-        drawn = [facts(self, i) for i in range(self.n_images)]
-        labels = np.array([f.observed_labels for f in drawn], dtype=np.float32)
-        patients = np.array([f.patient for f in drawn], dtype=np.int64)
-        splits = official_split(self, self.n_images)
-        return Expected(KnownLabels(CLASS_NAMES, labels, patients, splits, HEAD, TAIL))
+    def known_size(self) -> DatasetSize:
+        """Return the numbers that the settings fix."""
+        n_train = int(np.count_nonzero(official_split(self, self.n_images) == 0))
+        return DatasetSize(self.n_images, n_train, TAIL)
 
-    @inert
     def small(self) -> dict[str, Any]:
-        """Return fewer images."""
+        """Return settings for fewer images."""
         return {"n_images": min(500, self.n_images)}
 
-    @inert
-    def cost(self, sizes: Sizes) -> Cost:
-        """Return the pictures to draw, and the table's bytes, the truth with it."""
-        cost, table = super().cost(sizes), sizes.table(self)
-        truth = table.labels.nbytes if table.true_labels is None else 0
-        return replace(cost, host=350.0 * self.n_images * self.image_px**2, bytes=cost.bytes + truth)
-
-    def compute(self, work: Any) -> None:
+    def compute(self, work: Work) -> None:
         """Render every image (about 1.5 ms each at 64 px) with its observed and true labels."""
         writer = TableWriter(work.out, self.n_images, self.image_px)
         labels = np.zeros((self.n_images, len(CLASS_NAMES)), dtype=np.float32)

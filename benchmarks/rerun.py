@@ -81,7 +81,7 @@ def split(root: Path) -> Iterator[tuple[str, float]]:
         taken, at = now - at, now
         return taken
 
-    import bench.cli  # noqa: F401
+    import bench.cli.main  # noqa: F401
     from bench import matrix, registry, results
     from bench.record import write_record
     from bench.stage import walk

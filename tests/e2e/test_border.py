@@ -62,7 +62,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from bench.cli import main
+from bench.cli.main import main
 
 from bench import border, mirror
 from bench.store import Store

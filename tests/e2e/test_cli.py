@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.terminal import talk_on_stderr
+from bench.cli.session import talk_on_stderr
 from tests.conftest import BENCH, ROOT, ToyRun
 from tests.e2e.driver import Bench
 
@@ -118,7 +118,7 @@ def test_what_stages_and_libraries_print_goes_to_stderr(capfd: pytest.CaptureFix
 
 
 def test_help_is_quick_and_complete() -> None:
-    code = "import sys; sys.argv = ['bench', '--help']\nfrom bench.cli import main\ntry:\n    main()\n"
+    code = "import sys; sys.argv = ['bench', '--help']\nfrom bench.cli.main import main\ntry:\n    main()\n"
     code += (
         "except SystemExit:\n    print(sorted({'torch', 'pandas', 'pydantic', 'rich.progress'} & sys.modules.keys()))"
     )
@@ -129,7 +129,7 @@ def test_help_is_quick_and_complete() -> None:
 
 def test_reading_verbs_do_not_import_torch(toy_run: ToyRun) -> None:
     code = f"import sys; sys.argv = ['bench', 'table', 'toy', '--json', '--store', {str(toy_run.store)!r}]\n"
-    code += "from bench.cli import main\ntry:\n    main()\nexcept SystemExit:\n    pass\n"
+    code += "from bench.cli.main import main\ntry:\n    main()\nexcept SystemExit:\n    pass\n"
     code += "print(sorted({'torch', 'diffusers', 'sklearn', 'matplotlib'} & sys.modules.keys()), file=sys.stderr)"
     told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stderr
     assert told == "[]\n"

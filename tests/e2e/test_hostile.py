@@ -130,7 +130,7 @@ def test_a_pretraining_that_fails_says_why_even_when_quiet(bench: Bench, tmp_pat
 
 def test_running_a_finished_matrix_imports_no_torch(toy_run: ToyRun) -> None:
     code = f"import sys; sys.argv = ['bench', 'run', 'toy', '--wandb', 'off', '--store', {str(toy_run.store)!r}]\n"
-    code += "from bench.cli import main\ntry:\n    main()\nexcept SystemExit:\n    pass\n"
+    code += "from bench.cli.main import main\ntry:\n    main()\nexcept SystemExit:\n    pass\n"
     code += "print(sorted({'torch', 'diffusers', 'pandas'} & sys.modules.keys()), file=sys.stderr)"
     told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stderr
     reused, imported = told.splitlines()

@@ -10,7 +10,8 @@ import torchmetrics.functional.classification
 import transformers
 
 import bench.classifier
-import bench.cli
+import bench.cli.main
+import bench.cli.session
 import bench.execute.inline
 import bench.execute.preload
 import bench.execute.processes
@@ -20,7 +21,6 @@ import bench.pretrain.stages
 import bench.progress
 import bench.results
 import bench.run
-import bench.terminal
 import bench.track
 import bench.training
 import methods.fusion.cams

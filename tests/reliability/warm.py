@@ -116,20 +116,20 @@ def start(arguments: list[str], folder: Path, spy: Spy | None = None, cwd: Path 
 
 
 def _be_bench(arguments: list[str], folder: Path, spy: Spy | None, cwd: Path) -> None:
-    from bench import cli
+    from bench.cli import __main__ as command
 
     os.setsid()
     _redirect(folder)
     os.chdir(cwd)
     multiprocessing.util.spawnv_passfds = _fork_instead  # type: ignore[attr-defined]
     sys.argv = ["bench", *arguments]
-    sys.modules["__main__"] = cli  # as `python -m bench.cli` has it: children of the fork server look at it
+    sys.modules["__main__"] = command  # as `python -m bench.cli` has it: children of the fork server look at it
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored above us, as in a shell's background
     if spy is not None:
         _watch(spy)
     (folder / "began").touch()
-    cli.main()
+    command.main()
 
 
 def _redirect(folder: Path) -> None:

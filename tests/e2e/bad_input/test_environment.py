@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli import main
+from bench.cli.main import main
 from tests.conftest import BENCH, ROOT
 from tests.e2e.bad_input.matrices import TEXT, write
 

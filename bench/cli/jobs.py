@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli.options import DEFAULT_STORE, CellArg, ExecutorOpt, JsonOpt, MachineOpt, MatrixArg, SetOpt, StoreOpt
+from bench.cli.session import load, open_store, print_json, say
 from bench.errors import ConfigError
-from bench.options import DEFAULT_STORE, CellArg, ExecutorOpt, JsonOpt, MachineOpt, MatrixArg, SetOpt, StoreOpt
-from bench.terminal import load, open_store, print_json, say
 
 if TYPE_CHECKING:
     from bench.doctor.check import Check

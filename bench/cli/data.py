@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
+from bench.cli.options import DEFAULT_STORE, JsonOpt, QuietOpt, SetOpt, StoreOpt
+from bench.cli.session import interruptible, open_store, print_json, say, stderr_console, stdout_console
 from bench.errors import ConfigError
-from bench.options import DEFAULT_STORE, JsonOpt, QuietOpt, SetOpt, StoreOpt
-from bench.terminal import interruptible, open_store, print_json, say, stderr_console, stdout_console
 
 app = typer.Typer()
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench.cli.options import DEFAULT_STORE, JsonOpt, QuietOpt, SetOpt, StoreOpt
+from bench.cli.session import load, open_store, print_json, say, stderr_console, stdout_console
 from bench.errors import ConfigError
-from bench.options import DEFAULT_STORE, JsonOpt, QuietOpt, SetOpt, StoreOpt
-from bench.terminal import load, open_store, print_json, say, stderr_console, stdout_console
 
 if TYPE_CHECKING:
     from bench.store import Store
@@ -28,8 +28,8 @@ def list_store(
 ) -> None:
     """List the finished stages of the store, or what takes its space."""
     if size:
+        from bench.cli.show_store import print_sizes as show
         from bench.inventory import size_rows as rows_of
-        from bench.store_tables import print_sizes as show
     else:
         from bench.status import ls_rows as rows_of
         from bench.status import print_ls as show
@@ -52,7 +52,7 @@ def verify(
     as_json: JsonOpt = False,
 ) -> None:
     """Read every result (of the matrices, if any are named) and compare it with its digests; exit 1 at damage."""
-    from bench.store_tables import print_damage
+    from bench.cli.show_store import print_damage
     from bench.verify import delete_damaged
     from bench.verify import verify as look
 
@@ -89,8 +89,8 @@ def gc(
     as_json: JsonOpt = False,
 ) -> None:
     """Remove what no named matrix or sweep stands on. Safe beside running ones; shows what would go unless --yes."""
+    from bench.cli.show_store import print_unwanted
     from bench.housekeeping import remove, unwanted
-    from bench.store_tables import print_unwanted
 
     if not matrices and not sweeps:
         raise ConfigError("gc: name every matrix (or --sweep) whose results are to stay; all others' go")

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from bench.cli import app
+from bench.cli.main import app
 from bench.errors import ConfigError
 from bench.matrix import Matrix, load_matrix
 from bench.store import Store

@@ -16,7 +16,7 @@ from tests.conftest import ROOT, ToyRun
 def test_every_library_gets_the_threads_that_are_asked_for(toy_run: ToyRun, threads: int) -> None:
     """A node with more cores must not round differently: the linear algebra of FID runs in numpy and scipy."""
     arguments = ["bench", "run", "toy", "--wandb", "off", "--threads", str(threads), "--store", str(toy_run.store)]
-    code = f"import sys, json; sys.argv = {arguments!r}\nfrom bench.cli import main\ntry:\n    main()\n"
+    code = f"import sys, json; sys.argv = {arguments!r}\nfrom bench.cli.main import main\ntry:\n    main()\n"
     code += "except SystemExit:\n    pass\nimport numpy, scipy.linalg, threadpoolctl\n"
     code += "print(json.dumps(threadpoolctl.threadpool_info()), file=sys.stderr)"
     env = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from bench import cli_data, cli_jobs, cli_store
-from bench.errors import BenchError, ConfigError
-from bench.options import (
+from bench.cli import data as data_verbs
+from bench.cli import jobs as job_verbs
+from bench.cli import store as store_verbs
+from bench.cli.options import (
     DEFAULT_STORE,
     CellArg,
     DeviceOpt,
@@ -24,7 +25,7 @@ from bench.options import (
     StoreOpt,
     ThreadsOpt,
 )
-from bench.terminal import (
+from bench.cli.session import (
     in_one_line,
     interruptible,
     load,
@@ -40,7 +41,8 @@ from bench.terminal import (
     steady_streams,
     talk_on_stderr,
 )
-from bench.usage import OneLineGroup
+from bench.cli.usage_errors import OneLineGroup
+from bench.errors import BenchError, ConfigError
 
 if TYPE_CHECKING:
     from bench.machine import Machine
@@ -56,9 +58,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-app.add_typer(cli_data.app)
-app.add_typer(cli_jobs.app)
-app.add_typer(cli_store.app)
+app.add_typer(data_verbs.app)
+app.add_typer(job_verbs.app)
+app.add_typer(store_verbs.app)
 
 
 @app.command()
@@ -371,7 +373,3 @@ def main() -> None:
             raise
         say(f"error: {in_one_line(f'{error.filename or type(error).__name__}: {error.strerror or error}')}")
         sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

@@ -18,12 +18,9 @@ from bench.split import PARTS, SplitSettings, check, parts
 from bench.types import ImageTable, Int64
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from bench.store import Store
 
 _SAMPLED = 400  # pictures whose size is read
-_PAIRS = 10
 
 
 @runtime_checkable
@@ -185,63 +182,3 @@ def _size(path: Path) -> tuple[int, int] | None:
 def _left_out(dataset: Dataset, store: Store) -> dict[str, int] | None:
     path = store.folder(dataset) / "source.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def pairs(found: dict[str, Any], n: int = _PAIRS) -> list[tuple[str, str, int, float]]:
-    """Return the `n` most frequent pairs: names, images with both, and how many times as many as if by chance."""
-    names, both = [c["name"] for c in found["classes"]], np.array(found["cooccurrence"])
-    alone, total = np.diag(both), max(1, found["images"])
-    order = sorted(zip(*np.triu_indices(len(names), 1), strict=True), key=lambda ij: -both[ij])[:n]
-    return [
-        (names[i], names[j], int(both[i, j]), float(both[i, j] * total / (alone[i] * alone[j])))
-        for i, j in order
-        if both[i, j]
-    ]
-
-
-def print_description(found: dict[str, Any], console: Console) -> None:
-    """Print a description for people."""
-    from rich.table import Table
-
-    console.print(f"{found['dataset']} ({found['kind']}, {found['sharing']}); table {found['table']}")
-    rows = Table("part", "images", "patients", box=None)
-    for name, part in found["parts"].items():
-        rows.add_row(name, f"{part['images']:,}", f"{part['patients']:,}")
-    rows.add_row("all", f"{found['images']:,}", f"{found['patients']:,}")
-    console.print(rows)
-    console.print(f"split: {found['split']}")
-    if found["split_fault"]:
-        console.print(f"refused by a run: {found['split_fault']}", markup=False)
-    counts = Table("class", "", *PARTS, "unknown", "of train", box=None)
-    for c in found["classes"]:
-        numbers = [f"{c[p]:,}" for p in (*PARTS, "unknown")]
-        counts.add_row(c["name"], c["group"], *numbers, f"{100 * c['train_share']:.2f} %")
-    console.print(counts)
-    factor = found["imbalance_factor"]
-    console.print(
-        f"{found['labels_an_image']:.2f} labels an image, {found['images_without_a_label']:,} images without one; "
-        f"imbalance factor {f'{factor:.0f}' if factor else 'unknown: a class has no positive in train'}"
-    )
-    together = Table("together", "", "images", "times chance", box=None)
-    for one, other, n, lift in pairs(found):
-        together.add_row(one, other, f"{n:,}", f"{lift:.2f}")
-    console.print(together)
-    for line in _in_words(found):
-        console.print(line, markup=False)
-
-
-def _in_words(found: dict[str, Any]) -> list[str]:
-    """Return what is known of the pictures and of what was left out."""
-    lines, pictures = [], found["pictures"]
-    if pictures and "fault" in pictures:
-        lines.append(f"pictures: {pictures['fault']}")
-    elif pictures:
-        lines.append(f"pictures: {pictures['missing']:,} missing, {pictures['gigabytes']:.2f} GB")
-        if pictures["width_px"]:
-            wide, high = (" / ".join(map(str, pictures[name])) for name in ("width_px", "height_px"))
-            lines[-1] += f"; of {pictures['sampled']} the least / median / most: {wide} px wide, {high} px high"
-        if pictures["unreadable"]:
-            lines[-1] += f"; {pictures['unreadable']} of them cannot be read"
-    if found["left_out"]:
-        lines.append(", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in found["left_out"].items()))
-    return lines

@@ -5,12 +5,8 @@ from __future__ import annotations
 import functools
 import shutil
 import time
-from collections import Counter
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
-
-from rich.console import Console
-from rich.table import Table
 
 from bench.errors import listed
 from bench.matrix import Cell, Matrix
@@ -22,7 +18,6 @@ from bench.store import State, Store
 if TYPE_CHECKING:
     from bench.execute.queue import Queue
 
-_COLOURS = {"done": "green", "running": "cyan", "failed": "red", "missing": "dim"}
 _SHOWN = 3  # stages named in a cell's note
 
 
@@ -152,24 +147,6 @@ def _where(row: dict[str, Any]) -> str:
     return f"running{place}{share}{left}"
 
 
-def print_status(rows: list[dict[str, Any]], console: Console) -> None:
-    """Print the rows of `status_rows` and a line of totals."""
-    table = Table("cell", "state", "stages", "note", box=None)
-    for r in rows:
-        colour = _COLOURS[r["state"]]
-        table.add_row(_plain(r["cell"]), f"[{colour}]{r['state']}[/]", f"{r['done']}/{r['stages']}", _plain(r["note"]))
-    console.print(table)
-    totals = Counter(r["state"] for r in rows)
-    counted = ", ".join(f"{totals[state]} {state}" for state in _COLOURS if totals[state])
-    again = "; failed ones: why with `bench explain`, again with `bench run --retry-failed`" if totals["failed"] else ""
-    console.print(f"{len(rows)} cells: {counted}{again}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _plain(text: str) -> str:
-    """Return a text for a table's cell, in which square brackets would be markup."""
-    return text.replace("[", "\\[")
-
-
 def explain_rows(cell: Cell, store: Store) -> list[dict[str, Any]]:
     """Return one row a stage of the cell, inputs first: key, state, what would happen, and why.
 
@@ -244,30 +221,7 @@ def differing(old: Any, new: Any, path: str = "") -> list[str]:
     return ["its code"] if path == "code" else [f"{path}: {old} → {new}"]
 
 
-def print_explain(cell: Cell, rows: list[dict[str, Any]], console: Console) -> None:
-    """Print the rows of `explain_rows`, and the traceback of each stage that failed."""
-    console.print(f"{cell.name}  (key {cell.key})", markup=False, highlight=False)
-    table = Table("stage", "key", "action", "why", box=None)
-    for r in rows:
-        colour = {"reuse": "green", "run": "yellow", "wait": "cyan", "stop": "red"}[r["action"]]
-        table.add_row(r["stage"], r["key"][:8], f"[{colour}]{r['action']}[/]", _plain(" ".join(r["why"].split())))
-    console.print(table)
-    for r in rows:
-        if r.get("traceback"):
-            text = f"\n{r['stage']} {r['key'][:8]} failed:\n{r['traceback'].rstrip()}"
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
 def ls_rows(store: Store) -> list[dict[str, Any]]:
     """Return one row a finished stage: stage, key, bytes, seconds, finished, host."""
     names = ("stage", "key", "bytes", "seconds", "finished", "host")
     return [{name: found.get(name) for name in names} for found in store.manifests()]
-
-
-def print_ls(rows: list[dict[str, Any]], console: Console) -> None:
-    """Print the rows of `ls_rows` and their total size."""
-    table = Table("stage", "key", "MiB", "seconds", "finished", box=None)
-    for r in rows:
-        table.add_row(r["stage"], r["key"][:8], f"{r['bytes'] / 2**20:.1f}", f"{r['seconds']:.1f}", r["finished"])
-    console.print(table)
-    console.print(f"{len(rows)} stages, {sum(r['bytes'] for r in rows) / 2**20:.1f} MiB")

@@ -102,10 +102,10 @@ def split(root: Path) -> Iterator[tuple[str, float]]:
     for cell, result in zip(loaded.cells, found, strict=True):
         write_record(store, loaded, cell, result, None)
     yield "records checked", since()
-    from reports.paper_table import terminal_table
+    from bench.cli.show_table import without_notes
 
     yield "imports of reports", since()
-    terminal_table(loaded, found, store)
+    without_notes(loaded, found)
     yield "table with its effects", since()
 
 

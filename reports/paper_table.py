@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import functools
 import io
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -20,8 +19,6 @@ from reports.rows import COLUMNS, PUBLISHED_COLUMNS, Layout, Row, no_skill, tabl
 from reports.text import md, md_line, tex, tex_line
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from bench.matrix import Matrix
     from bench.results import CellResult
     from bench.store import Store
@@ -115,39 +112,6 @@ def parts_of(
         )
         for label, members in by_dataset(results).items()
     ]
-
-
-def terminal_table(matrix: Matrix, results: list[CellResult], store: Store | None = None) -> RenderableType:
-    """Return the table of every data set with its verdicts, footnotes and holes, for rich to print.
-
-    With `store`, the footnotes also give the sizes of the splits.
-    """
-    from rich.console import Group
-
-    return Group(*(_terminal_part(replace(part, narrow=True)) for part in parts_of(matrix, results, store)))
-
-
-def _terminal_part(part: Part) -> RenderableType:
-    from rich import box
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    title = Text(f"{part.matrix.name}: {part.label}")
-    grid = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
-    for i, heading in enumerate(part.headings):
-        # Headings of several lines and the sd under its mean, so that several seeds still fit 80 columns.
-        text, theirs = Text(re.sub(" (?![↑↓])", "\n", heading)), i >= part.layout.first_published
-        grid.add_column(text, justify="right" if i else "left", style="dim" if theirs else "", overflow="fold")
-    *lines, level = part.lines
-    for row, cells in zip(part.rows, lines, strict=True):
-        grid.add_row(*(Text(c.replace(" ± ", "\n±")) for c in cells), style="dim" if row.n_seeds == 0 else "")
-    grid.add_section()
-    grid.add_row(*(Text(c) for c in level), style="italic")
-    holes = [Text(f"! {row.method}: {row.hole}", style="yellow") for row in part.rows if row.hole]
-    said = [Text(f"> {row}: {verdict}") for row, verdict in part.verdicts.items()]
-    notes_ = [Text(f"· {note}", style="dim") for note in [*part.notes, *part.verdict_notes, *part.chosen]]
-    return Group(grid, *holes, *said, *notes_)
 
 
 def markdown(parts: list[Part]) -> str:

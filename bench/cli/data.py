@@ -1,43 +1,54 @@
-"""The command line's verb for data sets: what one holds, before and after it is computed."""
+"""The verbs that say what can be computed: `describe` (a data set) and `methods` (all methods and data sets)."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench.cli.options import DEFAULT_STORE, JsonOpt, QuietOpt, SetOpt, StoreOpt
-from bench.cli.session import interruptible, open_store, print_json, say, stderr_console, stdout_console
+from bench.cli.session import interruptible, open_store, print_json, progress_bar, say, stdout_console
 from bench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.progress import ProgressColumn
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(epilog="example: bench describe demo --out classes.png")
 def describe(
     matrix: Annotated[
-        str, typer.Argument(help="a matrix file, a shipped one, or a kind of data set with its settings as --set")
+        str,
+        typer.Argument(
+            metavar="MATRIX",
+            help="A matrix file, the name of a shipped matrix, or a kind of data set with its settings as --set.",
+        ),
     ],
-    dataset: Annotated[str | None, typer.Option("--dataset", metavar="LABEL", help="which [the only one]")] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", metavar="LABEL", help="Which data set, where a matrix has several.")
+    ] = None,
     sets: SetOpt = None,
-    store: StoreOpt = DEFAULT_STORE,
-    out: Annotated[Path | None, typer.Option(help="also draw it: a PNG file to write")] = None,
+    store_path: StoreOpt = DEFAULT_STORE,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also draw the classes into this PNG file.")] = None,
     quiet: QuietOpt = False,
     as_json: JsonOpt = False,
 ) -> None:
-    """Print what a data set (of a matrix, or by its kind) holds: parts, counts, co-occurrence, patients, pictures."""
+    """Print what a data set holds: parts, classes, patients.
+
+    The data set need not be computed yet. Only counts are printed, nothing of one image or patient.
+    """
+    from bench.cli.show_data import print_description
     from bench.describe import describe as look
-    from bench.describe import find_dataset, print_description
+    from bench.describe import find_dataset
 
     if out is not None and (out.suffix.lower() != ".png" or out.is_dir()):
         raise ConfigError(f"--out {out}: want the name of a PNG file, e.g. classes.png")
     chosen, split = find_dataset(matrix, sets or (), dataset)
-    place = open_store(store)
-    with interruptible(f"bench describe {matrix}"), _bar(quiet) as tell:
-        found = look(chosen, split, place, tell)
+    store = open_store(store_path)
+    with interruptible(f"bench describe {matrix}"), progress_bar(quiet, _count) as on_progress:
+        found = look(chosen, split, store, on_progress)
     if as_json:
         print_json(found)
     else:
@@ -52,18 +63,34 @@ def describe(
         say(f"drawn: {out}")
 
 
-@contextlib.contextmanager
-def _bar(quiet: bool) -> Iterator[Callable[[float, float, str], None]]:
-    """Show a bar with an ETA on stderr where that is a terminal."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+def _count() -> ProgressColumn:
+    from rich.progress import TextColumn
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f}"),
-        TimeRemainingColumn(),
-    )
-    console = stderr_console()
-    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total, note: bar.update(task, completed=done, total=total, description=note)
+    return TextColumn("{task.completed:,.0f}")
+
+
+@app.command(epilog="example: bench methods --json")
+def methods(as_json: JsonOpt = False) -> None:
+    """List the methods and data sets that bench has found.
+
+    Plugins that could not be imported are listed too, each with the reason.
+    """
+    from bench.registry import broken
+    from bench.registry import datasets as found_datasets
+    from bench.registry import methods as found_methods
+
+    found = {
+        "methods": {name: _first_line(cls) for name, cls in found_methods().items()},
+        "datasets": {name: _first_line(cls) for name, cls in found_datasets().items()},
+        "broken": {b.module: b.reason for b in broken()},
+    }
+    if as_json:
+        print_json(found)
+        return
+    for group, members in found.items():
+        for name, line in members.items():
+            typer.echo(f"{group.rstrip('s')} {name}: {line}")
+
+
+def _first_line(cls: type) -> str:
+    return (cls.__doc__ or "").partition("\n")[0]

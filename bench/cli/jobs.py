@@ -1,4 +1,4 @@
-"""The command line's verbs for what is computing now, its logs, its end, and for whether it can at all."""
+"""The verbs for the machine: `doctor` (can it compute?), `logs` (what did it say?), `cancel` (stop it)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import DEFAULT_STORE, CellArg, ExecutorOpt, JsonOpt, MachineOpt, MatrixArg, SetOpt, StoreOpt
-from bench.cli.session import load, open_store, print_json, say
+from bench.cli.options import DEFAULT_STORE, CellArg, JsonOpt, MachineOpt, MatrixArg, SetOpt, StoreOpt
+from bench.cli.session import color, load, open_store, print_json, say
 from bench.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,95 +19,59 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command()
-def logs(
-    matrix: MatrixArg,
-    cell: CellArg,
-    stage: Annotated[
-        str | None, typer.Option(help="one stage by its name, e.g. classifier [the one in question]")
-    ] = None,
-    every: Annotated[bool, typer.Option("--all", help="all stages of the cell")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="last lines of each log")] = 200,
-    sets: SetOpt = None,
-    store: StoreOpt = DEFAULT_STORE,
-) -> None:
-    """Print what a cell's computations said: of the stage that failed, that runs, or that ran last."""
-    from bench.jobs import logs_of
-
-    found = logs_of(load(matrix, sets).cell(cell), open_store(store), stage, every)
-    for path, why in found:
-        say(f"==> {path} ({why})")
-        with open(path, encoding="utf-8", errors="replace") as handle:
-            typer.echo("".join(handle.readlines()[-lines:]).rstrip("\n"))
-
-
-@app.command()
-def cancel(
-    matrix: MatrixArg,
-    cell: Annotated[str | None, typer.Argument(metavar="[CELL]", help="only this cell's stages")] = None,
-    sets: SetOpt = None,
-    store: StoreOpt = DEFAULT_STORE,
-    as_json: JsonOpt = False,
-) -> None:
-    """Stop what computes a matrix: its SLURM jobs, and its processes on this machine. What is finished is kept."""
-    from bench.jobs import cancel_stages
-
-    loaded = load(matrix, sets)
-    cells = [loaded.cell(cell)] if cell else list(loaded.cells)
-    others = [s for c in loaded.cells if c not in cells for s in c.targets]
-    done = cancel_stages([s for c in cells for s in c.targets], open_store(store), others)
-    if as_json:
-        print_json(done)
-        return
-    for line in done["left"]:
-        say(f"not stopped: {line}")
-    typer.echo(f"cancelled {len(done['jobs'])} SLURM jobs, stopped {len(done['processes'])} processes")
-
-
-@app.command()
+@app.command(epilog="example: bench doctor demo")
 def doctor(
     matrices: Annotated[
-        list[str] | None, typer.Argument(metavar="[MATRIX]...", help="whose data and weights to look at as well")
+        list[str] | None,
+        typer.Argument(metavar="MATRIX", help="Matrices whose data and weights are checked too."),
     ] = None,
     sets: SetOpt = None,
-    executor: ExecutorOpt = None,
-    machine: MachineOpt = None,
-    store: StoreOpt = DEFAULT_STORE,
+    executor: Annotated[
+        str | None, typer.Option("--executor", metavar="NAME", help="Check this executor: inline, processes or slurm.")
+    ] = None,
+    machine_file: MachineOpt = None,
+    store_path: StoreOpt = DEFAULT_STORE,
     wait: Annotated[
-        float, typer.Option("--wait", min=0, metavar="SECONDS", help="how long a probe job may wait for its start")
+        float, typer.Option("--wait", min=0, metavar="SECONDS", help="How long to wait until a probe job has started.")
     ] = 120.0,
     as_json: JsonOpt = False,
 ) -> None:
-    """Look for what a run would stumble over: machine, store, plugins, cluster, data, weights. Exit 1 if anything."""
+    """Check machine, store, cluster, data and weights before a run.
+
+    The exit code is 1 if anything is wrong.
+    """
     from dataclasses import asdict
 
     from bench.doctor.check import summary
     from bench.execute.choose import check_executor
     from bench.machine import load_machine
 
-    settings = load_machine(machine)
-    chosen = executor or settings.executor or "inline"
+    machine = load_machine(machine_file)
+    chosen = executor or machine.executor or "inline"
     check_executor(chosen)
-    settings = settings.model_copy(update={"executor": chosen})
+    machine = machine.model_copy(update={"executor": chosen})
     found = []
-    for width, checks in _looks(settings, open_store(store).root, wait, matrices or [], sets or []):
+    for width, checks in _sections(machine, open_store(store_path).root, wait, matrices or [], sets or []):
         for check in checks:
             found.append(check)
-            if not as_json:
-                typer.secho(check.line(width), bold=not check.ok, fg=None if check.ok else "red")
+            if not as_json:  # each line as soon as it is known: a probe job may take minutes
+                typer.secho(check.line(width), bold=not check.ok, fg=None if check.ok else "red", color=color())
     if as_json:
         print_json([asdict(check) for check in found])
     else:
         if not matrices:
-            typer.echo("of data and weights nothing was looked at: name a matrix, e.g. `bench doctor paper --set ...`")
+            typer.echo("Data and weights were not checked. Name a matrix to check them: bench doctor paper")
         typer.echo(summary(found))
     raise typer.Exit(0 if all(check.ok for check in found) else 1)
 
 
-def _looks(
+def _sections(
     machine: Machine, root: Path, wait: float, matrices: list[str], sets: list[str]
 ) -> Iterator[tuple[int, Iterable[Check]]]:
-    """Yield the parts of the page, each with the width of its first column; typing errors are raised before any."""
+    """Yield the checks of machine, cluster and each matrix, with the width of their first column.
+
+    A matrix that cannot be understood is refused before the first check.
+    """
     from bench.doctor.here import examine
 
     if sets and not matrices:
@@ -127,3 +91,54 @@ def _looks(
 
         checks = list(examine_matrix(one, machine))
         yield max(len(check.what) for check in checks), checks
+
+
+@app.command(epilog="example: bench logs demo ours@5 --lines 50")
+def logs(
+    matrix: MatrixArg,
+    cell: CellArg,
+    stage: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Print the log of the stage with this name, e.g. classifier.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Print the logs of all stages of the cell.")] = False,
+    lines: Annotated[
+        int,
+        typer.Option("--lines", "-n", min=1, metavar="N", help="How many lines of each log to print, from its end."),
+    ] = 200,
+    sets: SetOpt = None,
+    store_path: StoreOpt = DEFAULT_STORE,
+) -> None:
+    """Print the log of a cell's failed, running or last stage."""
+    from bench.jobs import logs_of
+
+    found = logs_of(load(matrix, sets).cell(cell), open_store(store_path), stage, every)
+    for path, why in found:
+        say(f"==> {path} ({why})")
+        with open(path, encoding="utf-8", errors="replace") as handle:
+            typer.echo("".join(handle.readlines()[-lines:]).rstrip("\n"))
+
+
+@app.command(epilog="example: bench cancel demo")
+def cancel(
+    matrix: MatrixArg,
+    cell: Annotated[str | None, typer.Argument(metavar="CELL", help="Stop this cell's stages alone.")] = None,
+    sets: SetOpt = None,
+    store_path: StoreOpt = DEFAULT_STORE,
+    as_json: JsonOpt = False,
+) -> None:
+    """Stop the processes and SLURM jobs that compute a matrix.
+
+    Finished stages and checkpoints are kept. Processes are stopped on this machine alone.
+    """
+    from bench.jobs import cancel_stages
+
+    loaded = load(matrix, sets)
+    cells = [loaded.cell(cell)] if cell else list(loaded.cells)
+    others = [s for c in loaded.cells if c not in cells for s in c.targets]
+    done = cancel_stages([s for c in cells for s in c.targets], open_store(store_path), others)
+    if as_json:
+        print_json(done)
+        return
+    for line in done["left"]:
+        say(f"not stopped: {line}")
+    typer.echo(f"cancelled {len(done['jobs'])} SLURM jobs, stopped {len(done['processes'])} processes")

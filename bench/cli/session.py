@@ -1,14 +1,15 @@
-"""What every verb of the command line needs: the store, the matrix, the two streams, an orderly stop."""
+"""What every verb needs: the matrix and the store that are named, the machine, the two streams, an orderly stop."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,6 +18,9 @@ import typer
 from bench.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import ProgressColumn
+
     from bench.execute.choose import Placement
     from bench.machine import Machine
     from bench.matrix import Matrix
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def load(matrix: str, sets: list[str] | None) -> Matrix:
-    """Return a matrix with its overrides, its weights looked at.
+    """Return a matrix with its overrides, after a look at its files of weights.
 
     Raises:
         ConfigError: see `bench.matrix.load_matrix` and `bench.weights.check_weights`.
@@ -38,7 +42,7 @@ def load(matrix: str, sets: list[str] | None) -> Matrix:
 
 
 def open_store(path: Path) -> Store:
-    """Return the store in a folder, which need not be there yet.
+    """Return the store in a folder. The folder need not exist yet.
 
     Raises:
         ConfigError: if the path is a file.
@@ -51,10 +55,10 @@ def open_store(path: Path) -> Store:
 
 
 def refuse_occupied(out: Path | None) -> None:
-    """Refuse a folder to copy to that holds something, before hours are spent on what is to be copied.
+    """Refuse an output folder that already holds something, before hours are spent on the result to copy there.
 
     Raises:
-        ConfigError: if there is anything.
+        ConfigError: if the folder holds anything.
     """
     if out and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out}: is not an empty folder; give a new one")
@@ -67,10 +71,12 @@ def make_machine(
     device: str | None = None,
     threads: int | None = None,
 ) -> Machine:
-    """Return where things run: the machine file's settings, over them what the command line gives.
+    """Return the settings of the machine file; options of the command line replace them.
+
+    Call it before anything imports numpy or scipy: they read the number of threads once, when they are first imported.
 
     Raises:
-        ConfigError: for a file that cannot be understood, or a value that is not allowed.
+        ConfigError: if the file cannot be understood or a value is not allowed.
     """
     from bench.execute.choose import check_executor
     from bench.machine import THREADS, load_machine
@@ -83,8 +89,7 @@ def make_machine(
     machine = load_machine(path).model_copy(update={k: v for k, v in given.items() if v is not None})
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", machine.device):
         raise ConfigError(f"--device {machine.device}: want auto, cpu, cuda, cuda:0 (1, ...) or mps")
-    # also for the processes and jobs that we start; read by numpy and scipy when they are first imported
-    os.environ |= {name: str(machine.threads) for name in THREADS}
+    os.environ |= {name: str(machine.threads) for name in THREADS}  # the processes and jobs that we start inherit them
     if machine.locks:
         os.environ["BENCH_LOCKS"] = machine.locks
     return machine
@@ -98,7 +103,10 @@ def make_execution(machine: Machine) -> Execution:
 
 
 def make_placement(machine: Machine, idle: bool = False) -> Placement:
-    """Return the executor; counting GPUs takes torch's import, so not where nothing is left to compute (`idle`)."""
+    """Return the executor and its number of jobs.
+
+    Counting GPUs imports torch, which takes seconds; so nothing is counted where nothing is left to compute (`idle`).
+    """
     from bench.execute.choose import place
 
     jobs = machine.jobs or (1 if idle or machine.executor in ("inline", "slurm") else 0)
@@ -113,33 +121,55 @@ def make_placement(machine: Machine, idle: bool = False) -> Placement:
     return place(machine, jobs)
 
 
-def steady_streams() -> None:
-    """Make the two streams take every text: a closed one goes nowhere, a letter that it has no byte for is replaced."""
+def make_streams_safe() -> None:
+    """Let stdout and stderr take every text, so that no verb dies of a closed stream or of a letter.
+
+    A stream that is closed (`>&-`) leads to the null device. A letter that the stream's encoding lacks is replaced.
+    """
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         stream = getattr(sys, name)
         if stream is None:
             nowhere = os.open(os.devnull, os.O_WRONLY)
-            if nowhere != descriptor:  # libraries and children write to the number
+            if nowhere != descriptor:  # libraries and child processes write to the number, not to Python's object
                 os.dup2(nowhere, descriptor)
                 os.close(nowhere)
             setattr(sys, name, open(descriptor, "w", encoding="utf-8", closefd=False))  # noqa: SIM115 - until the end
         elif isinstance(stream, io.TextIOWrapper):
-            # of a file's name that is no UTF-8 the bytes are shown; a table keeps its widths
-            stream.reconfigure(errors="backslashreplace" if stream.encoding.lower().startswith("utf") else "replace")
+            # UTF-8 lacks only the stray bytes of a file's name, which are shown as numbers. Other encodings lack
+            # arrows and dashes, each replaced by one letter, so that the columns of a table keep their widths.
+            codecs.register_error("similar", _similar)
+            stream.reconfigure(errors="backslashreplace" if stream.encoding.lower().startswith("utf") else "similar")
 
 
-def stderr_console() -> Any:
-    """Return rich's console for talk."""
+# in ASCII a minus sign must not become a question mark
+_SIMILAR = str.maketrans("−–↑↓→±×·…≤≥", "--^v>~x-.<>")
+
+
+def _similar(error: UnicodeError) -> tuple[str, int]:
+    """Return what to print instead of letters that an encoding lacks, and where to go on."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].translate(_SIMILAR)
+    return "".join(c if c.isascii() else "?" for c in text), error.end
+
+
+def stderr_console() -> Console:
+    """Return rich's console for progress and messages."""
     from rich.console import Console
 
     return Console(stderr=True)
 
 
-def stdout_console() -> Any:
-    """Return rich's console for data; 140 columns wide where it is no terminal."""
+def stdout_console() -> Console:
+    """Return rich's console for data. It is 140 columns wide where stdout is no terminal."""
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 140)
+
+
+def color() -> bool | None:
+    """Return whether `typer.secho` colours its text: False under NO_COLOR, else None (on terminals alone)."""
+    return False if os.environ.get("NO_COLOR") else None
 
 
 def print_json(value: Any) -> None:
@@ -148,18 +178,21 @@ def print_json(value: Any) -> None:
 
 
 def in_one_line(text: str) -> str:
-    """Return a text without line breaks, and with what would steer a terminal written out."""
+    """Return a text without line breaks, in which letters that would steer the terminal are written out."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
 
 
 def say(line: str) -> None:
-    """Print a line of talk on stderr."""
+    """Print a line on stderr: a message for people, no data."""
     typer.echo(line, err=True)
 
 
 @contextlib.contextmanager
-def talk_on_stderr() -> Iterator[None]:
-    """Send what stages and libraries print, in this process and in its children, to stderr: stdout is for data."""
+def stdout_to_stderr() -> Iterator[None]:
+    """Send to stderr what stages and libraries print on stdout, for the length of a block: stdout is for our data.
+
+    The file descriptor itself is redirected, because libraries in C and child processes write there.
+    """
     sys.stdout.flush()
     saved = os.dup(1)
     os.dup2(2, 1)
@@ -171,32 +204,54 @@ def talk_on_stderr() -> Iterator[None]:
         os.close(saved)
 
 
-KEPT = "finished stages and checkpoints are kept. Go on"
+@contextlib.contextmanager
+def progress_bar(
+    quiet: bool, counter: Callable[[], ProgressColumn], what: str = ""
+) -> Iterator[Callable[[float, float, str], None]]:
+    """Show a bar with an ETA on stderr if that is a terminal.
+
+    Args:
+        quiet: show nothing.
+        counter: makes the column that says how much is done.
+        what: the text before the bar until a call gives another.
+
+    Yields:
+        A function to call with the amount that is done, the total, and the text before the bar.
+    """
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = stderr_console()
+    columns = (TextColumn("{task.description}"), BarColumn(), counter(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total, text: bar.update(task, completed=done, total=total, description=text)
 
 
-class interruptible:
-    """Turn Ctrl-C and SIGTERM into one line that says how to go on, and exit code 130."""
+@contextlib.contextmanager
+def interruptible(command: str, goes_on_alone: bool = False) -> Iterator[None]:
+    """End with one line that says how to go on, and exit code 130, on Ctrl-C, SIGTERM or SIGHUP.
 
-    def __init__(self, command: str, goes_on_alone: bool = False) -> None:
-        self.command, self.goes_on_alone = command, goes_on_alone
+    Args:
+        command: what to type to go on.
+        goes_on_alone: say that the computations continue without this command, as SLURM's jobs do.
+    """
+    import signal
 
-    def __enter__(self) -> None:
-        import signal
+    def stop(signum: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
 
-        def stop(signum: int, frame: object) -> NoReturn:
-            raise KeyboardInterrupt
-
-        self.before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-        for number, handler in self.before.items():
-            if handler is not signal.SIG_IGN:  # as `nohup` sets it
-                signal.signal(number, stop)
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        import signal
-
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-        if kind is KeyboardInterrupt:
-            state = "the SLURM jobs go on without this command; watch again" if self.goes_on_alone else KEPT
-            say(f"stopped; {state} with: {self.command} (same options)")
-            raise typer.Exit(130) from None
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        try:
+            for number, handler in before.items():
+                if handler is not signal.SIG_IGN:  # `nohup` has SIGHUP ignored, and that must stay so
+                    signal.signal(number, stop)
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+    except KeyboardInterrupt:
+        kept = "finished stages and checkpoints are kept. Go on"
+        state = "the SLURM jobs go on without this command. Watch them again" if goes_on_alone else kept
+        say(f"stopped; {state} with: {command} (same options)")
+        raise typer.Exit(130) from None

@@ -1,4 +1,4 @@
-"""What the command line shows of a store: sizes, damage, what clean-up removes."""
+"""What the command line prints of a store: sizes, damage, what clean-up removes."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ def print_sizes(rows: list[dict[str, Any]], console: Console) -> None:
 
 
 def print_damage(found: Verified, console: Console) -> None:
-    """Print what `bench.verify.verify` saw."""
+    """Print what `bench.verify.verify` found."""
     if found.damage:
         table = Table("stage", "key", "file", "problem", box=None)
         for d in found.damage:
             table.add_row(d.stage, d.key[:8], escape(d.file), f"{d.problem}: {escape(d.detail)}")
         console.print(table)
-    said = f"{len(found.damaged())} damaged" if found.damage else "all whole"
-    console.print(f"{found.stages} stages, {found.files} files, {_mib(found.bytes)} MiB read: {said}")
+    verdict = f"{len(found.damaged())} damaged" if found.damage else "all whole"
+    console.print(f"{found.stages} stages, {found.files} files, {_mib(found.bytes)} MiB read: {verdict}")
 
 
 def print_unwanted(entries: Sequence[Entry], removed: bool, console: Console) -> None:
-    """Print by kind what clean-up removed, or would."""
+    """Print, by kind of stage, what clean-up removed or would remove."""
     table = Table("what", "stage", "count", "MiB", box=None)
     for r in summary(entries):
         table.add_row(r["what"], r["stage"], str(r["count"]), _mib(r["bytes"]))
     if entries:
         console.print(table)
-    said = f"{len(entries)} items, {_mib(sum(e.bytes for e in entries))} MiB"
-    console.print(f"removed {said}" if removed else f"would remove {said}; nothing was removed: --yes does")
+    size = f"{len(entries)} items, {_mib(sum(e.bytes for e in entries))} MiB"
+    console.print(f"removed {size}" if removed else f"would remove {size}; nothing was removed: --yes removes them")
 
 
 def _mib(size: int) -> str:

@@ -1,116 +1,161 @@
-"""The command line's verbs for the store: what it holds, whether that is whole, what of it may go."""
+"""The verbs for the store: `ls` (what it holds), `verify` (whether that is whole), `gc` (remove what nobody needs)."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import DEFAULT_STORE, JsonOpt, QuietOpt, SetOpt, StoreOpt
-from bench.cli.session import load, open_store, print_json, say, stderr_console, stdout_console
+from bench.cli.options import DEFAULT_STORE, JsonOpt, MatricesArg, QuietOpt, SetOpt, StoreOpt
+from bench.cli.session import load, open_store, print_json, progress_bar, say, stdout_console
 from bench.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rich.progress import ProgressColumn
+
     from bench.store import Store
 
 app = typer.Typer()
-MatricesArg = Annotated[list[str] | None, typer.Argument(metavar="MATRIX...", help="matrix files, or shipped ones")]
 
 
-@app.command("ls")
+@app.command("ls", epilog="example: bench ls --size")
 def list_store(
-    store: StoreOpt = DEFAULT_STORE,
-    size: Annotated[bool, typer.Option("--size", help="what takes the space, by kind")] = False,
+    store_path: StoreOpt = DEFAULT_STORE,
+    size: Annotated[bool, typer.Option("--size", help="Show what takes the space, by kind of stage.")] = False,
     as_json: JsonOpt = False,
 ) -> None:
-    """List the finished stages of the store, or what takes its space."""
+    """List the finished stages, or what takes the space."""
     if size:
         from bench.cli.show_store import print_sizes as show
         from bench.inventory import size_rows as rows_of
     else:
+        from bench.cli.show_status import print_ls as show
         from bench.status import ls_rows as rows_of
-        from bench.status import print_ls as show
 
-    rows = rows_of(open_store(store))
+    rows = rows_of(open_store(store_path))
     if as_json:
         print_json(rows)
     else:
         show(rows, stdout_console())
 
 
-@app.command()
+@app.command(epilog="example: bench verify demo --jobs 4")
 def verify(
     matrices: MatricesArg = None,
     sets: SetOpt = None,
-    store: StoreOpt = DEFAULT_STORE,
-    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="results read at once [cores]")] = None,
-    delete: Annotated[bool, typer.Option("--delete", help="remove damaged results; the next run makes them")] = False,
+    store_path: StoreOpt = DEFAULT_STORE,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs",
+            "-j",
+            min=1,
+            metavar="N",
+            help="How many results are read at the same time.",
+            show_default="number of cores",
+        ),
+    ] = None,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Remove damaged results, so that the next run computes them again.")
+    ] = False,
     quiet: QuietOpt = False,
     as_json: JsonOpt = False,
 ) -> None:
-    """Read every result (of the matrices, if any are named) and compare it with its digests; exit 1 at damage."""
+    """Read stored results and compare them with their digests.
+
+    Without a matrix, all results are read. The exit code is 1 if any is damaged.
+    """
     from bench.cli.show_store import print_damage
     from bench.verify import delete_damaged
     from bench.verify import verify as look
 
-    place = open_store(store)
-    keys = _referenced(place, matrices, [], sets) if matrices else None
-    with _bytes_bar(quiet) as on_progress:
-        found = look(place, keys, jobs=jobs or len(os.sched_getaffinity(0)), on_progress=on_progress)
-    gone = delete_damaged(place, found) if delete else []
+    store = open_store(store_path)
+    keys = _needed_keys(store, matrices, [], sets) if matrices else None
+    with progress_bar(quiet, _bytes, "reading") as bar:
+        found = look(
+            store,
+            keys,
+            jobs=jobs or len(os.sched_getaffinity(0)),
+            on_progress=lambda done, total: bar(done, total, "reading"),
+        )
+    gone = delete_damaged(store, found) if delete else []
     if as_json:
-        told: dict[str, Any] = {"stages": found.stages, "files": found.files, "bytes": found.bytes}
-        print_json(told | {"damage": [d.as_dict() for d in found.damage], "removed": [key for _, key in gone]})
+        print_json(
+            {
+                "stages": found.stages,
+                "files": found.files,
+                "bytes": found.bytes,
+                "damage": [d.as_dict() for d in found.damage],
+                "removed": [key for _, key in gone],
+            }
+        )
     else:
         print_damage(found, stdout_console())
     if found.damage and not delete:
-        say("`bench verify --delete` removes the damaged results; `bench run` then computes them anew")
+        say("`bench verify --delete` removes damaged results; then `bench run` computes them again")
     if gone:
         say(f"removed {len(gone)} of {len(found.damaged())} damaged results")
     raise typer.Exit(1 if found.damage else 0)
 
 
-@app.command()
+def _bytes() -> ProgressColumn:
+    from rich.progress import DownloadColumn
+
+    return DownloadColumn(binary_units=True)
+
+
+@app.command(epilog="example: bench gc demo paper --dry-run")
 def gc(
     matrices: MatricesArg = None,
     sweeps: Annotated[
-        list[str] | None, typer.Option("--sweep", help="keep this sweep's trials; may be given often")
+        list[str] | None,
+        typer.Option("--sweep", metavar="SWEEP", help="Keep the trials of this sweep; may be repeated."),
     ] = None,
     sets: SetOpt = None,
-    store: StoreOpt = DEFAULT_STORE,
-    yes: Annotated[bool, typer.Option("--yes", help="remove; without it only what would go is shown")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would go (as without --yes)")] = False,
-    keep: Annotated[list[str] | None, typer.Option("--keep", metavar="KIND", help="keep all results of a kind")] = None,
-    older_than: Annotated[float, typer.Option(min=0, metavar="DAYS", help="only results older than this")] = 0.0,
-    grace: Annotated[float, typer.Option(min=0, metavar="HOURS", help="whatever is younger stays")] = 1.0,
+    store_path: StoreOpt = DEFAULT_STORE,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove the results, instead of showing them.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed, even with --yes.")] = False,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option("--keep", metavar="KIND", help="Keep all results of this kind of stage; may be repeated."),
+    ] = None,
+    older_than: Annotated[
+        float, typer.Option(min=0, metavar="DAYS", help="Remove only results that are older than this.")
+    ] = 0.0,
+    grace: Annotated[
+        float, typer.Option(min=0, metavar="HOURS", help="Keep everything that is younger than this.")
+    ] = 1.0,
     as_json: JsonOpt = False,
 ) -> None:
-    """Remove what no named matrix or sweep stands on. Safe beside running ones; shows what would go unless --yes."""
+    """Remove results that no named matrix or sweep needs.
+
+    Without --yes nothing is removed, only shown. Other commands may use the store meanwhile; what they need is kept.
+    """
     from bench.cli.show_store import print_unwanted
     from bench.housekeeping import remove, unwanted
 
     if not matrices and not sweeps:
         raise ConfigError("gc: name every matrix (or --sweep) whose results are to stay; all others' go")
-    place = open_store(store)
-    wanted = _referenced(place, matrices or [], sweeps or [], sets)
-    kinds = keep or []
-    going = unwanted(place, wanted, grace_s=grace * 3600, older_than_s=older_than * 86400, keep_kinds=kinds)
-    acts = yes and not dry_run
-    gone = remove(place, going, wanted) if acts else []
-    shown = gone if acts else going
+    store = open_store(store_path)
+    needed = _needed_keys(store, matrices or [], sweeps or [], sets)
+    going = unwanted(store, needed, grace_s=grace * 3600, older_than_s=older_than * 86400, keep_kinds=keep or [])
+    removes = yes and not dry_run
+    gone = remove(store, going, needed) if removes else []
+    shown = gone if removes else going
     if as_json:
-        print_json({"removed": acts, "bytes": sum(e.bytes for e in shown), "items": [e.as_dict() for e in shown]})
+        print_json({"removed": removes, "bytes": sum(e.bytes for e in shown), "items": [e.as_dict() for e in shown]})
     else:
-        print_unwanted(shown, acts, stdout_console())
-    if acts and len(gone) < len(going):
-        say(f"{len(going) - len(gone)} came into use meanwhile and stay")
+        print_unwanted(shown, removes, stdout_console())
+    if removes and len(gone) < len(going):
+        say(f"{len(going) - len(gone)} results were kept, because something uses them by now")
 
 
-def _referenced(store: Store, matrices: list[str], sweeps: list[str], sets: list[str] | None) -> set[str]:
-    """Return the keys of all that the matrices (as they are, and with the changes) and the sweeps stand on."""
+def _needed_keys(store: Store, matrices: list[str], sweeps: list[str], sets: list[str] | None) -> set[str]:
+    """Return the keys of all stages that the matrices and the sweeps need.
+
+    With `sets`, that is what they need as they are and what they need with those changes.
+    """
     from bench.stage import walk
 
     loaded = [load(m, None) for m in matrices] + ([load(m, sets) for m in matrices] if sets else [])
@@ -120,18 +165,7 @@ def _referenced(store: Store, matrices: list[str], sweeps: list[str], sets: list
 
         stages += [s for path in sweeps for s in stages_of(path, store)]
         stages += [s for path in sweeps if sets for s in stages_of(path, store, sets)]
-    everything = walk(stages)
-    there = sum(store.has(s) for s in everything)
-    say(f"{there} of the {len(everything)} stages that are named are in the store")
-    return {s.key for s in everything}
-
-
-@contextlib.contextmanager
-def _bytes_bar(quiet: bool) -> Iterator[Callable[[int, int], Any]]:
-    """Show a bar with bytes and an ETA on stderr where that is a terminal."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("reading"), BarColumn(), DownloadColumn(binary_units=True), TimeRemainingColumn())
-    with Progress(*columns, console=stderr_console(), transient=True, disable=quiet) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    needed = walk(stages)
+    there = sum(store.has(s) for s in needed)
+    say(f"{there} of the {len(needed)} stages that are named are in the store")
+    return {s.key for s in needed}

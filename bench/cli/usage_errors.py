@@ -1,4 +1,4 @@
-"""What the command line says to a command that it does not understand: one line, like to every other bad request."""
+"""Usage errors (a wrong verb, option or value) are told in one line, like every other request that cannot be met."""
 
 from __future__ import annotations
 
@@ -11,39 +11,42 @@ from typer.core import TyperGroup
 
 from bench.errors import ConfigError
 
-# typer has this class from click, or a copy of click's inside of itself, by its version
-_UsageError: Any = typer.BadParameter.__mro__[1]
+# Typer takes these two classes from click, or from a copy of click inside of itself; which of the two depends on
+# typer's version, so that neither can be imported by name.
+UsageError: Any = typer.BadParameter.__mro__[1]
+Context = Any
 
 
 class OneLineGroup(TyperGroup):
-    """A group of commands whose usage errors are `ConfigError`s."""
+    """A group of verbs that raises a usage error as a `ConfigError`."""
 
-    def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        """Read the options of the group."""
-        with _in_one_line():
+    def make_context(self, *args: Any, **kwargs: Any) -> Context:
+        """Read the options that stand before the verb."""
+        with _as_config_error():
             return super().make_context(*args, **kwargs)
 
-    def invoke(self, ctx: Any) -> Any:
-        """Read the command's arguments and run it."""
-        with _in_one_line():
+    def invoke(self, ctx: Context) -> Any:
+        """Read the verb's arguments and run it."""
+        with _as_config_error():
             return super().invoke(ctx)
 
 
 @contextmanager
-def _in_one_line() -> Iterator[None]:
+def _as_config_error() -> Iterator[None]:
     try:
         yield
-    except _UsageError as error:
-        if type(error).show is not _UsageError.show:  # `bench` alone: the help is no error
+    except UsageError as error:
+        if type(error).show is not UsageError.show:  # `bench` without a verb prints the help, which is no error
             raise
-        raise ConfigError(_told(error)) from error
+        raise ConfigError(_message(error)) from error
 
 
-def _told(error: Any) -> str:
+def _message(error: Any) -> str:
+    """Return `bench run: no such option: --job (see `bench run --help`)` for a usage error."""
     above = error.ctx.parent if error.ctx else None
     verb = f"bench {error.ctx.info_name}" if above else "bench"
     said: str = error.format_message().rstrip(".")
-    if hasattr(error.__cause__, "errors"):  # pydantic's, which typer quotes without what was got
+    if hasattr(error.__cause__, "errors"):  # an error of pydantic, whose own text does not quote the value
         from bench.validation import told
 
         said = f"{' / '.join(error.param.opts)}: {told(error.__cause__)}"

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from bench.cli.session import talk_on_stderr
 from tests.conftest import BENCH, ROOT, ToyRun
 from tests.e2e.driver import Bench
 
@@ -53,8 +51,15 @@ def test_table_repeats_what_run_printed(bench: Bench, toy_run: ToyRun) -> None:
     said = bench("table", "toy", "--store", toy_run.store, "--json")
     assert (said.code, said.err) == (0, "")
     assert json.loads(said.out) == toy_run.rows
-    text = bench("table", "toy", "--store", toy_run.store).out
-    assert all(name in text for name in METHODS)
+    said = bench("table", "toy", "--store", toy_run.store)
+    assert said.err == ""
+    assert all(name in said.out for name in METHODS)
+    assert "> One seed cannot rank these rows" in said.out
+    assert said.out.splitlines()[-1] == f"notes: bench table toy --notes --store {toy_run.store}"
+    noted = bench("table", "toy", "--notes", "--store", toy_run.store).out
+    assert noted.partition("> ")[0] == said.out.partition("> ")[0]
+    assert "Chosen where the paper is silent" in noted
+    assert "notes: " not in noted
 
 
 def test_status_ls_and_methods_are_json_on_request(bench: Bench, toy_run: ToyRun) -> None:
@@ -103,18 +108,6 @@ def test_the_report_is_written(bench: Bench, toy_run: ToyRun, tmp_path: Path) ->
 def test_every_cell_has_its_record(toy_run: ToyRun) -> None:
     records = [json.loads(p.read_text(encoding="utf-8")) for p in (toy_run.store / "cells").rglob("record.json")]
     assert {r["cell"] for r in records} >= {f"phantom/{m}/s0" for m in METHODS}
-
-
-def test_what_stages_and_libraries_print_goes_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
-    with talk_on_stderr():
-        print("python")
-        os.write(1, b"bare\n")
-        subprocess.run([sys.executable, "-c", "print('child')"], check=True)
-    print("data")
-    sys.stdout.flush()
-    out, err = capfd.readouterr()
-    assert out == "data\n"
-    assert all(word in err for word in ("python", "bare", "child"))
 
 
 def test_help_is_quick_and_complete() -> None:

@@ -90,7 +90,8 @@ def test_a_run_gives_the_table_and_the_description_then_is_of_it(bench: Bench, t
     path, store = matrix(tmp_path, mimic(tree)), tmp_path / "store"
     ran = bench("run", path, "--store", store, "--wandb", "off", "--jobs", 1, "--quiet")
     assert ran.code == 0, ran.err
-    assert "Support Devices" in ran.out, "the table says which classes were chosen"
+    noted = bench("table", path, "--notes", "--store", store).out
+    assert "Support Devices" in noted, "the notes say which classes were chosen"
     found = json.loads(bench("describe", path, "--store", store, "--json").out)
     assert found["table"] == "computed"
     assert found["left_out"]["missing_pictures"] == 1

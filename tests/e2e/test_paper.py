@@ -99,7 +99,7 @@ def test_the_rows_are_counted_on_the_papers_classes_and_the_releases_parts(paper
 
 
 def test_the_table_names_what_was_chosen_where_the_paper_is_silent(paper: Run, bench: Bench) -> None:
-    said = bench("table", "paper", *paper.sets, "--store", paper.store)
+    said = bench("table", "paper", "--notes", *paper.sets, "--store", paper.store)
     assert said.code == 0, said.err
     table = " ".join(said.out.split())
     head, _, tail = table.partition("Head: ")[2].partition(".")[0].partition("; tail: ")

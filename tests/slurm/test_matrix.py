@@ -57,7 +57,7 @@ def test_a_matrix_goes_on_without_its_driver_and_after_a_killed_worker(
     driver.send_signal(signal.SIGTERM)  # a background shell has its children ignore SIGINT
     _, said = driver.communicate(timeout=60)
     assert driver.returncode == 130
-    assert "the SLURM jobs go on without this command; watch again with: bench run toy" in said
+    assert "the SLURM jobs go on without this command. Watch them again with: bench run toy" in said
     holders = list(Store(root).locks.held())
     assert all(h["job"] for h in holders)
     os.kill(holders[0]["pid"], signal.SIGKILL)

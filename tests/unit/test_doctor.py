@@ -46,10 +46,10 @@ def bench(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) ->
 def wrong(said: Said) -> list[str]:
     """Return what is wrong, after looking at the exit code and that nothing else was said."""
     *lines, last = said.out.splitlines()
-    assert all(line.startswith(("ok    ", "WRONG ", "of data and weights")) for line in lines), said.out
+    assert all(line.startswith(("ok    ", "WRONG ", "Data and weights")) for line in lines), said.out
     found = [re.sub(r": +", ": ", line[6:], count=1) for line in lines if line.startswith("WRONG")]
     names = [line.partition(":")[0] for line in found]
-    n = len([line for line in lines if not line.startswith("of data")])
+    n = len([line for line in lines if not line.startswith("Data and")])
     assert last == f"{n} things looked at, " + (f"{len(found)} wrong: {'; '.join(names)}" if found else "all is well")
     assert said.code == bool(found)
     return found
@@ -63,7 +63,7 @@ def test_all_is_well_and_the_store_is_left_as_it_was(bench: Bench, tmp_path: Pat
     said = bench("doctor", "--store", tmp_path / "new" / "store")
     assert wrong(said) == []
     assert looked_at(said) == CHECKED
-    assert "name a matrix, e.g. `bench doctor paper --set ...`" in said.out
+    assert "Name a matrix to check them: bench doctor paper" in said.out
     assert list(tmp_path.iterdir()) == []
 
 

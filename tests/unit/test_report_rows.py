@@ -11,7 +11,7 @@ import pytest
 
 from bench.results import CellResult
 from bench.store import Store
-from reports.paper_table import csv_table, latex, markdown, parts_of, terminal_table
+from reports.paper_table import csv_table, latex, markdown, parts_of
 from reports.published import published
 from reports.rows import MISSING, no_skill, number, table_rows
 from tests.unit import report_fixtures as fixtures
@@ -105,36 +105,6 @@ def test_latex_escapes_what_data_bring_and_balances(seeded):
     assert text.replace(r"\{", "").replace(r"\}", "").count("{") == text.replace(r"\{", "").replace(r"\}", "").count(
         "}"
     )
-
-
-def test_terminal_table_holds_ours_the_posters_and_the_notes(seeded):
-    from rich.console import Console
-
-    matrix, results, store = seeded
-    console = Console(width=160, record=True, file=io.StringIO())
-    console.print(terminal_table(matrix, results, store))
-    text = console.export_text()
-    for piece in (
-        "toy-report: blobs",
-        "Chosen where the paper is silent",
-        "ours@5",
-        "130.110",
-        "no skill",
-        "0.050",
-        "120 / 48 / 72",
-        "toy-8d-native",
-    ):
-        assert piece in text
-    assert "! declines: skipped" in text
-
-
-def test_terminal_table_of_nothing_yet_run(tmp_path):
-    from rich.console import Console
-
-    matrix = fixtures.make_matrix()
-    console = Console(width=100, record=True, file=io.StringIO())
-    console.print(terminal_table(matrix, [CellResult(c, "missing") for c in matrix.cells], Store(tmp_path)))
-    assert "! smote: not run yet" in console.export_text()
 
 
 def test_poster_columns_are_dropped_where_no_row_has_a_published_number(seeded):

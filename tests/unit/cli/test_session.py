@@ -1,15 +1,19 @@
-"""What all verbs share: where things run."""
+"""What all verbs share: threads, streams, an orderly stop."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 
 import pytest
+import typer
 
-from tests.conftest import ROOT, ToyRun
+from bench.cli.session import color, in_one_line, interruptible, stdout_to_stderr
+from tests.conftest import BENCH, ROOT, ToyRun
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -24,3 +28,87 @@ def test_every_library_gets_the_threads_that_are_asked_for(toy_run: ToyRun, thre
     pools = json.loads(told.stderr.splitlines()[-1])
     assert pools
     assert {pool["num_threads"] for pool in pools} == {threads}
+
+
+def test_what_stages_and_libraries_print_goes_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    with stdout_to_stderr():
+        print("python")
+        os.write(1, b"bare\n")
+        subprocess.run([sys.executable, "-c", "print('child')"], check=True)
+    print("data")
+    sys.stdout.flush()
+    out, err = capfd.readouterr()
+    assert out == "data\n"
+    assert all(word in err for word in ("python", "bare", "child"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_in_one_line_and_leaves_the_handlers_as_they_were(
+    number: signal.Signals, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if number == signal.SIGINT:
+        previous = signal.signal(number, signal.default_int_handler)  # ignored where tests run in the background
+    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP)}
+    with pytest.raises(typer.Exit) as ended, interruptible("bench run demo"):
+        os.kill(os.getpid(), number)
+    if number == signal.SIGINT:
+        signal.signal(number, previous)
+    assert ended.value.exit_code == 130
+    assert {n: signal.getsignal(n) for n in before} == before
+    said = "stopped; finished stages and checkpoints are kept. Go on with: bench run demo (same options)\n"
+    assert capfd.readouterr() == ("", said)
+
+
+def test_jobs_that_go_on_alone_are_said_to(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit), interruptible("bench run demo", goes_on_alone=True):
+        raise KeyboardInterrupt
+    assert "the SLURM jobs go on without this command. Watch them again with: bench run demo" in capfd.readouterr().err
+
+
+def test_a_hang_up_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruptible("bench run demo"):
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_other_errors_pass_through() -> None:
+    with pytest.raises(ValueError, match="mine"), interruptible("bench run demo"):
+        raise ValueError("mine")
+
+
+def test_what_steers_a_terminal_is_written_out() -> None:
+    assert in_one_line("a\n  b\tc\x1b[31m – ü") == "a b c\\x1b[31m – ü"
+
+
+def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert color() is None
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert color() is False
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_table_prints_in_every_encoding_with_straight_columns(toy_run: ToyRun, encoding: str) -> None:
+    env = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    command = [*BENCH, "table", "toy", "--notes", "--store", str(toy_run.store)]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, check=True)
+    assert done.stderr == b""
+    text = done.stdout.decode(encoding)
+    rows = [line for line in text.splitlines() if line.strip("| ").startswith(("baseline ", "smote ", "ours@2 "))]
+    assert len(rows) == 3
+    assert len({len(line) for line in rows}) == 1
+    assert re.search(r"FID [↓v].*head [↑^].*\((−|-)0\.058, 95 % CI ", text, re.S), "arrows and signs can be read"
+
+
+@pytest.mark.parametrize("verb", [["table", "toy", "--notes"], ["table", "toy", "--json"], ["methods"], ["ls"]])
+def test_a_reader_that_leaves_early_is_no_error(toy_run: ToyRun, verb: list[str]) -> None:
+    command = [*BENCH, *verb, *(["--store", str(toy_run.store)] if verb != ["methods"] else [])]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""

@@ -51,7 +51,7 @@ def test_gc_shows_and_removes_nothing_unless_told(store: Store, files: dict[str,
     shown = bench("gc", files["one"], "--store", store.root)
     assert shown.exit_code == 0
     assert "would remove 2 items" in shown.stdout
-    assert "nothing was removed: --yes does" in shown.stdout
+    assert "nothing was removed: --yes removes them" in shown.stdout
     assert "3 of the" in shown.stderr
     assert len(list(store.manifests())) == 5
     assert bench("gc", files["one"], "--yes", "--dry-run", "--store", store.root).exit_code == 0

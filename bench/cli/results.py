@@ -1,0 +1,141 @@
+"""The verbs that read results: `table`, `status`, `explain`, `report`, `effects`. None of them computes anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli.options import DEFAULT_STORE, CellArg, JsonOpt, MatrixArg, Request, SetOpt, StoreOpt
+from bench.cli.session import load, open_store, print_json, stdout_console
+from bench.errors import ConfigError
+
+app = typer.Typer()
+
+
+@app.command(epilog="example: bench table demo --notes")
+def table(
+    matrix: MatrixArg,
+    sets: SetOpt = None,
+    store_path: StoreOpt = DEFAULT_STORE,
+    notes: Annotated[
+        bool, typer.Option("--notes", help="Also print the verdicts with their numbers, and every footnote.")
+    ] = False,
+    as_json: JsonOpt = False,
+) -> None:
+    """Print the table of results beside the poster's numbers.
+
+    Rows that are not finished are in it too, each with the reason.
+    """
+    from bench.results import read_matrix
+
+    loaded, store = load(matrix, sets), open_store(store_path)
+    results = read_matrix(loaded, store)
+    if as_json:
+        from bench.results import table as rows
+
+        print_json(rows(results))
+    else:
+        from bench.cli.show_table import print_table
+
+        print_table(Request(matrix, sets, store_path), loaded, results, store, stdout_console(), notes)
+
+
+@app.command(epilog="example: bench status demo")
+def status(
+    matrix: MatrixArg, sets: SetOpt = None, store_path: StoreOpt = DEFAULT_STORE, as_json: JsonOpt = False
+) -> None:
+    """Show which cells are done, running, failed or missing.
+
+    The store alone answers, so that any machine that sees the store can ask.
+    """
+    from bench.cli.show_status import print_status
+    from bench.status import status_rows
+
+    rows = status_rows(load(matrix, sets), open_store(store_path))
+    if as_json:
+        print_json(rows)
+    else:
+        print_status(rows, Request(matrix, sets, store_path), stdout_console())
+
+
+@app.command(epilog="example: bench explain demo ours@5")
+def explain(
+    matrix: MatrixArg,
+    cell: CellArg,
+    sets: SetOpt = None,
+    store_path: StoreOpt = DEFAULT_STORE,
+    as_json: JsonOpt = False,
+) -> None:
+    """Show which stages of a cell would run or be reused, and why.
+
+    A stage that failed is shown with its traceback.
+    """
+    from bench.cli.show_status import print_explain
+    from bench.status import explain_rows
+
+    loaded = load(matrix, sets)
+    rows = explain_rows(loaded.cell(cell), open_store(store_path))
+    if as_json:
+        print_json(rows)
+    else:
+        print_explain(loaded.cell(cell), rows, stdout_console())
+
+
+@app.command(epilog="example: bench report demo --out demo-report")
+def report(
+    matrix: MatrixArg,
+    sets: SetOpt = None,
+    store_path: StoreOpt = DEFAULT_STORE,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The folder to write.", show_default="STORE/reports/MATRIX")
+    ] = None,
+    share: Annotated[
+        bool,
+        typer.Option("--share", help="Write a report to pass on: of credentialed data it has aggregates alone."),
+    ] = False,
+) -> None:
+    """Write tables, figures and one page that holds them all.
+
+    The tables are Markdown, LaTeX, CSV and HTML. The path of the page is printed first.
+    """
+    from bench.results import read_matrix
+    from reports import write_report
+
+    loaded, store = load(matrix, sets), open_store(store_path)
+    folder = out or store.root / "reports" / (f"{loaded.name}-shared" if share else loaded.name)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--out {folder}: is a file; give a folder")
+    results = read_matrix(loaded, store)
+    try:
+        paths = write_report(loaded, results, store, folder, share=share)
+    except OSError as error:
+        raise ConfigError(f"--out {folder}: cannot be written: {error.strerror}; give another folder") from error
+    for path in paths:
+        typer.echo(path)
+
+
+@app.command(epilog="example: bench effects demo --column map_tail")
+def effects(
+    matrix: MatrixArg,
+    sets: SetOpt = None,
+    store_path: StoreOpt = DEFAULT_STORE,
+    columns: Annotated[
+        list[str] | None, typer.Option("--column", metavar="NAME", help="A figure to compare; may be repeated.")
+    ] = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Print how rows differ from the controls, with intervals.
+
+    Differences are paired by seed. A row that names another row (`against`) is compared with that one instead.
+    """
+    from bench.results import read_matrix
+    from reports.effects import effects_rows, effects_table
+
+    loaded, store = load(matrix, sets), open_store(store_path)
+    results = read_matrix(loaded, store)
+    if as_json:
+        print_json(effects_rows(loaded, results, store, columns))
+    else:
+        stdout_console().print(effects_table(loaded, results, store, columns))

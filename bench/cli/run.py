@@ -1,0 +1,248 @@
+"""The verbs that compute: `run`, `sweep`, `pretrain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from bench.cli.options import (
+    DEFAULT_STORE,
+    DeviceOpt,
+    ExecutorOpt,
+    JobsOpt,
+    JsonOpt,
+    MachineOpt,
+    MatrixArg,
+    QuietOpt,
+    Request,
+    SetOpt,
+    StoreOpt,
+    ThreadsOpt,
+)
+from bench.cli.session import (
+    in_one_line,
+    interruptible,
+    load,
+    make_execution,
+    make_machine,
+    make_placement,
+    open_store,
+    print_json,
+    refuse_occupied,
+    say,
+    stderr_console,
+    stdout_console,
+    stdout_to_stderr,
+)
+
+if TYPE_CHECKING:
+    from bench.machine import Machine
+    from bench.results import CellResult
+    from bench.stage import Stage
+    from bench.store import Store
+
+app = typer.Typer()
+
+
+@app.command(epilog="example: bench run demo --set 'seeds=[0,1,2]'")
+def run(
+    matrix: MatrixArg,
+    sets: SetOpt = None,
+    store_path: StoreOpt = DEFAULT_STORE,
+    executor: ExecutorOpt = None,
+    machine_file: MachineOpt = None,
+    jobs: JobsOpt = None,
+    device: DeviceOpt = None,
+    threads: ThreadsOpt = None,
+    wandb: Annotated[
+        str, typer.Option(metavar="MODE", help="Copy each finished cell to Weights & Biases: offline, online or off.")
+    ] = "offline",
+    share_with: Annotated[
+        str | None,
+        typer.Option(metavar="HOST", help="With --wandb online: your own W&B server, which may get credentialed data."),
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed stages again.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Compute nothing; print what is missing and what would be computed.")
+    ] = False,
+    quiet: QuietOpt = False,
+    as_json: JsonOpt = False,
+) -> None:
+    """Compute every cell of a matrix that is not finished yet.
+
+    Finished stages are reused, so run the same command again to resume. At the end the table is printed.
+    """
+    machine = make_machine(machine_file, executor, jobs, device, threads)  # before anything imports numpy
+    if dry_run:
+        _dry_run(matrix, sets, open_store(store_path), machine, retry_failed, as_json)
+    from bench.progress import reporter_for, stage_labels
+    from bench.results import read_matrix
+    from bench.run import run_matrix
+    from bench.track import make_tracker
+
+    request, loaded, store = Request(matrix, sets, store_path), load(matrix, sets), open_store(store_path)
+    idle = all(store.has(stage) for cell in loaded.cells for stage in cell.targets)
+    placement = make_placement(machine, idle)
+    tracker = make_tracker(wandb, store, loaded, share_with=share_with)
+    labels = stage_labels({cell.name: cell.targets for cell in loaded.cells})
+    reporter = reporter_for(stderr_console(), labels, placement.jobs, quiet)
+    with stdout_to_stderr(), interruptible(f"bench run {matrix}", placement.goes_on_alone), reporter.live():
+        run_matrix(
+            loaded,
+            store,
+            executor=placement.executor,
+            execution=make_execution(machine),
+            reporter=reporter,
+            tracker=tracker,
+            retry_failed=retry_failed,
+        )
+    results = read_matrix(loaded, store)
+    n_failed = _say_failures(results, request)
+    if as_json:
+        from bench.results import table
+
+        print_json(table(results))
+    else:
+        from bench.cli.show_table import print_table
+
+        print_table(request, loaded, results, store, stdout_console())
+    raise typer.Exit(1 if n_failed else 0)
+
+
+def _say_failures(results: list[CellResult], request: Request) -> int:
+    """Say on stderr which cells are not done, and why; return their number."""
+    failed = [r for r in results if r.state != "done"]
+    for r in failed:
+        say(f"failed: {r.cell.name}: {r.reason or 'an input did not finish'}")
+    if failed:
+        why = request.command("explain", failed[0].cell.name)
+        say(f"{len(failed)} of {len(results)} cells failed; why: {why}")
+    return len(failed)
+
+
+def _dry_run(
+    matrix: str, sets: list[str] | None, store: Store, machine: Machine, retry_failed: bool, as_json: bool
+) -> NoReturn:
+    """Print what a run would compute, and end: exit code 1 where something is missing."""
+    from bench.dry_run import at_once, estimate, print_estimate
+    from bench.inputs import plan
+    from bench.rates import DEFAULT_TFLOPS
+
+    with stdout_to_stderr():
+        found = estimate(plan(matrix, sets or ()), store, at_once(machine), DEFAULT_TFLOPS, retry_failed)
+    if as_json:
+        print_json(found)
+    else:
+        print_estimate(found, matrix, stdout_console())
+    raise typer.Exit(0 if found["ready"] else 1)
+
+
+@app.command(epilog="example: bench sweep cam --trials 20")
+def sweep(
+    file: Annotated[
+        str, typer.Argument(metavar="SWEEP", help="A sweep file, or the name of a shipped sweep: il_se, cam.")
+    ],
+    sets: SetOpt = None,
+    store_path: StoreOpt = DEFAULT_STORE,
+    trials: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Number of trials in all, with those that are finished.")
+    ] = None,
+    executor: ExecutorOpt = None,
+    machine_file: MachineOpt = None,
+    jobs: JobsOpt = None,
+    device: DeviceOpt = None,
+    threads: ThreadsOpt = None,
+    quiet: QuietOpt = False,
+    as_json: JsonOpt = False,
+) -> None:
+    """Search for good settings with Optuna, judged on val alone.
+
+    Run the same command again to continue a search. The best settings are written as a matrix for `bench run`.
+    """
+    machine = make_machine(machine_file, executor, jobs, device, threads)  # before anything imports numpy
+    from bench.progress import reporter_for
+    from sweeps.study import run_sweep
+
+    store, placement = open_store(store_path), make_placement(machine)
+    reporter = reporter_for(stderr_console(), {}, placement.jobs, quiet)
+    with stdout_to_stderr(), interruptible(f"bench sweep {file}", placement.goes_on_alone), reporter.live():
+        result = run_sweep(
+            file,
+            store,
+            n_trials=trials,
+            placement=placement,
+            execution=make_execution(machine),
+            reporter=reporter,
+            overrides=tuple(sets or ()),
+            say=say,
+        )
+    if as_json:
+        print_json(result.as_dict())
+        return
+    stdout_console().print(result.table())
+    typer.echo(f"best settings: {result.best_path}" if result.best_path else "no trial finished")
+
+
+@app.command(epilog="example: bench pretrain diffusion mine.yaml --out weights/mine")
+def pretrain(
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="What to train: diffusion or oracle.")],
+    matrix: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MATRIX",
+            help="Train on the first data set of this matrix, instead of the data set that is shipped.",
+        ),
+    ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the training, e.g. unet.steps=1000."),
+    ] = None,
+    store_path: StoreOpt = DEFAULT_STORE,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Copy the result to this new folder.")] = None,
+    executor: ExecutorOpt = None,
+    machine_file: MachineOpt = None,
+    device: DeviceOpt = None,
+    threads: ThreadsOpt = None,
+    quiet: QuietOpt = False,
+) -> None:
+    """Train a small diffusion model, or the phantom's oracle.
+
+    A diffusion model is a VAE, a text encoder and a UNet. It sees the train split alone.
+    """
+    machine = make_machine(machine_file, executor, 1, device, threads)  # before anything imports numpy
+    from bench.border import derived_from
+    from bench.pretrain.request import pretraining
+    from bench.pretrain.stages import copy_out
+    from bench.progress import reporter_for
+    from bench.run import run_stages
+
+    refuse_occupied(out)
+    stage, store = pretraining(what, matrix, sets or ()), open_store(store_path)
+    if note := derived_from(stage):
+        say(note)
+    placement, reporter = make_placement(machine), reporter_for(stderr_console(), {}, 1, quiet)
+    with interruptible(f"bench pretrain {what}", placement.goes_on_alone), reporter.live():
+        run_stages(
+            [stage],
+            store,
+            executor=placement.executor,
+            execution=make_execution(machine),
+            reporter=reporter,
+            retry_failed=True,
+        )
+    if not store.has(stage):
+        say(f"failed: {what}: {in_one_line(_why_failed(stage, store))}")
+        raise typer.Exit(1)
+    if out:
+        copy_out(store.folder(stage), out)
+    typer.echo(out or store.folder(stage))
+
+
+def _why_failed(stage: Stage, store: Store) -> str:
+    """Return the error of the first stage that failed, of `stage` and all below it."""
+    from bench.stage import walk
+
+    errors = (failure["error"] for below in walk([stage]) if (failure := store.failure(below)))
+    return next(errors, "an input did not finish")

@@ -1,0 +1,86 @@
+"""What the command line prints of a data set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bench.split import PARTS
+
+_PAIRS = 10  # classes that occur together, the most frequent pairs
+
+
+def print_description(found: dict[str, Any], console: Console) -> None:
+    """Print what `bench.describe.describe` found."""
+    console.print(f"{found['dataset']} ({found['kind']}, {found['sharing']}); table {found['table']}", markup=False)
+    console.print(_parts(found))
+    console.print(f"split: {found['split']}")
+    if found["split_fault"]:
+        console.print(f"refused by a run: {found['split_fault']}", markup=False)
+    console.print(_classes(found))
+    factor = found["imbalance_factor"]
+    console.print(
+        f"{found['labels_an_image']:.2f} labels an image, {found['images_without_a_label']:,} images without one; "
+        f"imbalance factor {f'{factor:.0f}' if factor else 'unknown: a class has no positive in train'}"
+    )
+    together = Table("together", "", "images", "times chance", box=None)
+    for one, other, n, lift in pairs(found):
+        together.add_row(Text(one), Text(other), f"{n:,}", f"{lift:.2f}")
+    console.print(together)
+    for line in _in_words(found):
+        console.print(line, markup=False)
+
+
+def _parts(found: dict[str, Any]) -> Table:
+    """Return the number of images and patients in each part."""
+    table = Table("part", "images", "patients", box=None)
+    for name, part in found["parts"].items():
+        table.add_row(name, f"{part['images']:,}", f"{part['patients']:,}")
+    table.add_row("all", f"{found['images']:,}", f"{found['patients']:,}")
+    return table
+
+
+def _classes(found: dict[str, Any]) -> Table:
+    """Return the number of positives of each class in each part."""
+    table = Table("class", "", *PARTS, "unknown", "of train", box=None)
+    for c in found["classes"]:
+        numbers = [f"{c[part]:,}" for part in (*PARTS, "unknown")]
+        table.add_row(Text(c["name"]), c["group"], *numbers, f"{100 * c['train_share']:.2f} %")
+    return table
+
+
+def pairs(found: dict[str, Any], n: int = _PAIRS) -> list[tuple[str, str, int, float]]:
+    """Return the `n` pairs of classes that occur together most often.
+
+    Returns:
+        Two names, the number of images with both, and how many times as many that is as chance would give.
+    """
+    names, both = [c["name"] for c in found["classes"]], np.array(found["cooccurrence"])
+    alone, total = np.diag(both), max(1, found["images"])
+    order = sorted(zip(*np.triu_indices(len(names), 1), strict=True), key=lambda ij: -both[ij])[:n]
+    return [
+        (names[i], names[j], int(both[i, j]), float(both[i, j] * total / (alone[i] * alone[j])))
+        for i, j in order
+        if both[i, j]
+    ]
+
+
+def _in_words(found: dict[str, Any]) -> list[str]:
+    """Return sentences on the pictures, and on the rows that were left out."""
+    lines, pictures = [], found["pictures"]
+    if pictures and "fault" in pictures:
+        lines.append(f"pictures: {pictures['fault']}")
+    elif pictures:
+        lines.append(f"pictures: {pictures['missing']:,} missing, {pictures['gigabytes']:.2f} GB")
+        if pictures["width_px"]:
+            wide, high = (" / ".join(map(str, pictures[name])) for name in ("width_px", "height_px"))
+            lines[-1] += f"; smallest / median / largest of {pictures['sampled']}: {wide} px wide, {high} px high"
+        if pictures["unreadable"]:
+            lines[-1] += f"; {pictures['unreadable']} of them cannot be read"
+    if found["left_out"]:
+        lines.append(", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in found["left_out"].items()))
+    return lines

@@ -1,0 +1,175 @@
+"""What the command line prints of a matrix's results: the table, one line a row on how it compares, what to do next."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from bench.cli.options import Request
+from bench.matrix import Matrix
+from bench.results import CellResult
+from bench.statistics import MIN_FOR_INTERVAL, Verdict
+from bench.store import Store
+from reports.differences import EFFECT_COLUMNS, MAIN, Effect, effects
+from reports.facts import by_dataset
+from reports.paper_table import Part, parts_of
+
+LONGEST = 100  # letters in a row's line
+_PHRASES: dict[Verdict, str] = {
+    "higher": "higher than {controls}",
+    "lower": "lower than {controls}",
+    "unsettled_higher": "perhaps higher than {controls}",
+    "unsettled_lower": "perhaps lower than {controls}",
+    "none": "not shown to differ from {controls}",
+    "undecided": "not yet comparable with {controls}",
+}
+
+
+def print_table(
+    request: Request, matrix: Matrix, results: list[CellResult], store: Store, console: Console, notes: bool = False
+) -> None:
+    """Print the table of every data set, and the commands that come next.
+
+    Args:
+        request: what the commands are for.
+        matrix: the matrix.
+        results: its cells, finished or not.
+        store: where they are.
+        console: where to print.
+        notes: print the verdicts with their numbers, and every footnote, which take longer to work out.
+    """
+    console.print(with_notes(matrix, results, store) if notes else without_notes(matrix, results))
+    for line in next_steps(request, matrix, results, store, notes):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def with_notes(matrix: Matrix, results: list[CellResult], store: Store | None = None) -> RenderableType:
+    """Return the table of every data set with its holes, full verdicts and footnotes.
+
+    With `store`, the footnotes also give the sizes of the splits.
+    """
+    printed: list[RenderableType] = []
+    for part in parts_of(matrix, results, store):
+        verdicts = [Text(f"> {row}: {verdict}") for row, verdict in part.verdicts.items()]
+        notes = [Text(f"· {note}", style="dim") for note in [*part.notes, *part.verdict_notes, *part.chosen]]
+        printed += [_grid(replace(part, narrow=True)), *_holes(part), *verdicts, *notes]
+    return Group(*printed)
+
+
+def without_notes(matrix: Matrix, results: list[CellResult]) -> RenderableType:
+    """Return the table of every data set with its holes and, for each row, one line on how it compares."""
+    printed: list[RenderableType] = []
+    columns = [column for column in EFFECT_COLUMNS if column.key == MAIN]
+    for label, members in by_dataset(results).items():
+        # Neither the sizes of the splits nor intervals over test patients are shown, and both would have to be read.
+        compared = effects(members, None, columns)
+        part = Part(matrix, label, members, facts=None, effects=compared, narrow=True)
+        printed += [_grid(part), *_holes(part), *(Text(f"> {line}") for line in short_verdicts(compared))]
+    return Group(*printed)
+
+
+def _grid(part: Part) -> Table:
+    title = Text(f"{part.matrix.name}: {part.label}")
+    grid = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+    for i, heading in enumerate(part.headings):
+        # Headings take several lines and the sd stands under its mean, so that several seeds still fit 80 columns.
+        text, theirs = Text(re.sub(" (?![↑↓])", "\n", heading)), i >= part.layout.first_published
+        grid.add_column(text, justify="right" if i else "left", style="dim" if theirs else "", overflow="fold")
+    *lines, level = part.lines
+    for row, cells in zip(part.rows, lines, strict=True):
+        grid.add_row(*(Text(c.replace(" ± ", "\n±")) for c in cells), style="dim" if row.n_seeds == 0 else "")
+    grid.add_section()
+    grid.add_row(*(Text(c) for c in level), style="italic")
+    return grid
+
+
+def _holes(part: Part) -> list[Text]:
+    """Return a line for each row that lacks numbers, with the reason."""
+    return [Text(f"! {row.method}: {row.hole}", style="yellow") for row in part.rows if row.hole]
+
+
+def short_verdicts(compared: list[Effect]) -> list[str]:
+    """Return one line for each row that is compared with another one, or one for all where no row can be ranked.
+
+    The numbers behind a verdict and its conditions are in the notes alone.
+    """
+    n_seeds = max((e.estimate.n for e in compared), default=0)
+    if 0 < n_seeds < MIN_FOR_INTERVAL:
+        seeds = "One seed" if n_seeds == 1 else f"{n_seeds} seeds"
+        return [f"{seeds} cannot rank these rows: training them again could change their order."]
+    by_row: dict[str, dict[Verdict, list[Effect]]] = {}
+    for effect in compared:
+        by_row.setdefault(effect.row, {}).setdefault(effect.verdict, []).append(effect)
+    return [_shortened(f"{row}: {_line(by_verdict)}") for row, by_verdict in by_row.items()]
+
+
+def _line(by_verdict: dict[Verdict, list[Effect]]) -> str:
+    """Return `tail mAP higher than baseline; not shown to differ from duplicate`."""
+    phrases = [
+        _PHRASES[verdict].format(controls=" and ".join(effect.control for effect in found))
+        for verdict, found in by_verdict.items()
+    ]
+    column = next(found[0].column for found in by_verdict.values())
+    return f"{column.heading} {'; '.join(phrases)}"
+
+
+def _shortened(line: str) -> str:
+    room = LONGEST - len("> ")
+    return line if len(line) <= room else f"{line[: room - 1]}…"
+
+
+def next_steps(
+    request: Request, matrix: Matrix, results: list[CellResult], store: Store, notes: bool = False
+) -> list[str]:
+    """Return the commands that come next, most urgent first, and where the notes are unless they are printed."""
+    steps = []
+    states = {r.state for r in results}
+    if "failed" in states:
+        steps.append(f"try again: {request.command('run', '--retry-failed')}")
+    elif states != {"done"}:
+        steps.append(f"compute the rest: {request.command('run')}")
+    if any(r.measured for r in results):
+        steps.append(_report(request, matrix, results, store))
+    if states == {"done"} and (seeds := _more_seeds(matrix.settings.seeds)):
+        others = [change for change in request.sets or [] if change.partition("=")[0].strip() != "seeds"]
+        steps.append(f"more seeds: {request.command('run', sets=[*others, f'seeds={seeds}'])}")
+    return steps if notes else [*steps, f"notes: {request.command('table', '--notes')}"]
+
+
+def _report(request: Request, matrix: Matrix, results: list[CellResult], store: Store) -> str:
+    """Return where the report's page is, or the command that writes it; a page older than a result is out of date."""
+    below = f"reports/{matrix.name}/report.html"
+    command = request.command("report")
+    try:
+        written = (store.root / below).stat().st_mtime
+    except OSError:
+        return f"report: {command}"
+    if written < max(_finished_at(results, store), default=0.0):
+        return f"report (the one in {request.store_path / below} is older than these results): {command}"
+    return f"report: {request.store_path / below} (to write it again: {command})"
+
+
+def _finished_at(results: Iterable[CellResult], store: Store) -> Iterable[float]:
+    for result in results:
+        for stage in result.cell.targets:
+            if store.has(stage):
+                yield (store.folder(stage) / "manifest.json").stat().st_mtime
+
+
+def _more_seeds(seeds: list[int]) -> str | None:
+    """Return a longer list of seeds where they are too few to rank rows, e.g. `[0,1,2]`; those that are there stay.
+
+    Three seeds are the fewest with an interval, and six the fewest whose exact test can have a p below 0.05.
+    """
+    wanted = next((n for n in (MIN_FOR_INTERVAL, 6) if len(seeds) < n), None)
+    if wanted is None:
+        return None
+    new = (seed for seed in range(max(seeds) + wanted + 1) if seed not in seeds)
+    longer = [*seeds, *(seed for seed, _ in zip(new, range(wanted - len(seeds)), strict=False))]
+    return f"[{','.join(map(str, longer))}]"

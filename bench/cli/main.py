@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -66,6 +67,9 @@ for _heading, _verbs in HEADINGS.items():
 def main() -> None:
     """Run the command line. An error that is meant for people becomes one line and an exit code."""
     make_streams_safe()
+    # Verbs that only read want one thread of numpy, whose import else starts one for every core. Verbs that compute
+    # set the threads of all libraries by the machine file and --threads, see `make_machine`.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")

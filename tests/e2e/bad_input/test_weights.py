@@ -108,7 +108,7 @@ def failed(bench: Bench, tmp_path: Path, changes: dict[str, Any]) -> str:
     lines = said.err.splitlines()
     assert "Traceback" not in said.err
     assert sum(line.startswith("failed: phantom/") for line in lines) == 1, said.err
-    assert lines[-1].startswith("1 of 1 cells failed; why: `bench explain")
+    assert lines[-1].startswith("1 of 1 cells failed; why: bench explain ")
     row = json.loads(said.out)[0]
     assert row["state"] == "failed"
     assert not (tmp_path / "made").exists(), "a program in a file of weights was run"

@@ -1,0 +1,64 @@
+"""What is printed of a data set: classes that occur together, and sentences on its pictures."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from rich.console import Console
+
+from bench.cli.show_data import pairs, print_description
+
+COUNTS = {"train": 4, "val": 1, "test": 1, "unknown": 0, "train_share": 0.4}
+FOUND: dict[str, Any] = {
+    "dataset": "ward [3]",
+    "kind": "folder",
+    "sharing": "credentialed",
+    "table": "not computed yet",
+    "images": 20,
+    "patients": 9,
+    "split": "by patient, stratified",
+    "split_fault": "class 'c [x]' has no positive in val",
+    "parts": {name: {"images": 10, "patients": 3} for name in ("train", "val", "test")},
+    "classes": [{"name": name, "group": "head", **COUNTS} for name in ("a", "b", "c [x]")],
+    "imbalance_factor": None,
+    "labels_an_image": 0.75,
+    "images_without_a_label": 1234,
+    "cooccurrence": [[10, 5, 1], [5, 6, 0], [1, 0, 4]],
+    "pictures": None,
+    "left_out": None,
+}
+
+
+def rendered(found: dict[str, Any]) -> str:
+    text = io.StringIO()
+    print_description(found, Console(file=text, width=140))
+    return text.getvalue()
+
+
+def test_pairs_are_those_that_occur_together_the_most_frequent_first() -> None:
+    assert pairs(FOUND) == [("a", "b", 5, 5 * 20 / (10 * 6)), ("a", "c [x]", 1, 1 * 20 / (10 * 4))]
+    assert pairs(FOUND, 1) == pairs(FOUND)[:1]
+
+
+def test_names_are_printed_as_they_are_and_faults_are_said() -> None:
+    text = rendered(FOUND)
+    assert text.startswith("ward [3] (folder, credentialed); table not computed yet\n")
+    assert "refused by a run: class 'c [x]' has no positive in val" in text
+    assert "imbalance factor unknown: a class has no positive in train" in text
+    assert "1,234 images without one" in text
+    assert "pictures" not in text
+
+
+def test_pictures_are_told_in_a_line() -> None:
+    sizes = {"width_px": [10, 20, 30], "height_px": [11, 21, 31], "sampled": 400, "unreadable": 2}
+    pictures = {"missing": 1000, "gigabytes": 1.5, **sizes}
+    last = rendered(FOUND | {"pictures": pictures, "left_out": {"rows_in_other_views": 1200}}).splitlines()[-2:]
+    assert last == [
+        "pictures: 1,000 missing, 1.50 GB; smallest / median / largest of 400: 10 / 20 / 30 px wide, "
+        "11 / 21 / 31 px high; 2 of them cannot be read",
+        "1,200 rows in other views",
+    ]
+    assert rendered(FOUND | {"pictures": {"fault": "data: no such folder"}}).endswith(
+        "pictures: data: no such folder\n"
+    )

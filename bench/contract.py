@@ -27,13 +27,13 @@ import numpy as np
 from pydantic import Field, SerializeAsAny
 
 from bench import seeds
-from bench.diffusion import Diffusion, DiffusionModel
+from bench.augment.label_policies import LabelPolicy
+from bench.augment.latents import Latents
+from bench.data.split import Train, train_set
+from bench.diffusion.pipeline import Diffusion, DiffusionModel
 from bench.errors import ConfigError, listed, nearest
-from bench.labelling import LabelPolicy
-from bench.latents import Latents
-from bench.split import Train, train_set
-from bench.stage import Settings, Stage, Work, not_semantic
-from bench.types import AugmentedBatch, Int64, TrainSet
+from bench.pipeline.stage import Settings, Stage, Work, not_semantic
+from bench.tables import AugmentedBatch, Int64, TrainSet
 
 __all__ = [
     "AugmentedBatch",
@@ -92,8 +92,8 @@ class Plan(Settings):
 class Task(Settings):
     """What a cell asks of a method, as stages that the method's own stages may have as inputs.
 
-    `teacher`'s result is a `bench.classifier.TrainedClassifier`: this cell's control, trained with the same seed on
-    real images alone. It is None for the control itself and in a matrix without one.
+    `teacher`'s result is a `bench.classifier.classifier.TrainedClassifier`: this cell's control, trained with
+    the same seed on real images alone. It is None for the control itself and in a matrix without one.
     """
 
     train: Train
@@ -154,7 +154,7 @@ class Method(Settings, ABC):
     """A method: its fields are its settings, its class variables are facts about it.
 
     `labels` is the harness's business: `augment` yields the method's own labels, other policies are made from the
-    samples' parents (`bench.labelling`), and images are shared by all of them.
+    samples' parents (`bench.augment.label_policies`), and images are shared by all of them.
     """
 
     name: ClassVar[str]  # lower case, unique; what a matrix file says

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.datasets.cxr_lt import MimicCxrLt
-from bench.datasets.images import read_image
-from bench.store import Store
-from bench.types import ImageRows
+from bench.data.images import read_image
+from bench.data.kinds.cxr_lt.dataset import MimicCxrLt
+from bench.store.store import Store
+from bench.tables import ImageRows
 from benchmarks import common
 from benchmarks.common import Figure
 from tests.cxr_lt_trees import Tree, mimic_tree

@@ -22,7 +22,7 @@ from benchmarks import common
 from benchmarks.common import Figure
 
 if TYPE_CHECKING:
-    from bench.stage import Stage
+    from bench.pipeline.stage import Stage
 
 GROWTH_MIB = 16.0  # of the peak, that a ten-fold data set may cost; its images are 27,000 x 64 x 64 B = 105 MiB
 _POLL_S = 0.004
@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where data and stores go, kept [a temporary one]")
     parser.add_argument("--phantom", action="store_true", help="measure the phantom's own stage too (slow to draw)")
     given = parser.parse_args()
-    from bench.datasets.phantom import Phantom
+    from bench.data.kinds.phantom import Phantom
 
     with common.folder(given.folder, "bench-memory-") as place:
         sizes = (given.images, given.images * given.times)
@@ -71,7 +71,7 @@ def write_pictures(folder: Path, n: int, n_labelled: int, image_px: int) -> Path
     """Write `n` PNG files and their CSV and return it; rows past `n_labelled` have the first head class alone."""
     from PIL import Image
 
-    from bench.datasets.phantom import CLASS_NAMES, HEAD, Phantom, render
+    from bench.data.kinds.phantom import CLASS_NAMES, HEAD, Phantom, render
 
     pictures = folder / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
@@ -98,9 +98,9 @@ def write_pictures(folder: Path, n: int, n_labelled: int, image_px: int) -> Path
 
 def stages_over(data: Path, image_px: int) -> list[Stage]:
     """Return every kind of stage over a data set, inputs first; steps and numbers of samples are fixed."""
-    from bench.datasets.phantom import TAIL
-    from bench.matrix import build_matrix
-    from bench.stage import walk
+    from bench.data.kinds.phantom import TAIL
+    from bench.matrix.load import build_matrix
+    from bench.pipeline.stage import walk
 
     folder = {"kind": "folder", "csv": str(data), "patient_column": "patient", "tail": list(TAIL), "image_px": image_px}
     codec = {"generations": 1, "interaction_epochs": 1}
@@ -160,7 +160,7 @@ def peak_rss_anon(root: Path, stage: Stage) -> float:
 
 def compute(root: Path, stage: Stage) -> None:
     """Compute one stage; every input is there."""
-    from bench.store import Execution, Store
+    from bench.store.store import Execution, Store
 
     Store(root).compute(stage, Execution(device="cpu", threads=1))
 

@@ -82,10 +82,12 @@ def split(root: Path) -> Iterator[tuple[str, float]]:
         return taken
 
     import bench.cli.main  # noqa: F401
-    from bench import matrix, registry, results
-    from bench.record import write_record
-    from bench.stage import walk
-    from bench.store import Store
+    from bench.matrix import load as matrix
+    from bench.pipeline.stage import walk
+    from bench.plugins import registry
+    from bench.results import cells as results
+    from bench.results.record import write_record
+    from bench.store.store import Store
 
     yield "imports", since()
     registry.datasets(), registry.methods()

@@ -21,8 +21,8 @@ from benchmarks import common
 from benchmarks.common import Figure
 
 if TYPE_CHECKING:
-    from bench.classifier import Classifier
-    from bench.store import Store
+    from bench.classifier.classifier import Classifier
+    from bench.store.store import Store
 
 BOUND = 1.05
 _PX, _BATCH = 64, 22  # of the demo
@@ -92,7 +92,7 @@ def main() -> int:
 
 def by_turns(store: Store, stage: Classifier, tensors: Tensors, threads: int) -> dict[str, Any]:
     """Compute the stage anew with the bare loop in between; return the seconds and the last loss on val of each."""
-    from bench.store import Execution
+    from bench.store.store import Execution
 
     shutil.rmtree(store.folder(stage), ignore_errors=True)
     clock, harness, bare = Clock(), list[tuple[float, float]](), list[tuple[float, float]]()
@@ -125,8 +125,8 @@ def by_turns(store: Store, stage: Classifier, tensors: Tensors, threads: int) ->
 
 def prepared(root: Path, n_images: int, steps: int, validations: int) -> tuple[Classifier, Store]:
     """Return a classifier's stage whose inputs are all in the store."""
-    from bench.matrix import build_matrix
-    from bench.store import Store
+    from bench.matrix.load import build_matrix
+    from bench.store.store import Store
 
     raw = {
         "name": "training",
@@ -146,8 +146,8 @@ def read(store: Store, stage: Classifier) -> Tensors:
     import numpy as np
     import torch
 
-    from bench.split import part_rows, train_set
-    from bench.training import TrainingData
+    from bench.classifier.training import TrainingData
+    from bench.data.split import part_rows, train_set
 
     train, (val_images, val_labels, _) = train_set(store, stage.train), part_rows(store, stage.split, "val")
     added = store.get(stage.augmented)

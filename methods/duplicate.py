@@ -9,7 +9,7 @@ import numpy as np
 
 from bench import seeds
 from bench.contract import AugmentedBatch, Context, Method
-from bench.types import Int64
+from bench.tables import Int64
 
 
 class Duplicate(Method):

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from bench.contract import AugmentedBatch, Context, Method
-from bench.types import Float32
+from bench.tables import Float32
 
 
 class Roentgen(Method):

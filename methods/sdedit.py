@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from bench.contract import AugmentedBatch, Context, Method, Stage, Task, TrainSet
 from bench.errors import ConfigError, listed, nearest
-from bench.types import Int64, UInt8
+from bench.tables import Int64, UInt8
 from methods.duplicate import copied_rows
 
 

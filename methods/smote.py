@@ -14,9 +14,9 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from bench.augment.label_policies import PARENT_SHARE, union
 from bench.contract import AugmentedBatch, Context, Method, Stage, Task
-from bench.labelling import PARENT_SHARE, union
-from bench.types import Float32, Int64
+from bench.tables import Float32, Int64
 
 BATCH = 64
 

@@ -8,12 +8,12 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from reports.differences import value
-from reports.facts import by_method, span
 from reports.footnotes import floor_differs
-from reports.rows import Column, number, places_for
+from reports.run_facts import by_method, span
+from reports.table_rows import Column, number, places_for
 
 if TYPE_CHECKING:
-    from bench.results import CellResult
+    from bench.results.cells import CellResult
 
 _DISTANCES = (
     Column("fid_tail", "FID", -1),

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from bench.statistics import ALPHA, Estimate, Verdict, holm, least_p, over_seeds, over_test_patients, verdict
-from reports.facts import by_method
 from reports.published import published
-from reports.rows import Column
+from reports.run_facts import by_method
+from reports.statistics import ALPHA, Estimate, Verdict, holm, least_p, over_seeds, over_test_patients, verdict
+from reports.table_rows import Column
 
 if TYPE_CHECKING:
-    from bench.results import CellResult
-    from bench.store import Store
+    from bench.results.cells import CellResult
+    from bench.store.store import Store
 
 EFFECT_COLUMNS = (
     Column("fid_tail", "tail FID", -1),
@@ -23,7 +23,7 @@ EFFECT_COLUMNS = (
     Column("map_tail", "tail mAP", 1, 3),
 )
 MAIN = "map_tail"  # the column whose verdicts stand under the paper's table
-_FEW_SEEDS = 10  # below, a bootstrap interval is notably too short, see `bench.statistics`
+_FEW_SEEDS = 10  # below, a bootstrap interval is notably too short, see `reports.statistics`
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Effect:
 
     @property
     def verdict(self) -> Verdict:
-        """What the estimate says, see `bench.statistics.verdict`."""
+        """What the estimate says, see `reports.statistics.verdict`."""
         return verdict(self.estimate)
 
     def sentence(self, places: int = 3) -> str:

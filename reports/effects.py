@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import ConfigError, listed, nearest
-from bench.statistics import Verdict
 from reports.differences import (
     EFFECT_COLUMNS,
     Effect,
@@ -22,16 +21,17 @@ from reports.differences import (
     value,
     verdicts,
 )
-from reports.facts import by_dataset
-from reports.rows import MISSING, Column
+from reports.run_facts import by_dataset
+from reports.statistics import Verdict
+from reports.table_rows import MISSING, Column
 from reports.text import md, md_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from bench.matrix import Matrix
-    from bench.results import CellResult
-    from bench.store import Store
+    from bench.matrix.load import Matrix
+    from bench.results.cells import CellResult
+    from bench.store.store import Store
 
 _MARKS: dict[Verdict, str] = {"higher": " *", "lower": " *", "unsettled_higher": " (*)", "unsettled_lower": " (*)"}
 
@@ -143,7 +143,7 @@ def effects_table(
 
     Args:
         matrix: the matrix.
-        results: its cells as `bench.results.read_matrix` gives them, finished or not.
+        results: its cells as `bench.results.cells.read_matrix` gives them, finished or not.
         store: read for the resamples of the test patients (matrices of one seed).
         columns: names of numbers in scores, fidelity or diagnostics, each counted once; None = `EFFECT_COLUMNS`.
 

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.record import content_of
-from bench.words import WITHHELD
-from reports.facts import by_method, span
+from bench.privacy.names import WITHHELD
+from bench.results.record import content_of
 from reports.published import published
+from reports.run_facts import by_method, span
 
 if TYPE_CHECKING:
-    from bench.classifier import ClassifierSettings
-    from bench.diffusion import DiffusionModel
-    from bench.matrix import Matrix
-    from bench.results import CellResult
-    from reports.facts import DatasetFacts
+    from bench.classifier.classifier import ClassifierSettings
+    from bench.diffusion.pipeline import DiffusionModel
+    from bench.matrix.load import Matrix
+    from bench.results.cells import CellResult
+    from reports.run_facts import DatasetFacts
 
 
 def footnotes(

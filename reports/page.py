@@ -6,24 +6,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.statistics import ALPHA, holm
-from reports import facts as read
+from reports import run_facts as read
 from reports.beside_fid import beside_fid, diagnostics
 from reports.differences import MAIN, Effect, by_chance, notes
 from reports.effects import columns_of, grid, marks
 from reports.figures.style import Omitted, Saved
 from reports.footnotes import left_open
 from reports.published import published
-from reports.rows import COLUMNS, MISSING, Row, decimals, no_skill, number
+from reports.statistics import ALPHA, holm
+from reports.table_rows import COLUMNS, MISSING, Row, decimals, no_skill, number
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from bench.export import Export
-    from bench.results import CellResult
-    from bench.store import Store
-    from reports.facts import DatasetFacts
+    from bench.results.cells import CellResult
+    from bench.store.store import Store
     from reports.paper_table import Part
+    from reports.redaction import Export
+    from reports.run_facts import DatasetFacts
 
 TEMPLATES = Path(__file__).parent / "templates"
 

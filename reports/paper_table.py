@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 
 from reports.beside_fid import TextTable, beside_fid
 from reports.differences import Effect, effects, notes, value, verdicts
-from reports.facts import by_dataset, dataset_facts
 from reports.footnotes import footnotes, left_open
 from reports.published import published
-from reports.rows import COLUMNS, PUBLISHED_COLUMNS, Layout, Row, no_skill, table_rows
+from reports.run_facts import by_dataset, dataset_facts
+from reports.table_rows import COLUMNS, PUBLISHED_COLUMNS, Layout, Row, no_skill, table_rows
 from reports.text import md, md_line, tex, tex_line
 
 if TYPE_CHECKING:
-    from bench.matrix import Matrix
-    from bench.results import CellResult
-    from bench.store import Store
-    from reports.facts import DatasetFacts
+    from bench.matrix.load import Matrix
+    from bench.results.cells import CellResult
+    from bench.store.store import Store
+    from reports.run_facts import DatasetFacts
 
 
 @dataclass(frozen=True)

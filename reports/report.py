@@ -7,19 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.export import Export, export
-from reports.facts import by_method
 from reports.figures import charts, pictures
 from reports.figures.effects import forest
 from reports.figures.nearest import nearest_images
 from reports.figures.study import study_figures
 from reports.figures.style import Drawing, Looks, Omitted, Saved, save, unique
-from reports.folder import folder_for
+from reports.redaction import Export, export
+from reports.report_folder import folder_for
+from reports.run_facts import by_method
 
 if TYPE_CHECKING:
-    from bench.matrix import Matrix
-    from bench.results import CellResult
-    from bench.store import Store
+    from bench.matrix.load import Matrix
+    from bench.results.cells import CellResult
+    from bench.store.store import Store
     from reports.paper_table import Part
 
 
@@ -28,11 +28,11 @@ def write_report(matrix: Matrix, results: list[CellResult], store: Store, out: P
 
     Args:
         matrix: the matrix.
-        results: its cells as `bench.results.read_matrix` gives them, finished or not.
+        results: its cells as `bench.results.cells.read_matrix` gives them, finished or not.
         store: where the cells' stages are.
         out: the folder to write, made if need be: `report.html`, `table.*`, `effects.*`, `matrix.yaml`,
             `figures/`.
-        share: write one to be passed on, see `bench.border`: the folder must be new, or hold such a report.
+        share: write one to be passed on, see `bench.privacy.border`: the folder must be new, or hold such a report.
 
     Raises:
         ConfigError: for a folder that holds other files.

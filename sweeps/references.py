@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import ConfigError
-from bench.stage import Stage
-from bench.store import Store
+from bench.pipeline.stage import Stage
+from bench.store.store import Store
 from sweeps.settings import load_sweep
 
 

@@ -12,13 +12,13 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, Field, model_validator
 
-from bench import registry
+from bench.config.validation import shown
 from bench.contract import Method
 from bench.errors import ConfigError, listed, nearest
-from bench.matrix import Matrix, MatrixSettings, apply_override, build_matrix, find, method_name, read_yaml
-from bench.stage import Settings
-from bench.validation import shown
-from bench.weights import check_weights
+from bench.matrix.load import Matrix, MatrixSettings, apply_override, build_matrix, find, method_name, read_yaml
+from bench.matrix.weights import check_weights
+from bench.pipeline.stage import Settings
+from bench.plugins import registry
 
 SHIPPED = Path(__file__).parent
 Scalar = bool | int | float | str

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 from bench import seeds
 from bench.errors import ConfigError
-from bench.execute.base import Executor, Reporter
-from bench.execute.choose import Placement
-from bench.execute.inline import Inline
-from bench.matrix import Cell, Matrix
-from bench.progress import Silent
-from bench.run import run_stages
-from bench.stage import Stage, canonical_json, walk
-from bench.store import Execution, Store
+from bench.matrix.load import Cell, Matrix
+from bench.pipeline.stage import Stage, canonical_json, walk
+from bench.run.inline import Inline
+from bench.run.placement import Placement
+from bench.run.progress import Silent
+from bench.run.run_matrix import run_stages
+from bench.run.workload import Executor, Reporter
+from bench.store.store import Execution, Store
 from sweeps.outcome import SweepResult, outcome, write_outcome
 from sweeps.settings import VAL_METRICS, Choices, Sweep, load_sweep
 

@@ -31,16 +31,15 @@ LONGEST = [
     "slurm/test_matrix.py",
     "e2e/test_paper.py",
     "e2e/test_border.py",
-    "e2e/test_dry_run.py",
     "e2e/test_failures.py",
     "e2e/test_cli.py",
     "reliability/test_store_faults.py",
     "e2e/test_readme.py",
-    "unit/test_classifier.py",
+    "unit/classifier/test_classifier.py",
     "e2e/test_jobs.py",
-    "unit/test_track.py",
+    "unit/tracking/test_tracker.py",
     "reliability/test_trainings_resume.py",
-    "unit/test_report.py",
+    "unit/reports/test_report.py",
 ]
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bench.datasets.cxr_lt_releases import MIMIC, NIH
-from bench.datasets.phantom import PhantomSettings, render
+from bench.data.kinds.cxr_lt.releases import MIMIC, NIH
+from bench.data.kinds.phantom import PhantomSettings, render
 
 # as in the releases: the paper's head is the five most frequent, its tail ranks among the others
 BY_FREQUENCY = (

@@ -40,8 +40,8 @@ def describe(
     The data set need not be computed yet. Only counts are printed, nothing of one image or patient.
     """
     from bench.cli.show_data import print_description
-    from bench.describe import describe as look
-    from bench.describe import find_dataset
+    from bench.data.describe import describe as look
+    from bench.data.describe import find_dataset
 
     if out is not None and (out.suffix.lower() != ".png" or out.is_dir()):
         raise ConfigError(f"--out {out}: want the name of a PNG file, e.g. classes.png")
@@ -75,9 +75,9 @@ def methods(as_json: JsonOpt = False) -> None:
 
     Plugins that could not be imported are listed too, each with the reason.
     """
-    from bench.registry import broken
-    from bench.registry import datasets as found_datasets
-    from bench.registry import methods as found_methods
+    from bench.plugins.registry import broken
+    from bench.plugins.registry import datasets as found_datasets
+    from bench.plugins.registry import methods as found_methods
 
     found = {
         "methods": {name: _first_line(cls) for name, cls in found_methods().items()},

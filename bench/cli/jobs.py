@@ -13,8 +13,8 @@ from bench.cli.session import color, load, open_store, print_json, say
 from bench.errors import ConfigError
 
 if TYPE_CHECKING:
-    from bench.doctor.check import Check
-    from bench.machine import Machine
+    from bench.checks import Check
+    from bench.run.machine_file import Machine
 
 app = typer.Typer()
 
@@ -42,9 +42,9 @@ def doctor(
     """
     from dataclasses import asdict
 
-    from bench.doctor.check import summary
-    from bench.execute.choose import check_executor
-    from bench.machine import load_machine
+    from bench.checks import summary
+    from bench.run.machine_file import load_machine
+    from bench.run.placement import check_executor
 
     machine = load_machine(machine_file)
     chosen = executor or machine.executor or "inline"
@@ -72,13 +72,13 @@ def _sections(
 
     A matrix that cannot be understood is refused before the first check.
     """
-    from bench.doctor.here import examine
+    from bench.doctor.machine import examine
 
     if sets and not matrices:
         raise ConfigError("--set: changes a matrix; name one")
     planned = []
     if matrices:
-        from bench.inputs import plan
+        from bench.matrix.inputs import plan
 
         planned = [plan(name, sets) for name in matrices]
     yield 18, examine(machine, root)
@@ -109,7 +109,7 @@ def logs(
     store_path: StoreOpt = DEFAULT_STORE,
 ) -> None:
     """Print the log of a cell's failed, running or last stage."""
-    from bench.jobs import logs_of
+    from bench.run.jobs import logs_of
 
     found = logs_of(load(matrix, sets).cell(cell), open_store(store_path), stage, every)
     for path, why in found:
@@ -130,7 +130,7 @@ def cancel(
 
     Finished stages and checkpoints are kept. Processes are stopped on this machine alone.
     """
-    from bench.jobs import cancel_stages
+    from bench.run.jobs import cancel_stages
 
     loaded = load(matrix, sets)
     cells = [loaded.cell(cell)] if cell else list(loaded.cells)

@@ -28,12 +28,12 @@ def table(
 
     Rows that are not finished are in it too, each with the reason.
     """
-    from bench.results import read_matrix
+    from bench.results.cells import read_matrix
 
     loaded, store = load(matrix, sets), open_store(store_path)
     results = read_matrix(loaded, store)
     if as_json:
-        from bench.results import table as rows
+        from bench.results.cells import table as rows
 
         print_json(rows(results))
     else:
@@ -51,7 +51,7 @@ def status(
     The store alone answers, so that any machine that sees the store can ask.
     """
     from bench.cli.show_status import print_status
-    from bench.status import status_rows
+    from bench.run.status import status_rows
 
     rows = status_rows(load(matrix, sets), open_store(store_path))
     if as_json:
@@ -73,7 +73,7 @@ def explain(
     A stage that failed is shown with its traceback.
     """
     from bench.cli.show_status import print_explain
-    from bench.status import explain_rows
+    from bench.run.status import explain_rows
 
     loaded = load(matrix, sets)
     rows = explain_rows(loaded.cell(cell), open_store(store_path))
@@ -100,7 +100,7 @@ def report(
 
     The tables are Markdown, LaTeX, CSV and HTML. The path of the page is printed first.
     """
-    from bench.results import read_matrix
+    from bench.results.cells import read_matrix
     from reports import write_report
 
     loaded, store = load(matrix, sets), open_store(store_path)
@@ -130,7 +130,7 @@ def effects(
 
     Differences are paired by seed. A row that names another row (`against`) is compared with that one instead.
     """
-    from bench.results import read_matrix
+    from bench.results.cells import read_matrix
     from reports.effects import effects_rows, effects_table
 
     loaded, store = load(matrix, sets), open_store(store_path)

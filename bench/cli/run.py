@@ -38,10 +38,10 @@ from bench.cli.session import (
 )
 
 if TYPE_CHECKING:
-    from bench.machine import Machine
-    from bench.results import CellResult
-    from bench.stage import Stage
-    from bench.store import Store
+    from bench.pipeline.stage import Stage
+    from bench.results.cells import CellResult
+    from bench.run.machine_file import Machine
+    from bench.store.store import Store
 
 app = typer.Typer()
 
@@ -77,10 +77,10 @@ def run(
     machine = make_machine(machine_file, executor, jobs, device, threads)  # before anything imports numpy
     if dry_run:
         _dry_run(matrix, sets, open_store(store_path), machine, retry_failed, as_json)
-    from bench.progress import reporter_for, stage_labels
-    from bench.results import read_matrix
-    from bench.run import run_matrix
-    from bench.track import make_tracker
+    from bench.results.cells import read_matrix
+    from bench.run.progress import reporter_for, stage_labels
+    from bench.run.run_matrix import run_matrix
+    from bench.tracking.tracker import make_tracker
 
     request, loaded, store = Request(matrix, sets, store_path), load(matrix, sets), open_store(store_path)
     idle = all(store.has(stage) for cell in loaded.cells for stage in cell.targets)
@@ -101,7 +101,7 @@ def run(
     results = read_matrix(loaded, store)
     n_failed = _say_failures(results, request)
     if as_json:
-        from bench.results import table
+        from bench.results.cells import table
 
         print_json(table(results))
     else:
@@ -127,7 +127,7 @@ def _dry_run(
 ) -> NoReturn:
     """Print what a run would compute, and end: exit code 1 where something is missing."""
     from bench.dry_run import at_once, estimate, print_estimate
-    from bench.inputs import plan
+    from bench.matrix.inputs import plan
     from bench.rates import DEFAULT_TFLOPS
 
     with stdout_to_stderr():
@@ -162,7 +162,7 @@ def sweep(
     Run the same command again to continue a search. The best settings are written as a matrix for `bench run`.
     """
     machine = make_machine(machine_file, executor, jobs, device, threads)  # before anything imports numpy
-    from bench.progress import reporter_for
+    from bench.run.progress import reporter_for
     from sweeps.study import run_sweep
 
     store, placement = open_store(store_path), make_placement(machine)
@@ -212,11 +212,11 @@ def pretrain(
     A diffusion model is a VAE, a text encoder and a UNet. It sees the train split alone.
     """
     machine = make_machine(machine_file, executor, 1, device, threads)  # before anything imports numpy
-    from bench.border import derived_from
     from bench.pretrain.request import pretraining
     from bench.pretrain.stages import copy_out
-    from bench.progress import reporter_for
-    from bench.run import run_stages
+    from bench.privacy.border import derived_from
+    from bench.run.progress import reporter_for
+    from bench.run.run_matrix import run_stages
 
     refuse_occupied(out)
     stage, store = pretraining(what, matrix, sets or ()), open_store(store_path)
@@ -242,7 +242,7 @@ def pretrain(
 
 def _why_failed(stage: Stage, store: Store) -> str:
     """Return the error of the first stage that failed, of `stage` and all below it."""
-    from bench.stage import walk
+    from bench.pipeline.stage import walk
 
     errors = (failure["error"] for below in walk([stage]) if (failure := store.failure(below)))
     return next(errors, "an input did not finish")

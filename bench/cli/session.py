@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import ProgressColumn
 
-    from bench.execute.choose import Placement
-    from bench.machine import Machine
-    from bench.matrix import Matrix
-    from bench.store import Execution, Store
+    from bench.matrix.load import Matrix
+    from bench.run.machine_file import Machine
+    from bench.run.placement import Placement
+    from bench.store.store import Execution, Store
 
 
 def load(matrix: str, sets: list[str] | None) -> Matrix:
     """Return a matrix with its overrides, after a look at its files of weights.
 
     Raises:
-        ConfigError: see `bench.matrix.load_matrix` and `bench.weights.check_weights`.
+        ConfigError: see `bench.matrix.load.load_matrix` and `bench.matrix.weights.check_weights`.
     """
-    from bench.matrix import find, load_matrix
-    from bench.weights import check_weights
+    from bench.matrix.load import find, load_matrix
+    from bench.matrix.weights import check_weights
 
     loaded = load_matrix(matrix, sets or ())
     check_weights(loaded, find(matrix).name)
@@ -47,7 +47,7 @@ def open_store(path: Path) -> Store:
     Raises:
         ConfigError: if the path is a file.
     """
-    from bench.store import Store
+    from bench.store.store import Store
 
     if path.exists() and not path.is_dir():
         raise ConfigError(f"--store {path}: is a file; give a folder")
@@ -78,8 +78,8 @@ def make_machine(
     Raises:
         ConfigError: if the file cannot be understood or a value is not allowed.
     """
-    from bench.execute.choose import check_executor
-    from bench.machine import THREADS, load_machine
+    from bench.run.machine_file import THREADS, load_machine
+    from bench.run.placement import check_executor
 
     if executor is not None:
         check_executor(executor)
@@ -97,7 +97,7 @@ def make_machine(
 
 def make_execution(machine: Machine) -> Execution:
     """Return how stages compute on a machine."""
-    from bench.store import Execution
+    from bench.store.store import Execution
 
     return Execution(machine.device, machine.threads)
 
@@ -107,15 +107,15 @@ def make_placement(machine: Machine, idle: bool = False) -> Placement:
 
     Counting GPUs imports torch, which takes seconds; so nothing is counted where nothing is left to compute (`idle`).
     """
-    from bench.execute.choose import place
+    from bench.run.placement import place
 
     jobs = machine.jobs or (1 if idle or machine.executor in ("inline", "slurm") else 0)
     if not jobs:
-        from bench.execute.processes import count_gpus
+        from bench.run.processes import count_gpus
 
         jobs = count_gpus() or len(os.sched_getaffinity(0))
     if machine.executor == "slurm" and not idle:
-        from bench.execute.queue import require_slurm
+        from bench.run.slurm.queue import require_slurm
 
         require_slurm()
     return place(machine, jobs)

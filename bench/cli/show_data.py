@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.split import PARTS
+from bench.data.split import PARTS
 
 _PAIRS = 10  # classes that occur together, the most frequent pairs
 
 
 def print_description(found: dict[str, Any], console: Console) -> None:
-    """Print what `bench.describe.describe` found."""
+    """Print what `bench.data.describe.describe` found."""
     console.print(f"{found['dataset']} ({found['kind']}, {found['sharing']}); table {found['table']}", markup=False)
     console.print(_parts(found))
     console.print(f"split: {found['split']}")

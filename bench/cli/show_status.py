@@ -10,14 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.cli.options import Request
-from bench.matrix import Cell
+from bench.matrix.load import Cell
 
 _STATES = {"done": "green", "running": "cyan", "failed": "red", "missing": "dim"}
 _ACTIONS = {"reuse": "green", "run": "yellow", "wait": "cyan", "stop": "red"}
 
 
 def print_status(rows: list[dict[str, Any]], request: Request, console: Console) -> None:
-    """Print the rows of `bench.status.status_rows`, their totals, and what to do about cells that failed."""
+    """Print the rows of `bench.run.status.status_rows`, their totals, and what to do about cells that failed."""
     table = Table("cell", "state", "stages", "note", box=None)
     for r in rows:
         # as `Text`: square brackets in a name or an error are no markup
@@ -37,7 +37,7 @@ def print_status(rows: list[dict[str, Any]], request: Request, console: Console)
 
 
 def print_explain(cell: Cell, rows: list[dict[str, Any]], console: Console) -> None:
-    """Print the rows of `bench.status.explain_rows`, and the traceback of each stage that failed."""
+    """Print the rows of `bench.run.status.explain_rows`, and the traceback of each stage that failed."""
     console.print(f"{cell.name}  (key {cell.key})", markup=False, highlight=False)
     table = Table("stage", "key", "action", "why", box=None)
     for r in rows:
@@ -51,7 +51,7 @@ def print_explain(cell: Cell, rows: list[dict[str, Any]], console: Console) -> N
 
 
 def print_ls(rows: list[dict[str, Any]], console: Console) -> None:
-    """Print the rows of `bench.status.ls_rows` and their total size."""
+    """Print the rows of `bench.run.status.ls_rows` and their total size."""
     table = Table("stage", "key", "MiB", "seconds", "finished", box=None)
     for r in rows:
         table.add_row(r["stage"], r["key"][:8], f"{r['bytes'] / 2**20:.1f}", f"{r['seconds']:.1f}", r["finished"])

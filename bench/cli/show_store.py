@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.housekeeping import summary
-from bench.inventory import Entry
-from bench.verify import Verified
+from bench.store.cleanup import summary
+from bench.store.inventory import Entry
+from bench.store.verify import Verified
 
 
 def print_sizes(rows: list[dict[str, Any]], console: Console) -> None:
-    """Print the rows of `bench.inventory.size_rows` and their total."""
+    """Print the rows of `bench.store.inventory.size_rows` and their total."""
     table = Table("what", "count", "MiB", "largest MiB", "largest", box=None)
     for r in rows:
         what = r["stage"] or r["what"]
@@ -26,7 +26,7 @@ def print_sizes(rows: list[dict[str, Any]], console: Console) -> None:
 
 
 def print_damage(found: Verified, console: Console) -> None:
-    """Print what `bench.verify.verify` found."""
+    """Print what `bench.store.verify.verify` found."""
     if found.damage:
         table = Table("stage", "key", "file", "problem", box=None)
         for d in found.damage:

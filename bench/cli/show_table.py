@@ -12,13 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.cli.options import Request
-from bench.matrix import Matrix
-from bench.results import CellResult
-from bench.statistics import MIN_FOR_INTERVAL, Verdict
-from bench.store import Store
+from bench.matrix.load import Matrix
+from bench.results.cells import CellResult
+from bench.store.store import Store
 from reports.differences import EFFECT_COLUMNS, MAIN, Effect, effects
-from reports.facts import by_dataset
 from reports.paper_table import Part, parts_of
+from reports.run_facts import by_dataset
+from reports.statistics import MIN_FOR_INTERVAL, Verdict
 
 LONGEST = 100  # letters in a row's line
 _PHRASES: dict[Verdict, str] = {

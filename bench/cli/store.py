@@ -14,7 +14,7 @@ from bench.errors import ConfigError
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn
 
-    from bench.store import Store
+    from bench.store.store import Store
 
 app = typer.Typer()
 
@@ -28,10 +28,10 @@ def list_store(
     """List the finished stages, or what takes the space."""
     if size:
         from bench.cli.show_store import print_sizes as show
-        from bench.inventory import size_rows as rows_of
+        from bench.store.inventory import size_rows as rows_of
     else:
         from bench.cli.show_status import print_ls as show
-        from bench.status import ls_rows as rows_of
+        from bench.run.status import ls_rows as rows_of
 
     rows = rows_of(open_store(store_path))
     if as_json:
@@ -67,8 +67,8 @@ def verify(
     Without a matrix, all results are read. The exit code is 1 if any is damaged.
     """
     from bench.cli.show_store import print_damage
-    from bench.verify import delete_damaged
-    from bench.verify import verify as look
+    from bench.store.verify import delete_damaged
+    from bench.store.verify import verify as look
 
     store = open_store(store_path)
     keys = _needed_keys(store, matrices, [], sets) if matrices else None
@@ -133,7 +133,7 @@ def gc(
     Without --yes nothing is removed, only shown. Other commands may use the store meanwhile; what they need is kept.
     """
     from bench.cli.show_store import print_unwanted
-    from bench.housekeeping import remove, unwanted
+    from bench.store.cleanup import remove, unwanted
 
     if not matrices and not sweeps:
         raise ConfigError("gc: name every matrix (or --sweep) whose results are to stay; all others' go")
@@ -156,7 +156,7 @@ def _needed_keys(store: Store, matrices: list[str], sweeps: list[str], sets: lis
 
     With `sets`, that is what they need as they are and what they need with those changes.
     """
-    from bench.stage import walk
+    from bench.pipeline.stage import walk
 
     loaded = [load(m, None) for m in matrices] + ([load(m, sets) for m in matrices] if sets else [])
     stages = [s for m in loaded for cell in m.cells for s in cell.targets]

@@ -47,7 +47,7 @@ def _message(error: Any) -> str:
     verb = f"bench {error.ctx.info_name}" if above else "bench"
     said: str = error.format_message().rstrip(".")
     if hasattr(error.__cause__, "errors"):  # an error of pydantic, whose own text does not quote the value
-        from bench.validation import told
+        from bench.config.validation import told
 
         said = f"{' / '.join(error.param.opts)}: {told(error.__cause__)}"
     said = said.replace(". Did you mean", "; did you mean")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from bench.diffusion import DiffusionModel
-from bench.doctor.check import Check, guarded
-from bench.doctor.here import best_device
-from bench.inputs import Planned
-from bench.machine import Machine
-from bench.weights import looks
+from bench.checks import Check, guarded
+from bench.diffusion.pipeline import DiffusionModel
+from bench.doctor.machine import best_device
+from bench.matrix.inputs import Planned
+from bench.matrix.weights import looks
+from bench.run.machine_file import Machine
 
 
 def examine_matrix(planned: Planned, machine: Machine) -> Iterator[Check]:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.claim import Claim, Locks
 from bench.errors import in_words
 from bench.files import read_json, versions, write_json
+from bench.store.claims import Claim, Locks
 
 _LONGEST_S = 120.0  # that a probe stays for the other side to look at its lock
 
@@ -70,7 +70,7 @@ def _gpus() -> list[str] | str:
     try:
         import torch
 
-        from bench.doctor.here import devices
+        from bench.doctor.machine import devices
 
         said, works = devices()
         n = torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -9,11 +9,11 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from bench.doctor.check import Check, guarded
+from bench.checks import Check, guarded
 from bench.errors import listed, nearest
-from bench.execute.queue import outside_any_job
-from bench.execute.slurm import stage_classes
-from bench.machine import Ask, Machine, SlurmSettings
+from bench.run.machine_file import Ask, Machine, SlurmSettings
+from bench.run.slurm.executor import stage_classes
+from bench.run.slurm.queue import outside_any_job
 
 _COMMANDS = ("sbatch", "squeue", "scancel", "scontrol", "srun")
 _OUT_OF_USE = ("DOWN", "DRAIN", "FAIL", "MAINT", "INVAL", "NOT_RESPONDING", "POWERED_DOWN", "UNKNOWN")
@@ -32,7 +32,7 @@ def examine_slurm(machine: Machine, store: Path, wait_s: float) -> Iterator[Chec
 
 
 def _examine(machine: Machine, store: Path, wait_s: float) -> Iterator[Check]:
-    from bench.doctor.node import probe_nodes
+    from bench.doctor.probe_jobs import probe_nodes
 
     for check in guarded("SLURM", _answers()):
         yield check

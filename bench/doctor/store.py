@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.claim import Locks
-from bench.doctor.check import Check
+from bench.checks import Check
 from bench.errors import StoreError, in_words
-from bench.machine import Machine
+from bench.run.machine_file import Machine
+from bench.store.claims import Locks
 
 USE_LEASES = "set `locks: lease` in the machine file, or BENCH_LOCKS=lease, for every process at this store"
 LEAST_FREE_GB = 1.0

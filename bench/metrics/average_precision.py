@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from bench.types import Float32
+from bench.tables import Float32
 
 
 def average_precision(scores: Float32, labels: Float32) -> list[float | None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from bench.types import Float32, Int64
+from bench.tables import Float32, Int64
 
 Masks = npt.NDArray[np.bool_]
 PerMap = npt.NDArray[np.float64]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.types import Int64
+from bench.tables import Int64
 
 Features = npt.NDArray[np.floating]
 Distances = npt.NDArray[np.float64]

@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from bench.diffusion.prompts import prompt_for
 from bench.errors import DataError
 from bench.files import versions, write_json
 from bench.pretrain.checkpoint import Checkpoints, fingerprint
-from bench.pretrain.diffusion_models import (
+from bench.pretrain.networks import (
     Autoencoder,
     ModelSettings,
     Pipeline,
@@ -27,7 +28,6 @@ from bench.pretrain.record import OnProgress, close, host_kind
 from bench.pretrain.sampling import sample_images, save_grid
 from bench.pretrain.unet import UnetSettings, train_unet
 from bench.pretrain.vae import VaeSettings, encode_moments, reconstruct, set_scale, train_vae
-from bench.prompts import prompt_for
 from bench.seeds import derive
 
 GRID_GUIDANCE = 3.5

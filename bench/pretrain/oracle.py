@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.datasets.phantom import CLASS_NAMES, PhantomSettings
+from bench.data.kinds.phantom import CLASS_NAMES, PhantomSettings
 from bench.files import versions, write_json
 from bench.pretrain import ORACLE_WEIGHTS, SHIPPED_ORACLE
 from bench.pretrain.checkpoint import Checkpoints, fingerprint

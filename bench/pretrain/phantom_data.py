@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.datasets.phantom import CLASS_NAMES, TAIL, PhantomSettings, facts, render
+from bench.data.kinds.phantom import CLASS_NAMES, TAIL, PhantomSettings, facts, render
 from bench.seeds import derive
 
 ASSET_SEED = 770_077  # the benchmark's phantoms use small seeds, so that the two never share an image

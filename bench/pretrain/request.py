@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from bench import registry
 from bench.errors import ConfigError, nearest
-from bench.matrix import apply_override, load_matrix
+from bench.matrix.load import apply_override, load_matrix
+from bench.pipeline.stage import Stage
+from bench.plugins import registry
 from bench.pretrain.diffusion import DiffusionSettings
 from bench.pretrain.oracle import OracleSettings
 from bench.pretrain.stages import PretrainedDiffusion, PretrainedOracle
-from bench.stage import Stage
 
 
 def pretraining(what: str, matrix: str | None, overrides: Iterable[str]) -> Stage:

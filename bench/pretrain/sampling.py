@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.pretrain.diffusion_models import Pipeline
+from bench.pretrain.networks import Pipeline
 from bench.pretrain.unet import tokenize
 from bench.seeds import derive
 

@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from bench.datasets.phantom import CLASS_NAMES, PhantomSettings
+from bench.data.kinds.phantom import CLASS_NAMES, PhantomSettings
+from bench.data.split import Train, train_set
 from bench.errors import DataError
+from bench.pipeline.stage import Resources, Settings, Stage, Work
 from bench.pretrain.diffusion import DiffusionSettings, pretrain_diffusion
-from bench.pretrain.fidelity import record_fidelity
+from bench.pretrain.label_fidelity import record_fidelity
 from bench.pretrain.oracle import OracleSettings, load_oracle, pretrain_oracle
 from bench.pretrain.phantom_data import ASSET_SEED, NOTE, lifted
-from bench.split import Train, train_set
-from bench.stage import Resources, Settings, Stage, Work
 
 
 class ShippedData(Settings):

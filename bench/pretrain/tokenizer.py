@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.prompts import prompt_for
+from bench.diffusion.prompts import prompt_for
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.pretrain.checkpoint import Checkpoints
-from bench.pretrain.diffusion_models import ModelSettings, Scheduler, build_scheduler, build_unet
 from bench.pretrain.loop import batch_at, noise_at, train_steps
+from bench.pretrain.networks import ModelSettings, Scheduler, build_scheduler, build_unet
 from bench.pretrain.record import Progress
 from bench.seeds import derive
 

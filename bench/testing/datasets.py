@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from bench.datasets.base import Dataset
+from bench.data.dataset import Dataset
 from bench.errors import DataError
-from bench.store import Store
-from bench.testing.elsewhere import in_another_process
-from bench.types import ImageTable
+from bench.store.store import Store
+from bench.tables import ImageTable
+from bench.testing.other_process import in_another_process
 
 DatasetCheck = Callable[[Dataset, Path], None]
 

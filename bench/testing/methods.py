@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from bench.augment import Augmented, checked
+from bench.augment.augmented import Augmented, checked
 from bench.contract import Context, Method, Plan
 from bench.errors import ContractError
-from bench.store import Execution, Store, Work
-from bench.testing.elsewhere import in_another_process
-from bench.testing.tiny import ToyDataset, toy_task
-from bench.types import AugmentedSet
+from bench.store.store import Execution, Store, Work
+from bench.tables import AugmentedSet
+from bench.testing.other_process import in_another_process
+from bench.testing.toy import ToyDataset, toy_task
 
 MethodCheck = Callable[[Method, Path], None]
 PLAN = Plan(per_class=3, counts={"Nodule": 5})

@@ -12,7 +12,7 @@ from pydantic import Field
 from bench import seeds
 from bench.contract import Latents, Settings, Stage, Train, Work, train_set
 from bench.errors import ConfigError
-from bench.stage import Resources
+from bench.pipeline.stage import Resources
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,7 +91,7 @@ class Codec(Stage):
         """
         from safetensors.torch import save_file
 
-        from methods.fusion.iterate import IteratedLearning
+        from methods.fusion.iterated_learning import IteratedLearning
 
         table, labels = work.get(self.latents), train_set(work, self.train).labels
         learning = IteratedLearning(self.settings, table, labels, seeds.derive(self.seed, "codec"), work.device)
@@ -121,7 +121,7 @@ class TrainedCodec:
 
         `generations`: losses and sparsity of each while it was trained; `final` and `first`: the same measures of the
         finished networks (of the checkpoints `last` and `first`) over the whole train set, see
-        `methods.fusion.iterate.measure`; shapes, epochs and steps.
+        `methods.fusion.iterated_learning.measure`; shapes, epochs and steps.
         """
         return json.loads((self.folder / "codec.json").read_text(encoding="utf-8"))
 

@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from bench.contract import Stage, Work, train_set
 from bench.metrics import localisation
-from bench.types import Float32, Int64
+from bench.tables import Float32, Int64
 from methods.fusion.fuse import Fused, FusedSet, expand
 from methods.fusion.pairing import PairTable
 from methods.fusion.saliency import SaliencyTable
 
 if TYPE_CHECKING:
-    from bench.datasets.base import Dataset
+    from bench.data.dataset import Dataset
 
 Sites = npt.NDArray[np.bool_]
 

@@ -13,8 +13,8 @@ from pydantic import Field
 from bench import seeds
 from bench.contract import Plan, Settings, Stage, TrainSet, Work, train_set
 from bench.errors import ConfigError
-from bench.stage import Resources
-from bench.types import Float32, Int64
+from bench.pipeline.stage import Resources
+from bench.tables import Float32, Int64
 from methods.fusion.pairing import Pairs, PairTable, head_only
 from methods.fusion.saliency import SaliencyTable, codec_latents
 

@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from bench.augment.label_policies import CLAIMED_CLASS, PARENT_SHARE, LabelPolicy, union
 from bench.contract import AugmentedBatch, Context, Method, Stage, Task, TrainSet
-from bench.labelling import CLAIMED_CLASS, PARENT_SHARE, LabelPolicy, union
-from bench.types import Float32, Int64
+from bench.tables import Float32, Int64
 from methods.fusion.codec import Checkpoint, Codec, CodecSettings
 from methods.fusion.diagnostics import Diagnostics
 from methods.fusion.fuse import Fused, FusedSet, FusionSettings, skip_reason

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reports.facts import by_method
 from reports.figures.style import Drawing, Looks, Omitted, Theme, legend_below, slug, spread, two_lines
+from reports.run_facts import by_method
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from bench.results import CellResult
-    from reports.facts import DatasetFacts
+    from bench.results.cells import CellResult
+    from reports.run_facts import DatasetFacts
 
 
 def _mean(values: list[float | None]) -> float:

@@ -19,7 +19,7 @@ _MOST_NUMBERED = 12  # classes whose matrix has room for numbers
 
 
 def write_figure(found: dict[str, Any], path: Path) -> None:
-    """Draw a description (`bench.describe.describe`) to a PNG file.
+    """Draw a description (`bench.data.describe.describe`) to a PNG file.
 
     Raises:
         OSError: if it cannot be written.

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from reports.differences import Effect
 from reports.effects import columns_of
-from reports.facts import span
 from reports.figures.style import Drawing, Looks, Omitted, Theme, legend_below, slug, two_lines
+from reports.run_facts import span
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from reports.rows import Column
+    from reports.table_rows import Column
 
 TITLE = "Effects"
 _LINE, _MARGINS, _WIDTH = 0.27, 1.25, 8.6  # inches: a line, everything around the panels, the figure

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.fidelity import weighted_quantiles
-from reports.facts import by_method, span
+from bench.evaluation.fidelity import weighted_quantiles
 from reports.figures.style import Drawing, Looks, Omitted, Theme, legend_below, slug
+from reports.run_facts import by_method, span
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from bench.results import CellResult
-    from bench.store import Store
-    from bench.types import Float32
+    from bench.results.cells import CellResult
+    from bench.store.store import Store
+    from bench.tables import Float32
 
 _MOST_DOTS = 400
 _OFFSET = 0.17  # of the two strips of a row from its middle

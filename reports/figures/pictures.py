@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reports.facts import span
 from reports.figures import tiles
 from reports.figures.style import Drawing, Omitted, Theme, slug
+from reports.run_facts import span
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from bench.results import CellResult
-    from bench.store import Store
-    from bench.types import AugmentedSet, ImageTable, UInt8
+    from bench.results.cells import CellResult
+    from bench.store.store import Store
+    from bench.tables import AugmentedSet, ImageTable, UInt8
 
 N_REAL, N_SYNTHETIC = 4, 8
 _GRID_TILE, _STRIP_TILE = 132, 180  # side of an image in pixels, two of them a CSS pixel on the page

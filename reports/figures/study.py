@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.study import Point, Scalar, Series, Study, series, unknown_columns, unknown_records
-from reports.facts import by_dataset, span
+from bench.matrix.study import Point, Scalar, Series, Study, series, unknown_columns, unknown_records
 from reports.figures.style import Drawing, Looks, Omitted, Theme, legend_below, slug, two_lines
+from reports.run_facts import by_dataset, span
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from bench.results import CellResult
+    from bench.results.cells import CellResult
 
 _PANEL_ROW = 3  # panels beside each other
 _BESIDE = 0.05  # of a word's place: from a bar to its dots

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from bench.types import UInt8
+    from bench.tables import UInt8
 
 _GAP = 4  # pixels between tiles
 _LABELS_IN = 1.55  # inches left of the tiles for names

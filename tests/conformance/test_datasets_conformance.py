@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import registry
+from bench.plugins import registry
 from bench.testing.datasets import DATASET_CHECKS
-from bench.testing.tiny import ToyDataset
+from bench.testing.toy import ToyDataset
 from tests.cxr_lt_trees import mimic_tree, nih_tree
 
 SMALL = {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench import registry
+from bench.plugins import registry
 from bench.testing.methods import METHOD_CHECKS
 
 

@@ -22,7 +22,7 @@ def test_out_of_memory_fails_the_cell_and_the_next_run_tries_again(
 
     options = ["run", Case("").matrix(tmp_path), "--store", tmp_path / "store", "--wandb", "off", "--jobs", 1]
     with monkeypatch.context() as patch:
-        patch.setattr("bench.datasets.folder.read_image", full)
+        patch.setattr("bench.data.kinds.folder.read_image", full)
         line = failed_line(bench(*options, "--quiet"))
     assert line == "failed: folder/baseline/s0: MemoryError: cannot allocate 99 GB"
     said = bench(*options, "--quiet", "--json")  # without --retry-failed

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import yaml
 
-from bench import registry
-from bench.matrix import load_matrix
-from bench.results import read_matrix
-from bench.store import Store
-from reports.facts import holes
+from bench.matrix.load import load_matrix
+from bench.plugins import registry
+from bench.results.cells import read_matrix
+from bench.store.store import Store
+from reports.run_facts import holes
 from tests.conftest import BENCH, ROOT
 from tests.e2e.driver import Bench, Said
 

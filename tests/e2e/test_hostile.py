@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import registry
-from bench.matrix import load_matrix
+from bench.matrix.load import load_matrix
+from bench.plugins import registry
 from tests.conftest import ROOT, ToyRun
 from tests.e2e.driver import Bench
 

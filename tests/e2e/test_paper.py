@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from bench.datasets.cxr_lt_releases import PAPER_TAIL
-from bench.matrix import SHIPPED, load_matrix
-from bench.store import Store
+from bench.data.kinds.cxr_lt.releases import PAPER_TAIL
+from bench.matrix.load import SHIPPED, load_matrix
+from bench.store.store import Store
 from tests.conftest import BENCH, ROOT
 from tests.cxr_lt_trees import HEAD, Tree, mimic_tree, nih_tree
 from tests.e2e.driver import Bench

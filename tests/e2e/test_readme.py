@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import registry
-from bench.testing import elsewhere
+from bench.plugins import registry
+from bench.testing import other_process as elsewhere
 from bench.testing.methods import METHOD_CHECKS
 from tests.e2e.test_failures import installed
 

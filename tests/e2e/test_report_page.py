@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit import report_fixtures as fixtures
+from tests.unit.reports import report_fixtures as fixtures
 
 CHROMIUM = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (apt-get install chromium)")

@@ -12,14 +12,14 @@ import scipy.stats
 import torch
 from pydantic import ValidationError
 
+from bench.augment.latents import LatentTable
 from bench.contract import Latents
-from bench.latents import LatentTable
 from methods.fusion import codec as codec_module
 from methods.fusion.codec import Codec, CodecSettings, TrainedCodec
-from methods.fusion.iterate import IteratedLearning, PhaseEpoch
+from methods.fusion.iterated_learning import IteratedLearning, PhaseEpoch
 from methods.fusion.networks import CodecNetworks, SimplicialEmbedding
 from methods.fusion.objectives import imitation_loss
-from tests.unit.fusion_fixtures import TINY_CODEC, toy_labels, toy_task
+from tests.unit.methods.fusion_fixtures import TINY_CODEC, toy_labels, toy_task
 
 CEILING = math.e / (math.e + 63 / math.e)  # 0.105: 64 words, temperature 1
 MEASURES = {

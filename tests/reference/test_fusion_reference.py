@@ -14,7 +14,7 @@ from methods.fusion.fuse import fuse, fusion_mask
 from methods.fusion.networks import CodeClassifier, build_classifier
 from methods.fusion.pairing import PairingSettings, pair
 from methods.fusion.saliency import SaliencyTable, targets
-from tests.unit.fusion_fixtures import toy_train
+from tests.unit.methods.fusion_fixtures import toy_train
 
 
 @pytest.fixture

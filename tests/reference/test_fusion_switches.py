@@ -11,21 +11,21 @@ import pytest
 import torch
 from scipy import stats
 
-from bench.augment import Augmented
+from bench.augment.augmented import Augmented
+from bench.augment.label_policies import LabelEvidence, assign
 from bench.contract import Method, Task
-from bench.diffusion import Diffusion
-from bench.labelling import LabelEvidence, assign
-from bench.prompts import prompt_for
-from bench.rows import merged
-from bench.split import train_set
-from bench.store import Store
-from bench.types import AugmentedSet
+from bench.data.split import train_set
+from bench.diffusion.pipeline import Diffusion
+from bench.diffusion.prompts import prompt_for
+from bench.matrix.rows import merged
+from bench.store.store import Store
+from bench.tables import AugmentedSet
 from methods.fusion import Fusion
 from methods.fusion.codec import Codec
 from methods.fusion.fuse import Fused, FusedSet, FusionSettings, thresholds
 from methods.fusion.pairing import PairTable
 from methods.fusion.saliency import SaliencyTable, codec_latents
-from tests.unit.fusion_fixtures import CLASS_NAMES, TINY_CODEC, tiny_pipeline, toy_task
+from tests.unit.methods.fusion_fixtures import CLASS_NAMES, TINY_CODEC, tiny_pipeline, toy_task
 
 TAIL_COLUMNS, HEAD_COLUMNS = [2, 3], [0, 1]
 # Where each of the audit's eight points is decided.
@@ -238,7 +238,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
 def drawn(made: Made) -> None:
     """Make the samples again, without the store."""
-    from bench.store import Execution, Work
+    from bench.store.store import Execution, Work
 
     stage, unused = Augmented.of(made.method, made.task), made.store.root / "unused"
     list(made.method.augment(stage.context(Work(made.store, stage, unused, unused, Execution(device="cpu")))))

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from bench.labelling import LabelEvidence, assign
-from bench.types import AugmentedSet
+from bench.augment.label_policies import LabelEvidence, assign
+from bench.tables import AugmentedSet
 
 POLICIES = ("union", "target_only", "released", "area")
 

@@ -9,9 +9,9 @@ import pytest
 from scipy import stats
 from sklearn.metrics import average_precision_score
 
-from bench.metrics import bootstrap
+from bench.metrics import patient_bootstrap as bootstrap
 from bench.metrics.average_precision import average_precision
-from bench.statistics import (
+from reports.statistics import (
     N_RESAMPLES,
     Estimate,
     bca_interval,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-_PREAMBLE = "from bench.store import Execution, Store; from tests.reliability.toys import *; "
+_PREAMBLE = "from bench.store.store import Execution, Store; from tests.reliability.toys import *; "
 
 
 def start(code: str) -> subprocess.Popen[str]:

@@ -9,24 +9,24 @@ import scipy.signal
 import torchmetrics.functional.classification
 import transformers
 
-import bench.classifier
+import bench.classifier.classifier
+import bench.classifier.relabelled
+import bench.classifier.training
 import bench.cli.main
 import bench.cli.session
-import bench.execute.inline
-import bench.execute.preload
-import bench.execute.processes
-import bench.fidelity
-import bench.labelled
+import bench.evaluation.fidelity
 import bench.pretrain.stages
-import bench.progress
-import bench.results
-import bench.run
-import bench.track
-import bench.training
+import bench.results.cells
+import bench.run.inline
+import bench.run.preload
+import bench.run.processes
+import bench.run.progress
+import bench.run.run_matrix
+import bench.tracking.tracker
 import methods.fusion.cams
-import methods.fusion.iterate
+import methods.fusion.iterated_learning
 import reports.paper_table
-from bench.matrix import load_matrix
+from bench.matrix.load import load_matrix
 from tests.reliability.warm import MATRIX
 
 diffusers.DDIMScheduler, diffusers.AutoencoderKL, diffusers.UNet2DConditionModel  # noqa: B018 - loads them

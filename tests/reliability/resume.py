@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from bench.stage import Stage
+from bench.pipeline.stage import Stage
 from tests.reliability.warm import append, context
 
 
@@ -31,8 +31,8 @@ def compute(stage: Stage, root: Path, told: Path, die_at: tuple[str, int] | None
 
 
 def _be_worker(stage: Stage, root: Path, told: Path, die_at: tuple[str, int] | None, checkpoint_s: float) -> None:
-    from bench import training
-    from bench.store import Execution, Store
+    from bench.classifier import training
+    from bench.store.store import Execution, Store
 
     os.setsid()
     training.CHECKPOINT_SECONDS = checkpoint_s

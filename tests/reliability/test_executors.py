@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from bench.errors import ConfigError, StoreError
-from bench.execute.base import Outcome, Workload
-from bench.execute.choose import place
-from bench.execute.inline import Inline
-from bench.execute.processes import Processes
-from bench.machine import Machine
-from bench.run import run_stages
-from bench.stage import Stage
-from bench.store import Execution, Store
+from bench.pipeline.stage import Stage
+from bench.run.inline import Inline
+from bench.run.machine_file import Machine
+from bench.run.placement import place
+from bench.run.processes import Processes
+from bench.run.run_matrix import run_stages
+from bench.run.workload import Outcome, Workload
+from bench.store.store import Execution, Store
 from tests.reliability.toys import Counts, Dies, Fails, Leaves, Slow, Toy, noted
 
 

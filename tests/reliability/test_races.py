@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.store import Execution, Store
+from bench.store.store import Execution, Store
 from tests.reliability.helpers import kill_group, start, until
 from tests.reliability.toys import Counts, Toy, noted
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from bench import attempt
 from bench.errors import StoreError
-from bench.stage import Work
-from bench.store import Execution, Store
-from bench.verify import verify
+from bench.pipeline.stage import Work
+from bench.store import attempt
+from bench.store.store import Execution, Store
+from bench.store.verify import verify
 from tests.conftest import BENCH, ROOT, ToyRun
 from tests.reliability.toys import Toy
 
@@ -178,7 +178,7 @@ def test_a_full_disk_in_the_commit_is_one_line_too(tmp_path: Path, monkeypatch: 
 
     store = Store(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("bench.store.write_json", full)
+        patch.setattr("bench.store.store.write_json", full)
         with pytest.raises(StoreError, match="disk full"):
             store.compute(Big(), Execution())
     assert list(tmp_path.glob("big/*.work/out*")) == []
@@ -200,7 +200,7 @@ def test_a_small_file_that_a_full_disk_cuts_off_leaves_nothing(tmp_path: Path, m
 def test_a_checkpoint_that_a_full_disk_cuts_off_leaves_nothing_and_the_one_before_it_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bench import checkpoint
+    from bench.pipeline import checkpoints as checkpoint
 
     def full(source: Any, target: Any) -> None:
         raise OSError(28, "No space left on device")

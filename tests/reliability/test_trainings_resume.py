@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from bench.matrix import load_matrix
+from bench.matrix.load import load_matrix
+from bench.pipeline.stage import Stage, walk
 from bench.pretrain.diffusion import DiffusionSettings
-from bench.pretrain.diffusion_models import ModelSettings
+from bench.pretrain.networks import ModelSettings
 from bench.pretrain.oracle import OracleSettings
 from bench.pretrain.stages import PretrainedDiffusion, PretrainedOracle
 from bench.pretrain.unet import UnetSettings
 from bench.pretrain.vae import VaeSettings
-from bench.stage import Stage, walk
-from bench.testing.tiny import toy_task
+from bench.testing.toy import toy_task
 from tests.reliability.judge import contents
 from tests.reliability.resume import compute
 from tests.reliability.warm import MATRIX

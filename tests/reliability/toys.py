@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from bench.stage import Resources, Stage, Work, not_semantic
+from bench.pipeline.stage import Resources, Stage, Work, not_semantic
 
 
 def note(log: str, line: str) -> None:

@@ -160,7 +160,7 @@ def _fork_instead(path: Any, arguments: list[str], passfds: Any) -> int:
 
 
 def _watch(spy: Spy) -> None:
-    from bench import training
+    from bench.classifier import training
 
     if spy.eager_checkpoints:
         training.CHECKPOINT_SECONDS = 0.0

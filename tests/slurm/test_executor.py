@@ -16,18 +16,18 @@ from typing import Any
 import pytest
 
 from bench.errors import ConfigError
-from bench.execute.base import Workload
-from bench.execute.inline import Inline
-from bench.execute.ledger import Ledger
-from bench.execute.log import log_path
-from bench.execute.queue import ask_queue
-from bench.execute.slurm import Slurm
-from bench.jobs import cancel_stages
-from bench.machine import Ask, Machine, SlurmSettings
-from bench.progress import Silent
-from bench.stage import Stage
-from bench.status import _Seen
-from bench.store import Execution, Store
+from bench.pipeline.stage import Stage
+from bench.run.inline import Inline
+from bench.run.jobs import cancel_stages
+from bench.run.log import log_path
+from bench.run.machine_file import Ask, Machine, SlurmSettings
+from bench.run.progress import Silent
+from bench.run.slurm.executor import Slurm
+from bench.run.slurm.queue import ask_queue
+from bench.run.status import _Seen
+from bench.run.workload import Workload
+from bench.store.store import Execution, Store
+from bench.store.submissions import Ledger
 from tests.conftest import ROOT
 from tests.reliability.helpers import until
 from tests.reliability.toys import Counts, Dies, Fails, Toy, noted
@@ -233,13 +233,13 @@ def test_cancel_ends_jobs_that_run_and_jobs_that_wait(store: Store, tmp_path: Pa
 def test_code_that_changed_since_submission_is_not_run(store: Store, tmp_path: Path) -> None:
     stage = Toy(value=1)
     recipe = store.root / "slurm" / "stages" / f"{stage.key}.json"
-    from bench.execute.job import StageJob
-    from bench.execute.recipe import write_recipe
+    from bench.run.slurm.job import StageJob
+    from bench.run.slurm.recipe import write_recipe
 
     write_recipe(recipe, Toy(value=2))
     job = StageJob(str(store.root), "toy", stage.key, "cpu", 1)
     done = subprocess.run(
-        [sys.executable, "-c", f"from bench.execute.job import StageJob; {job!r}()"],
+        [sys.executable, "-c", f"from bench.run.slurm.job import StageJob; {job!r}()"],
         cwd=ROOT,
         capture_output=True,
         text=True,

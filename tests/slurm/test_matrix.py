@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.store import Store
+from bench.store.store import Store
 from tests.conftest import BENCH, ROOT, ToyRun
 from tests.reliability.helpers import until
 from tests.slurm.cluster import Cluster

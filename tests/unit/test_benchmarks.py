@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from bench.matrix import load_matrix
+from bench.matrix.load import load_matrix
 from benchmarks import common
 from benchmarks.common import Figure
 from benchmarks.rerun import MATRIX

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from bench import checkpoint
-from bench.diffusion import SHIPPED, DiffusionModel
+from bench.diffusion.pipeline import SHIPPED, DiffusionModel
 from bench.errors import ConfigError
+from bench.pipeline import checkpoints as checkpoint
 from bench.pretrain.checkpoint import Checkpoints
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.matrix import load_matrix
+from bench.matrix.load import load_matrix
 from tests.e2e.bad_input.matrices import TEXT, write
 from tests.e2e.driver import Bench, refused
 

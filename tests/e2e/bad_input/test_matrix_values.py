@@ -226,7 +226,7 @@ def test_every_verb_that_reads_a_matrix_refuses_it(bench: Bench, tmp_path: Path,
 def test_a_number_that_is_only_written_oddly_is_taken(
     tmp_path: Path, changes: dict[str, Any], path: str, value: float
 ) -> None:
-    from bench.matrix import load_matrix
+    from bench.matrix.load import load_matrix
 
     at: Any = load_matrix(str(write(tmp_path, changed(changes)))).settings
     for part in path.split("."):

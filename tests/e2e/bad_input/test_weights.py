@@ -33,8 +33,8 @@ class Program:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a diffusion folder that is right."""
-    from bench.datasets.phantom import CLASS_NAMES
-    from bench.testing.tiny import build_pipeline
+    from bench.data.kinds.phantom import CLASS_NAMES
+    from bench.testing.toy import build_pipeline
 
     return build_pipeline(tmp_path_factory.mktemp("pipeline") / "whole", CLASS_NAMES)
 

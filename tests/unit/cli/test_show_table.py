@@ -12,12 +12,12 @@ from rich.console import Console, RenderableType
 
 from bench.cli.options import DEFAULT_STORE, Request
 from bench.cli.show_table import LONGEST, next_steps, print_table, short_verdicts, with_notes, without_notes
-from bench.matrix import Matrix
-from bench.results import CellResult
-from bench.statistics import over_seeds
-from bench.store import Store
+from bench.matrix.load import Matrix
+from bench.results.cells import CellResult
+from bench.store.store import Store
 from reports.differences import EFFECT_COLUMNS, MAIN, Effect
-from tests.unit import report_fixtures as fixtures
+from reports.statistics import over_seeds
+from tests.unit.reports import report_fixtures as fixtures
 
 REQUEST = Request("toy-report", None, DEFAULT_STORE)
 COLUMN = next(column for column in EFFECT_COLUMNS if column.key == MAIN)

@@ -13,9 +13,9 @@ from typer.testing import CliRunner, Result
 
 from bench.cli.main import app
 from bench.errors import ConfigError
-from bench.matrix import Matrix, load_matrix
-from bench.store import Store
-from tests.unit.tiny_cells import methods, tiny  # noqa: F401 - a fixture
+from bench.matrix.load import Matrix, load_matrix
+from bench.store.store import Store
+from tests.tiny_cells import methods, tiny  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.usefixtures("methods")
 

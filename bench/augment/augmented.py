@@ -1,0 +1,141 @@
+"""Runs a method under its contract: resolves the plan, checks every batch, streams the samples to disk."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from pydantic import SerializeAsAny
+
+from bench import seeds
+from bench.augment.batch_checks import KeptBatches, checked, skip_of
+from bench.augment.unusable import Reason, UnusableDiagnostics, UnusableMethod
+from bench.contract import Context, DiffusionModel, Method, Plan, Task
+from bench.data.split import Train, train_set
+from bench.errors import BenchError, ContractError, DataError
+from bench.pipeline.stage import Resources, Stage, Work
+from bench.tables import AugmentedSet
+
+
+class Augmented(Stage):
+    """The synthetic samples of one method: images, labels, parents, target classes."""
+
+    resources: ClassVar[Resources] = Resources(gpu=True)
+
+    method: SerializeAsAny[Method]
+    train: Train
+    plan: Plan
+    seed: int
+    needs: dict[str, SerializeAsAny[Stage]] = {}
+    diffusion: DiffusionModel | None = None
+
+    @classmethod
+    def of(cls, method: Method, task: Task) -> Augmented:
+        """Return the stage for a method in a cell. The seed is derived without the method's name."""
+        method = method.model_copy(update={"labels": "own"})  # other policies relabel these images
+        if not method.makes_images:
+            return cls(method=method, train=task.train, plan=Plan(per_class=0), seed=0)
+        try:
+            return cls._planned(method, task)
+        except (BenchError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # the method's own code runs here: its cells fail, the other rows do not
+            reason = Reason.of(f"method '{method.name}' broke while its stages were planned", error)
+            broken = UnusableMethod.of(method.name, None, {"as": repr(method)}, reason)
+            return cls(method=broken, train=task.train, plan=task.plan, seed=task.seed)
+
+    @classmethod
+    def _planned(cls, method: Method, task: Task) -> Augmented:
+        planned = cls(
+            method=method,
+            train=task.train,
+            plan=task.plan,
+            seed=task.seed,
+            needs=method.inputs(task),
+            diffusion=task.diffusion if method.uses_diffusion else None,
+        )
+        _try_key(planned)
+        return planned
+
+    def size(self) -> int | None:
+        """Return the number of images to make."""
+        return self.plan.size(self.train)
+
+    def context(self, work: Work) -> Context:
+        """Return what the method is given."""
+        return self._with_inputs(self._without_inputs(work), work)
+
+    def _with_inputs(self, ctx: Context, work: Work) -> Context:
+        return replace(ctx, inputs={name: work.get(stage) for name, stage in self.needs.items()})
+
+    def _without_inputs(self, work: Work) -> Context:
+        train = train_set(work, self.train)
+        plan = self.plan.resolve(train)
+        samples = [train.class_names.index(name) for name, n in plan.items() for _ in range(n)]
+        return Context(
+            train=train,
+            plan=plan,
+            samples=np.array(samples, dtype=np.int64),
+            seed=seeds.derive(self.seed, "augment"),
+            device=work.device,
+            progress=lambda done: work.progress(done, len(samples), "samples"),
+            diffusion_model=self.diffusion,
+        )
+
+    def compute(self, work: Work) -> None:
+        """Write images, labels, parents, target_class and extras as npy; or the reason of a skip.
+
+        Batches are kept in `work.ckpt` as they come, so that a killed computation goes on behind the last one.
+        """
+        ctx = self._without_inputs(work)
+        reason = skip_of(self.method, ctx.train) if len(ctx.samples) else None
+        if reason:
+            ctx = replace(ctx, samples=ctx.samples[:0])
+        if len(ctx.samples):
+            ctx = self._with_inputs(ctx, work)
+        kept = KeptBatches(work.ckpt)
+        try:
+            for batch in checked(self.method, replace(ctx, start=kept.n)):
+                kept.add(batch)
+        except ContractError:
+            kept.forget()  # else another attempt could take them for the whole of what was asked
+            raise
+        kept.write(work.out, ctx)
+        (work.out / "plan.json").write_text(json.dumps({"plan": ctx.plan, "skip": reason}), encoding="utf-8")
+
+    def open(self, folder: Path) -> AugmentedSet:
+        """Return the set, memory-mapped."""
+        names = ("images", "labels", "parents", "target_class")
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
+        extras = {
+            p.stem: np.load(p, mmap_mode="r", allow_pickle=False) for p in sorted((folder / "extras").glob("*.npy"))
+        }
+        return AugmentedSet(**arrays, extras=extras)
+
+    def skip_reason(self, folder: Path) -> str | None:
+        """Return why the method declined the data set, or None."""
+        return json.loads((folder / "plan.json").read_text(encoding="utf-8"))["skip"]
+
+
+def diagnostics_of(method: Method, task: Task) -> Stage | None:
+    """Return the stage that judges a method's inner steps, or None; a stand-in where planning it raised."""
+    try:
+        stage = method.diagnostics(task)
+        if stage is not None:
+            _try_key(stage)
+        return stage
+    except (BenchError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        reason = Reason.of(f"the diagnostics of method '{method.name}' broke while they were planned", error)
+        return UnusableDiagnostics(asked=repr(method), reason=reason)
+
+
+def _try_key(stage: Stage) -> None:
+    """Find out settings and code that cannot stand in a key; a matrix may be read before its data are there."""
+    with contextlib.suppress(DataError):
+        _ = stage.key

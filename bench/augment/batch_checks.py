@@ -1,0 +1,207 @@
+"""A method's batches: held against the contract as they come, kept on disk, put together at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.augment.label_policies import CLAIMED_CLASS, PARENT_SHARE
+from bench.contract import AugmentedBatch, Context, Method
+from bench.errors import ContractError
+from bench.files import new_array
+from bench.tables import TrainSet
+
+_SHARE = f"extras/{PARENT_SHARE}"
+_NAME = re.compile(r"[A-Za-z0-9_]+")
+_COUNTS = "counts equal the plan"
+
+
+def skip_of(method: Method, train: TrainSet) -> str | None:
+    """Return why a method declines the train split, or None.
+
+    Raises:
+        ContractError: if its answer is neither.
+    """
+    reason = method.skip(train)
+    if reason is not None and not isinstance(reason, str):
+        raise ContractError(method.label, "`skip` returns a reason in words or None", f"got {reason!r}"[:200])
+    return reason
+
+
+def checked(method: Method, ctx: Context) -> Iterator[AugmentedBatch]:
+    """Yield the method's batches, each held against the contract.
+
+    Raises:
+        ContractError: naming the method, the rule and what was seen.
+    """
+    made, wanted = ctx.start, len(ctx.samples)
+    first: AugmentedBatch | None = None
+    if made < wanted:
+        for batch in method.augment(ctx):
+            for rule, fault in _faults(batch, ctx.train, first):
+                raise ContractError(method.label, rule, f"in the batch that begins with sample {made}: {fault}")
+            first = first or batch
+            made += len(batch.labels)
+            if made > wanted:  # at once: a method that never stops would fill the disk
+                raise ContractError(method.label, _COUNTS, f"made {made} and maybe more, the plan asks for {wanted}")
+            yield batch
+    if made != wanted:
+        raise ContractError(method.label, _COUNTS, f"made {made}, the plan asks for {wanted}")
+
+
+def _faults(batch: Any, train: TrainSet, first: AugmentedBatch | None) -> Iterator[tuple[str, str]]:
+    """Yield (rule, what is wrong) for a batch; `first` is the first one of this run."""
+    if not isinstance(batch, AugmentedBatch):
+        yield "`augment` yields AugmentedBatch", f"got {type(batch).__name__}"
+        return
+    arrays: dict[str, Any] = {"images": batch.images, "labels": batch.labels, "parents": batch.parents}
+    arrays |= {f"extras.{name}": array for name, array in batch.extras.items()}
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            yield "everything is a numpy array", f"{name} is a {type(array).__name__}"
+            return
+    found = [*_shape_faults(batch, train)] or [*_extra_faults(batch, first)] or [*_value_faults(batch, train)]
+    yield from found or _evidence_faults(batch, len(train.class_names))
+
+
+def _shape_faults(batch: AugmentedBatch, train: TrainSet) -> Iterator[tuple[str, str]]:
+    images, labels, parents = batch.images, batch.labels, batch.parents
+    if labels.dtype != np.float32 or labels.ndim != 2 or labels.shape[1] != len(train.class_names):
+        want = f"want float32 [b, {len(train.class_names)}]"
+        yield "labels float32 [b, C]", f"got {labels.dtype} {list(labels.shape)}, {want}"
+        return
+    shape = (len(labels), train.images.image_px, train.images.image_px)
+    if images.dtype != np.uint8 or images.shape != shape:
+        yield "images uint8 [b, H, W]", f"got {images.dtype} {list(images.shape)}, want uint8 {list(shape)}"
+    if parents.ndim != 2 or len(parents) != len(labels) or not np.issubdtype(parents.dtype, np.integer):
+        yield "parents int64 [b, p]", f"got {parents.dtype} {list(parents.shape)}, want {len(labels)} rows of integers"
+
+
+def _value_faults(batch: AugmentedBatch, train: TrainSet) -> Iterator[tuple[str, str]]:
+    labels, parents = batch.labels, batch.parents
+    if np.isinf(labels).any() or (labels < 0).any() or (labels > 1).any():
+        yield "labels in [0, 1] or NaN", f"got {np.nanmin(labels)} to {np.nanmax(labels)}"
+    if (parents < -1).any() or (parents >= len(train)).any():
+        yield "parents are train rows or -1", f"got {parents.min()} to {parents.max()} of {len(train)} train rows"
+
+
+def _extra_faults(batch: AugmentedBatch, first: AugmentedBatch | None) -> Iterator[tuple[str, str]]:
+    n = len(batch.labels)
+    for name, array in batch.extras.items():
+        if not _NAME.fullmatch(name):
+            yield "names of extras are letters, digits and _", f"got {name!r}"[:200]
+        elif array.dtype.kind not in "biuf" or array.shape[:1] != (n,):
+            yield f"extras.{name} numbers [b, ...]", f"got {array.dtype} {list(array.shape)} for {n} samples"
+    if first is not None and _kinds(batch) != _kinds(first):
+        yield "every batch has the same extras", f"got {_kinds(batch)}, before {_kinds(first)}"
+
+
+def _kinds(batch: AugmentedBatch) -> dict[str, str]:
+    """Return type and shape of a sample's extras; the width of parents may differ between batches."""
+    free = {PARENT_SHARE}
+    return {n: f"{a.dtype} {[] if n in free else list(a.shape[1:])}" for n, a in sorted(batch.extras.items())}
+
+
+def _evidence_faults(batch: AugmentedBatch, n_classes: int) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with the extras that label policies read."""
+    share: Any = batch.extras.get(PARENT_SHARE)
+    claimed: Any = batch.extras.get(CLAIMED_CLASS)
+    if share is not None and share.shape != batch.parents.shape:
+        yield f"extras.{PARENT_SHARE} float32 [b, p], as parents", f"got {list(share.shape)}"
+    elif share is not None:
+        there = batch.parents >= 0
+        sums = np.where(there, share, 0).sum(axis=1)
+        wrong = (share < 0).any(axis=1) | (np.any(there, axis=1) & ~(np.abs(sums - 1) < 1e-3))  # `~`: NaN is wrong too
+        if wrong.any():
+            yield f"extras.{PARENT_SHARE} at least 0, 1 in all over the parents", f"got {share[wrong][0].tolist()}"
+    if claimed is not None and (claimed.shape != (len(batch.labels),) or claimed.dtype.kind != "i"):
+        yield f"extras.{CLAIMED_CLASS} int64 [b]", f"got {claimed.dtype} {list(claimed.shape)}"
+    elif claimed is not None and ((claimed < -1).any() or (claimed >= n_classes).any()):
+        yield f"extras.{CLAIMED_CLASS} a class or -1", f"got {claimed.min()} to {claimed.max()} of {n_classes} classes"
+
+
+class KeptBatches:
+    """Batches on disk, `<first sample>.npz` each, written by a rename; what a kill left half-written is not seen."""
+
+    def __init__(self, folder: Path) -> None:
+        """Find the batches that an earlier attempt left, up to the first damaged one; `n` samples are there."""
+        self.folder, self.n = folder, 0
+        self.paths: list[Path] = []
+        with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
+            while True:
+                path = folder / f"{self.n}.npz"
+                self.n += len(_read(path)["labels"])
+                self.paths.append(path)
+
+    def add(self, batch: AugmentedBatch) -> None:
+        """Keep the next batch."""
+        if not len(batch.labels):
+            return
+        path = self.folder / f"{self.n}.npz"
+        part = path.with_suffix(".part")
+        with open(part, "wb") as handle:
+            arrays: dict[str, Any] = {f"extras/{name}": array for name, array in batch.extras.items()}
+            arrays |= {"images": batch.images, "labels": batch.labels, "parents": batch.parents}
+            np.savez(handle, **arrays)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(part, path)
+        self.paths.append(path)
+        self.n += len(batch.labels)
+
+    def forget(self) -> None:
+        """Remove all batches."""
+        for path in self.paths:
+            path.unlink(missing_ok=True)
+        self.paths, self.n = [], 0
+
+    def write(self, out: Path, ctx: Context) -> None:
+        """Write whole arrays, batch by batch through memory maps; parents are padded with -1 to the widest."""
+        px, n_classes = ctx.train.images.image_px, len(ctx.train.class_names)
+        first = _read(self.paths[0]) if self.paths else {}
+        width = max((_read(path)["parents"].shape[1] for path in self.paths), default=1)
+        kinds: dict[str, tuple[tuple[int, ...], Any]] = {
+            "images": ((px, px), np.uint8),
+            "labels": ((n_classes,), np.float32),
+            "parents": ((width,), np.int64),
+        }
+        kinds |= {name: (a.shape[1:], a.dtype) for name, a in first.items() if name.startswith("extras/")}
+        if _SHARE in kinds:
+            kinds[_SHARE] = (width,), np.float32
+        (out / "extras").mkdir()
+        arrays = {
+            name: _created(out / f"{name}.npy", (self.n, *shape), dtype) for name, (shape, dtype) in kinds.items()
+        }
+        at = 0
+        for path in self.paths:
+            batch = _read(path)
+            rows = slice(at, at + len(batch["labels"]))
+            missing = ((0, 0), (0, width - batch["parents"].shape[1]))
+            batch["parents"] = np.pad(batch["parents"], missing, constant_values=-1)
+            if _SHARE in batch:
+                batch[_SHARE] = np.pad(batch[_SHARE], missing)
+            for name, array in arrays.items():
+                array[rows] = batch[name]
+            at = rows.stop
+        np.save(out / "target_class.npy", ctx.samples)
+
+
+def _created(path: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Return a new npy file as a writable memory map (nothing can be mapped of an empty one)."""
+    if shape[0]:
+        return new_array(path, shape, dtype)
+    empty = np.zeros(shape, dtype)
+    np.save(path, empty)
+    return empty
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)

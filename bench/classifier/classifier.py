@@ -1,0 +1,247 @@
+"""The final classifier of a cell: trained on real and synthetic images, selected on val."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, SerializeAsAny, model_validator
+
+from bench.augment.augmented import Augmented
+from bench.data.split import Split, Train, part_rows, train_set
+from bench.errors import ConfigError
+from bench.metrics.average_precision import average_precision, means
+from bench.pipeline.stage import Resources, Settings, Stage, Work, not_semantic
+from bench.tables import AugmentedSet, Float32, ImageRows, TrainSet
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from bench.classifier.training import Training
+
+Selection = Literal["best_val_map_all", "best_val_map_tail", "last"]
+
+
+class ClassifierSettings(Settings):
+    """How the classifiers of a matrix are trained: alike for every method, unless a row names its own recipe.
+
+    Its length is `epochs` (more images, more steps) or `steps` (the same number of optimiser steps for every method).
+    """
+
+    architecture: Literal["densenet121", "resnet18"] = "densenet121"
+    epochs: int | None = Field(None, ge=1, description="passes over real and synthetic images; 10 if neither is given")
+    steps: int | None = Field(None, ge=1, description="optimiser steps, instead of epochs")
+    batch_size: int = Field(32, ge=2)
+    learning_rate: float = Field(1e-3, gt=0, description="highest of the schedule (AdamW)")
+    weight_decay: float = Field(1e-2, ge=0)
+    schedule: Literal["onecycle", "constant"] = "onecycle"
+    positive_weights: bool = Field(False, description="weigh positives by negatives / positives of the real train rows")
+    synthetic_weight: float = Field(1.0, ge=0, description="factor on the loss of synthetic images")
+    synthetic_first: float = Field(
+        0.0, ge=0, lt=1, description="share of the steps on synthetic images alone, then real ones alone; 0 = mixed"
+    )
+    shift_px: int = Field(0, ge=0, description="random shifts in training; never flips, for the side matters")
+    image_px: int | None = Field(None, ge=32, description="side that images are resized to; null = as they are")
+    weights: str | None = not_semantic(None, description="file to initialise the trunk from (torchvision state dict)")
+    precision: Literal["float32", "bfloat16_on_gpu"] = "float32"
+    n_validations: int = Field(6, ge=1, description="evaluations on val, evenly over the training")
+    selection: Selection = "best_val_map_all"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_length(cls, given: Any) -> Any:
+        """Refuse two lengths; without any, train 10 epochs."""
+        if not isinstance(given, dict):
+            return given
+        epochs, steps = given.get("epochs"), given.get("steps")
+        if epochs is not None and steps is not None:
+            raise ValueError(f"give epochs or steps, not both (epochs {epochs}, steps {steps}); set one to null")
+        return given | {"epochs": 10} if epochs is None and steps is None else given
+
+    def content(self) -> dict[str, str]:
+        """Return the digest of the weights file, which enters keys instead of its path.
+
+        Raises:
+            ConfigError: if the file is missing.
+        """
+        return {} if self.weights is None else {"weights": _file_digest(Path(self.weights).expanduser())}
+
+
+@functools.cache
+def _file_digest(path: Path) -> str:
+    try:
+        with open(path, "rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()[:32]
+    except OSError as error:
+        raise ConfigError(
+            f"classifier.weights: {path} cannot be read ({error.strerror}); give a torchvision state dict "
+            "(.pth or .safetensors), or null to start from random weights"
+        ) from error
+
+
+class Classifier(Stage):
+    """A trained network, its record and history; no seed holds a method's name (paired comparison).
+
+    `labelled` is a stage whose result is the labels of the synthetic images, where they are not the method's own.
+    """
+
+    resources: ClassVar[Resources] = Resources(gpu=True, cpus=2, memory_gb=8, minutes=60)
+
+    split: Split
+    train: Train
+    augmented: Augmented
+    labelled: SerializeAsAny[Stage] | None = None
+    settings: ClassifierSettings
+    seed: int
+
+    def size(self) -> int | None:
+        """Return the images that pass through the network in training, each as often as it does."""
+        if self.settings.steps is not None:
+            return self.settings.steps * self.settings.batch_size
+        parts = (self.train.size(), self.augmented.size())
+        return None if None in parts else (self.settings.epochs or 0) * sum(n or 0 for n in parts)
+
+    def compute(self, work: Work) -> None:
+        """Train, resuming from `work.ckpt`; write `model.safetensors`, `history.json`, `record.json`.
+
+        Raises:
+            ConfigError: if the images are too small for the network or the weights file does not fit it.
+            StageError: if the loss is no longer finite, naming the step.
+        """
+        from safetensors.torch import save_file
+
+        from bench.classifier.training import Training, TrainingData
+
+        train, synthetic = train_set(work, self.train), work.get(self.augmented)
+        self._check_size(train.images.image_px)
+        images, labels, _ = part_rows(work, self.split, "val")
+        device = work.device
+        validation = _Validation(images, labels, train, self.settings, device)
+        labels_of_synthetic = work.get(self.labelled) if self.labelled else synthetic.labels
+        data = TrainingData(train.images, train.labels, synthetic.images, labels_of_synthetic)
+        training = Training(self.settings, self.seed, data, device, validation)
+        training.run(work.ckpt, work.progress)
+
+        weights = {name: tensor.contiguous() for name, tensor in training.best["weights"].items()}
+        save_file(weights, work.out / "model.safetensors")
+        record = self._record(training, train, synthetic, images.image_px)
+        _write(work.out / "record.json", record)
+        _write(work.out / "history.json", training.history)
+
+    def _check_size(self, native_px: int) -> None:
+        from bench.classifier.networks import SMALLEST_PX
+
+        if (self.settings.image_px or native_px) < SMALLEST_PX:
+            raise ConfigError(
+                f"classifier.image_px: images are {native_px} px, {self.settings.architecture} needs {SMALLEST_PX} "
+                f"or more; set classifier.image_px={SMALLEST_PX} to enlarge them"
+            )
+
+    def _record(self, training: Training, train: TrainSet, synthetic: AugmentedSet, native_px: int) -> dict[str, Any]:
+        best = training.best["step"]
+        n_seen = training.n_steps * min(self.settings.batch_size, len(training.data))
+        chosen = next(row for row in training.history if row["step"] == best)
+        return {
+            "architecture": self.settings.architecture,
+            "class_names": list(train.class_names),
+            "image_px": self.settings.image_px or native_px,
+            "selection": self.settings.selection,
+            "best_step": best,
+            "steps": training.n_steps,
+            "epochs": training.n_steps / training.steps_per_epoch,
+            "n_real": len(train),
+            "n_synthetic": len(synthetic),
+            "images_per_second": n_seen / training.seconds,
+            **{name: chosen[name] for name in ("val_loss", "val_map_head", "val_map_tail", "val_map_all", "val_ap")},
+        }
+
+    def open(self, folder: Path) -> TrainedClassifier:
+        """Return the trained classifier; its weights are read when asked for."""
+        return TrainedClassifier(folder, record=_read(folder / "record.json"), history=_read(folder / "history.json"))
+
+
+@dataclass(frozen=True)
+class _Validation:
+    """Evaluates a network on val."""
+
+    images: ImageRows
+    labels: Float32
+    train: TrainSet
+    settings: ClassifierSettings
+    device: str
+
+    def __call__(self, network: nn.Module) -> tuple[dict[str, Any], float | None]:
+        """Return the figures (`val_loss`, `val_ap`, `val_map_*`) and the value to select by."""
+        import torch
+
+        from bench.classifier.networks import in_batches
+        from bench.classifier.training import masked_bce
+
+        logits = in_batches(network, self.images, self.settings.image_px, self.device)
+        ap = dict(zip(self.train.class_names, average_precision(logits, self.labels), strict=True))
+        figures: dict[str, Any] = {
+            "val_loss": float(masked_bce(torch.from_numpy(logits), torch.from_numpy(self.labels))),
+            "val_ap": ap,
+            **means("val_map", ap, self.train.head, self.train.tail),
+        }
+        return figures, figures.get(self.settings.selection.removeprefix("best_"))
+
+
+@dataclass(frozen=True)
+class TrainedClassifier:
+    """A finished classifier.
+
+    Attributes:
+        folder: where its files are.
+        record: selection rule, best step, counts, `val_ap` and `val_map_*` of the selected weights.
+        history: one mapping an evaluation: step, epoch, train_loss, val_loss, val_ap, val_map_head/tail/all.
+    """
+
+    folder: Path
+    record: dict[str, Any]
+    history: list[dict[str, Any]]
+
+    def load(self, device: str = "cpu") -> nn.Module:
+        """Return the selected network in evaluation mode; `bench.classifier.networks.to_input` makes its input."""
+        from safetensors.torch import load_file
+
+        from bench.classifier import networks
+
+        network = networks.build(self.record["architecture"], len(self.record["class_names"]), seed=0)
+        network.load_state_dict(load_file(self.folder / "model.safetensors"))
+        return network.to(device).eval()
+
+    def logits(self, images: Any, device: str = "cpu") -> Float32:
+        """Return logits `float32 [n, C]` of anything that slices to `uint8 [b, H, W]`: what to rank by."""
+        from bench.classifier import networks
+
+        return networks.in_batches(self.load(device), images, self.record["image_px"], device)
+
+    def predict(self, images: Any, device: str = "cpu") -> Float32:
+        """Return probabilities `float32 [n, C]`; confident ones are equal in float32, so rank by `logits`."""
+        return probabilities(self.logits(images, device))
+
+    def features(self, images: Any, device: str = "cpu") -> Float32:
+        """Return the features before the last layer, `float32 [n, d]` (d = 1024 for DenseNet121)."""
+        from bench.classifier.networks import in_batches, without_head
+
+        network = without_head(self.load(device), self.record["architecture"])
+        return in_batches(network, images, self.record["image_px"], device)
+
+
+def probabilities(logits: Float32) -> Float32:
+    """Return the probabilities of logits, each class by itself."""
+    return (1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _write(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, allow_nan=False), encoding="utf-8")

@@ -1,0 +1,127 @@
+"""Image classifiers from torchvision: built from a seed or a weights file, fed with grey images, asked in batches."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from bench.errors import ConfigError, listed
+from bench.tables import Float32, UInt8
+
+SMALLEST_PX = 32  # five halvings: below this, nothing is left of the last feature map
+_HEADS = {"densenet121": "classifier", "resnet18": "fc"}
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet: what weights from a file expect
+# torchvision's DenseNet files were written when module names could hold dots
+_OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+
+
+def build(architecture: str, n_classes: int, seed: int, weights: str | None = None) -> nn.Module:
+    """Return the network initialised from `seed`, its trunk from the file `weights` if given.
+
+    Raises:
+        ConfigError: if the file is missing, is no file of weights, or is of another architecture.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = getattr(torchvision.models, architecture)(weights=None, num_classes=n_classes)
+    if weights is not None:
+        load_trunk(network, _HEADS[architecture], Path(weights).expanduser(), "classifier.weights")
+    return network.to(memory_format=torch.channels_last)  # 20 % faster than the default layout on a CPU
+
+
+def xrv_densenet(weights: Path, field: str) -> nn.Module:
+    """Return torchxrayvision's DenseNet121, one channel in, without its head: it gives the pooled features `[n, 1024]`.
+
+    Raises:
+        ConfigError: naming `field`, if the file is no state dict or is of another network.
+    """
+    with torch.random.fork_rng(devices=[]):
+        network = torchvision.models.densenet121(weights=None, num_classes=1)
+        network.features.conv0 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+    load_trunk(network, _HEADS["densenet121"], weights, field, unused=("op_threshs",))
+    return without_head(network, "densenet121").eval()
+
+
+def load_trunk(network: nn.Module, head: str, path: Path, field: str, unused: Sequence[str] = ()) -> None:
+    """Load everything but the head, which belongs to other classes, and what `unused` names.
+
+    Raises:
+        ConfigError: naming `field`, if the file is missing, is no file of weights, or is of another network.
+    """
+    state = {_OLD_NAME.sub(r"\1\2", name): value for name, value in _read_weights(path, field).items()}
+    state = {name: value for name, value in state.items() if name not in unused}
+    trunk = {name: value for name, value in state.items() if not name.startswith(f"{head}.")}
+    have = {name: value.shape for name, value in network.state_dict().items() if not name.startswith(f"{head}.")}
+    wrong = trunk.keys() - have.keys()
+    wrong |= {n for n in have if n not in trunk and not n.endswith("num_batches_tracked")}  # a count old files lack
+    wrong |= {n for n, value in trunk.items() if n in have and value.shape != have[n]}
+    if wrong:
+        name = type(network).__name__
+        raise ConfigError(f"{field}: {path} is of another network than {name}: {listed(wrong, 3)}")
+    network.load_state_dict(trunk, strict=False)
+
+
+def _read_weights(path: Path, field: str) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ConfigError(f"{field}: no file {path}; give a torchvision state dict (.pth, .safetensors)")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # every reader has its own errors for a file that is not what it says
+        first = (str(error).splitlines() or [""])[0][:200]
+        raise ConfigError(
+            f"{field}: {path} cannot be read as weights, give a torchvision state dict "
+            f"({type(error).__name__}: {first})"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ConfigError(f"{field}: {path} holds no state dict (name to tensor)")
+    return state
+
+
+def to_input(images: UInt8, image_px: int | None, device: str) -> Tensor:
+    """Return grey `uint8 [n, H, W]` as normalised `float32 [n, 3, h, w]` of side `image_px`."""
+    pixels = torch.from_numpy(images).to(device)[:, None].float() / 255
+    if image_px not in (None, pixels.shape[-1]):
+        pixels = nn.functional.interpolate(pixels, (image_px, image_px), mode="bilinear", antialias=True)
+    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (_MEAN, _STD))
+    return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def without_head(network: nn.Module, architecture: str) -> nn.Module:
+    """Return the network without its last layer: it gives the pooled features `[n, d]`."""
+    setattr(network, _HEADS[architecture], nn.Identity())
+    return network
+
+
+def in_batches(network: nn.Module, images: Any, image_px: int | None, device: str) -> Float32:
+    """Return the outputs `float32 [n, k]` in evaluation mode; `images` are sliced as needed."""
+    was_training = network.training
+    network.eval()
+    outputs: Float32 | None = None
+    with torch.inference_mode():
+        for start in range(0, len(images), size := _batch_size(images, image_px)):
+            batch = to_input(np.array(images[start : start + size]), image_px, device)
+            found = network(batch).float().cpu().numpy()
+            if outputs is None:  # small arrays kept from every batch would hold the heap apart: memory grew with them
+                outputs = np.empty((len(images), *found.shape[1:]), np.float32)
+            outputs[start : start + len(found)] = found
+    network.train(was_training)
+    if outputs is None:
+        raise ValueError("no images to run the network on")
+    return outputs
+
+
+def _batch_size(images: Any, image_px: int | None) -> int:
+    """Return how many images make a million pixels: bounded memory, and the same on every machine."""
+    px = image_px or np.shape(images[:1])[-1]
+    return max(16, (1 << 20) // px**2)

@@ -1,0 +1,181 @@
+"""What a CSV of pictures says: classes, labels, patients, official parts; all that can be checked without a picture."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from bench.data.csv_file import Problems, Rows, missing_column, quoted, read_rows
+from bench.errors import DataError, listed
+from bench.tables import Float32, Int64
+
+Uncertain = Literal["unknown", "negative", "positive"]
+Blank = Literal["unknown", "negative"]
+PARTS = {"train": 0, "val": 1, "valid": 1, "validate": 1, "validation": 1, "test": 2}
+_PART_NAMES = ("train", "val", "test")
+_LABELS = {"1": 1.0, "1.0": 1.0, "0": 0.0, "0.0": 0.0}
+_UNCERTAIN = ("-1", "-1.0")
+# Not labels, but a column of them is meant to be a class: it must be refused, not passed over in silence.
+_WORDS = {"yes", "no", "true", "false", "positive", "negative"}
+_NO_VALUE = {"nan", "na", "n/a", "none", "null", "uncertain", "unknown"}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns hold what, and what their cells mean; see the settings of the same names in `FolderDataset`."""
+
+    path: str
+    patient: str | None
+    split: str | None
+    classes: tuple[str, ...] | None
+    uncertain: Uncertain
+    blank: Blank
+
+    @property
+    def others(self) -> list[str]:
+        """The columns that hold something else than a class."""
+        return [c for c in (self.path, self.patient, self.split) if c is not None]
+
+    @property
+    def meaning(self) -> dict[str, float]:
+        """The value of every cell that is a label; NaN = unknown."""
+        values = {"unknown": np.nan, "negative": 0.0, "positive": 1.0}
+        return _LABELS | dict.fromkeys(_UNCERTAIN, values[self.uncertain]) | {"": values[self.blank]}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A checked CSV, one row a picture.
+
+    Attributes:
+        digest: of the file's bytes.
+        paths: as they are written.
+        lines: line of every row in the file.
+        class_names: in the order of the columns, or as the settings name them.
+        labels: `float32 [n, C]`, 0, 1 or NaN = unknown; read-only.
+        patients: `int64 [n]`; read-only.
+        splits: `int64 [n]`, 0 train, 1 val, 2 test, or None; read-only.
+    """
+
+    digest: str
+    paths: tuple[str, ...]
+    lines: tuple[int, ...]
+    class_names: tuple[str, ...]
+    labels: Float32
+    patients: Int64
+    splits: Int64 | None
+
+
+def read_listing(csv: Path, columns: Columns) -> Listing:
+    """Return what a CSV says; it is read once while it stays as it is.
+
+    Raises:
+        DataError: if it cannot be read or understood, or its rows contradict each other.
+    """
+    try:
+        found = csv.stat()
+    except OSError as error:
+        raise DataError(f"{csv}: cannot be read ({error.strerror}); check the setting 'csv'") from error
+    return _read(csv, columns, Path.cwd(), (found.st_ino, found.st_size, found.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=4)
+def _read(csv: Path, columns: Columns, cwd: Path, version: tuple[int, ...]) -> Listing:
+    rows = read_rows(csv, columns.others)
+    names = _class_columns(rows, columns)
+    problems = Problems(str(csv))
+    labels = _labels(rows, names, columns, problems)
+    patients = _patients(rows, columns, problems)
+    splits = _splits(rows, columns, problems)
+    problems.stop("row")
+    for array in (labels, patients, splits):
+        if array is not None:
+            array.setflags(write=False)  # shared by whoever asks
+    digest = hashlib.sha256(rows.source).hexdigest()
+    return Listing(digest, rows.column(columns.path), tuple(rows.lines), names, labels, patients, splits)
+
+
+def _class_columns(rows: Rows, columns: Columns) -> tuple[str, ...]:
+    """Return the columns that hold classes: those asked for, else all that hold labels more often than not.
+
+    A single wrong cell must not turn a class into a column that is passed over, hence not "all of its cells".
+    """
+    if columns.classes is not None:
+        for name in columns.classes:
+            if name not in rows.header:
+                raise DataError(f"{rows.path}: class_names: {missing_column(name, rows.header)}")
+        return columns.classes
+    names = tuple(c for c in rows.header if c and c not in columns.others and _mostly_labels(rows.column(c), columns))
+    if len(names) < 2:
+        have = listed(quoted(c)[1:-1] for c in rows.header)
+        raise DataError(f"{rows.path}: found {len(names)} columns of 0/1, want two or more (have: {have})")
+    return names
+
+
+def _mostly_labels(cells: Sequence[str], columns: Columns) -> bool:
+    said = {c: n for c, n in Counter(cells).items() if c and c.lower() not in _NO_VALUE}
+    meaning = columns.meaning
+    return 2 * sum(n for c, n in said.items() if c in meaning or c.lower() in _WORDS) > sum(said.values())
+
+
+def _labels(rows: Rows, names: tuple[str, ...], columns: Columns, problems: Problems) -> Float32:
+    """Return `float32 [n, C]`: 1, 0, NaN for unknown."""
+    labels = np.zeros((len(rows), len(names)), np.float32)
+    meaning = columns.meaning
+    for column, name in enumerate(names):
+        cells = rows.column(name)
+        if set(cells) <= meaning.keys():
+            labels[:, column] = list(map(meaning.__getitem__, cells))
+            continue
+        for row, text in enumerate(cells):
+            if text in meaning:
+                labels[row, column] = meaning[text]
+            else:
+                allowed = "allowed: 1, 0, -1 (uncertain) or blank"
+                problems.add(rows.lines[row], f"class '{name}' is {quoted(text)}; {allowed}")
+                problems.hint = "" if columns.classes else "; what is no class, leave out of class_names"
+    return labels
+
+
+def _patients(rows: Rows, columns: Columns, problems: Problems) -> Int64:
+    if columns.patient is None:
+        return np.arange(len(rows), dtype=np.int64)
+    numbers: dict[str, int] = {}
+    cells = rows.column(columns.patient)
+    for line, patient in zip(rows.lines, cells, strict=True):
+        if not patient:
+            problems.add(line, f"column '{columns.patient}' is blank; every row needs its patient")
+    return np.array([numbers.setdefault(p, len(numbers)) for p in cells], dtype=np.int64)
+
+
+def _splits(rows: Rows, columns: Columns, problems: Problems) -> Int64 | None:
+    if columns.split is None:
+        return None
+    cells = rows.column(columns.split)
+    for line, text in zip(rows.lines, cells, strict=True):
+        if text.lower() not in PARTS:
+            said = f"is {quoted(text)}" if text else "is blank"
+            problems.add(line, f"column '{columns.split}' {said}; allowed: train, val, test")
+    splits = np.array([PARTS.get(text.lower(), 0) for text in cells], dtype=np.int64)
+    if columns.patient is not None and not problems.found:
+        _refuse_cut_patients(rows, rows.column(columns.patient), splits, problems)
+    return splits
+
+
+def _refuse_cut_patients(rows: Rows, patients: Sequence[str], splits: Int64, problems: Problems) -> None:
+    first: dict[str, int] = {}
+    told: set[str] = set()
+    for row, patient in enumerate(patients):
+        other = first.setdefault(patient, row)
+        if splits[row] != splits[other] and patient not in told:
+            told.add(patient)
+            one, two = _PART_NAMES[splits[other]], _PART_NAMES[splits[row]]
+            where = f"in row {rows.lines[row]} in {two}; a patient must be in one part"
+            problems.add(rows.lines[other], f"patient {quoted(patient)} is in {one}, {where}")

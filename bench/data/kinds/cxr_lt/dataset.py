@@ -1,0 +1,312 @@
+"""MIMIC-CXR-LT and NIH-CXR-LT, the data sets of the paper and of the CXR-LT challenges, as they are downloaded."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, field_validator, model_validator
+
+from bench.checks import Check
+from bench.data.bulk_decode import MISSING, ResumableTable, decode, look_up
+from bench.data.dataset import Dataset, KnownLabels
+from bench.data.images import Fit, read_image
+from bench.data.kinds.cxr_lt.choice import Chosen, Item, Wanted, choose
+from bench.data.kinds.cxr_lt.files import digest, find_files
+from bench.data.kinds.cxr_lt.labels import read_labels
+from bench.data.kinds.cxr_lt.releases import FRONTAL, MIMIC, MIMIC_LAYOUT, NIH, NIH_LAYOUT, PAPER, Layout, Release
+from bench.errors import DataError, SourceError
+from bench.pipeline.stage import Resources, Work, not_semantic
+from bench.tables import Int64
+
+Jpeg = Literal["draft", "full"]
+Missing = Literal["refuse", "leave_out"]
+
+
+class CxrLt(Dataset):
+    """What both have: official parts, classes by preset, name or rank, a sample of patients, a resumable cache.
+
+    Only settings and the label files' bytes enter the key: to ask a network disk for a quarter of a million pictures
+    at every start would take minutes. Pictures are looked up when the table is made; they must not change under it.
+    """
+
+    resources: ClassVar[Resources] = Resources(cpus=4, memory_gb=8.0, minutes=240)
+    layout: ClassVar[Layout]
+    releases: ClassVar[Mapping[str, Release]]
+
+    labels: str | None = not_semantic(None, min_length=1, description="folder of the label files (CSV); none: root")
+    root: str = not_semantic(..., min_length=1, description="folder of the pictures, as it was downloaded")
+    classes: Literal["paper", "all"] | tuple[Item, ...] = Field(
+        "all", description="paper, all, or names and ranks (1 is the most frequent in train)"
+    )
+    head: tuple[Item, ...] | None = Field(None, min_length=1, description="names and ranks; none: all that is not tail")
+    tail: tuple[Item, ...] | None = Field(None, min_length=1, description="names and ranks; none: the n_tail rarest")
+    n_tail: int | None = Field(None, ge=1, description="the rarest in train; none: half of the classes")
+    limit: int | None = Field(None, ge=3, description="patients, drawn by seed; none: all")
+    keep_tail: float | None = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="share of the patients with a positive of the tail that a limit keeps; none: labels do not matter",
+    )
+    sample_seed: int = Field(0, ge=0, description="of the draw that a limit makes")
+    image_px: int = Field(224, ge=8, le=4096, description="side of the square images")
+    fit: Fit = Field("pad", description="how a picture becomes square: pad with black, crop the centre, or stretch")
+    jpeg: Jpeg = Field(
+        "draft", description="draft: the JPEG decoder shrinks by 2, 4 or 8 itself, never below twice image_px"
+    )
+    missing: Missing = Field("refuse", description="what a picture that is not there is: an error, or left out")
+    workers: int = not_semantic(4, ge=1, le=128, description="threads that look up and decode")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_is_drawn(cls, given: Any) -> Any:
+        """Write one value where none matters: without a limit all patients are taken."""
+        if isinstance(given, dict) and given.get("limit") is None and given.get("keep_tail", 1) is None:
+            return given | {"keep_tail": 1.0}
+        return given
+
+    @model_validator(mode="after")
+    def _settings_agree(self) -> CxrLt:
+        if not isinstance(self.classes, str) and len(self.classes) < 2:
+            raise ValueError("classes: want two or more")
+        if self.classes == PAPER and (self.head or self.tail or self.n_tail):
+            raise ValueError("classes: paper names head and tail; give none of head, tail and n_tail")
+        if self.tail is not None and self.n_tail is not None:
+            raise ValueError("give tail or n_tail, not both")
+        if self.limit is None and (self.keep_tail != 1 or self.sample_seed):
+            raise ValueError("keep_tail and sample_seed say how a limit draws; give a limit")
+        return self
+
+    release: str
+
+    @property
+    def source(self) -> Release:
+        """The release that the settings name."""
+        return self.releases[self.release]
+
+    @abstractmethod
+    def _views(self) -> str | tuple[str, ...]:
+        """Return the views that are taken, or all."""
+
+    def known_classes(self) -> tuple[str, ...] | None:
+        """Return the classes that are chosen; None where the label files are not there.
+
+        Raises:
+            DataError: if they cannot be used.
+        """
+        return self._chosen().classes.names if self._is_there() else None
+
+    def known_labels(self) -> KnownLabels | None:
+        """Return what the label files say of the rows that are chosen; None where they are not there.
+
+        A quarter of a million rows take two seconds: cheap beside hours of decoding for a split that is refused.
+
+        Raises:
+            DataError: if they cannot be used.
+        """
+        if not self._is_there():
+            return None
+        chosen = self._chosen()
+        c = chosen.classes
+        return KnownLabels(c.names, chosen.labels, chosen.patients, chosen.splits, c.head, c.tail)
+
+    def small(self) -> dict[str, Any]:
+        """Return fewer patients, drawn whatever their labels."""
+        return {"limit": min(2000, self.limit or 2000), "keep_tail": None}
+
+    def content(self) -> dict[str, str]:
+        """Return the digest of the label files, which stands in keys for the folders.
+
+        Raises:
+            DataError: if they are not there or cannot be used.
+        """
+        self._chosen()
+        return {"digest": digest(self._files())}
+
+    def taken(self) -> str:
+        """Return release, views and the draw."""
+        views = self._views()
+        seen = "" if isinstance(views, str) else f", views {' and '.join(views)}"
+        if self.limit is None:
+            return f"release {self.release}{seen}, all patients"
+        words: dict[float | None, str] = {None: "whatever their labels", 1: "those with a tail class first"}
+        share = words.get(self.keep_tail, f"first {self.keep_tail} of those with a tail class, then others without")
+        return f"release {self.release}{seen}, {self.limit:,} patients drawn ({share}; draw {self.sample_seed})"
+
+    def pictures(self) -> list[Path]:
+        """Return where the picture of every chosen row should lie.
+
+        Raises:
+            DataError: if the label files cannot be used.
+            SourceError: if the root is no folder.
+        """
+        folders = self._folders()
+        chosen = self._chosen()
+        names = chosen.rows.paths.take(chosen.index).to_pylist()
+        where = {e.name: f for f in reversed(folders) for e in f.iterdir()} if len(folders) > 1 else {}
+        return [where.get(name, folders[0]) / name for name in names]
+
+    def _folders(self) -> list[Path]:
+        """Return where pictures may lie: one folder, or those that the release's archives unpack to."""
+        root = Path(self.root).expanduser()
+        if not root.is_dir():
+            raise SourceError(f"{self.kind}: {root}: no such folder; check the setting 'root'")
+        found = [p for f in self.layout.folders for p in (sorted(root.glob(f)) if f else [root]) if p.is_dir()]
+        return found if any("*" in f for f in self.layout.folders) else found[:1]
+
+    def sources(self) -> Iterator[Check]:
+        """Yield what is found of the label files and of some pictures; nothing that is said quotes a path in them."""
+        from bench.data.source_checks import look
+
+        try:
+            chosen = self._chosen()
+        except DataError as error:
+            yield Check("label files", False, str(error))
+            yield look("pictures", self._see_root)
+            return
+        rows = f"{len(chosen.rows.labels):,} rows, {len(chosen.index):,} of them taken"
+        yield Check("label files", True, f"{self._files()[0].parent}, {rows}, {len(chosen.classes.names)} classes")
+        yield look("pictures", lambda: self._see_pictures(chosen))
+
+    def _see_root(self) -> str:
+        return f"{self._folders()[0]} is a folder; what it holds is told once the label files can be read"
+
+    def _see_pictures(self, chosen: Chosen) -> str:
+        from bench.data.source_checks import decoded, is_there, sampled
+
+        folders, looked = self._folders(), np.array(sampled(len(chosen.index)))
+        names = chosen.rows.paths.take(chosen.index[looked]).to_pylist()
+        found = {i: p for i, n in zip(looked.tolist(), names, strict=True) for f in folders if is_there(p := f / n)}
+        self._refuse_missing(chosen, np.array(list(found)), looked)
+        row, path = next(iter(found.items()))
+        try:
+            size = decoded(path, lambda p: read_image(p, self.image_px, self.fit, "minmax", self.jpeg == "draft"))
+        except DataError as error:
+            chosen.rows.refuse(self.kind, {int(chosen.index[row]): str(error)}, "bad picture", SourceError)
+        few = f"{len(found)} of {len(chosen.index):,} pictures looked for and there"
+        return f"{self.root}, {few}, one decoded ({size})"
+
+    def compute(self, work: Work) -> None:
+        """Look the pictures up and decode them into the table; a kill costs a few seconds of it.
+
+        Beside the table: `studies.npy` (`int64 [n]`, study number, where there are studies), `source_rows.npy` (`int64
+        [n]`, row among all of the label files, train first) and `source.json`, the counts of what was left out.
+
+        Raises:
+            DataError: if the label files cannot be used, or changed since the key was worked out.
+            SourceError: naming the file and row of pictures that are not there or cannot be read.
+        """
+        chosen = self._chosen()
+        if digest(self._files()) != self.identity["content"]["digest"]:
+            raise DataError(f"{self._label_folder}: the label files changed since this run was planned; run it again")
+        places = self.pictures()
+        there = np.flatnonzero(look_up(places, work.ckpt, self.workers, work.progress) != MISSING)
+        self._refuse_missing(chosen, there)
+        kept, index = [places[i] for i in there], chosen.index[there]
+        table = ResumableTable(work.ckpt, work.out, len(kept), self.image_px)
+        try:
+            faults = decode(kept, table, self.image_px, self.fit, self.jpeg == "draft", self.workers, work.progress)
+        finally:
+            table.close()
+        if faults:
+            told = {int(index[i]): what for i, what in faults.items()}
+            chosen.rows.refuse(self.kind, told, "bad picture", SourceError)
+        table.hand_over()
+        c = chosen.classes
+        table.finish(chosen.labels[there], chosen.patients[there], c.names, c.head, c.tail, splits=chosen.splits[there])
+        np.save(work.out / "source_rows.npy", index)
+        if chosen.rows.studies is not None:
+            np.save(work.out / "studies.npy", chosen.rows.studies[index])
+        facts = chosen.left_out | {"missing_pictures": len(places) - len(kept), "images": len(kept)}
+        (work.out / "source.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+
+    def _refuse_missing(self, chosen: Chosen, there: Int64, looked: Int64 | None = None) -> None:
+        """Refuse pictures that are not there, of those `looked` for (all)."""
+        looked = np.arange(len(chosen.index)) if looked is None else looked
+        if not len(there):
+            holds = " or ".join(f for f in self.layout.folders if f)
+            none = f"none of {len(looked)} pictures is below {self.root}; check 'root', which should hold {holds}"
+            raise SourceError(f"{self.kind}: {none}")
+        if self.missing == "refuse" and len(there) < len(looked):
+            absent = np.setdiff1d(looked, there)
+            faults = {int(chosen.index[i]): "no such file" for i in absent}
+            what = f"{self.kind}: {self.root}"
+            chosen.rows.refuse(f"{what} (missing: leave_out goes on without)", faults, "missing picture", SourceError)
+
+    @property
+    def _label_folder(self) -> Path:
+        return Path(self.root if self.labels is None else self.labels).expanduser()
+
+    def _is_there(self) -> bool:
+        return self._label_folder.exists()
+
+    def _files(self) -> tuple[Path, ...]:
+        return find_files(self._label_folder, self.source, self.kind, self.releases)
+
+    def _chosen(self) -> Chosen:
+        rows = read_labels(self._files(), self.source, self.layout)
+        return choose(
+            rows,
+            Wanted(
+                kind=self.kind,
+                frontal=self.source.frontal,
+                views=self._views(),
+                classes=self.classes,
+                head=self.head,
+                tail=self.tail,
+                n_tail=self.n_tail,
+                limit=self.limit,
+                keep_tail=self.keep_tail,
+                seed=self.sample_seed,
+            ),
+        )
+
+
+class MimicCxrLt(CxrLt):
+    """MIMIC-CXR-LT (PhysioNet, credentialed) over the pictures of MIMIC-CXR-JPG: the paper's data set."""
+
+    kind: ClassVar[str] = "mimic-cxr-lt"
+    sharing: ClassVar[Literal["open", "credentialed"]] = "credentialed"
+    layout: ClassVar[Layout] = MIMIC_LAYOUT
+    releases: ClassVar[Mapping[str, Release]] = MIMIC
+
+    release: Literal["1.1.0-19", "1.1.0-26", "2.0.0-40"] = Field(
+        "1.1.0-19", description="version and number of classes; the paper used the 19"
+    )
+    classes: Literal["paper", "all"] | tuple[Item, ...] = Field(
+        "paper", description="paper, all, or names and ranks (1 is the most frequent in train)"
+    )
+    views: Literal["all"] | tuple[str, ...] = Field(FRONTAL, description="ViewPosition of the pictures, or all")
+
+    @field_validator("views")
+    @classmethod
+    def _in_one_spelling(cls, views: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if isinstance(views, str):
+            return views
+        if not views:
+            raise ValueError("want one view or more, or all")
+        return tuple(sorted({v.strip().upper() for v in views}))
+
+    def _views(self) -> str | tuple[str, ...]:
+        return self.views
+
+
+class NihCxrLt(CxrLt):
+    """NIH-CXR-LT (public) over the pictures of ChestX-ray14."""
+
+    kind: ClassVar[str] = "nih-cxr-lt"
+    sharing: ClassVar[Literal["open", "credentialed"]] = "open"
+    layout: ClassVar[Layout] = NIH_LAYOUT
+    releases: ClassVar[Mapping[str, Release]] = NIH
+
+    release: Literal["multi-label", "single-label", "single-label-balanced"] = Field(
+        "multi-label", description="which label files; single-label-balanced: the same train and val, the balanced test"
+    )
+
+    def _views(self) -> str | tuple[str, ...]:
+        return "all"

@@ -1,0 +1,213 @@
+"""Your own images: a CSV with a column of paths and a column of 0/1 for every class, beside a folder of pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from bench.checks import Check
+from bench.data.csv_file import Problems
+from bench.data.csv_listing import Blank, Columns, Listing, Uncertain, read_listing
+from bench.data.dataset import Dataset, KnownLabels, TableWriter
+from bench.data.images import Depth, Fit, read_image, refuse_bombs
+from bench.data.picture_paths import find_pictures
+from bench.errors import DataError, listed, nearest
+from bench.pipeline.stage import Work, not_semantic
+from bench.tables import Float32
+
+_CHUNK = 256  # images decoded between two looks at Ctrl-C
+
+
+class FolderDataset(Dataset):
+    """Images listed in a CSV file. Bad rows and unreadable pictures are refused by row, never left out or blackened.
+
+    A label is 1, 0, -1 (uncertain) or blank. All that the CSV tells is checked before anything is computed; only the
+    content enters keys: the CSV's bytes and the pictures' sizes.
+    """
+
+    kind: ClassVar[str] = "folder"
+
+    csv: str = not_semantic(..., min_length=1, description="file with a header line, UTF-8, commas")
+    root: str = not_semantic("", description="folder that the paths are relative to; empty: the CSV's own folder")
+    # a setting here, for only its owner knows
+    sharing: Literal["open", "credentialed"] = not_semantic(  # type: ignore[misc]
+        "credentialed", word=True, description="open: anybody may see its pictures, a tracker gets some"
+    )
+    path_column: str = "path"
+    patient_column: str | None = Field(
+        None,
+        description="splits never cut through a patient; none: each image its own, so one may be in train and test",
+    )
+    split_column: str | None = Field(None, description="official split: train, val or test in every row")
+    uncertain: Uncertain = Field("unknown", description="what -1 is: unknown (left out of loss and scores), or a label")
+    blank: Blank = Field("unknown", description="what an empty label is; negative where only what was found is written")
+    class_names: tuple[str, ...] | None = Field(None, min_length=2, description="none: every other 0/1 column")
+    head: tuple[str, ...] | None = Field(None, min_length=1, description="none: every class that is not tail")
+    tail: tuple[str, ...] | None = Field(None, min_length=1, description="none: the rarest, see n_tail")
+    n_tail: int | None = Field(
+        None, ge=1, description="the rarest (of the train rows, where known); none: half of them"
+    )
+    image_px: int = Field(224, ge=8, le=4096, description="side of the square images")
+    fit: Fit = Field("pad", description="how a picture becomes square: pad with black, crop the centre, or stretch")
+    depth: Depth = Field("minmax", description="how 16 bits become 8: the picture's own range, or all of it")
+    follow_links: bool = not_semantic(False, description="read pictures that links in the root lead to outside of it")
+    workers: int = not_semantic(4, ge=1, le=64, description="threads that decode")
+
+    @model_validator(mode="after")
+    def _one_way_to_name_the_tail(self) -> FolderDataset:
+        if self.tail is not None and self.n_tail is not None:
+            raise ValueError("give tail or n_tail, not both")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """Folder that the paths are relative to."""
+        return Path(self.root).expanduser() if self.root else Path(self.csv).expanduser().parent
+
+    def known_classes(self) -> tuple[str, ...] | None:
+        """Return the class names, from the CSV where the settings do not give them and it is there.
+
+        Raises:
+            DataError: if the CSV cannot be used.
+        """
+        return self.class_names or (self._listing().class_names if self._is_there() else None)
+
+    def known_labels(self) -> KnownLabels | None:
+        """Return what the CSV says of every picture; None without one, for a matrix is read before its data are there.
+
+        Raises:
+            DataError: if the CSV cannot be used.
+        """
+        if not self._is_there():
+            return None
+        listing = self._listing()
+        head, tail = (tuple(names) for names in self._head_and_tail(listing))
+        return KnownLabels(listing.class_names, listing.labels, listing.patients, listing.splits, head, tail)
+
+    def content(self) -> dict[str, str]:
+        """Return the digest of the CSV and of the pictures' sizes, which stands in keys for the paths.
+
+        Raises:
+            DataError: if the CSV cannot be used, or naming the first pictures that are not there.
+        """
+        listing = self._listing()
+        self._head_and_tail(listing)
+        _, sizes = self._pictures(listing)
+        return {"digest": _digest(listing, sizes)}
+
+    def compute(self, work: Work) -> None:
+        """Decode every picture into the memory map.
+
+        Raises:
+            DataError: naming the first pictures at fault and their number, or if the data changed since the key was
+                worked out.
+        """
+        listing = self._listing()
+        head, tail = self._head_and_tail(listing)
+        paths, sizes = self._pictures(listing)
+        if _digest(listing, sizes) != self.identity["content"]["digest"]:
+            raise DataError(f"{self.csv}: the CSV or its pictures changed since this run was planned; run it again")
+        problems = Problems(self.csv)
+        writer = TableWriter(work.out, len(paths), self.image_px)
+        with warnings.catch_warnings():
+            refuse_bombs()
+            for done, problem in enumerate(self._decode(paths, writer), start=1):
+                if problem:
+                    problems.add(listing.lines[done - 1], f"{listing.paths[done - 1]}: {problem}")
+                work.progress(done, len(paths), "decode")
+        problems.stop("picture")
+        writer.finish(listing.labels, listing.patients, listing.class_names, head, tail, splits=listing.splits)
+
+    def sources(self) -> Iterator[Check]:
+        """Yield what is found of the CSV and of some pictures."""
+        from bench.data.source_checks import look
+
+        try:
+            listing = self._listing()
+            head, tail = self._head_and_tail(listing)
+        except DataError as error:
+            yield Check("CSV", False, str(error))
+            if not self.folder.is_dir():
+                yield Check("pictures", False, f"{self.csv}: {self.folder}: no such folder; check the setting 'root'")
+            return
+        yield Check(
+            "CSV", True, f"{self.csv}, {len(listing.paths):,} rows, {len(head)} head and {len(tail)} tail classes"
+        )
+        yield look("pictures", lambda: self._see_pictures(listing))
+
+    def _see_pictures(self, listing: Listing) -> str:
+        from bench.data.source_checks import decoded, sampled
+
+        rows = sampled(len(listing.paths))
+        paths, lines = [listing.paths[i] for i in rows], [listing.lines[i] for i in rows]
+        found, _ = find_pictures(self.csv, self.folder, paths, lines, self.follow_links)
+        try:
+            size = decoded(found[0], lambda path: read_image(path, self.image_px, self.fit, self.depth))
+        except DataError as error:
+            raise DataError(f"{self.csv}: row {lines[0]}: {paths[0]}: {error}") from error
+        few = f"{len(found)} of {len(listing.paths):,} pictures looked for and there"
+        return f"{self.folder}, {few}, one decoded ({size})"
+
+    def _is_there(self) -> bool:
+        return Path(self.csv).expanduser().exists()
+
+    def _listing(self) -> Listing:
+        columns = Columns(
+            self.path_column, self.patient_column, self.split_column, self.class_names, self.uncertain, self.blank
+        )
+        return read_listing(Path(self.csv).expanduser(), columns)
+
+    def _pictures(self, listing: Listing) -> tuple[list[Path], list[int]]:
+        return find_pictures(self.csv, self.folder, listing.paths, listing.lines, self.follow_links)
+
+    def _head_and_tail(self, listing: Listing) -> tuple[list[str], list[str]]:
+        """Return head and tail names in column order.
+
+        Raises:
+            DataError: for a name that is no class, a class in both, or a tail that leaves no head.
+        """
+        names = listing.class_names
+        for name in (*(self.head or ()), *(self.tail or ())):
+            if name not in names:
+                raise DataError(f"{self.csv}: no class '{name}'{nearest(name, names)} (have: {listed(names)})")
+        wanted = self.n_tail or max(1, len(names) // 2)
+        rarest = np.argsort(np.nansum(_train_labels(listing), axis=0), kind="stable")[:wanted]
+        tail = set(self.tail) if self.tail is not None else {names[i] for i in rarest}
+        head = set(self.head) if self.head is not None else set(names) - tail
+        if head & tail:
+            raise DataError(f"{self.csv}: {listed(head & tail)} in head and in tail; name each class once")
+        if not head:
+            raise DataError(f"{self.csv}: all {len(names)} classes are tail; at least one must be head")
+        return [n for n in names if n in head], [n for n in names if n in tail]
+
+    def _decode(self, paths: list[Path], writer: TableWriter) -> Iterator[str | None]:
+        """Decode into the writer's rows by threads; yield, in order, what is wrong with each picture or None."""
+
+        def one(i: int) -> str | None:
+            try:
+                writer.images[i] = read_image(paths[i], self.image_px, self.fit, self.depth)
+            except DataError as error:
+                return str(error)
+            return None
+
+        with ThreadPoolExecutor(self.workers) as pool:
+            for start in range(0, len(paths), _CHUNK):
+                chunk = range(start, min(start + _CHUNK, len(paths)))
+                yield from pool.map(one, chunk)
+
+
+def _train_labels(listing: Listing) -> Float32:
+    """Return the labels of the train rows where they are known, else all: rarity must not look at val and test."""
+    return listing.labels if listing.splits is None else listing.labels[listing.splits == 0]
+
+
+def _digest(listing: Listing, sizes: list[int]) -> str:
+    return hashlib.sha256(f"{listing.digest} {json.dumps(sizes)}".encode()).hexdigest()[:32]

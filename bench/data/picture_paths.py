@@ -1,0 +1,126 @@
+"""Where the pictures of a list lie: below one root, each there and used once; found without opening any."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.data.csv_file import Problems, quoted
+from bench.errors import DataError
+
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+_HINTED = 3  # missing pictures whose neighbours are looked at: a folder may hold a hundred thousand
+
+
+class Found(NamedTuple):
+    """A picture: `path` to open, `real` behind all links, `size` in bytes; or what is wrong with it."""
+
+    path: str
+    real: str = ""
+    size: int = -1
+    fault: str | None = None
+    absent: bool = False
+
+
+def find_pictures(
+    where: str, root: Path, paths: Sequence[str], lines: Sequence[int], follow_links: bool
+) -> tuple[list[Path], list[int]]:
+    """Return path and size in bytes of every picture.
+
+    Paths are below the root, with `..` or absolute if they must be; where a link leads out of it, only with
+    `follow_links`: a CSV or an archive from elsewhere cannot make us read other files.
+
+    Raises:
+        DataError: if the root is no folder; naming the first rows at fault and their number.
+    """
+    if not root.is_dir():
+        raise DataError(f"{where}: {root}: no such folder; check the setting 'root'")
+    places = _Places(root, follow_links)
+    problems, first = Problems(where), dict[str, int]()
+    found, n_absent = [], 0
+    for line, text in zip(lines, paths, strict=True):
+        picture = places.find(text)
+        fault = picture.fault
+        if picture.absent:
+            n_absent += 1
+            fault = f"{fault}{_hint(text, picture.path)}" if n_absent <= _HINTED else fault
+        elif fault is None and first.setdefault(picture.real, line) != line:
+            fault = f"the same picture as row {first[picture.real]}"
+        if fault is not None:
+            problems.add(line, f"{quoted(text)[1:-1]}: {fault}" if text else fault)
+        found.append(picture)
+    if n_absent == len(found) > 1:
+        at = f"first: {quoted(paths[0])[1:-1]}"
+        raise DataError(f"{where}: none of the {n_absent} pictures is below the root {root} ({at}); check 'root'")
+    problems.stop("row")
+    return [Path(p.path) for p in found], [p.size for p in found]
+
+
+class _Places:
+    """Looks paths up below a root; a folder is resolved once, for a list can hold half a million of paths."""
+
+    def __init__(self, root: Path, follow_links: bool) -> None:
+        self.given, self.root = os.path.abspath(root), os.path.realpath(root)
+        self._given_below, self._root_below = (p.rstrip("/") + "/" for p in (self.given, self.root))
+        self.follow_links = follow_links
+        self._real = {self.root.rstrip("/"): self.root.rstrip("/")}
+
+    def find(self, text: str) -> Found:
+        if not text:
+            return Found("", fault="the path is blank")
+        path = os.path.normpath(os.path.join(self.given, text))
+        if path.startswith(self._given_below):  # as the user calls it
+            path = self._root_below + path[len(self._given_below) :]
+        if not self._inside(path):
+            return Found(path, fault=f"leads out of the root {self.root} (by '..' or an absolute path)")
+        try:
+            info = os.lstat(path)
+        except OSError as error:
+            if error.errno in _ABSENT:
+                return Found(path, fault="no such file", absent=True)
+            return Found(path, fault=f"cannot be reached ({error.strerror})")
+        folder, _, name = path.rpartition("/")
+        real = path if path == self.root else f"{self._folder(folder)}/{name}"
+        if stat.S_ISLNK(info.st_mode):
+            real = os.path.realpath(path)
+            try:
+                info = os.stat(path)
+            except OSError:
+                return Found(path, fault="a link to nowhere")
+        if not self._inside(real) and not self.follow_links:
+            return Found(path, fault="a link that leads out of the root; set follow_links: true if it may")
+        return Found(path, real, info.st_size, _fault(info))
+
+    def _inside(self, path: str) -> bool:
+        return path.startswith(self._root_below) or path == self.root
+
+    def _folder(self, path: str) -> str:
+        """Return where a folder below the root really is."""
+        if path not in self._real:
+            above, _, name = path.rpartition("/")
+            self._real[path] = os.path.realpath(path) if os.path.islink(path) else f"{self._folder(above)}/{name}"
+        return self._real[path]
+
+
+def _fault(info: os.stat_result) -> str | None:
+    if stat.S_ISDIR(info.st_mode):
+        return "is a folder"
+    if not stat.S_ISREG(info.st_mode):
+        return "not a file"
+    return "the file is empty" if info.st_size == 0 else None
+
+
+def _hint(text: str, path: str) -> str:
+    """Return what may be meant by a path that leads nowhere."""
+    if "\\" in text:
+        return "; write / between folders"
+    folder, name = os.path.split(path)
+    try:
+        same = next((n for n in os.listdir(folder) if n.casefold() == name.casefold()), None)
+    except OSError:
+        return ""
+    return f"; there is {quoted(same)}, capitals count" if same else ""

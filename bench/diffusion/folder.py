@@ -1,0 +1,151 @@
+"""Folders in diffusers' layout: which of their files a pipeline reads, the digest of those, and whether they agree.
+
+Releases hold the same weights several times over (float16, before averaging, pickled). A digest is of what is read
+alone, so that a whole download and a partial one of the same model stand under the same keys.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.errors import ConfigError, listed
+
+NETWORKS = ("vae", "unet", "text_encoder")
+# which, entered in the middle, lead a denoiser that is right to the clean end; linear multistep (LMS) does not
+SCHEDULERS = (
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "PNDMScheduler",
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "KDPM2DiscreteScheduler",
+    "UniPCMultistepScheduler",
+)
+PREDICTIONS = ("epsilon", "v_prediction")
+_WHOLE_FILE_LIMIT = 256 << 20
+_WEIGHTS = re.compile(r"(?:diffusion_pytorch_model|pytorch_model|model)(?:\.(\w+))?(?:-\d+-of-\d+)?\.(safetensors|bin)")
+
+
+def variant(path: Path) -> str | None:
+    """Return the word in the weights' names (`fp16`) where a network is there with such a word alone, else None."""
+    for name in NETWORKS:
+        found = {match[1] for match in _named(path / name).values()}
+        if found and None not in found:
+            return "fp16" if "fp16" in found else sorted(w for w in found if w)[0]
+    return None
+
+
+def _named(folder: Path) -> dict[Path, re.Match[str]]:
+    """Return the weights below `folder` whose names diffusers or transformers would look for."""
+    matches = {p: _WEIGHTS.fullmatch(p.name) for p in sorted(folder.iterdir())} if folder.is_dir() else {}
+    return {p: match for p, match in matches.items() if match}
+
+
+def weights_read(folder: Path, word: str | None) -> list[Path]:
+    """Return the files of weights that are read of a network's folder: safetensors before pickles, `word` before none.
+
+    Where no name is one that is looked for, all weights are returned.
+    """
+    named = _named(folder)
+    for wanted in dict.fromkeys((word, None)):
+        for suffix in ("safetensors", "bin"):
+            if found := [p for p, match in named.items() if match.groups() == (wanted, suffix)]:
+                return found
+    return sorted(p for p in folder.glob("*") if p.suffix in (".safetensors", ".bin"))
+
+
+def files_read(path: Path) -> list[Path]:
+    """Return the files that a pipeline is loaded from."""
+    word = variant(path)
+    files = [path / "model_index.json"]
+    for name in ("scheduler", "tokenizer"):
+        files += sorted(p for p in (path / name).glob("*") if p.suffix in (".json", ".txt"))
+    for name in NETWORKS:
+        files += [path / name / "config.json", *weights_read(path / name, word)]
+    return [file for file in files if file.is_file()]
+
+
+@functools.cache
+def digest(path: Path) -> str:
+    """Return 32 hex digits of the files that are read; of files past 256 MiB their size and both ends count."""
+    whole = hashlib.sha256()
+    for file in files_read(path):
+        size = file.stat().st_size
+        whole.update(f"{file.relative_to(path)}:{size}:".encode())
+        with open(file, "rb") as handle:
+            if size <= _WHOLE_FILE_LIMIT:
+                whole.update(handle.read())
+            else:
+                whole.update(handle.read(1 << 20))
+                handle.seek(-(1 << 20), 2)
+                whole.update(handle.read())
+    return whole.hexdigest()[:32]
+
+
+def hub_snapshot(name: str) -> Path | None:
+    """Return the folder of a hub id that is already downloaded, None where it is not or `name` is no hub id."""
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        return None
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (OSError, ValueError):
+        return None
+
+
+def check_agreement(path: Path) -> None:
+    """Refuse parts that do not fit each other, another kind of pipeline, a scheduler that nothing here was tried with.
+
+    Files that say nothing of a point are taken for right: loading them will tell.
+
+    Raises:
+        ConfigError: naming the part, what it says and what is wanted.
+    """
+    index, scheduler = _json(path / "model_index.json"), _json(path / "scheduler" / "scheduler_config.json")
+    vae, unet, text = (_json(path / name / "config.json") for name in NETWORKS)
+    others = [n for n, v in index.items() if n in _OTHER_KINDS and isinstance(v, list) and v and v[0] is not None]
+    if others:
+        what = f"is a {index.get('_class_name')} with {listed(others)}"
+        raise ConfigError(f"diffusion.folder: {path} {what}; want a Stable Diffusion 1 or 2 (StableDiffusionPipeline)")
+    _same(path, unet, "in_channels", "the UNet takes {} channels", vae, "latent_channels", "the VAE gives {}")
+    _same(path, unet, "out_channels", "the UNet gives {} channels", vae, "latent_channels", "the VAE takes {}")
+    _same(
+        path, unet, "cross_attention_dim", "the UNet reads words {} wide", text, "hidden_size", "their encoder gives {}"
+    )
+    _one_of(path, scheduler, "_class_name", SCHEDULERS)
+    _one_of(path, scheduler, "prediction_type", PREDICTIONS)
+
+
+_OTHER_KINDS = ("text_encoder_2", "text_encoder_3", "transformer", "prior", "controlnet", "movq")
+
+
+def _same(
+    path: Path, one: Mapping[str, Any], a: str, says: str, other: Mapping[str, Any], b: str, says_other: str
+) -> None:
+    x, y = one.get(a), other.get(b)
+    if isinstance(x, int) and isinstance(y, int) and x != y:
+        said = f"{says.format(x)}, {says_other.format(y)}"
+        raise ConfigError(f"diffusion.folder: the parts of {path} do not fit: {said}; give one model's whole folder")
+
+
+def _one_of(path: Path, scheduler: Mapping[str, Any], field: str, allowed: tuple[str, ...]) -> None:
+    said = scheduler.get(field)
+    if said is not None and said not in allowed:
+        file = path / "scheduler" / "scheduler_config.json"
+        raise ConfigError(f"diffusion.folder: {file}: {field}: want one of {', '.join(allowed)}, got {said!r}")
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """Return a file that `bench.matrix.weights` has already found to be a mapping."""
+    return dict(json.loads(file.read_text(encoding="utf-8")))

@@ -1,0 +1,74 @@
+"""The one sentence that tells a text-conditioned diffusion model what to draw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from bench.errors import ConfigError, listed, nearest
+from bench.pipeline.stage import Settings
+
+SUBJECT = "chest radiograph"
+NOTHING = "no finding"
+_FINDINGS = "{findings}"
+
+
+class PromptTemplate(Settings):
+    """How labels become a sentence: a model follows the words that it was trained on.
+
+    Example:
+        >>> report = PromptTemplate(template="{findings}.", separator=" and ", words={"Fracture": "rib fracture"})
+        >>> report.of(("Cardiomegaly", "Fracture"), (1, 1))
+        'cardiomegaly and rib fracture.'
+    """
+
+    template: str = Field(f"{SUBJECT}, {_FINDINGS}", description="{findings} stands for the names of the labels set")
+    nothing: str = Field(NOTHING, description="what is said where no label is set")
+    separator: str = Field(", ", description="between two names")
+    case: Literal["lower", "as_is"] = Field("lower", description="of the classes' names")
+    words: dict[str, str] = Field({}, description="class name → what to call it, as it is, instead of its name")
+
+    @field_validator("template")
+    @classmethod
+    def _has_findings(cls, template: str) -> str:
+        if template.count(_FINDINGS) != 1:
+            raise ValueError(f"want {_FINDINGS} in it once, got {template!r}")
+        return template
+
+    def of(self, class_names: Sequence[str], labels: Iterable[float | bool]) -> str:
+        """Return the sentence for the classes whose label is set: above one half; NaN (unknown) and 0 are not.
+
+        Raises:
+            ConfigError: if `words` names a class that is not there.
+        """
+        self.check(class_names)
+        named = [self._called(n) for n, label in zip(class_names, labels, strict=True) if label > 0.5]
+        return self.template.replace(_FINDINGS, self.separator.join(named or [self.nothing]))
+
+    def check(self, class_names: Sequence[str]) -> None:
+        """Refuse words for a class that the data set does not have.
+
+        Raises:
+            ConfigError: naming it and the nearest valid name.
+        """
+        for name in self.words:
+            if name not in class_names:
+                hint, have = nearest(name, class_names), listed(class_names)
+                raise ConfigError(f"diffusion.prompt.words: no class '{name}' in the data set{hint} (have: {have})")
+
+    def _called(self, name: str) -> str:
+        return self.words.get(name, name.lower() if self.case == "lower" else name)
+
+
+def prompt_for(class_names: Sequence[str], labels: Iterable[float | bool]) -> str:
+    """Return the sentence of the default template, e.g. ``chest radiograph, cardiomegaly, fracture``.
+
+    Example:
+        >>> prompt_for(("Cardiomegaly", "Fracture"), (1, 0))
+        'chest radiograph, cardiomegaly'
+        >>> prompt_for(("Cardiomegaly", "Fracture"), (0, 0))
+        'chest radiograph, no finding'
+    """
+    return PromptTemplate().of(class_names, labels)

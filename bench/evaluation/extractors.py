@@ -1,0 +1,311 @@
+"""Feature extractors: what turns grey images into the vectors that distances between sets are measured on.
+
+Each names itself in full (`metric_id`): the network, the width of its features, the resize and its weights. Numbers
+under different ids are never comparable. All take `uint8 [n, H, W]` and give `float32 [n, d]`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from bench.classifier.classifier import Classifier
+from bench.errors import ConfigError
+from bench.pipeline.missing_inputs import are_allowed
+from bench.pipeline.stage import Settings, Work, not_semantic
+from bench.tables import Float32, UInt8
+
+_INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
+_INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{_INCEPTION_FILE}"
+_INCEPTION_SHA256 = "6726825d"  # how the digest begins
+_INCEPTION_PX, _INCEPTION_WIDTH = 299, 2048
+_XRV_PX, _XRV_WIDTH = 224, 1024
+_XRV_SAVE = 'torch.save(torchxrayvision.models.DenseNet(weights="densenet121-res224-all").state_dict(), "xrv.pth")'
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """Features of some images, and what the extractor calls positive where it is a judge of the truth.
+
+    Attributes:
+        features: `float32 [n, d]`.
+        positives: `bool [n, C]` over `class_names`, or None.
+    """
+
+    features: Float32
+    positives: npt.NDArray[np.bool_] | None = None
+
+
+Extract = Callable[[UInt8], Extracted]
+
+
+class OracleExtractor(Settings):
+    """The phantom's oracle, trained on other phantoms' truth: 64 features, a verdict a finding."""
+
+    kind: Literal["oracle"] = "oracle"
+    folder: str | None = not_semantic(None, description="folder with oracle.safetensors; null = the shipped one")
+
+    def content(self) -> dict[str, str]:
+        """Return the digest of the weights, which enters keys instead of their path."""
+        return {"weights": _digest(self._weights())}
+
+    def _weights(self) -> Path:
+        from bench.pretrain import ORACLE_WEIGHTS, SHIPPED_ORACLE
+
+        path = (SHIPPED_ORACLE if self.folder is None else Path(self.folder).expanduser()) / ORACLE_WEIGHTS
+        if not path.is_file():
+            raise ConfigError(
+                f"fidelity.extractor.folder: no {path}; give a folder made by `bench pretrain oracle`, "
+                "or null for the shipped oracle"
+            )
+        return path
+
+    @property
+    def metric_id(self) -> str:
+        """Name of the feature space."""
+        return f"oracle-64d-antialias64-{self.content()['weights'][:8]}"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Classes that it judges, in the order of `Extracted.positives`."""
+        from bench.data.kinds.phantom import CLASS_NAMES
+
+        return tuple(CLASS_NAMES)
+
+    def load(self, work: Work) -> Extract:
+        """Return the function that extracts a batch."""
+        import torch
+
+        from bench.pretrain.oracle import load_oracle, to_input
+
+        device = work.device
+        oracle = load_oracle(self._weights().parent).to(device)
+
+        def extract(images: UInt8) -> Extracted:
+            with torch.inference_mode():
+                logits, features = oracle(to_input(images).to(device))
+            return Extracted(features.float().cpu().numpy(), (logits > 0).cpu().numpy())
+
+        return extract
+
+
+class ClassifierExtractor(Settings):
+    """Features before the last layer of a trained classifier: the baseline of one seed, for the cells of all seeds.
+
+    A baseline for each seed would measure every seed in a space of its own, of which no mean could be taken.
+    """
+
+    kind: Literal["classifier"] = "classifier"
+    seed: int | None = Field(None, ge=0, description="whose baseline; null = the first of the matrix's seeds")
+    classifier: Classifier | None = Field(None, description="null in a matrix file: stands for that baseline")
+
+    def _classifier(self) -> Classifier:
+        if self.classifier is None:
+            raise ConfigError(
+                "fidelity.extractor: kind 'classifier' names no classifier; "
+                "it is the one of the matrix's row that adds no images: give `methods` such a row"
+            )
+        return self.classifier
+
+    @property
+    def metric_id(self) -> str:
+        """Name of the feature space."""
+        settings = self._classifier().settings
+        width = {"densenet121": 1024, "resnet18": 512}[settings.architecture]
+        resize = f"antialias{settings.image_px}" if settings.image_px else "native"
+        whose = "" if self.seed is None else f"-seed{self.seed}"
+        return f"{settings.architecture}-{width}d-{resize}{whose}-{self._classifier().key[:8]}"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """None: what the images were made to train is no judge of them."""
+        return ()
+
+    def load(self, work: Work) -> Extract:
+        """Return the function that extracts a batch."""
+        from bench.classifier.networks import in_batches, without_head
+
+        trained, device = work.get(self._classifier()), work.device
+        network = without_head(trained.load(device), trained.record["architecture"])
+        return lambda images: Extracted(in_batches(network, images, trained.record["image_px"], device))
+
+
+class InceptionExtractor(Settings):
+    """The Inception v3 of the FID's authors (2,048 features), as torchmetrics and torch-fidelity run it."""
+
+    kind: Literal["inception"] = "inception"
+    resize: Literal["antialias", "tf1"] = Field("antialias", description="torchmetrics' resize, or TensorFlow 1's")
+    weights: str | None = not_semantic(None, description=f"{_INCEPTION_FILE}; null = the one in torch's hub cache")
+    download: bool = not_semantic(False, description="fetch it (91 MB) into that cache where it is not there")
+
+    def content(self) -> dict[str, str]:
+        """Return the digest of the weights, which enters keys instead of their path."""
+        return {"weights": _digest(self._weights())}
+
+    def to_be_fetched(self) -> Path | None:
+        """Return the file that a run will download, None where it need not or may not."""
+        path = self._path()
+        return path if self.download and self.weights is None and not path.is_file() else None
+
+    def _path(self) -> Path:
+        if self.weights is not None:
+            return Path(self.weights).expanduser()
+        import torch
+
+        return Path(torch.hub.get_dir()) / "checkpoints" / _INCEPTION_FILE
+
+    def _weights(self) -> Path:
+        path = self._path()
+        why = _fetch(path) if self.to_be_fetched() and not are_allowed() else ""
+        if not path.is_file():
+            raise ConfigError(
+                f"fidelity.extractor.weights: no Inception weights at {path}{why}; download {_INCEPTION_URL} "
+                "and set fidelity.extractor.weights to the file, or choose kind 'classifier'"
+            )
+        return path
+
+    @property
+    def metric_id(self) -> str:
+        """Name of the feature space."""
+        weights = self.content()["weights"][:8]
+        return f"inception-{_INCEPTION_WIDTH}d-{self.resize}{_INCEPTION_PX}-{weights}"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """None: it knows no findings."""
+        return ()
+
+    def load(self, work: Work) -> Extract:
+        """Return the function that extracts a batch."""
+        import torch
+
+        device = work.device
+        network = _inception(self._weights(), self.resize == "antialias").to(device)
+
+        def extract(images: UInt8) -> Extracted:
+            pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device)[:, None].expand(-1, 3, -1, -1)
+            with torch.inference_mode():
+                return Extracted(network(pixels).float().cpu().numpy())
+
+        return extract
+
+
+def _fetch(path: Path) -> str:
+    """Download Inception's weights to `path`; return why that failed, or nothing."""
+    import torch
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(_INCEPTION_URL, str(path), hash_prefix=_INCEPTION_SHA256, progress=False)
+    except (OSError, RuntimeError) as error:
+        return f" (it could not be fetched: {' '.join(str(error).split())[:160]})"
+    return ""
+
+
+def _inception(weights: Path, antialias: bool) -> Any:
+    """Return torchmetrics' Inception; weights are read safely first (torch-fidelity unpickles)."""
+    import torch
+    from torchmetrics.image.fid import NoTrainInceptionV3
+
+    try:
+        torch.load(weights, map_location="cpu", weights_only=True)
+        return NoTrainInceptionV3("inception-v3-compat", [str(_INCEPTION_WIDTH)], str(weights), antialias=antialias)
+    except ModuleNotFoundError as error:
+        raise ConfigError("fidelity.extractor: kind 'inception' needs `pip install torch-fidelity`") from error
+    except Exception as error:  # torch's readers have many errors for a file that is not what it says
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"fidelity.extractor.weights: {weights} is no {_INCEPTION_FILE}: {first}") from error
+
+
+class XrvExtractor(Settings):
+    """A DenseNet121 of torchxrayvision (Cohen et al. 2022), trained on findings of real radiographs: 1,024 features.
+
+    The package is not needed: its state dict is, in a file of its own, for what it downloads is a pickled program.
+    """
+
+    kind: Literal["xrv"] = "xrv"
+    weights: str = not_semantic(..., description=f"state dict: {_XRV_SAVE}")
+
+    def content(self) -> dict[str, str]:
+        """Return the digest of the weights, which enters keys instead of their path."""
+        return {"weights": _digest(self._weights())}
+
+    def _weights(self) -> Path:
+        path = Path(self.weights).expanduser()
+        if not path.is_file():
+            raise ConfigError(f"fidelity.extractor.weights: no file {path}; make it with {_XRV_SAVE}")
+        with open(path, "rb") as handle:
+            if b"torchxrayvision" in handle.read(1 << 16):
+                raise ConfigError(
+                    f"fidelity.extractor.weights: {path} is a pickled program, which is never run; "
+                    f"make a state dict of it with {_XRV_SAVE}"
+                )
+        return path
+
+    @property
+    def metric_id(self) -> str:
+        """Name of the feature space."""
+        return f"xrv-densenet121-{_XRV_WIDTH}d-antialias{_XRV_PX}-{self.content()['weights'][:8]}"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """None: its findings are not the data set's."""
+        return ()
+
+    def load(self, work: Work) -> Extract:
+        """Return the function that extracts a batch."""
+        import torch
+
+        from bench.classifier.networks import xrv_densenet
+
+        device = work.device
+        network = xrv_densenet(self._weights(), "fidelity.extractor.weights").to(device)
+        side = (_XRV_PX, _XRV_PX)
+
+        def extract(images: UInt8) -> Extracted:
+            pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device)[:, None].float()
+            if pixels.shape[-2:] != side:
+                pixels = torch.nn.functional.interpolate(pixels, side, mode="bilinear", antialias=True)
+            with torch.inference_mode():  # its range is that of computed tomography
+                return Extracted(network((pixels / 255 * 2 - 1) * 1024).float().cpu().numpy())
+
+        return extract
+
+
+Extractor = Annotated[
+    OracleExtractor | ClassifierExtractor | InceptionExtractor | XrvExtractor, Field(discriminator="kind")
+]
+
+
+def extract_all(
+    extract: Extract, images: Any, batch_size: int = 64, on_batch: Callable[[int], None] = lambda done: None
+) -> Extracted:
+    """Return what `extract` gives for anything that slices to `uint8 [b, H, W]`, batch by batch."""
+    parts = list(extracted_batches(extract, images, batch_size, on_batch))
+    if not parts:
+        raise ValueError("no images to extract features from")
+    positives = [p.positives for p in parts if p.positives is not None]
+    return Extracted(np.concatenate([p.features for p in parts]), np.concatenate(positives) if positives else None)
+
+
+def extracted_batches(
+    extract: Extract, images: Any, batch_size: int = 64, on_batch: Callable[[int], None] = lambda done: None
+) -> Iterator[Extracted]:
+    """Yield what `extract` gives for each batch, so that a large set need never be in memory whole."""
+    for start in range(0, len(images), batch_size):
+        yield extract(np.array(images[start : start + batch_size]))
+        on_batch(min(start + batch_size, len(images)))
+
+
+@functools.cache
+def _digest(path: Path) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()[:32]

@@ -1,0 +1,108 @@
+"""Scores of a trained classifier on test, once a cell. No other stage looks at a prediction for a test image."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from bench import seeds
+from bench.classifier.classifier import Classifier, TrainedClassifier, probabilities
+from bench.data.split import Split, part_rows
+from bench.metrics.average_precision import average_precision, means
+from bench.metrics.patient_bootstrap import resampled_means
+from bench.pipeline.stage import Resources, Settings, Stage, Work
+from bench.tables import Float32, ImageTable
+
+GROUPS = ("head", "tail", "all")  # columns of `bootstrap.npy`
+_INTERVAL = (0.025, 0.975)
+
+
+class ScoresSettings(Settings):
+    """How scores on test are taken."""
+
+    n_bootstrap: int = Field(1000, ge=0, le=100_000, description="resamples of the test patients; 0 = none")
+
+
+class Scores(Stage):
+    """Average precision per class on test, the no-skill level (prevalence) beside every mean.
+
+    The test patients are also resampled (`bench.metrics.patient_bootstrap`), by a seed that only the split decides:
+    every method sees the same resamples, so that differences between methods are paired.
+    """
+
+    resources: ClassVar[Resources] = Resources(gpu=True, minutes=10)
+
+    split: Split
+    classifier: Classifier
+    settings: ScoresSettings = ScoresSettings()
+
+    def compute(self, work: Work) -> None:
+        """Write `scores.json`, `predictions.npy` and `bootstrap.npy`.
+
+        Predictions are probabilities `float32 [n_test, C]`, in order of test rows. The bootstrap is `float32 [B, 3]`:
+        mean AP of the head, the tail and all classes in each resample (over the classes that have a positive in it).
+        """
+        table: ImageTable = work.get(self.split.dataset)
+        trained: TrainedClassifier = work.get(self.classifier)
+        images, labels, rows = part_rows(work, self.split, "test")
+        work.progress(0, 2, "predict test")
+        logits = trained.logits(images, work.device)
+        np.save(work.out / "predictions.npy", probabilities(logits))
+
+        work.progress(1, 2, "resample the test patients")
+        columns = [[table.class_names.index(name) for name in names] for names in _members(table)]
+        rng = seeds.rng(self.split.settings.seed, "test-bootstrap")
+        replicates = resampled_means(logits, labels, table.patients[rows], columns, self.settings.n_bootstrap, rng)
+        np.save(work.out / "bootstrap.npy", replicates)
+
+        positives, known = np.nansum(labels, axis=0), (~np.isnan(labels)).sum(axis=0)
+        ap = dict(zip(table.class_names, average_precision(logits, labels), strict=True))
+        shares = positives / np.maximum(known, 1)
+        # over the classes that have an AP, so that each mean stands beside the no-skill level of the same classes
+        prevalence = {name: float(share) for name, share in zip(table.class_names, shares, strict=True)}
+        comparable = {name: prevalence[name] if ap[name] is not None else None for name in table.class_names}
+        scores = {
+            "n_test": len(labels),
+            "ap": ap,
+            "prevalence": prevalence,
+            "n_positives": {name: int(n) for name, n in zip(table.class_names, positives, strict=True)},
+            **means("map", ap, table.head, table.tail),
+            **_intervals(replicates),
+            "n_bootstrap": len(replicates),
+            **means("prevalence", comparable, table.head, table.tail),
+            "selection": trained.record["selection"],
+        }
+        (work.out / "scores.json").write_text(json.dumps(scores, indent=1, allow_nan=False), encoding="utf-8")
+        work.progress(2, 2, "scored")
+
+    def open(self, folder: Path) -> dict[str, Any]:
+        """Return the scores; `map_tail_low` and `map_tail_high` hold 95 % of the resamples of the test patients."""
+        return json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+
+    def replicates(self, folder: Path) -> dict[str, Float32]:
+        """Return `map_head`, `map_tail`, `map_all` in each resample of the test patients, `float32 [B]` (NaN = none).
+
+        Row b is the same resample for every method of the split.
+        """
+        values = np.load(folder / "bootstrap.npy")
+        return {f"map_{group}": values[:, i] for i, group in enumerate(GROUPS)}
+
+
+def _members(table: ImageTable) -> list[tuple[str, ...]]:
+    """Return the class names of each of `GROUPS`."""
+    return [table.head, table.tail, table.class_names]
+
+
+def _intervals(replicates: Float32) -> dict[str, float | None]:
+    """Return `map_<group>_low` and `_high`: percentile intervals over the test patients."""
+    bounds: dict[str, float | None] = {}
+    for i, group in enumerate(GROUPS):
+        known = replicates[~np.isnan(replicates[:, i]), i]
+        low, high = np.quantile(known, _INTERVAL) if len(known) > 1 else (None, None)
+        bounds[f"map_{group}_low"] = None if low is None else float(low)
+        bounds[f"map_{group}_high"] = None if high is None else float(high)
+    return bounds

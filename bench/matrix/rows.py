@@ -1,0 +1,136 @@
+"""The rows of a matrix: a method's shorthand, or a variant of it under a label of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+
+from bench.classifier.classifier import ClassifierSettings
+from bench.config.validation import shown
+from bench.contract import Method
+from bench.errors import ConfigError, listed, nearest
+from bench.pipeline.stage import Settings
+from bench.plugins import registry
+
+_LONGEST_LABEL = 100  # of 255 that a file name may have: data set and seed stand beside it
+
+
+class RowSettings(Settings):
+    """One entry of `methods`. A plain `name` or `name@value` is short for `{method: name@value}`."""
+
+    method: str = Field(description="`name` or `name@value`")
+    row: str | None = Field(None, description="label in tables; null = the method's own")
+    preset: str | None = Field(None, description="settings that the method ships under this name")
+    settings: dict[str, Any] = Field({}, description="settings of this row alone, over the preset's")
+    classifier: dict[str, Any] = Field({}, description="classifier settings of this row alone")
+    against: str | None = Field(None, description="label of the row that this one's effect is measured from")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, given: Any) -> Any:
+        if isinstance(given, (int, float)) or given is None:
+            raise ValueError(f"want a method's name or a mapping with `method`, got {shown(given)}")
+        return {"method": given} if isinstance(given, str) else given
+
+    @field_validator("row")
+    @classmethod
+    def _fit_for_a_file_name(cls, row: str | None) -> str | None:
+        if row is None:
+            return None
+        odd = not row.isprintable() or row != row.strip() or set(row) & set('/\\:*?"<>|') or row[:1] in ("", ".")
+        if odd or len(row.encode()) > _LONGEST_LABEL:
+            raise ValueError(
+                f"got {shown(row)}; want a label of 1 to {_LONGEST_LABEL} bytes, printable, without a dot in front, "
+                'spaces around it or any of / \\ : * ? " < > |'
+            )
+        return row
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> Any:
+        """Return the shorthand where it says all."""
+        full: dict[str, Any] = handler(self)
+        given = {name: value for name, value in full.items() if value not in (None, {})}
+        return self.method if set(given) == {"method"} else given
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row ready to build cells from; see `RowSettings`."""
+
+    label: str
+    method: Method
+    classifier: ClassifierSettings
+    against: str | None = None
+
+
+def build_rows(
+    given: Sequence[RowSettings], settings: dict[str, dict[str, Any]], classifier: ClassifierSettings, where: str
+) -> list[Row]:
+    """Return the rows of a matrix.
+
+    A method's settings are the matrix's for that method, then the row's preset over them, then the row's own.
+
+    Raises:
+        ConfigError: for an unknown method, preset or setting, or an `against` that names no other row.
+    """
+    rows = [_build_row(row, settings, classifier, f"{where}.methods.{i}") for i, row in enumerate(given)]
+    labels = [row.label for row in rows]
+    for i, row in enumerate(rows):
+        others = [label for label in labels if label != row.label]
+        if row.against is not None and row.against not in others:
+            raise ConfigError(
+                f"{where}.methods.{i}.against: no other row '{row.against}'{nearest(row.against, others)} "
+                f"(rows: {listed(others)})"
+            )
+    return rows
+
+
+def _build_row(
+    row: RowSettings, settings: dict[str, dict[str, Any]], classifier: ClassifierSettings, where: str
+) -> Row:
+    name = row.method.partition("@")[0]
+    chosen = merged(settings.get(name, {}), _preset(row, name, where), row.settings)
+    method = registry.parse_method(row.method, chosen, where)
+    _check_label(row, method, where)
+    if row.classifier:
+        given = classifier.model_dump(mode="json") | row.classifier
+        classifier = registry.build(ClassifierSettings, given, f"{where}.classifier")
+    return Row(row.row or method.label, method, classifier, row.against)
+
+
+def _check_label(row: RowSettings, method: Method, where: str) -> None:
+    """Refuse a label that means another method, and a value given both behind the `@` and as a setting."""
+    label = row.row or method.label
+    claimed = label.partition("@")[0]
+    if label != method.label and claimed in registry.methods() and claimed != method.name:
+        raise ConfigError(
+            f"{where}.row: '{label}' is the name of another method than {method.name}; choose another label"
+        )
+    if "@" in row.method and method.at in row.settings:
+        raise ConfigError(f"{where}.settings.{method.at}: '{row.method}' gives it already; give it once")
+
+
+def _preset(row: RowSettings, name: str, where: str) -> dict[str, Any]:
+    if row.preset is None:
+        return {}
+    registry.require_method(name, where)
+    if (cls := registry.methods().get(name)) is None:
+        return {}  # a plugin that cannot be used: its stand-in takes anything
+    presets = cls.presets
+    if row.preset not in presets:
+        have = f"have: {listed(presets)}" if presets else f"'{name}' has none"
+        raise ConfigError(f"{where}.preset: no preset '{row.preset}'{nearest(row.preset, presets)} ({have})")
+    return presets[row.preset]
+
+
+def merged(*layers: dict[str, Any]) -> dict[str, Any]:
+    """Return nested settings laid over each other, the later over the earlier, key by key."""
+    out: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            below = out.get(key)
+            out[key] = merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return out

@@ -1,0 +1,122 @@
+"""Plugins, found by being there: a file in `methods/`, a module in `bench/data/kinds/`, an entry point."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import inspect
+import os
+import pkgutil
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import in_words
+
+if TYPE_CHECKING:
+    from bench.augment.unusable import Reason
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A plugin that cannot be used, and why.
+
+    Attributes:
+        module: where it is.
+        reason: what was wrong, in one line.
+        trace: the traceback of the import, where it was the import that failed.
+        names: what a matrix may call it: the module's own name, and what its text says.
+        clash: whether it is the name that two plugins share; which of them is meant must be settled first.
+    """
+
+    module: str
+    reason: str
+    trace: str = ""
+    names: tuple[str, ...] = ()
+    clash: bool = False
+
+    def told(self) -> Reason:
+        """Return the reason as a stand-in tells it."""
+        from bench.augment.unusable import Reason
+
+        return Reason(line=f"{self.module} cannot be used: {self.reason}", trace=self.trace)
+
+
+def classes(package: str, group: str, base: type, named_by: str) -> Iterator[Any]:
+    """Yield concrete subclasses of `base` in the package's direct modules and in the entry-point group."""
+    path = importlib.import_module(package).__path__
+    if package == "methods":
+        yield from (Broken("BENCH_METHODS", f"no folder {p}") for p in _plugin_folders() if not Path(p).is_dir())
+    for name in sorted(m.name for m in pkgutil.iter_modules(path) if not m.name.startswith("_")):
+        yield from _classes(f"{package}.{name}", base, named_by)
+    for entry in metadata.entry_points(group=group):
+        yield from _classes(entry.module, base, named_by)
+
+
+def _plugin_folders() -> list[str]:
+    return [p for p in os.environ.get("BENCH_METHODS", "").split(os.pathsep) if p]
+
+
+def _classes(module_name: str, base: type, named_by: str) -> Iterator[Any]:
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is for data, whatever a plugin prints
+            module = importlib.import_module(module_name)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # an import can fail in any way; it must not stop the others
+        trace = "".join(traceback.format_exception(error))
+        yield Broken(module_name, in_words(error), trace, _names_in(module_name, named_by))
+        return
+    for _, cls in inspect.getmembers(module, inspect.isclass):
+        own = cls.__module__ == module_name or cls.__module__.startswith(module_name + ".")
+        if own and issubclass(cls, base) and not inspect.isabstract(cls) and cls is not base:
+            fault = _fault(cls, named_by)
+            yield Broken(module_name, fault, names=_names_in(module_name, named_by)) if fault else cls
+
+
+def _fault(cls: Any, named_by: str) -> str | None:
+    """Return why a plugin's class cannot be offered, or None."""
+    if not isinstance(getattr(cls, named_by, None), str):
+        return f"class {cls.__name__} has no `{named_by}`"
+    at = getattr(cls, "at", None)
+    return f"class {cls.__name__}: `at` names no field: {at!r}" if at and at not in cls.model_fields else None
+
+
+def _names_in(module_name: str, named_by: str) -> tuple[str, ...]:
+    """Return what a module that cannot be asked is called: its last part, and the names in its text."""
+    found = [module_name.rpartition(".")[2]]
+    pattern = re.compile(rf"""^[ \t]+{named_by}[ \t]*(?::[^=\n]+)?=[ \t]*(["'])([\w.-]+)\1""", re.MULTILINE)
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        spec = importlib.util.find_spec(module_name)
+        origin = Path(spec.origin) if spec and spec.origin else None
+        package = origin is not None and origin.name == "__init__.py"
+        files = [*origin.parent.rglob("*.py")] if origin and package else [origin] if origin else []
+        texts = (file.read_text(encoding="utf-8", errors="replace") for file in sorted(files))
+        found += (match[2] for text in texts for match in pattern.finditer(text))
+    return tuple(dict.fromkeys(found))
+
+
+def by_name(found: Iterator[Any], attribute: str) -> tuple[dict[str, Any], list[Broken]]:
+    """Return the usable classes by name, and the plugins that cannot be used.
+
+    Of two plugins with one name neither is usable: what a matrix means must not depend on the order of imports.
+    """
+    named: dict[str, list[Any]] = {}
+    amiss: list[Broken] = []
+    for cls in found:
+        if isinstance(cls, Broken):
+            amiss.append(cls)
+        elif cls not in (members := named.setdefault(getattr(cls, attribute), [])):
+            members.append(cls)
+    for name, members in named.items():
+        if len(members) > 1:
+            places = " and ".join(m.__module__ for m in members)
+            reason = f"two plugins are called '{name}'; rename one or remove it"
+            amiss.append(Broken(places, reason, names=(name,), clash=True))
+    return {name: members[0] for name, members in named.items() if len(members) == 1}, amiss

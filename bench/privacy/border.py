@@ -1,0 +1,235 @@
+"""What may leave: the one guard that all that goes to a tracker, or into a report to be passed on, is made by.
+
+It is a list of what may pass. Of a data set that is not declared `open` these are settings without places on disk,
+names of classes and rows, final aggregates and the curves of the training. No image, real or made, no map, no latents,
+nothing of one image, no id, no text that came from the data (an error, the reason of a skip), no name of a machine.
+Names that people gave are let through where they look like names (`bench.privacy.names`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from bench.data.dataset import Dataset
+from bench.errors import ConfigError, listed
+from bench.pipeline.stage import walk
+from bench.privacy.names import WITHHELD, is_name, plain, stand_ins
+from bench.results.record import flatten
+
+if TYPE_CHECKING:
+    from bench.pipeline.stage import Stage
+    from bench.tables import UInt8
+
+_WORDS = ("metric_id", "reference", "selection", "architecture")  # texts in results, all of the harness's own making
+_CLOUDS = ("wandb.ai", "wandb.io", "wandb.com", "coreweave.com")
+_PORTS = {"https": 443, "http": 80}
+_GRID_COLUMNS, _GRID_ROWS = 8, 10
+_DIGITS = re.compile(r"\d+")
+_MOST_ALIKE = 30  # names that differ in a number alone; more are of images, not of steps or classes
+_MOST_NAMES = 64  # names in one mapping that are of no class; more are of images
+_HOST = re.compile(r"[a-z0-9\[][a-z0-9.\-\[\]:]*")
+_WORD = re.compile(r"[A-Za-z0-9][\w.+@-]{0,119}")
+
+
+def is_open(sharing: str) -> bool:
+    """Tell whether a data set's pictures may be shown to anybody: only where it says so in that word."""
+    return sharing == "open"
+
+
+def derived_from(stage: Stage) -> str | None:
+    """Return what is to be said of weights that a stage trains on data that are not open; None where all are."""
+    found = {s.label for s in walk([stage]) if isinstance(s, Dataset) and not is_open(s.sharing)}
+    if not found:
+        return None
+    return (
+        f"note: weights that learn from {listed(found)} fall under the same terms: keep them where the data may be, "
+        "and say `sharing: credentialed` where a matrix names them"
+    )
+
+
+def host_of(url: str) -> str:
+    """Return the host of an address, with the port where it is not the usual one."""
+    parts = urlsplit(url)
+    host, port = (parts.hostname or "").rstrip("."), parts.port
+    return host if port in (None, _PORTS.get(parts.scheme)) else f"{host}:{port}"
+
+
+def check_server(server: str, mode: str, url: str | None = None) -> None:
+    """Refuse a server that may not have everything.
+
+    Args:
+        server: host (and port) that the user allowed.
+        mode: `offline`, `online` or `off`.
+        url: what W&B is set to talk to, where that is known.
+
+    Raises:
+        ConfigError: unless it is a bare host, not W&B's own cloud, used online, and the one that W&B talks to.
+    """
+    if mode != "online":
+        raise ConfigError(f"--share-with {server}: goes with --wandb online alone, got --wandb {mode}")
+    try:
+        bare = bool(_HOST.fullmatch(server)) and server == host_of(f"https://{server}")
+    except ValueError:
+        bare = False
+    if not bare:
+        raise ConfigError(f"--share-with {server}: want a host in small letters, e.g. wandb.hospital.org")
+    name = server.partition(":")[0]
+    for cloud in _CLOUDS:
+        if name == cloud or name.endswith(f".{cloud}"):
+            raise ConfigError(f"--share-with {server}: is W&B's own cloud; want a server that you host yourself")
+    if url is not None and host_of(url) != server:
+        raise ConfigError(
+            f"--share-with {server}: W&B talks to {host_of(url)}; set WANDB_BASE_URL, or `wandb login --host`, to it"
+        )
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What leaves the machine for one cell.
+
+    Attributes:
+        name, group, job_type: of the cell, its matrix, its row.
+        config: settings, `a.b.c` → value.
+        summary: final numbers, `a/b` → value.
+        curves: name → rows of numbers, each logged against its own step `<name>/step`.
+        tags: words to filter by.
+        grid: `uint8 [H, W]` samples, one row of them a class; None where there are none or they must stay here.
+    """
+
+    name: str
+    group: str
+    job_type: str
+    config: dict[str, Any]
+    summary: dict[str, Any]
+    curves: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    grid: UInt8 | None = None
+
+
+def payload(record: dict[str, Any], root: Path, server: str | None = None) -> Payload:
+    """Return what a tracker gets of a cell.
+
+    Args:
+        record: the cell's, see `bench.results.record`.
+        root: the store's folder.
+        server: the host that is about to get it, where the user allowed that host to have everything; the record
+            must say so too.
+    """
+    allowed = server is not None and server in record.get("shared_with", ())
+    everything = is_open(record.get("sharing", "")) or allowed
+    if not everything:
+        record = _reduced_record(record)
+    curves = {"classifier": _numbers(record["history"])}
+    for name, content in record["stage_records"].items():
+        curves |= {f"{name}/{k}": _numbers(v) for k, v in (content.items() if isinstance(content, dict) else ())}
+    facts = {name: record[name] for name in ("key", "seeds", "versions", "git", "seconds")}
+    config = record["config"] | dict(flatten({"run": facts | ({"shared_with": server} if allowed else {})}))
+    results = {name: record.get(name) for name in ("scores", "fidelity", "diagnostics")}
+    results["selected"] = record["classifier"]
+    return Payload(
+        name=record["cell"],
+        group=record["matrix"],
+        job_type=record["method"],
+        config=config,
+        summary={k: v for part, found in results.items() for k, v in _named(part, found)},
+        curves={name: rows for name, rows in curves.items() if rows},
+        tags=(record["dataset"], record["method"], *(("skipped",) if record["skip"] else ())),
+        grid=sample_grid(root / record["synthetic"]) if everything else None,
+    )
+
+
+def _reduced_record(record: dict[str, Any]) -> dict[str, Any]:
+    """Return of a record what may leave of a data set that is not open; what is not named here does not."""
+    names = {n: record[n] if is_name(record[n]) else WITHHELD for n in ("dataset", "method", "matrix")}
+    classes = _class_stand_ins(record["scores"])
+    parts = {n: aggregates(record.get(n), classes) for n in ("scores", "fidelity", "diagnostics", "classifier")}
+    facts = {n: plain(record[n], n) for n in ("key", "seeds", "versions", "git", "seconds", "config")}
+    return (
+        facts
+        | names
+        | parts
+        | {
+            "cell": f"{names['dataset']}/{names['method']}/s{record['seeds']['cell']}",
+            "history": [aggregates(row, classes) for row in record["history"]],
+            "stage_records": {},
+            "skip": bool(record["skip"]),
+        }
+    )
+
+
+def _class_stand_ins(scores: dict[str, Any] | None) -> dict[str, str]:
+    return stand_ins((scores or {}).get("ap") or (), "class")
+
+
+def aggregates(found: Any, classes: dict[str, str]) -> Any:
+    """Return the numbers of nested mappings whose names are names, those of classes replaced; lists are of images."""
+    if not isinstance(found, dict):
+        return None
+    kept: dict[str, Any] = {}
+    alike = Counter(_DIGITS.sub("#", str(name)) for name in found if name not in classes)
+    single = sum(n for n in alike.values() if n <= _MOST_ALIKE)
+    for name, value in found.items():
+        said = classes.get(name, str(name))
+        of_images = single > _MOST_NAMES or alike[_DIGITS.sub("#", str(name))] > _MOST_ALIKE  # image_0, image_1, …
+        if not is_name(said) or (of_images and name not in classes):
+            continue
+        if isinstance(value, dict):
+            kept[said] = aggregates(value, classes)
+        elif _is_aggregate(name, value) or _is_ours(name, value):
+            kept[said] = value
+    return kept
+
+
+def _is_aggregate(name: Any, value: Any) -> bool:
+    """Tell whether a value is a number, a truth or none, and no number as long as an id."""
+    if _is_number(value):
+        return plain(value, str(name)) == value
+    return value is None or isinstance(value, (bool, float))
+
+
+def _is_ours(name: Any, value: Any) -> bool:
+    return name in _WORDS and isinstance(value, str) and bool(_WORD.fullmatch(value))
+
+
+def _named(part: str, results: dict[str, Any] | None) -> Iterator[tuple[str, Any]]:
+    """Yield the scalars of a result; those of scores and fidelity keep the short names of the table."""
+    for name, value in flatten(results or {}, separator="/"):
+        if _is_number(value) or isinstance(value, str):
+            yield (f"{part}/{name}" if part in ("selected", "diagnostics") else name), value
+
+
+def _numbers(value: Any) -> list[dict[str, float]]:
+    """Return a list of mappings reduced to its numbers, or nothing if it is not such a list."""
+    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
+        return []
+    return [{k: float(v) for k, v in flatten(row, separator="/") if _is_number(v)} for row in value]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def sample_grid(folder: Path) -> UInt8 | None:
+    """Return the first synthetic images of every target class, a row a class, as one `uint8 [H, W]` image."""
+    import numpy as np
+
+    try:
+        images = np.load(folder / "images.npy", mmap_mode="r")
+        targets = np.load(folder / "target_class.npy")
+    except OSError:
+        return None
+    px = images.shape[-1]
+    rows = []
+    for target in list(dict.fromkeys(targets.tolist()))[:_GRID_ROWS]:
+        shown = images[np.flatnonzero(targets == target)[:_GRID_COLUMNS]]
+        row = np.zeros((px, _GRID_COLUMNS * px), np.uint8)
+        row[:, : len(shown) * px] = shown.transpose(1, 0, 2).reshape(px, -1)
+        rows.append(row)
+    return np.concatenate(rows) if rows else None

@@ -1,0 +1,143 @@
+"""Which words may pass the border: what looks like a place on disk or like somebody's id may not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from bench.pipeline.missing_inputs import is_semantic
+from bench.results.record import content_of
+
+M = TypeVar("M", bound=BaseModel)
+
+WITHHELD = "withheld"
+
+_SEPARATOR = re.compile(r"[/\\]|^~|^[A-Za-z]:")
+_ABSOLUTE = re.compile(r"(?:^|[\s'\"(=:,])(?:~|[A-Za-z]:)?[/\\]|[/\\][^/\\]*[/\\]|[A-Za-z]:\\")
+_FILE = re.compile(
+    r"\.(?:jpe?g|png|dcm|dicom|tiff?|bmp|gif|webp|nii|csv|tsv|txt|json|ya?ml|npy|npz|parquet|pkl|pth?|ckpt|gz|zip|tar|"
+    r"safetensors|log|py)(?![A-Za-z0-9])",
+    re.IGNORECASE,
+)
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4,8}){2,}", re.IGNORECASE)  # as MIMIC-CXR-JPG names its pictures
+_UID = re.compile(r"\d+(?:\.\d+){4,}")  # DICOM's
+_DIGEST = re.compile(r"(?<![0-9A-Za-z])(?=[0-9]*[a-f])[0-9a-f]{8,64}(?![0-9A-Za-z])")
+_LONG_NUMBER = re.compile(r"\d{6,}")
+_SEED = re.compile(r"(?:^|[._])seeds?(?:$|\.)")  # its whole numbers are long, and nobody's
+_MOST_DIGITS = 7  # of a whole number among settings; patients and studies have eight
+
+
+def is_plain(text: str) -> bool:
+    """Tell whether a text holds nothing that looks like a path, a file or an id, in one line."""
+    return not _SEPARATOR.search(text) and _is_nobody(text)
+
+
+def is_name(text: str) -> bool:
+    """Tell the same of the name of a class or row, where one slash stands for `or`: `Nodule/Mass`."""
+    return not _ABSOLUTE.search(text) and _is_nobody(text)
+
+
+def _is_nobody(text: str) -> bool:
+    if not (text.isprintable() or not text) or _FILE.search(text) or _UUID.search(text) or _UID.search(text):
+        return False
+    return not _LONG_NUMBER.search(_DIGEST.sub("", text))
+
+
+def plain_words(text: str) -> str:
+    """Return a sentence with the words replaced that are not plain."""
+    return " ".join(word if is_plain(word) else WITHHELD for word in text.split())
+
+
+def without_paths(text: str) -> str:
+    """Return a sentence with what looks like a path replaced, and nothing else."""
+    return " ".join(WITHHELD if _ABSOLUTE.search(word) else word for word in text.split())
+
+
+def plain(value: Any, name: str = "") -> Any:
+    """Return JSON values with the texts replaced that are not plain, and names that are not left out with their value.
+
+    Whole numbers as long as an id are replaced too, but for seeds.
+    """
+    if isinstance(value, dict):
+        return {k: plain(v, f"{name}.{k}") for k, v in value.items() if is_name(str(k))}
+    if isinstance(value, (list, tuple)):
+        return [plain(v, name) for v in value]
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if whole and not isinstance(value, bool):
+        return value if abs(value) < 10**_MOST_DIGITS or _SEED.search(name) else WITHHELD
+    return value if not isinstance(value, str) or is_plain(value) else WITHHELD
+
+
+def stand_ins(names: Iterable[str], what: str) -> dict[str, str]:
+    """Return name → itself, or `what` and its number where it does not look like a name."""
+    return {name: name if is_name(name) else f"{what} {i}" for i, name in enumerate(names, start=1)}
+
+
+def reduced(model: M, words: bool) -> M:
+    """Return a copy of settings that names no place on disk; the copy is for reading, nothing is computed with it.
+
+    Args:
+        model: settings. Texts of fields that never enter a key say where, not what: they are replaced, unless they
+            are the default or the field is declared `not_semantic(..., word=True)`.
+        words: replace what is not plain in the other fields too; else what is a path beyond doubt.
+    """
+    changes: dict[str, Any] = {}
+    for name, info in type(model).model_fields.items():
+        value = getattr(model, name)
+        if not is_semantic(info):
+            kept = _is_word(info) or value == info.default
+            changes[name] = value if kept else _no_text(value, WITHHELD + _digest_of(model))
+        else:
+            changes[name] = _reduced(value, words, name)
+    return model.model_copy(update=changes)
+
+
+def _reduced(value: Any, words: bool, name: str) -> Any:
+    if isinstance(value, BaseModel):
+        return reduced(value, words)
+    if isinstance(value, (list, tuple)):
+        return type(value)(_reduced(v, words, name) for v in value)
+    if isinstance(value, dict) and any(isinstance(v, BaseModel) for v in value.values()):
+        return {k: _reduced(v, words, str(k)) for k, v in value.items() if not words or is_name(str(k))}
+    return plain(value, name) if words else _pathless(value)
+
+
+def _pathless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _pathless(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_pathless(v) for v in value)
+    return without_paths(value) if isinstance(value, str) and _ABSOLUTE.search(value) else value
+
+
+def _no_text(value: Any, instead: str) -> Any:
+    if isinstance(value, (dict, list, tuple)):
+        return type(value)()
+    return value if value is None or isinstance(value, (bool, int, float)) else instead
+
+
+def _digest_of(model: BaseModel) -> str:
+    """Return the beginning of the digest of the weights that settings name, for the place they lie at; else nothing."""
+    found = list(content_of(model).values())
+    return f" (sha256 {found[0][:8]}…)" if found else ""
+
+
+def _is_word(info: Any) -> bool:
+    return bool((info.json_schema_extra or {}).get("word"))
+
+
+def places(value: Any) -> set[str]:
+    """Return the texts of settings, and of models inside them, that say where something lies."""
+    if isinstance(value, BaseModel):
+        found: set[str] = set()
+        for name, info in type(value).model_fields.items():
+            inner = getattr(value, name)
+            hidden = not is_semantic(info) and not _is_word(info) and inner != info.default
+            found |= ({inner} if isinstance(inner, str) else set()) if hidden else places(inner)
+        return found
+    if isinstance(value, dict):
+        return {p for v in value.values() for p in places(v)}
+    return {p for v in value for p in places(v)} if isinstance(value, (list, tuple)) else set()

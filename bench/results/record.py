@@ -1,0 +1,253 @@
+"""The local record of a cell: what was run, on which code, with which seeds, how long it took, what came out.
+
+    <store>/cells/<matrix>/<data set>__<method>__s<seed>/record.json    everything below, one file
+                                                         resolved.yaml  the cell as a matrix file, defaults written out
+
+Written for every cell that finishes or fails, whatever tracker is chosen; trackers only mirror it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from pydantic import BaseModel
+
+from bench.errors import BenchError, StoreError
+from bench.files import read_json, versions, write_text
+from bench.pipeline.missing_inputs import is_semantic
+from bench.pipeline.stage import Stage, walk
+from bench.store.store import Store
+
+if TYPE_CHECKING:
+    from bench.matrix.load import Cell, Matrix, MatrixSettings
+    from bench.results.cells import CellResult
+
+SCHEMA = 1
+_LARGEST_STAGE_RECORD = 256 << 10  # bytes; larger JSON files of a stage are data, not a record
+_GIT_TIMEOUT_S = 10
+
+
+def record_folder(store: Store, cell: Cell) -> Path:
+    """Return where the record of a cell is or would be."""
+    return store.root / "cells" / cell.matrix / cell.name.replace("/", "__")
+
+
+def write_record(
+    store: Store,
+    matrix: Matrix,
+    cell: Cell,
+    result: CellResult,
+    git: dict[str, Any] | None,
+    share_with: str | None = None,
+) -> Path:
+    """Write a cell's record and resolved configuration, each by one rename, and return their folder.
+
+    A record of the same results is left as it is: it names the checkout that was there when they were made. What may be
+    shared is always as the matrix says now, though no key depends on it; a server that the user allowed to have what is
+    not open (`share_with`) is added, and stays.
+
+    Raises:
+        OSError: if the disk refuses.
+        StoreError: if what the store holds of the cell cannot be read.
+    """
+    folder = record_folder(store, cell)
+    there = read_record(folder)
+    allowed = _allowed(there, share_with)
+    if there and all(there.get(k) == v for k, v in _identity(cell, result).items()):
+        git = there.get("git")
+        same_terms = there.get("sharing") == cell.sharing
+    else:
+        there, same_terms = None, False
+    if there and same_terms:
+        if allowed != there.get("shared_with", []):
+            write_text(folder / "record.json", json.dumps(there | {"shared_with": allowed}, indent=1, allow_nan=False))
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    raw = resolved(matrix.settings, [*_controls(matrix, cell), cell]) | {"study": None}  # a cell is none
+    text = yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=110)
+    write_text(folder / "resolved.yaml", text)
+    record = cell_record(store, matrix, cell, result) | {"git": git, "shared_with": allowed}
+    write_text(folder / "record.json", json.dumps(record, indent=1, allow_nan=False))
+    return folder
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """Return the record in a folder, or None where there is none that can be read."""
+    return read_json(folder / "record.json")
+
+
+def _allowed(there: dict[str, Any] | None, server: str | None) -> list[str]:
+    """Return the servers that the user has allowed to have what is not open, this one added."""
+    before = list((there or {}).get("shared_with", []))
+    return before if server is None or server in before else [*before, server]
+
+
+def _controls(matrix: Matrix, cell: Cell) -> list[Cell]:
+    """Return the cell of the control whose classifier this one builds on (its teacher, its extractor), if it does."""
+    trained = [s for s in walk(list(cell.targets)) if type(s) is type(cell.classifier) and s.key != cell.classifier.key]
+    same = (c for c in matrix.cells if c.dataset == cell.dataset and c.seed == cell.seed)
+    return [c for c in same if trained and not c.method.makes_images][:1]
+
+
+def _identity(cell: Cell, result: CellResult) -> dict[str, Any]:
+    error = (result.failure or {}).get("at")
+    return {"schema": SCHEMA, "key": cell.key, "state": result.state, "failed_at": error}
+
+
+def cell_record(store: Store, matrix: Matrix, cell: Cell, result: CellResult) -> dict[str, Any]:
+    """Return everything that is known of a cell as JSON values (no NaN: what is not there is null)."""
+    stages = walk(list(cell.targets))
+    record = _identity(cell, result) | {
+        "matrix": matrix.name,
+        "cell": cell.name,
+        "dataset": cell.dataset.label,
+        "sharing": cell.sharing,
+        "method": cell.label,
+        "seeds": {
+            "cell": cell.seed,
+            "split": cell.split.settings.seed,
+            "method": cell.augmented.seed,
+            "classifier": cell.classifier.seed,
+        },
+        "config": flat_config(matrix.settings, cell),
+        "stages": {stage.key: _timing(store, stage) for stage in stages},
+        "seconds": round(sum(store.manifest(s)["seconds"] for s in stages if store.has(s)), 3),
+        "versions": store.manifest(cell.classifier)["versions"] if store.has(cell.classifier) else versions(),
+        "skip": result.skip,
+        "failure": result.failure,
+        "scores": result.scores,
+        "fidelity": result.fidelity,
+        "diagnostics": result.diagnostics,
+        "classifier": result.classifier,
+        "history": result.history,
+        "stage_records": {k: v for s in walk([cell.augmented]) for k, v in _stage_records(store, s)},
+        "synthetic": str(store.folder(cell.augmented).relative_to(store.root)),
+    }
+    return finite(record)
+
+
+def _timing(store: Store, stage: Stage) -> dict[str, Any]:
+    """Return what the manifest says of a stage's computation; shared stages were computed once for many cells."""
+    if not store.has(stage):
+        return {"stage": stage.stage_name(), "state": store.state(stage)}
+    manifest = store.manifest(stage)
+    facts = {name: manifest[name] for name in ("seconds", "finished", "device", "host", "bytes")}
+    return {"stage": stage.stage_name(), "state": "done"} | facts
+
+
+def _stage_records(store: Store, stage: Stage) -> Iterator[tuple[str, Any]]:
+    """Yield (`<stage>/<file>`, content) of the small JSON files that a finished stage left beside its arrays."""
+    if not store.has(stage):
+        return
+    for path in sorted(store.folder(stage).glob("*.json")):
+        if path.name != "manifest.json" and path.stat().st_size <= _LARGEST_STAGE_RECORD:
+            try:
+                content = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                again = "if damaged, delete it to compute it anew"
+                raise StoreError(f"{path.parent} cannot be read ({path.name}: {error}); {again}") from error
+            yield f"{stage.stage_name()}/{path.stem}", content
+
+
+def resolved(settings: MatrixSettings, cells: Sequence[Cell]) -> dict[str, Any]:
+    """Return a matrix file for `cells` of a matrix with every default written out; it builds the same cells again."""
+    methods: dict[str, dict[str, Any]] = {}
+    rows: list[Any] = []
+    for row in {c.label: c.row for c in cells}.values():
+        exclude = {row.method.at} if row.method.at else None  # the row's `@value` says it
+        full = row.method.model_dump(mode="json", exclude=exclude)
+        given: dict[str, Any] = {"method": row.method.label}
+        if methods.setdefault(row.method.name, full) != full:
+            given["settings"] = full
+        if row.label != row.method.label:
+            given["row"] = row.label
+        if row.classifier != settings.classifier:
+            given["classifier"] = row.classifier.model_dump(mode="json")
+        if row.against in {c.label for c in cells}:
+            given["against"] = row.against
+        rows.append(given if len(given) > 1 else row.method.label)
+    datasets = [{"kind": c.dataset.kind} | c.dataset.model_dump(mode="json") for c in cells]
+    return settings.model_dump(mode="json") | {
+        "datasets": [d for i, d in enumerate(datasets) if d not in datasets[:i]],
+        "methods": rows,
+        "settings": methods,
+        "seeds": sorted({c.seed for c in cells}),
+    }
+
+
+def flat_config(settings: MatrixSettings, cell: Cell) -> dict[str, Any]:
+    """Return a cell's settings as `a.b.c` → value; for those that say where, digests: a path does not say which."""
+    tree = {
+        "dataset": {"kind": cell.dataset.kind, **_semantic(cell.dataset)},
+        "method": {"name": cell.method.name, "label": cell.label, **_semantic(cell.method)},
+        "seed": cell.seed,
+        "split": _semantic(settings.split),
+        "diffusion": _semantic(settings.diffusion),
+        "augment": _semantic(settings.augment),
+        "classifier": _semantic(cell.classifier.settings),
+        "fidelity": _semantic(settings.fidelity),
+    }
+    return dict(flatten(tree))
+
+
+def _semantic(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        told = {name: _semantic(getattr(value, name)) for name, info in fields.items() if is_semantic(info)}
+        return content_of(value) | told
+    if isinstance(value, dict):
+        return {str(k): _semantic(v) for k, v in value.items()}
+    return [_semantic(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def content_of(model: BaseModel) -> dict[str, str]:
+    """Return the digests of the weights that settings name, by which keys know them; empty where there are none."""
+    content = getattr(model, "content", None)
+    if not callable(content) or isinstance(model, Stage):  # a data set's stands in its stage's key
+        return {}
+    try:
+        return dict(content())
+    except (BenchError, OSError):  # nothing in the cell needs them, and they are not there
+        return {}
+
+
+def flatten(tree: dict[str, Any], prefix: str = "", separator: str = ".") -> Iterator[tuple[str, Any]]:
+    """Yield (`a.b.c`, value) for every leaf of nested mappings."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{name}{separator}", separator)
+        else:
+            yield f"{prefix}{name}", value
+
+
+def finite(value: Any) -> Any:
+    """Return JSON values with NaN and infinities replaced by None, and what JSON does not know by its text."""
+    if isinstance(value, dict):
+        return {str(k): finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(v) for v in value]
+    if isinstance(value, float):
+        return float(value) if abs(value) < float("inf") else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+def git_state(folder: Path | None = None) -> dict[str, Any] | None:
+    """Return `{commit, dirty}` of the checkout that the harness runs from, or None outside of one."""
+    folder = folder or Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():  # an installed package may lie inside somebody else's checkout
+        return None
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), "--no-optional-locks", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_GIT_TIMEOUT_S, check=True)
+        return done.stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None

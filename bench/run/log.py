@@ -1,0 +1,87 @@
+"""The log of a stage: a line when a computation begins, all that it prints, a line when it ends. Only appended to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench.pipeline.stage import Stage
+from bench.store.store import Execution, Store
+
+
+def log_path(store: Store, stage: Stage) -> Path:
+    """Return where a stage's log is, or would be."""
+    return store.root / "logs" / stage.stage_name() / f"{stage.key}.log"
+
+
+def compute_logged(
+    store: Store, stage: Stage, execution: Execution, *, job: str | None = None, redirect: bool = True, **options: float
+) -> bool:
+    """Compute a stage as `Store.compute` does, and keep a log of it; what it raises is passed on.
+
+    Args:
+        store: where the result goes.
+        stage: what to compute.
+        execution: where, and with how many threads.
+        job: the scheduler's name of the job that does it, for the first line.
+        redirect: send stdout and stderr of this process, and of what it starts, into the log.
+        options: further arguments of `Store.compute`.
+    """
+    with _opened(log_path(store, stage)) as log:
+        where = f"{socket.gethostname()} pid {os.getpid()}" + (f" job {job}" if job else "")
+        _line(log, f"begins on {where}, device {execution.device}, threads {execution.threads}")
+        started = time.monotonic()
+        with _into(log) if redirect else contextlib.nullcontext():
+            try:
+                computed = store.compute(stage, execution, **options)
+            except BaseException as error:
+                text = "".join(traceback.format_exception(error))
+                _line(log, f"failed after {time.monotonic() - started:.1f} s\n{text}")
+                raise
+        _line(log, f"computed in {time.monotonic() - started:.1f} s" if computed else "was there already")
+    return computed
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """Open a log for appending; a disk that refuses it costs the log, not the computation."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    except OSError:
+        handle = os.open(os.devnull, os.O_WRONLY)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _line(log: int, text: str) -> None:
+    with contextlib.suppress(OSError):
+        os.write(log, f"--- {datetime.now(UTC).isoformat(timespec='seconds')} {text}\n".encode())
+
+
+@contextlib.contextmanager
+def _into(log: int) -> Iterator[None]:
+    """Send this process's stdout and stderr into an open file for the length of a block."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = [os.dup(fd) for fd in (1, 2)]
+    for fd in (1, 2):
+        os.dup2(log, fd)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError, ValueError):  # a full disk, a closed stream
+            sys.stdout.flush()
+            sys.stderr.flush()
+        for fd, before in zip((1, 2), saved, strict=True):
+            os.dup2(before, fd)
+            os.close(before)

@@ -1,0 +1,109 @@
+"""The machine file: where computations run and what they ask of it. Never part of a key, so never in a matrix.
+
+```yaml
+executor: slurm
+slurm:
+  account: radiology
+  cap: 16                                # tasks of one array that run at once
+  setup: [module load cuda/12.4]         # shell lines before Python starts
+  cpu: {partition: cpu, cpus: 2, memory_gb: 8, minutes: 60}
+  gpu: {partition: gpu, cpus: 8, memory_gb: 32, minutes: 240, gpus: 1}
+  stages:
+    classifier: {minutes: 600}           # by the stage's name; what is not given comes from cpu or gpu
+```
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from bench.pipeline.stage import Settings, Stage
+
+# as many threads as `threads` says in every library, so that rounding does not depend on a node's number of cores
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+ExecutorName = Literal["inline", "processes", "slurm"]
+EXECUTORS: tuple[ExecutorName, ...] = ("inline", "processes", "slurm")
+
+
+# what the executor stands on, and what has a setting of its own
+_OURS = {"array", "dependency", "output", "error", "open-mode", "signal", "wckey", "job-name", "nodes", "ntasks"}
+_OURS |= {"ntasks-per-node", "requeue", "no-requeue", "export", "time", "partition", "account", "qos", "constraint"}
+_OURS |= {"cpus-per-task", "mem", "gpus-per-node", "wrap", "parsable", "wait"}
+
+
+class Ask(Settings):
+    """What a job asks of SLURM; None leaves it to the cluster, or to the group that the stage belongs to."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    cpus: int | None = Field(None, ge=1)
+    memory_gb: float | None = Field(None, gt=0)
+    minutes: int | None = Field(None, ge=1, description="time limit; a job that reaches it is requeued and goes on")
+    gpus: int | None = Field(None, ge=0)
+    extra: dict[str, str | int | bool] = Field({}, description="further sbatch options, e.g. {reservation: night}")
+
+    @field_validator("extra")
+    @classmethod
+    def _not_ours(cls, extra: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
+        for name in extra:
+            if name.replace("_", "-") in _OURS:
+                raise ValueError(f"'{name}' is set by bench itself; leave it out")
+        return {k: v for k, v in extra.items() if v is not False}
+
+    def over(self, other: Ask) -> Ask:
+        """Return these wishes, completed by another's."""
+        mine = {k: v for k, v in self.model_dump().items() if v is not None and k != "extra"}
+        return Ask.model_validate(other.model_dump() | mine | {"extra": other.extra | self.extra})
+
+
+class SlurmSettings(Settings):
+    """How jobs are handed to SLURM."""
+
+    account: str | None = None
+    partition: str | None = None
+    cap: int = Field(16, ge=1, description="tasks of one array that run at once")
+    largest_array: int = Field(1000, ge=1, description="the cluster's MaxArraySize less one")
+    cpu: Ask = Ask(cpus=1, memory_gb=8, minutes=60)
+    gpu: Ask = Ask(cpus=4, memory_gb=32, minutes=240, gpus=1)
+    stages: dict[str, Ask] = Field({}, description="by stage name, e.g. classifier; over cpu or gpu")
+    setup: list[str] = Field([], description="shell lines before Python starts")
+    python: str | None = Field(None, min_length=1, description="command that starts Python on a node [this Python]")
+    max_timeouts: int = Field(20, ge=0, description="times that a job may reach its time limit and be requeued")
+    signal_s: int = Field(90, ge=1, description="seconds before the limit at which a job is told to stop")
+    poll_s: float = Field(10.0, gt=0, description="seconds between two questions to the scheduler")
+    settle_s: float = Field(15.0, ge=0, description="seconds a shared file system may take to show a job's files")
+
+    def ask(self, stage: Stage) -> Ask:
+        """Return what a stage's job asks for: its own entry, over its group's, over the account and partition."""
+        wants = stage.resources
+        group = self.gpu.over(SlurmSettings().gpu) if wants.gpu else self.cpu.over(SlurmSettings().cpu)
+        own = self.stages.get(stage.stage_name(), Ask())
+        return own.over(group).over(Ask(account=self.account, partition=self.partition))
+
+
+class Machine(Settings):
+    """Where and how computations run; options of the command line win over the file."""
+
+    executor: ExecutorName | None = Field(None, description="None: processes where jobs is more than 1, else inline")
+    jobs: int | None = Field(None, ge=1, description="computations at once on this machine [GPUs, else cores]")
+    device: str = "auto"
+    threads: int = Field(1, ge=1, description="CPU threads of one computation; changes rounding")
+    locks: Literal["flock", "lease"] | None = Field(None, description="how stages are claimed [flock, if it works]")
+    slurm: SlurmSettings = SlurmSettings()
+
+
+def load_machine(path: Path | None) -> Machine:
+    """Return the settings in a machine file; the defaults where none is given.
+
+    Raises:
+        ConfigError: one line that names the file and field.
+    """
+    from bench.config.validation import build
+    from bench.config.yaml_file import read_yaml
+
+    return Machine() if path is None else build(Machine, read_yaml(path), path.name)

@@ -1,0 +1,55 @@
+"""Which executor a request means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.errors import ConfigError, nearest
+from bench.run.machine_file import EXECUTORS, Machine
+from bench.run.workload import Executor
+
+
+@dataclass(frozen=True)
+class Placement:
+    """An executor, and how many computations it runs at once (for the guess of what is left)."""
+
+    executor: Executor
+    jobs: int
+
+    @property
+    def goes_on_alone(self) -> bool:
+        """Whether the computations outlive this process."""
+        return bool(getattr(self.executor, "goes_on_alone", False))
+
+
+def place(machine: Machine, jobs: int) -> Placement:
+    """Return where a machine's settings put computations, `jobs` of them at once on this machine.
+
+    Raises:
+        ConfigError: for an executor that does not exist, or `inline` with several jobs.
+    """
+    name = machine.executor or ("processes" if jobs > 1 else "inline")
+    if name == "slurm":
+        from bench.run.slurm.executor import Slurm
+
+        return Placement(Slurm(machine), machine.slurm.cap)
+    if name == "processes":
+        from bench.run.processes import Processes
+
+        return Placement(Processes(jobs), jobs)
+    from bench.run.inline import Inline
+
+    if jobs > 1:
+        raise ConfigError(f"--executor inline: computes one at a time, got --jobs {jobs}; use processes")
+    return Placement(Inline(), 1)
+
+
+def check_executor(name: str) -> None:
+    """Refuse an executor's name that does not exist.
+
+    Raises:
+        ConfigError: with the nearest name.
+    """
+    if name not in EXECUTORS:
+        hint = nearest(name, EXECUTORS)
+        raise ConfigError(f"--executor {name}: no such executor{hint} (have: {', '.join(EXECUTORS)})")

@@ -1,0 +1,102 @@
+"""Running a matrix: plan the unfinished stages of all cells, compute them, record each cell as it finishes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from bench.matrix.load import Cell, Matrix
+from bench.pipeline.stage import Stage, walk
+from bench.run.workload import Executor, Reporter, Workload
+from bench.store.store import Execution, Store
+
+
+class Tracker(Protocol):
+    """Is called with each cell when it has finished or failed; `bench.tracking.tracker` has the implementations."""
+
+    def cell_ended(self, cell: Cell) -> None:
+        """Take note of a cell that has finished or failed; the store holds its results."""
+
+    def close(self) -> None:
+        """Take note that no more cells will come."""
+
+
+def run_stages(
+    targets: Iterable[Stage],
+    store: Store,
+    *,
+    executor: Executor,
+    execution: Execution,
+    reporter: Reporter,
+    retry_failed: bool = False,
+    on_outcome: Any = lambda stage: None,
+) -> Workload:
+    """Compute what is unfinished below `targets` and return what became of each stage."""
+    targets = list(targets)
+    for target in targets:
+        target.require_inputs()
+    _require_writable(targets, store)
+    store.tidy()
+    if retry_failed:
+        for stage in walk(targets):
+            store.forget_failure(stage)
+    work = Workload.of(targets, store, execution, reporter)
+    work.on_outcome = on_outcome
+    if work.stages:
+        with store.using(targets):
+            executor.run(work)
+    return work
+
+
+def _require_writable(targets: list[Stage], store: Store) -> None:
+    """Refuse a store that cannot take what is left to compute; a finished one may well be read-only."""
+    if not all(store.has(s) for s in targets):
+        store.require_writable()
+
+
+def run_matrix(
+    matrix: Matrix,
+    store: Store,
+    *,
+    executor: Executor,
+    execution: Execution,
+    reporter: Reporter,
+    tracker: Tracker,
+    retry_failed: bool = False,
+) -> None:
+    """Compute every cell's stages; the store then holds the results. A cell that fails does not stop the others."""
+    targets = [s for c in matrix.cells for s in c.targets]
+    _require_writable(targets, store)  # before the tracker is given anything
+    waiting: dict[str, list[Cell]] = defaultdict(list)
+    for cell in matrix.cells:
+        for stage in cell.targets:
+            waiting[stage.key].append(cell)
+    ended: set[str] = set()
+    told: set[str] = set()
+
+    def tell(cell: Cell) -> None:
+        """Tell the tracker of a cell once, when each of its targets is finished or has failed."""
+        if cell.name not in told and all(s.key in ended or store.has(s) for s in cell.targets):
+            told.add(cell.name)
+            tracker.cell_ended(cell)
+
+    def on_outcome(stage: Stage) -> None:
+        ended.add(stage.key)
+        for cell in waiting.get(stage.key, []):
+            tell(cell)
+
+    try:
+        run_stages(
+            targets,
+            store,
+            executor=executor,
+            execution=execution,
+            reporter=reporter,
+            retry_failed=retry_failed,
+            on_outcome=on_outcome,
+        )
+        for cell in matrix.cells:
+            tell(cell)  # cells that were finished before this run are mirrored too, once
+    finally:
+        tracker.close()

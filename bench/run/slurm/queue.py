@@ -1,0 +1,204 @@
+"""The three words that are spoken with SLURM's queue: who is in it, take these out, put these in (through submitit)."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.errors import ConfigError
+from bench.run.machine_file import THREADS, Ask, SlurmSettings
+
+if TYPE_CHECKING:
+    from bench.run.slurm.job import StageJob
+
+_TIMEOUT_S = 60.0
+_ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"}
+_ENDED |= {"REVOKED", "TIMEOUT"}
+# reasons for waiting that do not pass while nobody does anything
+_STUCK = (
+    *("PartitionTimeLimit", "PartitionNodeLimit", "PartitionDown", "PartitionConfig", "BadConstraints"),
+    *("Held", "held", "Invalid", "ReqNodeNotAvail", "Nodes required", "DependencyNeverSatisfied"),
+    *("AssocGrp", "AssocMax", "QOSM", "QOSG"),
+)
+
+
+def require_slurm() -> None:
+    """Refuse a machine without SLURM's commands, before anything is written.
+
+    Raises:
+        ConfigError: naming the first that is missing.
+    """
+    if missing := [name for name in ("sbatch", "squeue", "scancel") if shutil.which(name) is None]:
+        raise ConfigError(f"--executor slurm: no `{missing[0]}` here; run this on a login node of the cluster")
+
+
+# what sbatch says when it would take the same job a little later
+_PASSES = (
+    *("Socket timed out", "Unable to contact slurm controller", "Zero Bytes were transmitted", "try again"),
+    *("temporarily unable", "AssocMaxSubmitJobLimit", "QOSMaxSubmitJobPerUserLimit"),
+)
+_HANDED_ON = ("PYTHONPATH", "BENCH_METHODS", "BENCH_LOCKS", *THREADS)
+
+
+class SchedulerBusy(ConfigError):
+    """SLURM did not take a job now; it may take it later."""
+
+
+@dataclass(frozen=True)
+class Queue:
+    """What SLURM remembered of our jobs when it was asked; those that ended are forgotten after some minutes."""
+
+    live: dict[str, str]  # job → `PENDING (Priority)`, `RUNNING (node3)`
+    ended: dict[str, str]  # job → `COMPLETED`, `CANCELLED`, `OUT_OF_MEMORY`, ...
+
+    def is_pending(self, job: str) -> bool:
+        """Tell whether a job has not begun."""
+        return self.live.get(job, "").startswith("PENDING")
+
+    def stuck(self, job: str) -> str | None:
+        """Return why a job will not begin by itself, or None where it may."""
+        state = self.live.get(job, "")
+        return state if state.startswith("PENDING") and any(reason in state for reason in _STUCK) else None
+
+
+def ask_queue(timeout_s: float = _TIMEOUT_S) -> Queue | None:
+    """Return the state of our jobs; None if SLURM does not answer.
+
+    Raises:
+        ConfigError: if its commands are not here.
+    """
+    # `sacct` is not asked: accounting is off on many clusters
+    command = ["squeue", "--me", "--states=all", "--noheader", "--array", "--format", "%i|%T|%r|%N"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+    except FileNotFoundError as error:
+        raise ConfigError("slurm: no `squeue` here; run this on a machine of the cluster") from error
+    except subprocess.TimeoutExpired:
+        return None
+    if told.returncode:
+        return None
+    queue = Queue({}, {})
+    for line in told.stdout.splitlines():
+        job, state, reason, nodes = [*line.split("|"), "", "", ""][:4]
+        if state in _ENDED:
+            queue.ended[job] = state
+        else:
+            queue.live[job] = f"{state} ({nodes or reason})"
+    return queue
+
+
+def cancel(jobs: Iterable[str]) -> None:
+    """Take jobs out of the queue.
+
+    Raises:
+        ConfigError: with what scancel said.
+    """
+    wanted = sorted(jobs)
+    for start in range(0, len(wanted), 200):  # a command line has an end
+        told = subprocess.run(["scancel", *wanted[start : start + 200]], capture_output=True, text=True, check=False)
+        if told.returncode:
+            raise ConfigError(f"scancel: {' '.join(told.stderr.split())}")
+
+
+def submit(
+    jobs: Sequence[StageJob], name: str, ask: Ask, settings: SlurmSettings, folder: Path, after: Iterable[str] = ()
+) -> list[str]:
+    """Hand jobs to SLURM as one array (a single one as itself) and return their ids, in order.
+
+    Args:
+        jobs: what to run.
+        name: shown by squeue.
+        ask: what each asks for.
+        settings: cap, setup lines, time-outs.
+        folder: where submitit keeps its files and the jobs' own output; seen by all machines.
+        after: ids that must have ended, however they did, before any of these begins.
+
+    Raises:
+        ConfigError: with what sbatch said.
+        SchedulerBusy: if what it said passes by itself.
+    """
+    import submitit
+
+    before = set(folder.glob("*")) if folder.is_dir() else set()
+    executor = submitit.SlurmExecutor(folder, max_num_timeout=settings.max_timeouts, python=settings.python)
+    executor.update_parameters(**_parameters(name, ask, settings, after))
+    try:
+        # sbatch's own lines are in the error that we raise
+        with outside_any_job(ask), contextlib.redirect_stderr(io.StringIO()):
+            return [str(job.job_id) for job in executor.submit_array(list(jobs))]
+    except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, OSError) as error:
+        for path in set(folder.glob("*")) | set(folder.glob(".submission_file_*")):
+            if path not in before and path.suffix in (".pkl", ".sh"):
+                path.unlink(missing_ok=True)
+        said = _cause(str(error))
+        if any(text in said for text in _PASSES):
+            raise SchedulerBusy(f"slurm: sbatch does not take {name} now: {said}") from error
+        hint = "; see slurm.largest_array (MaxArraySize less one)" if "array" in said else ""
+        raise ConfigError(f"slurm: sbatch refused {name}: {said}{hint}") from error
+
+
+@contextlib.contextmanager
+def outside_any_job(ask: Ask | None = None) -> Iterator[None]:
+    """Hide from sbatch the job that we are in, which it would hand on, and the profile's SBATCH_ variables.
+
+    Those win over a script's lines, so they would win over the machine file; what it leaves open they may say.
+    """
+    kept = {"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT"}
+    if ask:
+        said = {"ACCOUNT": ask.account, "PARTITION": ask.partition, "QOS": ask.qos, "CONSTRAINT": ask.constraint}
+        kept |= {f"SBATCH_{name}" for name, value in said.items() if value is None}
+    ours = ("SLURM", "SRUN_", "SBATCH_")
+    hidden = {k: v for k, v in os.environ.items() if k.startswith(ours) and k not in kept}
+    for name in hidden:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+def _exports() -> list[str]:
+    """Return shell lines that hand on what a result or a claim stands on, where a site exports nothing."""
+    found = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
+    return ["export SLURM_EXPORT_ENV=ALL", *(f"export {name}={shlex.quote(value)}" for name, value in found.items())]
+
+
+def _cause(text: str) -> str:
+    """Return what sbatch itself said of all that submitit tells."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    said = [line for line in lines if line.startswith("sbatch:")]
+    return " ".join(said or lines[-1:])
+
+
+def _parameters(name: str, ask: Ask, settings: SlurmSettings, after: Iterable[str]) -> dict[str, object]:
+    chosen: dict[str, object] = {
+        "job_name": name,
+        "time": ask.minutes,
+        "partition": ask.partition,
+        "account": ask.account,
+        "qos": ask.qos,
+        "constraint": ask.constraint,
+        "nodes": 1,
+        "ntasks_per_node": 1,
+        "cpus_per_task": ask.cpus,
+        "mem": f"{round(ask.memory_gb * 1024)}MB" if ask.memory_gb else None,
+        "gpus_per_node": ask.gpus or None,
+        "array_parallelism": settings.cap,
+        "signal_delay_s": settings.signal_s,
+        "setup": [*_exports(), *settings.setup],
+        "stderr_to_stdout": True,
+        "wckey": None,  # submitit sets its own name, which a cluster with a list of wckeys refuses
+        "dependency": ",".join(f"afterany:{job}" for job in sorted(after)) or None,
+        # the signal that a job must stop reaches Python through srun alone
+        "use_srun": True,
+        "additional_parameters": {"requeue": True} | ask.extra,
+    }
+    return {k: v for k, v in chosen.items() if v is not None or k == "wckey"}

@@ -1,0 +1,109 @@
+"""The order of work, and what every executor tells while it goes on."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from bench.pipeline.stage import Stage, walk
+from bench.store.store import Execution, Store
+
+Outcome = Literal["done", "reused", "failed", "blocked"]
+
+
+class Reporter(Protocol):
+    """Hears what happens to every stage; see `bench.run.progress`."""
+
+    def planned(self, pending: list[Stage], reused: int) -> None:
+        """Hear what is left to compute and how many stages are finished already."""
+
+    def started(self, stage: Stage) -> None:
+        """Hear that a stage's computation began."""
+
+    def polled(self, stage: Stage, done: float, total: float, note: str) -> None:
+        """Hear how far a running stage is."""
+
+    def finished(self, stage: Stage, outcome: Outcome, detail: str = "") -> None:
+        """Hear how a stage ended."""
+
+
+class Executor(Protocol):
+    """Computes pending stages, inputs first; one that fails stops only what needs it."""
+
+    def run(self, work: Workload) -> None:
+        """Bring every stage of the workload to an outcome."""
+
+
+@dataclass
+class Workload:
+    """The unfinished stages of some targets, and what became of each."""
+
+    store: Store
+    execution: Execution
+    reporter: Reporter
+    stages: dict[str, Stage]
+    waits_for: dict[str, set[str]]
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    on_outcome: Callable[[Stage], None] = lambda stage: None
+
+    @classmethod
+    def of(cls, targets: list[Stage], store: Store, execution: Execution, reporter: Reporter) -> Workload:
+        """Return what is left to do for `targets`, each stage once. What only finished stages need is not wanted."""
+        everything = walk(targets)
+        wanted: dict[str, Stage] = {}
+
+        def want(stage: Stage) -> None:
+            if stage.key not in wanted and not store.has(stage):
+                wanted[stage.key] = stage
+                for below in stage.inputs():
+                    want(below)
+
+        for target in targets:
+            want(target)
+        stages = {s.key: s for s in everything if s.key in wanted}
+        waits = {key: {b.key for b in stage.inputs()} & stages.keys() for key, stage in stages.items()}
+        reporter.planned(list(stages.values()), sum(store.has(s) for s in everything))
+        return cls(store, execution, reporter, stages, waits)
+
+    def ready(self) -> list[Stage]:
+        """Return the stages whose inputs are all there, those with the longest way still behind them first."""
+        free = [s for k, s in self.stages.items() if k not in self.outcomes and self._settled(k)]
+        return sorted(free, key=lambda s: -self.minutes_behind[s.key])
+
+    def _settled(self, key: str) -> bool:
+        return all(self.outcomes.get(k) == "done" for k in self.waits_for[key])
+
+    @functools.cached_property
+    def minutes_behind(self) -> dict[str, float]:
+        """The length of the critical path from each stage on, in the stages' own estimates of minutes."""
+        behind: dict[str, float] = {}
+        for key in reversed(list(self.stages)):
+            above = [behind[k] for k, below in self.waits_for.items() if key in below]
+            behind[key] = self.stages[key].resources.minutes + max(above, default=0.0)
+        return behind
+
+    def settle(self, stage: Stage, outcome: Outcome, detail: str = "") -> None:
+        """Record an outcome; a failure blocks everything that needs the stage, which is told before the failure is."""
+        self.outcomes[stage.key] = outcome
+        blocked = self._blocked_by(stage) if outcome == "failed" else []
+        for above in blocked:
+            self.outcomes[above.key] = "blocked"
+            self.reporter.finished(above, "blocked", f"needs {stage.stage_name()} {stage.key[:8]}")
+        self.reporter.finished(stage, outcome, detail)
+        for ended in [stage, *blocked]:
+            self.on_outcome(ended)
+
+    def _blocked_by(self, stage: Stage) -> list[Stage]:
+        """Return the stages without an outcome that need `stage`, directly or through others."""
+        gone = {stage.key}
+        for key, below in self.waits_for.items():  # in order: inputs come before what needs them
+            if below & gone:
+                gone.add(key)
+        return [self.stages[k] for k in self.waits_for if k in gone and k not in self.outcomes]
+
+    @property
+    def finished(self) -> bool:
+        """Tell whether every stage has an outcome."""
+        return len(self.outcomes) == len(self.stages)

@@ -1,0 +1,401 @@
+"""The store: one folder per finished stage, computed once, that appears by one rename and never changes after.
+
+- `<root>/<stage>/<key>/`: the result, plain files and manifest.json
+- `<root>/<stage>/<key>.work/`: while computing: out.<attempt>/, ckpt.<attempt>/ (the next attempt goes on from it),
+  progress.json
+- `<root>/<stage>/<key>.failed.json`: why the last attempt failed
+- `<root>/locks/`: who is at what, see `bench.store.claims`
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import socket
+import tempfile
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from bench.errors import StageBusy as StageBusy
+from bench.errors import StageError, StoreError, in_words
+from bench.files import device_name, read_json, versions, write_json
+from bench.pipeline.stage import Stage, walk
+from bench.store import attempt
+from bench.store.claims import Claim, Locks
+
+State = Literal["done", "running", "failed", "missing"]
+_LOG = logging.getLogger(__name__)
+_NOT_STICKY = (MemoryError, OSError, ImportError, StoreError)  # the machine's fault: the next attempt may succeed
+_LOOKS = 3
+# torch's RuntimeErrors of a machine that is too small, or broken: one bad node must not fail a matrix for good
+_MACHINES_SAID = (
+    *("CUDA out of memory", "DefaultCPUAllocator: ", "Found no NVIDIA driver", "No CUDA GPUs are available"),
+    *("CUDA driver", "CUDNN_STATUS", "Torch not compiled with CUDA", "uncorrectable", "unspecified launch"),
+)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where a computation runs: never part of a key. One thread by default, so that results do not depend on jobs."""
+
+    device: str = "auto"
+    threads: int = 1
+    on_progress: Callable[[Stage, float, float, str], None] | None = field(default=None, compare=False)
+
+    def apply(self) -> str:
+        """Set torch's threads and return the device to use: `cuda`, `mps` or `cpu`."""
+        import torch
+
+        torch.set_num_threads(self.threads)
+        if self.device != "auto":
+            return self.device
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@dataclass
+class Work:
+    """What a stage sees while it computes."""
+
+    store: Store
+    stage: Stage
+    out: Path
+    ckpt: Path
+    execution: Execution
+    used_device: str | None = None
+    claim: Claim | None = None
+    _told: float = field(default=0.0, repr=False)
+
+    def get(self, stage: Stage) -> Any:
+        """Return an input's result, computing it first if it is not there."""
+        return self.store.get(stage, self.execution)
+
+    @property
+    def device(self) -> str:
+        """The torch device to compute on (also applies the number of threads)."""
+        self.used_device = self.execution.apply()
+        return self.used_device
+
+    def progress(self, done: float, total: float, note: str = "") -> None:
+        """Tell how far the computation is; cheap enough to call on every step (written twice a second at most).
+
+        It ends an attempt that another process has taken over.
+        """
+        if self.execution.on_progress:
+            self.execution.on_progress(self.stage, done, total, note)
+        now = time.monotonic()
+        if now - self._told >= 0.5 or done >= total:
+            self._told = now
+            if self.claim and self.claim.lost():
+                raise _TakenOver
+            write_json(self.out.parent / "progress.json", {"done": done, "total": total, "note": note})
+
+
+class Store:
+    """Finished stages under one root folder, safe for any number of processes at once."""
+
+    def __init__(self, root: Path | str, locks: str | None = None, **lease: float) -> None:
+        """Use `root`, made when something is first written.
+
+        Args:
+            root: folder of everything.
+            locks: how processes keep out of each other's way, `flock` or `lease`; None chooses (see
+                `bench.store.claims`).
+            lease: `lease_s` and `beat_s` of leases, see `bench.store.claims.Locks`.
+        """
+        self.root = Path(root)
+        self.locks = Locks(self.root / "locks", locks, **lease)
+
+    def folder(self, stage: Stage) -> Path:
+        """Return the folder where the result of `stage` is or would be."""
+        return self.root / stage.stage_name() / stage.key
+
+    def has(self, stage: Stage) -> bool:
+        """Tell whether `stage` is finished."""
+        return attempt.is_result(self.folder(stage))
+
+    def state(self, stage: Stage) -> State:
+        """Tell whether `stage` is done, being computed by a living process, failed, or none of these."""
+        if self.has(stage):
+            return "done"
+        if self.holder(stage):
+            return "running"
+        return "failed" if self._failure_path(stage).is_file() else "missing"
+
+    def holder(self, stage: Stage) -> dict[str, Any] | None:
+        """Return which living process is at `stage` (host, pid, since, job: SLURM's id or None, log), or None."""
+        return self.locks.holder(stage.key)
+
+    def manifest(self, stage: Stage) -> dict[str, Any]:
+        """Return the manifest of a finished stage.
+
+        Raises:
+            StoreError: if it is not there or cannot be read.
+        """
+        path = self.folder(stage) / "manifest.json"
+        if (found := read_json(path)) is None:
+            raise StoreError(f"{path.parent} is damaged (no readable manifest.json); delete it to compute it anew")
+        return found
+
+    def open(self, stage: Stage) -> Any:
+        """Return the result of a finished stage.
+
+        Raises:
+            StoreError: if its files cannot be read.
+        """
+        folder = self.folder(stage)
+        manifest = self.manifest(stage)
+        try:
+            if name := attempt.first_cut_off(folder, manifest):
+                raise EOFError(f"{name} is missing or cut off")
+            return stage.open(folder)
+        except Exception as error:  # every format has its own way to say that a file is cut off
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            raise StoreError(f"{folder} cannot be read ({said}); if damaged, delete it to compute it anew") from error
+
+    def failure(self, stage: Stage) -> dict[str, Any] | None:
+        """Return the record of the last failed attempt, or None."""
+        return read_json(self._failure_path(stage))
+
+    def progress(self, stage: Stage) -> dict[str, Any] | None:
+        """Return `{done, total, note}` as last told by a running computation, or None."""
+        return read_json(self._work_path(stage) / "progress.json")
+
+    def forget_failure(self, stage: Stage) -> None:
+        """Let a failed stage be tried again."""
+        self._failure_path(stage).unlink(missing_ok=True)
+
+    def get(self, stage: Stage, execution: Execution | None = None) -> Any:
+        """Return the result of `stage`, computing it (and what it needs) if it is not there.
+
+        What the computation raises is recorded and passed on.
+
+        Raises:
+            StageError: if it failed before and was not forgotten (see `forget_failure`).
+            StoreError: if the store cannot be written, or the result in it cannot be read.
+        """
+        opened: list[Any] = []
+        for _ in range(_LOOKS):  # clean-up may take a result between our look and our reading
+            if self.has(stage):
+                with contextlib.suppress(StoreError):
+                    return self.open(stage)
+            elif self._compute(stage, execution or Execution(), None, lambda: opened.append(self.open(stage))):
+                return opened[0]
+        return self.open(stage)
+
+    def compute(self, stage: Stage, execution: Execution, wait_s: float | None = None) -> bool:
+        """Compute `stage` unless it is finished; wait if a living process is at it. Return whether we computed.
+
+        Args:
+            stage: what to compute; its inputs are computed first where they are not there.
+            execution: where and with how many threads.
+            wait_s: seconds to wait for a living process that is at it; None waits as long as it takes.
+
+        Raises:
+            StageBusy: if it was still being computed after `wait_s` seconds.
+            StageError: if it failed before and was not forgotten (see `forget_failure`).
+            StoreError: if the store cannot be written, or its disk is full.
+        """
+        return self._compute(stage, execution, wait_s, lambda: None)
+
+    def _compute(
+        self, stage: Stage, execution: Execution, wait_s: float | None, before_release: Callable[[], Any]
+    ) -> bool:
+        stage.require_inputs()
+        while not self.has(stage):
+            claim = self._claim(stage, wait_s)
+            if claim is None:
+                break
+            try:
+                if self.has(stage):
+                    break
+                failed = self.failure(stage)
+                if failed and failed.get("sticky", True):
+                    raise StageError(f"stage {stage.stage_name()} {stage.key[:8]} failed before: {failed['error']}")
+                if self._attempt(stage, execution, claim):
+                    before_release()
+                    return True
+            finally:
+                claim.release()
+                if self.has(stage):
+                    self.locks.forget(stage.key)
+        return False
+
+    def _claim(self, stage: Stage, wait_s: float | None) -> Claim | None:
+        facts = {"stage": stage.stage_name(), "key": stage.key, "uses": sorted(s.key for s in walk([stage]))}
+        log = f"logs/{stage.stage_name()}/{stage.key}.log"
+        if (self.root / log).is_file():
+            facts["log"] = log
+        try:
+            return self.locks.claim(stage.key, facts, wait_s=wait_s, finished=lambda: self.has(stage))
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _attempt(self, stage: Stage, execution: Execution, claim: Claim) -> bool:
+        """Compute and commit; false where our lease was taken over meanwhile and the result is another's to make."""
+        try:
+            out, ckpt = attempt.begin(self._work_path(stage), claim.token)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        work = Work(self, stage, out, ckpt, execution, claim=claim)
+        started = time.monotonic()
+        try:
+            stage.compute(work)
+            write_json(out / "manifest.json", _manifest(stage, work, time.monotonic() - started))
+            if not claim.confirm():
+                raise _TakenOver
+            attempt.publish(out, self.folder(stage))
+        except KeyboardInterrupt:  # a person's, or the scheduler's: nothing failed
+            raise
+        except BaseException as error:
+            if not self.has(stage):
+                if claim.lost():
+                    attempt.end(out, ckpt)
+                    _LOG.warning("stage %s %s: another process took over", stage.stage_name(), stage.key[:8])
+                    return False
+                self._fail(stage, _as_exception(error), out)
+        self._failure_path(stage).unlink(missing_ok=True)
+        attempt.end(out, ckpt)
+        return True
+
+    def _fail(self, stage: Stage, error: Exception, out: Path) -> NoReturn:
+        """Record why an attempt failed and pass it on; a full disk gets its space back and a line of its own."""
+        if attempt.is_disk_full(error, out.parent):
+            shutil.rmtree(out, ignore_errors=True)
+            full = StoreError(
+                f"store {self.root}: disk full while computing {stage.stage_name()} {stage.key[:8]}; what is finished "
+                "and checkpoints are kept: make room (`bench gc`, `bench ls --size`) and run it again"
+            )
+            self.record_failure(stage, full)
+            raise full from error
+        self.record_failure(stage, error)
+        raise error
+
+    def record_failure(self, stage: Stage, error: Exception, sticky: bool | None = None) -> None:
+        """Write why an attempt failed; a sticky failure (by default: not the machine's fault) stops later attempts."""
+        before = (self.failure(stage) or {}).get("attempt", 0)
+        record = {
+            "stage": stage.stage_name(),
+            "key": stage.key,
+            "error": f"{type(error).__name__}: {error}",
+            "traceback": "".join(traceback.format_exception(error)),
+            "attempt": before + 1,
+            "sticky": not _machines_fault(error) if sticky is None else sticky,
+            "host": socket.gethostname(),
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        with contextlib.suppress(OSError):  # a full disk must not hide the error that it caused
+            write_json(self._failure_path(stage), record)
+
+    def require_writable(self) -> None:
+        """Refuse a store that cannot be written before anything is computed for it.
+
+        Raises:
+            StoreError: with the reason.
+        """
+        try:
+            (self.root / "locks").mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root / "locks"):
+                pass
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> StoreError:
+        return StoreError(f"store {self.root}: cannot be written: {error.strerror}; choose another with --store")
+
+    @contextlib.contextmanager
+    def using(self, stages: Iterable[Stage]) -> Iterator[None]:
+        """Keep clean-up from these stages and all below them for the length of a block; see `bench.store.cleanup`."""
+        claim, name = None, f"run-{uuid.uuid4().hex[:12]}"
+        with contextlib.suppress(OSError):  # a store that can only be read is not cleaned up either
+            claim = self.locks.try_claim(name, {"uses": sorted(s.key for s in walk(list(stages)))})
+        try:
+            yield
+        finally:
+            if claim:
+                claim.release()
+                self.locks.forget(name)
+
+    def tidy(self) -> None:
+        """Remove what is left of finished stages where a process was killed just after its rename."""
+        for folder, name in self._left_over():
+            key = name.partition(".")[0]
+            if not attempt.is_result(folder / key):
+                continue
+            with contextlib.suppress(OSError):  # a store that can only be read stays as it is
+                if claim := self.locks.try_claim(key, {}):
+                    if name.endswith(".work"):
+                        shutil.rmtree(folder / name, ignore_errors=True)
+                    else:
+                        (folder / name).unlink(missing_ok=True)
+                    claim.release()
+
+    def _left_over(self) -> Iterator[tuple[Path, str]]:
+        """Yield folder and name of everything that lies beside results: work folders and records of failures."""
+        for kind in _folders(self.root):
+            for entry in os.scandir(kind):
+                if entry.name.endswith((".work", ".failed.json")) and entry.name[0] != ".":
+                    yield Path(kind), entry.name
+
+    def _work_path(self, stage: Stage) -> Path:
+        return self.root / stage.stage_name() / f"{stage.key}.work"
+
+    def _failure_path(self, stage: Stage) -> Path:
+        return self.root / stage.stage_name() / f"{stage.key}.failed.json"
+
+    def manifests(self) -> Iterator[dict[str, Any]]:
+        """Yield the manifest of every finished stage."""
+        for path in sorted(self.root.glob("*/*/manifest.json")):
+            if path.parts[-3][0] != "." and (found := read_json(path)) and "stage" in found:
+                yield found
+
+
+class _TakenOver(StageError):
+    """Our lease ran out while we computed, and another process has the stage now."""
+
+
+def _folders(root: Path) -> list[str]:
+    try:
+        return sorted(e.path for e in os.scandir(root) if e.is_dir() and e.name[0] != ".")
+    except OSError:
+        return []
+
+
+def _manifest(stage: Stage, work: Work, seconds: float) -> dict[str, Any]:
+    files = {name: attempt.file_record(path) for name, path in attempt.files_of(work.out)}
+    return {
+        "stage": stage.stage_name(),
+        "key": stage.key,
+        "identity": stage.identity,
+        "inputs": {s.key: s.stage_name() for s in stage.inputs()},
+        "files": files,
+        "bytes": sum(f["bytes"] for f in files.values()),
+        "seconds": round(seconds, 3),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": work.used_device,
+        "device_name": device_name(work.used_device),
+        "threads": work.execution.threads,
+        "host": socket.gethostname(),
+        "versions": versions(),
+    }
+
+
+def _as_exception(error: BaseException) -> Exception:
+    """Return the error, or one that says what it was: a stage's `sys.exit()` must end the stage, not the run."""
+    if isinstance(error, Exception):
+        return error
+    told = StageError(f"it raised {in_words(error)}")
+    told.__cause__ = error
+    return told
+
+
+def _machines_fault(error: Exception) -> bool:
+    said_so = type(error).__name__ == "OutOfMemoryError" or any(text in str(error) for text in _MACHINES_SAID)
+    return isinstance(error, _NOT_STICKY) or said_so

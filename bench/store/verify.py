@@ -1,0 +1,159 @@
+"""Does every result hold what was written? Digests of all files, computed beside each other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.errors import StoreError
+from bench.files import read_json
+from bench.pipeline.stage import key_of
+from bench.store import attempt
+from bench.store.cleanup import discard
+from bench.store.inventory import results
+from bench.store.store import Store
+
+Problem = Literal["missing", "changed", "extra", "manifest", "key"]
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What is wrong with one file of a result, or with the whole (`file` is `manifest.json`)."""
+
+    stage: str
+    key: str
+    file: str
+    problem: Problem
+    detail: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What `verify` saw: numbers of stages, files and bytes, and all damage."""
+
+    stages: int
+    files: int
+    bytes: int
+    damage: list[Damage]
+
+    def damaged(self) -> list[tuple[str, str]]:
+        """Return kind and key of every damaged result."""
+        return sorted({(d.stage, d.key) for d in self.damage})
+
+
+def verify(
+    store: Store,
+    keys: Collection[str] | None = None,
+    *,
+    jobs: int = 1,
+    on_progress: Callable[[int, int], Any] = lambda done, total: None,
+) -> Verified:
+    """Compare every file of every result (or of those in `keys`) with its manifest.
+
+    Args:
+        store: the store; it is only read.
+        keys: look at these results alone.
+        jobs: results read at once.
+        on_progress: hears bytes done and bytes in all.
+    """
+    found = [r for r in results(store) if keys is None or r[1] in keys]
+    total = sum(_told(path)[1] for _, _, path in found)
+    damage: list[Damage] = []
+    n_stages = n_files = n_bytes = 0
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        for seen in pool.map(lambda r: _result(store, *r), found):
+            if seen is not None:
+                damage += seen.damage
+                n_stages, n_files, n_bytes = n_stages + 1, n_files + seen.files, n_bytes + seen.bytes
+                on_progress(n_bytes, total)
+    return Verified(n_stages, n_files, n_bytes, damage)
+
+
+def _result(store: Store, stage: str, key: str, path: Path) -> Verified | None:
+    """Look at one result; None where it is none: cleaned away or on its way while we read."""
+    manifest = read_json(path / "manifest.json")
+    try:
+        damage = list(_whole(stage, key, path, manifest)) or list(_files(stage, key, path, manifest or {}))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        said = f"cannot be understood ({type(error).__name__}: {error})"
+        damage = [Damage(stage, key, "manifest.json", "manifest", said)]
+    if damage and (not path.exists() or (store.locks.holder(key) and not attempt.is_result(path))):
+        return None
+    return Verified(1, *_told(path), damage)
+
+
+def _told(path: Path) -> tuple[int, int]:
+    """Return how many files, and bytes, a manifest speaks of; none where it makes no sense."""
+    manifest = read_json(path / "manifest.json") or {}
+    files, size = manifest.get("files"), manifest.get("bytes")
+    return len(files) if isinstance(files, dict) else 0, size if isinstance(size, int) else 0
+
+
+def _whole(stage: str, key: str, path: Path, manifest: dict[str, Any] | None) -> Iterator[Damage]:
+    """Yield what is wrong with a manifest."""
+    if manifest is None or not isinstance(manifest.get("files"), dict):
+        there = "cannot be read" if (path / "manifest.json").exists() else "is not there"
+        yield Damage(stage, key, "manifest.json", "manifest", there)
+    elif (manifest.get("stage"), manifest.get("key")) != (stage, key):
+        other = f"{manifest.get('stage')}/{manifest.get('key')}"
+        yield Damage(stage, key, "manifest.json", "key", f"is that of {other}")
+    elif key_of(manifest.get("identity", {})) != key:
+        yield Damage(stage, key, "manifest.json", "key", "its settings are not those that the key stands for")
+
+
+def _files(stage: str, key: str, path: Path, manifest: dict[str, Any]) -> Iterator[Damage]:
+    """Yield what is wrong with the files of a result."""
+    told: dict[str, Any] = manifest["files"]
+    there = dict(attempt.files_of(path))
+    for name in sorted(told.keys() - there.keys()):
+        yield Damage(stage, key, name, "missing", f"{told[name]['bytes']} bytes")
+    for name in sorted(there.keys() - told.keys()):
+        if not os.path.basename(name).startswith(".nfs"):  # a file that was removed while somebody reads it
+            yield Damage(stage, key, name, "extra", f"{there[name].stat().st_size} bytes")
+    for name in sorted(there.keys() & told.keys()):
+        record = _record(there[name])
+        if isinstance(record, str):
+            yield Damage(stage, key, name, "changed", record)
+        elif record["bytes"] != told[name]["bytes"]:
+            yield Damage(stage, key, name, "changed", f"{record['bytes']} bytes, not {told[name]['bytes']}")
+        elif record["sha256"] != told[name]["sha256"]:
+            yield Damage(stage, key, name, "changed", "another content")
+
+
+def _record(path: Path) -> dict[str, Any] | str:
+    try:
+        return attempt.file_record(path)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+def delete_damaged(store: Store, found: Verified) -> list[tuple[str, str]]:
+    """Take damaged results out of the store so that they are computed anew; one that is just computed is left.
+
+    Raises:
+        StoreError: if the store cannot be written.
+    """
+    gone = []
+    for stage, key in found.damaged():
+        try:
+            claim = store.locks.try_claim(key, {})
+            if claim is None:
+                continue
+            try:
+                discard(store, store.root / stage / key)
+            finally:
+                claim.release()
+        except FileNotFoundError:  # gone already
+            continue
+        except OSError as error:
+            raise StoreError(f"store {store.root}: {key[:8]} cannot be removed: {error.strerror}") from error
+        gone.append((stage, key))
+    return gone

@@ -1,0 +1,218 @@
+"""Iterated learning of the code: generations of interaction and imitation (Ren et al. 2023, algorithm 1).
+
+In *interaction* encoder, decoder and classifier learn together to rebuild latents and to tell labels. In *imitation*
+the encoder is frozen as the teacher and a re-initialised student learns the words that the teacher utters: one word
+per simplex and site, drawn from the teacher's probabilities. What survives is what a learner picks up quickly, which
+is the pressure towards a compositional code. The last generation ends after its interaction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench import seeds
+from bench.pipeline import checkpoints as checkpoint
+from bench.tables import Float32
+from methods.fusion.networks import CodecNetworks, UNet
+from methods.fusion.objectives import Meter, imitation_loss, measure, positive_weights, sampled_words, start_at_prior
+
+if TYPE_CHECKING:
+    from bench.augment.latents import LatentTable
+    from methods.fusion.codec import CodecSettings
+
+Progress = Callable[[float, float, str], None]
+
+
+class PhaseEpoch(NamedTuple):
+    """One epoch of one phase of one generation; all counted from 0."""
+
+    generation: int
+    phase: Literal["interaction", "imitation"]
+    epoch: int
+
+
+def schedule(settings: CodecSettings) -> list[PhaseEpoch]:
+    """Return every epoch of the training, in order; the last generation has no imitation."""
+    epochs: list[PhaseEpoch] = []
+    for g in range(settings.generations):
+        epochs += [PhaseEpoch(g, "interaction", e) for e in range(settings.interaction_epochs)]
+        if g < settings.generations - 1:
+            epochs += [PhaseEpoch(g, "imitation", e) for e in range(settings.imitation_epochs)]
+    return epochs
+
+
+class IteratedLearning:
+    """The training of a codec: networks, optimisers and records, resumable after every epoch."""
+
+    def __init__(
+        self, settings: CodecSettings, table: LatentTable, labels: Float32, seed: int, device: str = "cpu"
+    ) -> None:
+        """Initialise everything from `seed`; `labels` are `float32 [n, C]` with NaN for unknown."""
+        self.settings, self.table, self.seed, self.device = settings, table, seed, device
+        self.labels = torch.from_numpy(np.array(labels, dtype=np.float32)).to(device)
+        self.positive_weights = positive_weights(self.labels) if settings.positive_weights == "balanced" else None
+        with seeded(seeds.derive(seed, "networks")):
+            self.networks = CodecNetworks(settings, table.shape, self.labels.shape[1])
+        start_at_prior(self.networks.classifier, self.labels, self.positive_weights)
+        self.networks.to(device).train()
+        self.teacher: UNet | None = None
+        self.encoder_optimizer = self._optimizer(self.networks.encoder)
+        self.task_optimizer = self._optimizer(self.networks.decoder, self.networks.classifier)
+        self.decay = torch.optim.lr_scheduler.StepLR(
+            self.task_optimizer, settings.decay_every_epochs, settings.decay_factor
+        )
+        self.epochs = schedule(settings)
+        # a last batch of one is left out: where nothing is left of the map either, DenseNet cannot normalise it
+        self.steps_per_epoch = max(1, math.ceil((len(table) - 1) / settings.batch_size))
+        self.done = 0
+        self.first: dict[str, Tensor] = {}
+        self.records: list[dict[str, float]] = [{} for _ in range(settings.generations)]
+
+    def run(self, folder: Path, progress: Progress = lambda done, total, note: None) -> dict[str, Any]:
+        """Train what is left after the newest checkpoint in `folder`; return the record of all generations."""
+        state = checkpoint.load_newest(folder, self.device)
+        if state is not None:
+            self.load_state(state)
+        while self.done < len(self.epochs):
+            now = self.epochs[self.done]
+            self._begin(now)
+            run_epoch = self._imitation_epoch if now.phase == "imitation" else self._interaction_epoch
+            self._note(now, run_epoch(now, progress))
+            self.done += 1
+            if self.done == self.settings.interaction_epochs:
+                self.first = {name: value.to("cpu", copy=True) for name, value in self.networks.state_dict().items()}
+            checkpoint.save(folder, self.done, self.state())
+        self.networks.eval()
+        n_epochs = len(self.epochs)
+        counts = {"epochs": n_epochs, "steps": n_epochs * self.steps_per_epoch}
+        return {"generations": self.records, "final": self._measured(), "first": self._measured(self.first)} | counts
+
+    def state(self) -> dict[str, Any]:
+        """Return all that a resume needs."""
+        return {
+            "done": self.done,
+            "records": self.records,
+            "networks": self.networks.state_dict(),
+            "first": self.first,
+            "teacher": self.teacher.state_dict() if self.teacher is not None else None,
+            "encoder_optimizer": self.encoder_optimizer.state_dict(),
+            "task_optimizer": self.task_optimizer.state_dict(),
+            "decay": self.decay.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state()` returned."""
+        self.done, self.records = state["done"], state["records"]
+        self.networks.load_state_dict(state["networks"])
+        self.first = {name: value.cpu() for name, value in state["first"].items()}
+        if state["teacher"] is not None:
+            self.teacher = frozen_copy(self.networks.encoder)
+            self.teacher.load_state_dict(state["teacher"])
+        self.encoder_optimizer.load_state_dict(state["encoder_optimizer"])
+        self.task_optimizer.load_state_dict(state["task_optimizer"])
+        self.decay.load_state_dict(state["decay"])
+
+    def _begin(self, now: PhaseEpoch) -> None:
+        """At the start of an imitation freeze the encoder as teacher and put a student in its place.
+
+        The interaction after it goes on with that student.
+        """
+        if now.epoch == 0 and now.phase == "imitation":
+            self.teacher = frozen_copy(self.networks.encoder)
+            if self.settings.student_reset:
+                with seeded(seeds.derive(self.seed, "student", now.generation + 1)):
+                    self.networks.encoder = self.networks.fresh_encoder().to(self.device)
+        elif now.epoch == 0:
+            self.teacher = None
+        if now.epoch == 0:  # a phase is a new loss: the moments of the old one would mislead its first steps
+            self.encoder_optimizer = self._optimizer(self.networks.encoder)
+
+    def _interaction_epoch(self, now: PhaseEpoch, progress: Progress) -> dict[str, float]:
+        networks, meter = self.networks, Meter()
+        for rows, latents in self._batches(now, progress):
+            reconstruction, classification = measure(meter, networks, latents, self.labels[rows], self.positive_weights)
+            loss = reconstruction + self.settings.classification_weight * classification
+            self._step(loss, self.encoder_optimizer, self.task_optimizer)
+        self.decay.step()
+        return meter.means()
+
+    def _imitation_epoch(self, now: PhaseEpoch, progress: Progress) -> dict[str, float]:
+        embedding, student, meter = self.networks.embedding, self.networks.encoder, Meter()
+        kind = self.settings.imitation_loss
+        generator = torch.Generator(self.device).manual_seed(seeds.derive(self.seed, "words", *now))
+        for rows, latents in self._batches(now, progress):
+            with torch.no_grad():
+                uttered = embedding.split(embedding(self.teacher(latents)))  # type: ignore[misc]
+                if self.settings.pseudo_labels == "sampled":
+                    uttered = sampled_words(uttered, generator)
+            loss = imitation_loss(embedding, student(latents), uttered, kind)
+            self._step(loss, self.encoder_optimizer)
+            meter.add(len(rows), **{f"imitation_{kind}": loss})
+        return meter.means()
+
+    def _batches(self, now: PhaseEpoch, progress: Progress) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (rows, latents) in an order, and with latents drawn from their moments, that only the seed decides."""
+        order = seeds.rng(self.seed, "order", *now).permutation(len(self.table))
+        noise_seed = seeds.derive(self.seed, "latents", *now)
+        total = len(self.epochs) * self.steps_per_epoch
+        note = f"generation {now.generation + 1}/{self.settings.generations}, {now.phase}"
+        for step in range(self.steps_per_epoch):
+            rows = order[step * self.settings.batch_size : (step + 1) * self.settings.batch_size]
+            latents = torch.from_numpy(self.table.sample(rows, noise_seed)).to(self.device)
+            yield torch.from_numpy(rows).to(self.device), latents
+            progress(self.done * self.steps_per_epoch + step + 1, total, note)
+
+    def _note(self, now: PhaseEpoch, means: dict[str, float]) -> None:
+        """Keep the phase's last epoch, and the first imitation loss beside it, in the generation's record."""
+        record = self.records[now.generation]
+        if now.phase == "imitation" and now.epoch == 0:
+            record |= {f"{name}_first": value for name, value in means.items()}
+        record.update(means)
+
+    def _measured(self, weights: dict[str, Tensor] | None = None) -> dict[str, float]:
+        """Return the measures of the networks, with `weights` where given, over the whole train set."""
+        networks = copy.deepcopy(self.networks)
+        if weights is not None:
+            networks.load_state_dict(weights)
+        latents_seed = seeds.derive(self.seed, "latents", "measured")
+        meter = Meter()
+        for rows in np.array_split(np.arange(len(self.table)), self.steps_per_epoch):
+            latents = torch.from_numpy(self.table.sample(rows, latents_seed)).to(self.device)
+            labels = self.labels[torch.from_numpy(rows).to(self.device)]
+            with torch.inference_mode():
+                measure(meter, networks.eval(), latents, labels, self.positive_weights)
+        return meter.means()
+
+    def _optimizer(self, *networks: nn.Module) -> torch.optim.AdamW:
+        parameters = [p for network in networks for p in network.parameters()]
+        return torch.optim.AdamW(parameters, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay)
+
+    @staticmethod
+    def _step(loss: Tensor, *optimizers: torch.optim.Optimizer) -> None:
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+
+
+def frozen_copy(encoder: UNet) -> UNet:
+    """Return a copy that no optimiser and no gradient reaches: a teacher."""
+    return copy.deepcopy(encoder).eval().requires_grad_(False)
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's CPU generator, which initialisers draw from, for the length of a block; then restore it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield

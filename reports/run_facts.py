@@ -1,0 +1,151 @@
+"""What was run: the data set's sizes, settings, versions, times, failures. Read from the store, never computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.privacy.names import plain_words
+
+if TYPE_CHECKING:
+    from bench.matrix.load import Cell
+    from bench.results.cells import CellResult
+    from bench.store.store import Store
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """A data set as the report needs it.
+
+    Attributes:
+        label, sharing: its name and who may see its images.
+        class_names, head, tail: names of the classes.
+        n_images: images in train, val, test.
+        train_counts: class → positives in train (observed labels).
+        image_px: side of an image in pixels.
+        official: whether train, val and test are the data set's own.
+        taken: what of its source is taken, in words; empty where that is all.
+    """
+
+    label: str
+    sharing: str
+    class_names: tuple[str, ...]
+    head: tuple[str, ...]
+    tail: tuple[str, ...]
+    n_images: dict[str, int]
+    train_counts: dict[str, int]
+    image_px: int
+    official: bool = False
+    taken: str = ""
+
+    def group(self, name: str) -> str:
+        """Return `head`, `tail` or an empty string for a class."""
+        return "head" if name in self.head else "tail" if name in self.tail else ""
+
+
+def dataset_facts(cell: Cell, store: Store, classes: Mapping[str, str] | None = None) -> DatasetFacts | None:
+    """Return the facts of a cell's data set, or None where the store does not hold it and its split.
+
+    `classes` says what a class is to be called, where not by its name.
+    """
+    if not (store.has(cell.dataset) and store.has(cell.split)):
+        return None
+    table = cell.dataset.open(store.folder(cell.dataset))
+    rows = cell.split.open(store.folder(cell.split))
+    counts = np.nansum(table.labels[rows["train"]], axis=0)
+    said = classes or {}
+    names, head, tail = (tuple(said.get(n, n) for n in found) for found in (table.class_names, table.head, table.tail))
+    return DatasetFacts(
+        label=cell.dataset.label,
+        sharing=cell.dataset.sharing,
+        class_names=names,
+        head=head,
+        tail=tail,
+        n_images={part: len(found) for part, found in rows.items()},
+        train_counts={name: int(n) for name, n in zip(names, counts, strict=True)},
+        image_px=int(table.images.shape[-1]),
+        official=table.splits is not None,
+        taken=plain_words(cell.dataset.taken()),
+    )
+
+
+def by_dataset(results: Iterable[CellResult]) -> dict[str, list[CellResult]]:
+    """Return the results of each data set, in the matrix's order."""
+    groups: dict[str, list[CellResult]] = {}
+    for result in results:
+        groups.setdefault(result.cell.dataset.label, []).append(result)
+    return groups
+
+
+def by_method(results: Iterable[CellResult]) -> dict[str, list[CellResult]]:
+    """Return the results of each method's label, in the matrix's order."""
+    groups: dict[str, list[CellResult]] = {}
+    for result in results:
+        groups.setdefault(result.cell.label, []).append(result)
+    return groups
+
+
+def span(numbers: Iterable[int]) -> str:
+    """Return `40` for equal numbers, `12-40` for a range, `?` for none."""
+    found = sorted(set(numbers))
+    if not found:
+        return "?"
+    return str(found[0]) if len(found) == 1 else f"{found[0]}–{found[-1]}"
+
+
+def manifests(results: Iterable[CellResult], store: Store) -> list[dict[str, Any]]:
+    """Return the manifests of every finished stage behind the cells, each once, inputs first."""
+    from bench.pipeline.stage import walk
+
+    stages = walk([s for r in results for s in r.cell.targets])
+    return [store.manifest(s) for s in stages if store.has(s)]
+
+
+def wall_times(found: list[dict[str, Any]]) -> list[tuple[str, int, float]]:
+    """Return (stage, how many were computed, seconds in all), longest first."""
+    times: dict[str, list[float]] = {}
+    for manifest in found:
+        times.setdefault(manifest["stage"], []).append(float(manifest.get("seconds", 0)))
+    rows = [(stage, len(seconds), sum(seconds)) for stage, seconds in times.items()]
+    return sorted(rows, key=lambda row: -row[2])
+
+
+def versions(found: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Return (library, version or versions) over the manifests."""
+    seen: dict[str, set[str]] = {}
+    for manifest in found:
+        for name, version in manifest.get("versions", {}).items():
+            seen.setdefault(name, set()).add(str(version))
+    return [(name, ", ".join(sorted(values))) for name, values in sorted(seen.items())]
+
+
+def code_states(results: Iterable[CellResult], store: Store) -> list[str]:
+    """Return the commits that the cells' records name, else the checkout that writes the report."""
+    from bench.results.record import git_state, read_record, record_folder
+
+    records = [read_record(record_folder(store, r.cell)) for r in results]
+    found = [r["git"] for r in records if r and r.get("git")] or [g for g in [git_state()] if g]
+    texts = (f"{g['commit'][:12]}{', with uncommitted changes' if g.get('dirty') else ''}" for g in found)
+    return list(dict.fromkeys(texts)) or ["not a git checkout"]
+
+
+def holes(results: Iterable[CellResult]) -> list[tuple[str, str, str]]:
+    """Return (cell, state, reason) for every cell whose numbers are not in the table, or whose diagnostics are not."""
+    rows = []
+    for r in results:
+        if r.skip:
+            rows.append((r.cell.name, "skipped", r.skip))
+        elif r.state != "done":
+            what = "diagnostics " if r.measured and not r.reason else ""
+            rows.append((r.cell.name, r.state, r.reason or what + _NOT_DONE[r.state]))
+    return rows
+
+
+_NOT_DONE = {
+    "running": "being computed now",
+    "missing": "not run yet",
+    "failed": "failed; the record holds no reason",
+}

@@ -1,0 +1,201 @@
+"""The table's rows and columns as data; `paper_table` and the page render them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from reports.published import published
+
+if TYPE_CHECKING:
+    from bench.results.cells import CellResult
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its key in the results, its heading, which way is better (1 up, -1 down, 0 neither).
+
+    `decimals` None: chosen from the values. `spread`: whether the sd over seeds is shown.
+    """
+
+    key: str
+    heading: str
+    better: int = 0
+    decimals: int | None = None
+    spread: bool = True
+
+    @property
+    def titled(self) -> str:
+        """The heading with an arrow towards better."""
+        return self.heading + {1: " ↑", -1: " ↓", 0: ""}[self.better]
+
+
+COLUMNS = (
+    Column("fid_tail", "FID", -1),
+    Column("kid_tail", "KID", -1),
+    Column("fid_tail_floor", "FID floor", spread=False),
+    Column("map_head", "mAP head", 1, 3),
+    Column("map_tail", "mAP tail", 1, 3),
+)
+PUBLISHED_COLUMNS = (
+    Column("fid_tail", "FID", -1, 3),
+    Column("map_head", "mAP head", 1, 3),
+    Column("map_tail", "mAP tail", 1, 3),
+)
+NO_SKILL = {"map_head": "prevalence_head", "map_tail": "prevalence_tail"}
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one data set.
+
+    Attributes:
+        n_seeds, n_planned: seeds finished and seeds asked for.
+        values, sds: column → mean and sd over seeds; None where there is none.
+        hole: why numbers are missing, or None.
+        n_synthetic: mean number of synthetic images, or None.
+    """
+
+    dataset: str
+    method: str
+    n_seeds: int
+    n_planned: int
+    values: dict[str, float | None]
+    sds: dict[str, float | None]
+    hole: str | None
+    n_synthetic: float | None
+
+    def published(self, column: str) -> float | None:
+        """Return the published number beside `column`."""
+        return published().value(self.method, column)
+
+
+def table_rows(results: list[CellResult]) -> list[Row]:
+    """Return a row a (data set, method). A method that declined the data set has no numbers, only its reason."""
+    from bench.results.cells import table
+
+    planned: dict[tuple[str, str], int] = {}
+    skipped: set[tuple[str, str]] = set()
+    for r in results:
+        key = (r.cell.dataset.label, r.cell.label)
+        planned[key] = planned.get(key, 0) + 1
+        if r.skip:
+            skipped.add(key)
+    rows = []
+    for raw in table(results):
+        key = (raw["dataset"], raw["method"])
+        shown = {c.key: None if key in skipped else raw[c.key] for c in COLUMNS}
+        rows.append(
+            Row(
+                dataset=raw["dataset"],
+                method=raw["method"],
+                n_seeds=raw["n_seeds"],
+                n_planned=planned[key],
+                values=shown,
+                sds={c.key: raw[f"{c.key}_sd"] if c.spread and shown[c.key] is not None else None for c in COLUMNS},
+                hole=_hole(raw, key in skipped, planned[key]),
+                n_synthetic=raw["n_synthetic"],
+            )
+        )
+    return rows
+
+
+def _hole(raw: dict[str, object], skipped: bool, planned: int) -> str | None:
+    if skipped:
+        return f"skipped: {raw['reason']}"
+    if raw["state"] == "done":
+        return None
+    state = "not run yet" if raw["state"] == "missing" else str(raw["state"])
+    if raw["n_seeds"] == planned:  # the figures are whole, the diagnostics are not
+        return str(raw["reason"] or f"diagnostics {state}")
+    part = f"{raw['n_seeds']} of {planned} seeds done; " if raw["n_seeds"] else ""
+    return f"{part}{state}" + (f": {' '.join(str(raw['reason']).split())}" if raw["reason"] else "")
+
+
+def no_skill(results: Iterable[CellResult]) -> dict[str, float | None]:
+    """Return column → level of a classifier without skill (mean prevalence of the classes on test)."""
+    found = [r.scores for r in results if r.scores]
+    levels: dict[str, float | None] = {}
+    for column, key in NO_SKILL.items():
+        values = [s[key] for s in found if s.get(key) is not None]
+        levels[column] = float(np.mean(values)) if values else None
+    return levels
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which cells a table's rows have.
+
+    Attributes:
+        seeds: whether the number of seeds stands after the row's name.
+        own: columns of this run.
+        theirs: published columns; none where no row has a published number.
+    """
+
+    seeds: bool
+    own: tuple[Column, ...]
+    theirs: tuple[Column, ...]
+
+    @classmethod
+    def of(cls, rows: list[Row]) -> Layout:
+        """Return the layout that a data set's rows need."""
+        there = any(row.published(c.key) is not None for row in rows for c in PUBLISHED_COLUMNS)
+        return cls(any(row.n_planned > 1 for row in rows), COLUMNS, PUBLISHED_COLUMNS if there else ())
+
+    @property
+    def n_before(self) -> int:
+        """Number of cells before this run's columns: the name and, with seeds, their number."""
+        return 1 + self.seeds
+
+    @property
+    def first_published(self) -> int:
+        """Index of the first published cell in a row."""
+        return self.n_before + len(self.own)
+
+    def texts(self, rows: list[Row]) -> list[list[str]]:
+        """Return the cells of each row as text."""
+        places = {c.key: decimals(c, rows) for c in self.own}
+        return [
+            [
+                row.method,
+                *([str(row.n_seeds)] if self.seeds else []),
+                *(number(row.values[c.key], places[c.key], row.sds[c.key]) for c in self.own),
+                *(number(row.published(c.key), c.decimals or 3) for c in self.theirs),
+            ]
+            for row in rows
+        ]
+
+    def no_skill(self, results: Iterable[CellResult]) -> list[str]:
+        """Return the line of a classifier without skill as text."""
+        levels = no_skill(results)
+        ours = [number(levels[c.key], c.decimals or 3) if c.key in levels else "" for c in self.own]
+        return ["no skill", *([""] if self.seeds else []), *ours, *("" for _ in self.theirs)]
+
+
+def decimals(column: Column, rows: Iterable[Row]) -> int:
+    """Return how many decimals a column is printed with: fixed, or enough for three digits of its largest value.
+
+    A distance and its floor share theirs.
+    """
+    if column.decimals is not None:
+        return column.decimals
+    key = column.key.removesuffix("_floor")
+    return places_for(v for r in rows if (v := r.values[key]) is not None)
+
+
+def places_for(values: Iterable[float]) -> int:
+    """Return enough decimals, 1 to 4, for three digits of the largest value."""
+    largest = max((abs(v) for v in values), default=0.0)
+    return min(4, max(1, 2 - math.floor(math.log10(largest)))) if largest > 0 else 3
+
+
+def number(value: float | None, places: int, sd: float | None = None) -> str:
+    """Return `0.618`, `0.618 ± 0.012`, or a dash."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    return f"{value:.{places}f}" + (f" ± {sd:.{places}f}" if sd is not None else "")

@@ -1,0 +1,130 @@
+"""How a method is run: what it is asked first, when it is stopped, and what becomes of one that cannot be planned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from bench.augment.augmented import Augmented, diagnostics_of
+from bench.augment.unusable import UnusableDiagnostics, UnusableMethod
+from bench.contract import AugmentedBatch, Context, Method, Plan, Stage, Task, TrainSet
+from bench.errors import ConfigError, ContractError, PluginError
+from bench.pipeline.stage import Work
+from bench.store.store import Store
+from bench.testing.toy import toy_task
+
+
+class Never(Stage):
+    """An input that must not be read."""
+
+    def compute(self, work: Work) -> None:
+        raise RuntimeError("read all the same")
+
+
+class Copies(Method):
+    """Copies; `how` says what is odd about it."""
+
+    name: ClassVar[str] = "copies"
+    how: str = ""
+    place: Any = None
+
+    def inputs(self, task: Task) -> dict[str, Stage]:
+        if self.how == "crash":
+            return {}["x"]
+        if self.how == "exit":
+            raise SystemExit(1)
+        if self.how == "interrupt":
+            raise KeyboardInterrupt
+        if self.how == "refuse":
+            raise ConfigError("not with this task")
+        return {"no stage": 7} if self.how == "odd" else {"never": Never()}  # type: ignore[dict-item]
+
+    def diagnostics(self, task: Task) -> Stage | None:
+        self.inputs(task)
+        return None
+
+    def skip(self, train: TrainSet) -> str | None:
+        return "not today" if self.how == "declines" else None
+
+    def augment(self, ctx: Context) -> Iterator[AugmentedBatch]:
+        while True:
+            rows = np.array([0, 1])
+            yield AugmentedBatch(ctx.train.images[rows], ctx.train.labels[rows], rows[:, None])
+
+
+class Endless(Copies):
+    """The same without inputs."""
+
+    def inputs(self, task: Task) -> dict[str, Stage]:
+        return {}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.mark.parametrize(("how", "plan"), [("declines", Plan(per_class=2)), ("", Plan(per_class=0))])
+def test_a_method_that_declines_or_has_nothing_to_make_reads_no_input(store: Store, how: str, plan: Plan) -> None:
+    stage = Augmented.of(Copies(how=how), toy_task(plan=plan))
+    assert [s.stage_name() for s in stage.inputs()] == ["train", "never"]
+    assert len(store.get(stage)) == 0
+    assert stage.skip_reason(store.folder(stage)) == ("not today" if how else None)
+    assert not store.has(Never())
+
+
+def test_a_method_that_makes_images_reads_its_inputs(store: Store) -> None:
+    with pytest.raises(RuntimeError, match="read all the same"):
+        store.get(Augmented.of(Copies(), toy_task(plan=Plan(per_class=1))))
+
+
+def test_a_method_that_never_stops_is_stopped_every_time(store: Store) -> None:
+    stage = Augmented.of(Endless(), toy_task(plan=Plan(per_class=3)))
+    for _ in range(2):  # what the first attempt kept is as much as was asked for: it must not pass for all
+        with pytest.raises(ContractError, match=r"\(counts equal the plan\): made 8 and maybe more, .* asks for 6"):
+            store.get(stage)
+        store.forget_failure(stage)
+
+
+@pytest.mark.parametrize(
+    ("how", "place", "reason"),
+    [
+        ("crash", None, "KeyError: 'x'"),
+        ("exit", None, "SystemExit: 1"),
+        ("odd", None, "ValidationError: "),
+        ("", Path("/data"), "TypeError: a PosixPath cannot be part of a stage's key"),
+    ],
+)
+def test_a_method_that_cannot_be_planned_fails_when_it_is_its_turn(
+    store: Store, how: str, place: object, reason: str
+) -> None:
+    stage = Augmented.of(Copies(how=how, place=place), toy_task(plan=Plan(per_class=1)))
+    assert isinstance(stage.method, UnusableMethod)
+    assert stage.method.name == "copies"
+    with pytest.raises(PluginError, match="broke while its stages were planned"):
+        store.get(stage)
+    failure = store.failure(stage) or {}
+    assert reason in failure["error"]
+    assert failure["sticky"] is False
+    assert "in _planned" in failure["traceback"]
+
+
+def test_a_refusal_and_an_interrupt_stay_what_they_are() -> None:
+    for how, kind in (("refuse", ConfigError), ("interrupt", KeyboardInterrupt)):
+        with pytest.raises(kind):
+            Augmented.of(Copies(how=how), toy_task())
+        with pytest.raises(kind):
+            diagnostics_of(Copies(how=how), toy_task())
+
+
+def test_diagnostics_that_cannot_be_planned_fail_when_it_is_their_turn(store: Store) -> None:
+    stage = diagnostics_of(Copies(how="crash"), toy_task())
+    assert isinstance(stage, UnusableDiagnostics)
+    assert stage.key != getattr(diagnostics_of(Copies(how="exit"), toy_task()), "key", None)
+    with pytest.raises(PluginError, match="the diagnostics of method 'copies' broke"):
+        store.get(stage)
+    assert diagnostics_of(Copies(), toy_task()) is None

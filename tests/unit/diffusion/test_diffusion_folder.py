@@ -1,0 +1,148 @@
+"""Folders as they come: old names, float16 files, pickles; what is read of them, and parts that do not fit."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bench.diffusion.pipeline import Diffusion, DiffusionModel
+from bench.errors import ConfigError
+from bench.matrix.weights import check_pipeline
+from tests.unit.diffusion.diffusion_folders import build_folder, edit
+
+torch.set_num_threads(1)
+UNET = "diffusion_pytorch_model"
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_folder(tmp_path_factory.mktemp("plain") / "sd15", "sd15")
+
+
+@pytest.fixture
+def folder(plain: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(plain, tmp_path / "sd15")
+
+
+def loaded(folder: Path) -> Diffusion:
+    check_pipeline(folder)
+    return DiffusionModel(folder=str(folder)).load()
+
+
+def digest(folder: Path) -> str:
+    return DiffusionModel(folder=str(folder)).content()["digest"]
+
+
+def first_weights(model: Diffusion) -> np.ndarray:
+    return model.pipeline.unet.conv_in.weight.numpy()
+
+
+def test_a_checker_that_is_named_but_not_there_is_not_asked_for(plain: Path, folder: Path) -> None:
+    """As in the folders of Stable Diffusion 1 and RoentGen, under names that libraries have dropped since."""
+    edit(
+        folder / "model_index.json",
+        feature_extractor=["transformers", "CLIPFeatureExtractor"],
+        safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"],
+        requires_safety_checker=None,
+    )
+    model = loaded(folder)
+    assert model.pipeline.safety_checker is None
+    np.testing.assert_array_equal(first_weights(model), first_weights(loaded(plain)))
+
+
+def test_a_schedule_without_its_newer_fields_predicts_noise(folder: Path) -> None:
+    edit(folder / "scheduler/scheduler_config.json", prediction_type=None, timestep_spacing=None, steps_offset=None)
+    assert loaded(folder).pipeline.scheduler.config.prediction_type == "epsilon"
+
+
+def test_a_tokenizer_that_names_no_length_is_held_to_the_encoders_and_what_is_cut_is_told(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(folder / "tokenizer/tokenizer_config.json", model_max_length=None)
+    noise = np.random.default_rng(0).standard_normal((1, 4, 8, 8)).astype(np.float32)
+    monkeypatch.setattr("bench.diffusion.pipeline._TOLD", set())
+    for _ in range(2):
+        found = loaded(folder).sample(["fracture " * 200], noise, 1, 2.0)
+    (told,) = caplog.messages
+    assert told.startswith("prompts longer than 77 tokens lose their end, shorten diffusion.prompt: ['fracture ")
+    assert np.isfinite(found).all()
+    np.testing.assert_array_equal(found, loaded(folder).sample(["fracture " * 75], noise, 1, 2.0))  # and two signs
+
+
+@pytest.mark.parametrize("form", ["float16 alone", "pickles"])
+def test_weights_in_other_files_are_the_same_weights(
+    plain: Path, tmp_path: Path, form: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    saved = {"float16 alone": {"variant": "fp16"}, "pickles": {"safe": False}}[form]
+    other = build_folder(tmp_path / "other", "sd15", **saved)  # type: ignore[arg-type]
+    capfd.readouterr()
+    np.testing.assert_array_equal(first_weights(loaded(other)), first_weights(loaded(plain)))
+    assert capfd.readouterr() == ("", "")  # the libraries tell of every file that they look for in vain
+
+
+def test_what_a_pipeline_does_not_read_is_no_part_of_its_digest(plain: Path, folder: Path) -> None:
+    """Releases hold their weights several times over; who downloads less of them has the same model."""
+    extra = ("unet/diffusion_pytorch_model.fp16.safetensors", "unet/diffusion_pytorch_model.bin", "v1-5.safetensors")
+    for name in (
+        *extra,
+        "vae/diffusion_pytorch_model.non_ema.safetensors",
+        "safety_checker/model.safetensors",
+        "README.txt",
+    ):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    assert digest(folder) == digest(plain)
+    loaded(folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model_index.json", "scheduler/scheduler_config.json", "tokenizer/tokenizer.json", "vae/config.json",
+        f"unet/{UNET}.safetensors", f"vae/{UNET}.safetensors", "text_encoder/model.safetensors",
+    ],
+)  # fmt: skip
+def test_a_byte_of_what_is_read_changes_the_digest(plain: Path, folder: Path, name: str) -> None:
+    content = bytearray((folder / name).read_bytes())
+    content[-1] ^= 1
+    (folder / name).write_bytes(content)
+    assert digest(folder) != digest(plain)
+
+
+Change = Callable[[Path], None]
+DISAGREE: dict[str, tuple[Change, str]] = {
+    "another kind": (
+        lambda f: edit(
+            f / "model_index.json", _class_name="StableDiffusionXLPipeline", text_encoder_2=["transformers", "CLIP"]
+        ),
+        "is a StableDiffusionXLPipeline with text_encoder_2; want a Stable Diffusion 1 or 2",
+    ),
+    "an inpainting UNet": (lambda f: edit(f / "unet/config.json", in_channels=9), "the UNet takes 9 channels, the VAE gives 4"),
+    "words of another model": (
+        lambda f: edit(f / "text_encoder/config.json", hidden_size=16), "the UNet reads words 12 wide, their encoder gives 16",
+    ),
+    "an unknown solver": (
+        lambda f: edit(f / "scheduler/scheduler_config.json", _class_name="FlowMatchEulerDiscreteScheduler"),
+        "_class_name: want one of DDIMScheduler, DDPMScheduler, PNDMScheduler",
+    ),
+    "an unknown prediction": (
+        lambda f: edit(f / "scheduler/scheduler_config.json", prediction_type="sample"),
+        "prediction_type: want one of epsilon, v_prediction, got 'sample'",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", DISAGREE)
+def test_parts_that_do_not_fit_are_told_before_anything_runs(folder: Path, case: str) -> None:
+    change, said = DISAGREE[case]
+    change(folder)
+    with pytest.raises(ConfigError, match=r"^diffusion\.folder: ") as caught:
+        check_pipeline(folder)
+    assert said in str(caught.value)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,92 @@
+"""The scores stage: figures of test alone, prevalences beside them, predictions kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score
+
+from bench.data.split import part_rows
+from bench.evaluation.scores import Scores, ScoresSettings
+from bench.metrics import patient_bootstrap as bootstrap
+from bench.store.store import Store
+from tests.unit.classifier.classifier_fixtures import cell
+
+torch.set_num_threads(1)
+
+
+def test_scores_of_test_match_sklearn_and_stand_beside_the_prevalence(tmp_path: Path) -> None:
+    classifier = cell()
+    stage, store = Scores(split=classifier.split, classifier=classifier), Store(tmp_path)
+    scores = store.get(stage)
+    predictions = np.load(store.folder(stage) / "predictions.npy")
+    _, labels, _ = part_rows(store, classifier.split, "test")
+    table = store.get(classifier.split.dataset)
+    assert predictions.shape == labels.shape == (scores["n_test"], 4)
+    assert predictions.dtype == np.float32
+    for c, name in enumerate(table.class_names):
+        known = ~np.isnan(labels[:, c])
+        expected = average_precision_score(labels[known, c], predictions[known, c])
+        assert scores["ap"][name] == pytest.approx(expected, abs=1e-6)
+        assert scores["prevalence"][name] == pytest.approx(labels[known, c].mean())
+        assert scores["n_positives"][name] == int(labels[known, c].sum())
+    for group, names in (("head", table.head), ("tail", table.tail), ("all", table.class_names)):
+        assert scores[f"map_{group}"] == pytest.approx(np.mean([scores["ap"][n] for n in names]))
+        assert scores[f"prevalence_{group}"] == pytest.approx(np.mean([scores["prevalence"][n] for n in names]))
+    assert scores["selection"] == "best_val_map_all"
+    assert json.loads(json.dumps(scores, allow_nan=False)) == scores
+
+
+def test_average_precision_is_of_the_order_of_the_logits_where_probabilities_saturate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier, store = cell(), Store(tmp_path)
+    store.get(classifier)
+    _, labels, _ = part_rows(store, classifier.split, "test")
+    logits = 30 + np.random.default_rng(0).standard_normal(labels.shape).astype(np.float32)  # each is 1 as a float32
+    monkeypatch.setattr("bench.classifier.classifier.networks.in_batches", lambda *_: logits)
+    scores = store.get(Scores(split=classifier.split, classifier=classifier))
+    for c, name in enumerate(scores["ap"]):
+        known = ~np.isnan(labels[:, c])
+        expected = average_precision_score(labels[known, c], logits[known, c])
+        assert scores["ap"][name] == pytest.approx(expected, abs=1e-6)
+
+
+def test_bootstrap_surrounds_the_scores_and_is_of_whole_patients(tmp_path: Path) -> None:
+    classifier, store = cell(n_images=200), Store(tmp_path)
+    stage = Scores(split=classifier.split, classifier=classifier, settings=ScoresSettings(n_bootstrap=200))
+    scores = store.get(stage)
+    replicates = stage.replicates(store.folder(stage))
+    saved = np.load(store.folder(stage) / "bootstrap.npy")
+    assert (saved.shape, saved.dtype) == ((200, 3), np.float32)
+    assert scores["n_bootstrap"] == 200
+    for group in ("head", "tail", "all"):
+        values = replicates[f"map_{group}"]
+        low, high = scores[f"map_{group}_low"], scores[f"map_{group}_high"]
+        assert low < scores[f"map_{group}"] < high
+        assert (low, high) == pytest.approx(np.nanquantile(values, [0.025, 0.975]))
+
+
+def test_two_classifiers_of_a_split_see_the_same_resamples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, draw = [], bootstrap.patient_weights
+
+    def recorded(*args: object) -> list[np.ndarray]:
+        seen.append(list(draw(*args)))
+        return seen[-1]
+
+    monkeypatch.setattr(bootstrap, "patient_weights", recorded)
+    store = Store(tmp_path)
+    for classifier in (cell(seed=0), cell(seed=1, per_class=3)):
+        store.get(Scores(split=classifier.split, classifier=classifier, settings=ScoresSettings(n_bootstrap=20)))
+    assert np.array_equal(np.concatenate(seen[0], axis=1), np.concatenate(seen[1], axis=1))
+
+
+def test_the_bootstrap_can_be_left_out(tmp_path: Path) -> None:
+    classifier, store = cell(), Store(tmp_path)
+    stage = Scores(split=classifier.split, classifier=classifier, settings=ScoresSettings(n_bootstrap=0))
+    assert store.get(stage)["map_tail_low"] is None
+    assert len(stage.replicates(store.folder(stage))["map_tail"]) == 0

@@ -1,0 +1,130 @@
+"""Sweep files: every fault is one line that names what is allowed; nothing but val may be looked at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bench.errors import ConfigError
+from bench.matrix.load import load_matrix
+from sweeps.settings import FloatRange, IntRange, Sweep, load_sweep, set_key
+from tests.tiny_cells import methods, tiny  # noqa: F401 - a fixture
+
+pytestmark = pytest.mark.usefixtures("methods")
+
+SEARCH = {
+    "settings.copies.noise.level": {"type": "int", "low": 0, "high": 9},
+    "settings.copies.noise.kind": {"type": "categorical", "choices": ["none", "grey"]},
+    "settings.copies.gain": {"type": "float", "low": 0.5, "high": 2.0, "log": True},
+}
+STEPS = {"classifier.steps": {"type": "int", "low": 1, "high": 2}}
+
+
+def sweep_file(folder: Path, matrix: dict[str, Any] | None = None, **changes: Any) -> Path:
+    """Write a matrix and a sweep over it; return the sweep's path."""
+    (folder / "base.yaml").write_text(yaml.safe_dump(matrix or tiny()))
+    raw = {
+        "name": "study",
+        "base": "base.yaml",
+        "method": "copies@1",
+        "search": SEARCH,
+        "objectives": [{"metric": "val_map_tail", "direction": "maximize"}],
+        "sampler": {"name": "RandomSampler", "seed": 0},
+        "n_trials": 3,
+    } | changes
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump({k: v for k, v in raw.items() if v is not None}))
+    return path
+
+
+def load(folder: Path, **changes: Any) -> Sweep:
+    return load_sweep(sweep_file(folder, **changes))
+
+
+def test_a_trial_is_the_tuned_row_alone_and_measured_on_val(tmp_path: Path) -> None:
+    sweep = load(tmp_path, seeds=[3, 4], set={"classifier.steps": 5})
+    matrix = sweep.matrix({"settings.copies.noise.level": 7, "classifier.learning_rate": 1e-5})
+    assert [c.name for c in matrix.cells] == ["phantom/copies@1/s3", "phantom/copies@1/s4"]
+    assert matrix.cells[0].method.noise.level == 7
+    assert matrix.settings.classifier.learning_rate == 1e-5
+    assert matrix.settings.classifier.steps == 5
+    assert matrix.settings.fidelity.reference == "val"
+    assert sweep.raw({})["settings"]["copies"]["noise"]["level"] == 4  # the base itself is as it was
+
+
+def test_an_extractor_that_is_the_controls_classifier_is_so_in_a_trial_too(tmp_path: Path) -> None:
+    matrix = tiny(fidelity={"extractor": {"kind": "classifier"}}, methods=["copies@0", "baseline", "copies@1"])
+    path = sweep_file(tmp_path, matrix)
+    sweep = load_sweep(path)
+    (cell,) = sweep.matrix({"settings.copies.noise.level": 7}).cells
+    (expected,) = [c for c in load_matrix(str(tmp_path / "base.yaml")).cells if c.name == "phantom/baseline/s0"]
+    assert cell.name == "phantom/copies@1/s0"
+    assert cell.fidelity.settings.extractor.classifier.key == expected.classifier.key
+    (control,) = load_sweep(sweep_file(tmp_path, matrix, method="baseline", search=STEPS)).matrix({}).cells
+    assert control.name == "phantom/baseline/s0"
+
+
+def test_overrides_are_of_the_base_and_come_last(tmp_path: Path) -> None:
+    path = sweep_file(tmp_path, set={"classifier.steps": 5})
+    assert load_sweep(path, ["classifier.steps=6"]).matrix({}).settings.classifier.steps == 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"nmae": "x"}, r"study\.yaml\.nmae: unknown setting; did you mean 'name'\?"),
+        ({"sampler": None}, r"study\.yaml\.sampler: is not given"),
+        ({"sampler": {"name": "TPESampler"}}, r"study\.yaml\.sampler\.seed: is not given"),
+        ({"sampler": {"name": "TPE", "seed": 0}}, r"sampler\.name: .*'TPESampler'"),
+        ({"objectives": [{"metric": "map_tail", "direction": "maximize"}]}, r"read on test.*use 'val_map_tail'"),
+        ({"objectives": [{"metric": "val_map_tial", "direction": "maximize"}]}, r"did you mean 'val_map_tail'"),
+        ({"method": "copeis@1"}, r"no method 'copeis'; did you mean 'copies'"),
+        ({"base": "tinny"}, r"matrix 'tinny': no such file"),
+        ({"search": {"settings.copies.noise.lvel": SEARCH["settings.copies.noise.level"]}}, r"did you mean 'settings\.copies\.noise\.level'"),
+        ({"search": {"settings.copies.shift": SEARCH["settings.copies.noise.level"]}}, r"no setting 'settings\.copies\.shift' to vary"),
+        ({"search": {"fidelity.seed": {"type": "int", "low": 0, "high": 1}}}, r"no setting 'fidelity\.seed' to vary"),
+        ({"search": {"datasets.0.n_images": {"type": "int", "low": 1, "high": 9}}}, r"no setting 'datasets\.0\.n_images'"),
+        ({"search": {"settings.copies.noise.level": {"type": "int", "low": 0, "high": 99}}}, r"search\.settings\.copies\.noise\.level: 99 is refused: .*want 50 or less"),
+        ({"search": {"settings.copies.noise.kind": {"type": "categorical", "choices": ["gray"]}}}, r"'gray' is refused"),
+        ({"search": {"settings.copies.gain": {"type": "float", "low": 2.0, "high": 1.0}}}, r"low 2\.0 is above high 1\.0"),
+        ({"search": {"settings.copies.gain": {"type": "float", "low": 0.0, "high": 1.0, "log": True}}}, r"log needs low above 0"),
+        ({"search": {"settings.copies.gain": {"type": "real", "low": 0.0, "high": 1.0}}}, r"search\.settings\.copies\.gain.*have: categorical, float, int"),
+        ({"enqueue": [{"settings.copies.noise.level": 10}]}, r"enqueue\.0\.settings\.copies\.noise\.level: 10 is outside"),
+        ({"enqueue": [{"settings.copies.noise.levl": 1}]}, r"is not searched; did you mean 'settings\.copies\.noise\.level'"),
+        ({"sampler": {"name": "GridSampler", "seed": 0}}, r"GridSampler needs a step"),
+        ({"n_trials": 0}, r"n_trials: .*want 1 or more, got 0"),
+        ({"set": {"classifier.stepz": 1}}, r"classifier\.stepz: unknown setting; did you mean 'steps'"),
+    ],
+)  # fmt: skip
+def test_a_fault_is_one_line_that_says_what_is_allowed(tmp_path: Path, changes: dict[str, Any], line: str) -> None:
+    with pytest.raises(ConfigError, match=line) as error:
+        load(tmp_path, **changes)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_sweep_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"sweep 'il_es': no such file .*did you mean 'il_se'"):
+        load_sweep("il_es")
+
+
+def test_values_survive_the_way_into_yaml() -> None:
+    raw: dict[str, Any] = {}
+    for value in (1e-05, 3, True, None, "none", "0.5", "a: b, [c]", [1, 2], -2.5e8):
+        set_key(raw, "a.b", value)
+        assert raw["a"]["b"] == value
+        assert type(raw["a"]["b"]) is type(value)
+
+
+def test_ranges_know_their_values() -> None:
+    steps = FloatRange(type="float", low=0.1, high=0.5, step=0.1)
+    assert steps.grid() == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+    assert steps.holds(0.3)
+    assert not steps.holds(0.35)
+    whole = IntRange(type="int", low=1, high=8, step=3)
+    assert whole.grid() == [1, 4, 7]
+    assert [v for v in range(10) if whole.holds(v)] == [1, 4, 7]
+    assert not whole.holds(True)
+    assert not whole.holds(1.0)

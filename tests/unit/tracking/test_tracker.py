@@ -1,0 +1,153 @@
+"""Records and trackers: complete, idempotent, and unable to hurt the benchmark or to leak credentialed data."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.errors import ConfigError
+from bench.matrix.load import Matrix, build_matrix
+from bench.privacy import border
+from bench.results import record
+from bench.store.store import Store
+from bench.tracking import tracker as track
+from bench.tracking import wandb_mirror as mirror
+from tests.tiny_cells import methods, tiny  # noqa: F401 - a fixture
+from tests.track_fixtures import NO_WANDB, a_record, tell
+
+FAKE_WANDB = {
+    "absent": NO_WANDB,
+    "no login": "Settings = dict\ndef init(**kwargs): raise RuntimeError('no API key\\nlog in first')",
+    "hangs": "import time\nSettings = dict\ndef init(**kwargs): time.sleep(60)",
+    "dies": "import os\nos._exit(3)",
+}
+
+
+@pytest.mark.parametrize("sharing", ["credentialed", "unheard of"])
+def test_of_a_data_set_that_is_not_open_only_settings_and_aggregates_leave(place: Any, sharing: str) -> None:
+    store, matrix = place
+    secret = {
+        "sharing": sharing,
+        "stage_records": {"split/files": {"rows": [{"patient": 10_000_032.0}]}},
+        "skip": "no image in /data/mimic/p10/p10000032",
+    }
+    full = a_record(store, matrix, **secret)
+    full["config"] |= {"dataset.root": "/data/mimic", "dataset.files": ["p10/p10000032/s1.jpg"], "dataset.home": "~x"}
+    full["fidelity"] = (full["fidelity"] or {}) | {"worst": "p10/p10000032/s1.jpg"}
+    sent = border.payload(full, store.root)
+    text = json.dumps([sent.config, sent.summary, sent.curves, sent.tags])
+    assert sent.grid is None
+    assert "mimic" not in text
+    assert "10000032" not in text
+    assert sent.config["classifier.steps"] == 2
+    assert sent.summary["map_all"] == full["scores"]["map_all"]
+    assert len(sent.curves["classifier"]) == 2
+
+
+def test_of_an_open_data_set_samples_and_curves_are_shown(place: tuple[Store, Matrix]) -> None:
+    store, matrix = place
+    stages = {"codec/codec": {"generations": [{"l1": 0.5, "note": "x"}, {"l1": 0.25, "note": "y"}], "n": 3}}
+    sent = border.payload(a_record(store, matrix, stage_records=stages), store.root)
+    assert sent.curves["codec/codec/generations"] == [{"l1": 0.5}, {"l1": 0.25}]
+    images = matrix.cells[1].augmented.open(store.folder(matrix.cells[1].augmented))
+    assert sent.grid.shape == (64 * len(set(images.target_class)), 64 * 8)
+    for row, target in enumerate(dict.fromkeys(images.target_class.tolist())):
+        for column, i in enumerate(np.flatnonzero(images.target_class == target)[:8]):
+            shown = sent.grid[row * 64 : row * 64 + 64, column * 64 : column * 64 + 64]
+            assert (shown == images.images[i]).all()
+    assert border.payload(a_record(store, build_matrix(tiny(), "tiny")), store.root).tags == ("phantom", "copies@1")
+
+
+def test_a_run_id_stands_for_cell_and_key(place: tuple[Store, Matrix]) -> None:
+    first = a_record(*place)
+    assert mirror.run_id(first) == mirror.run_id(first | {"seconds": 1.0})
+    assert len({mirror.run_id(first | c) for c in ({}, {"key": "k"}, {"cell": "c"}, {"matrix": "m"})}) == 4
+
+
+def leet(*arguments: str) -> str:
+    wandb = Path(sys.executable).with_name("wandb")
+    done = subprocess.run([wandb, "leet", "inspect", *arguments], capture_output=True, text=True, timeout=60)
+    if done.returncode:
+        pytest.skip(f"`wandb leet inspect` is not usable here: {done.stderr[-200:]}")
+    return done.stdout
+
+
+def test_offline_runs_hold_what_the_record_holds_and_are_made_once(place: tuple[Store, Matrix]) -> None:
+    store, matrix = place
+    said: list[str] = []
+    for _ in range(2):
+        tell(track.make_tracker("offline", store, matrix, said.append), matrix, store)
+    assert said == []
+    runs = sorted(store.root.glob("wandb/offline-run-*"))
+    assert len(runs) == len(matrix.cells)
+    cell = matrix.cells[1]
+    found = record.read_record(record.record_folder(store, cell))
+    folder = next(r for r in runs if r.name.endswith(mirror.run_id(found)))
+    summary = json.loads(leet("--summary", "--json", str(folder)))
+    assert (summary["name"], summary["run_id"]) == (cell.name, mirror.run_id(found))
+    assert summary["state"] == "finished"
+    assert summary["config"]["method.noise.level"] == 4
+    assert summary["config"]["run.key"] == cell.key
+    assert summary["summary"]["map_all"] == pytest.approx(found["scores"]["map_all"])
+    assert summary["summary"]["classifier/train_loss"] == pytest.approx(found["history"][-1]["train_loss"])
+    assert summary["tags"] == ["phantom", "copies@1"]
+    records = leet("--json", str(folder))
+    assert '"run_group":"tiny"' in records
+    assert '"job_type":"copies@1"' in records
+    assert len(list(folder.glob("files/media/images/*.png"))) == 1
+    host = subprocess.run(["hostname"], capture_output=True, text=True, check=True).stdout.strip()
+    assert str(Path.home()) not in records.replace(str(store.root), "")
+    assert f'"host":"{host}"' not in records.replace(" ", "")
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [("absent", "wandb is not installed"), ("no login", "no API key"), ("hangs", "in time"), ("dies", "code 3")],
+)
+def test_a_broken_wandb_costs_one_line(
+    place: tuple[Store, Matrix], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, reason: str
+) -> None:
+    store, matrix = place
+    (tmp_path / "fake").mkdir()
+    (tmp_path / "fake" / "wandb.py").write_text(FAKE_WANDB[fault])
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "fake"))
+    monkeypatch.setattr(track, "_WAIT_S", 1.0)
+    monkeypatch.setattr(track, "_WAIT_PER_CELL_S", 0.5 if fault == "hangs" else 10.0)
+    said: list[str] = []
+    tracker = track.make_tracker("online", store, matrix, said.append)
+    begun = time.monotonic()
+    for cell in matrix.cells:
+        tracker.cell_ended(cell)
+    told_s = time.monotonic() - begun
+    tracker.close()
+    assert told_s < 5.0  # a cell that ends does not wait for its mirror
+    assert time.monotonic() - begun < 50
+    assert len(said) == 1
+    assert reason in said[0]
+    assert "\n" not in said[0]
+    for cell in matrix.cells:
+        folder = record.record_folder(store, cell)
+        assert record.read_record(folder)["state"] == "done"
+        assert not (folder / "wandb.json").exists()  # so that the next run tries again
+    assert tracker._child is None
+
+
+def test_a_disk_that_refuses_the_record_is_told_once(place: tuple[Store, Matrix]) -> None:
+    store, matrix = place
+    (store.root / "cells").write_text("in the way")
+    said: list[str] = []
+    tell(track.make_tracker("offline", store, matrix, said.append), matrix, store)
+    assert len(said) == 1
+    assert "cannot be written" in said[0]
+
+
+def test_an_unknown_mode_is_refused_with_the_nearest(place: tuple[Store, Matrix]) -> None:
+    with pytest.raises(ConfigError, match="--wandb ofline: no such mode; did you mean 'offline'"):
+        track.make_tracker("ofline", *place)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from bench.errors import in_words
 
+AFFECTS_RESULTS = False
+
 
 @dataclass(frozen=True)
 class Check:

@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+AFFECTS_RESULTS = False
+
 
 class BenchError(Exception):
     """Base of every error that the harness raises on purpose."""

@@ -1,22 +1,19 @@
-"""Small files that a reader never sees half of, and the versions that are written into them."""
+"""Files: small ones that a reader never sees half of, JSON, digests, arrays in memory maps."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
+import hashlib
 import json
 import os
-import platform
 import socket
-import sys
-from importlib import metadata
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
 
-_LIBRARIES = ("longtail-bench", "torch", "torchvision", "diffusers", "transformers", "numpy", "scikit-learn")
+AFFECTS_RESULTS = False
 
 
 def write_text(path: Path, text: str) -> None:
@@ -45,6 +42,36 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def write_strict_json(path: Path, value: Any) -> None:
+    """Write a JSON file by a rename.
+
+    Raises:
+        ValueError: for NaN or an infinity, which no reader of JSON has to understand.
+        TypeError: for what JSON does not know.
+    """
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json_or_raise(path: Path) -> Any:
+    """Return the value in a JSON file.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it is no JSON, or no UTF-8.
+    """
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def file_digest(path: Path, hex_digits: int = 32) -> str:
+    """Return the first digits of the SHA-256 of a file's bytes.
+
+    Raises:
+        OSError: if the file cannot be read.
+    """
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()[:hex_digits]
+
+
 def new_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
     """Return a new npy file as a writable memory map, its space taken at once.
 
@@ -62,24 +89,21 @@ def new_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
     return array
 
 
-@functools.cache
-def device_name(device: str | None) -> str:
-    """Return the model of the GPU or CPU behind a torch device; None is the CPU."""
-    if device is not None and device.startswith("cuda"):
-        import torch
-
-        return str(torch.cuda.get_device_name(device))
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+def flatten(tree: dict[str, Any], prefix: str = "", separator: str = ".") -> Iterator[tuple[str, Any]]:
+    """Yield (`a.b.c`, value) for every leaf of nested mappings."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{name}{separator}", separator)
+        else:
+            yield f"{prefix}{name}", value
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that results depend on."""
-    found = {"python": platform.python_version(), "platform": sys.platform}
-    for name in _LIBRARIES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+def finite(value: Any) -> Any:
+    """Return JSON values with NaN and infinities replaced by None, and what JSON does not know by its text."""
+    if isinstance(value, dict):
+        return {str(k): finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(v) for v in value]
+    if isinstance(value, float):
+        return float(value) if abs(value) < float("inf") else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)

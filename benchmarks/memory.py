@@ -99,7 +99,7 @@ def write_pictures(folder: Path, n: int, n_labelled: int, image_px: int) -> Path
 def stages_over(data: Path, image_px: int) -> list[Stage]:
     """Return every kind of stage over a data set, inputs first; steps and numbers of samples are fixed."""
     from bench.data.kinds.phantom import TAIL
-    from bench.matrix.load import build_matrix
+    from bench.matrix.build import build_matrix
     from bench.pipeline.stage import walk
 
     folder = {"kind": "folder", "csv": str(data), "patient_column": "patient", "tail": list(TAIL), "image_px": image_px}
@@ -160,7 +160,8 @@ def peak_rss_anon(root: Path, stage: Stage) -> float:
 
 def compute(root: Path, stage: Stage) -> None:
     """Compute one stage; every input is there."""
-    from bench.store.store import Execution, Store
+    from bench.store.store import Store
+    from bench.store.work import Execution
 
     Store(root).compute(stage, Execution(device="cpu", threads=1))
 

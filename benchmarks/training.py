@@ -92,7 +92,7 @@ def main() -> int:
 
 def by_turns(store: Store, stage: Classifier, tensors: Tensors, threads: int) -> dict[str, Any]:
     """Compute the stage anew with the bare loop in between; return the seconds and the last loss on val of each."""
-    from bench.store.store import Execution
+    from bench.store.work import Execution
 
     shutil.rmtree(store.folder(stage), ignore_errors=True)
     clock, harness, bare = Clock(), list[tuple[float, float]](), list[tuple[float, float]]()
@@ -125,7 +125,7 @@ def by_turns(store: Store, stage: Classifier, tensors: Tensors, threads: int) ->
 
 def prepared(root: Path, n_images: int, steps: int, validations: int) -> tuple[Classifier, Store]:
     """Return a classifier's stage whose inputs are all in the store."""
-    from bench.matrix.load import build_matrix
+    from bench.matrix.build import build_matrix
     from bench.store.store import Store
 
     raw = {

@@ -7,9 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from bench import seeds
-from bench.contract import AugmentedBatch, Context, Method
-from bench.tables import Int64
+from bench.contract import AugmentedBatch, Context, Int64, Method, seeds
 
 
 class Duplicate(Method):

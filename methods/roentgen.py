@@ -8,8 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from bench.contract import AugmentedBatch, Context, Method
-from bench.tables import Float32
+from bench.contract import AugmentedBatch, Context, Float32, Method
 
 
 class Roentgen(Method):

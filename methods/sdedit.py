@@ -8,9 +8,19 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from bench.contract import AugmentedBatch, Context, Method, Stage, Task, TrainSet
-from bench.errors import ConfigError, listed, nearest
-from bench.tables import Int64, UInt8
+from bench.contract import (
+    AugmentedBatch,
+    ConfigError,
+    Context,
+    Int64,
+    Method,
+    Stage,
+    Task,
+    TrainSet,
+    UInt8,
+    listed,
+    nearest,
+)
 from methods.duplicate import copied_rows
 
 

@@ -14,9 +14,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from bench.augment.label_policies import PARENT_SHARE, union
-from bench.contract import AugmentedBatch, Context, Method, Stage, Task
-from bench.tables import Float32, Int64
+from bench.contract import PARENT_SHARE, AugmentedBatch, Context, Float32, Int64, Method, Stage, Task, union
 
 BATCH = 64
 

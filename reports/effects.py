@@ -29,7 +29,7 @@ from reports.text import md, md_line
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from bench.matrix.load import Matrix
+    from bench.matrix.matrix import Matrix
     from bench.results.cells import CellResult
     from bench.store.store import Store
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench.pipeline.key import content_of
 from bench.privacy.names import WITHHELD
-from bench.results.record import content_of
 from reports.published import published
 from reports.run_facts import by_method, span
 
 if TYPE_CHECKING:
-    from bench.classifier.classifier import ClassifierSettings
-    from bench.diffusion.pipeline import DiffusionModel
-    from bench.matrix.load import Matrix
+    from bench.classifier.settings import ClassifierSettings
+    from bench.diffusion.model import DiffusionModel
+    from bench.matrix.matrix import Matrix
     from bench.results.cells import CellResult
     from reports.run_facts import DatasetFacts
 

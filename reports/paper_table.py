@@ -19,7 +19,7 @@ from reports.table_rows import COLUMNS, PUBLISHED_COLUMNS, Layout, Row, no_skill
 from reports.text import md, md_line, tex, tex_line
 
 if TYPE_CHECKING:
-    from bench.matrix.load import Matrix
+    from bench.matrix.matrix import Matrix
     from bench.results.cells import CellResult
     from bench.store.store import Store
     from reports.run_facts import DatasetFacts

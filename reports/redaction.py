@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BorderError
+from bench.matrix.resolved import resolved
 from bench.privacy.border import aggregates, is_open
 from bench.privacy.names import is_name, is_plain, places, plain_words, reduced, stand_ins, without_paths
-from bench.results.record import resolved
 
 if TYPE_CHECKING:
-    from bench.matrix.load import Cell, Matrix, MatrixSettings
+    from bench.matrix.cell import Cell
+    from bench.matrix.matrix import Matrix
+    from bench.matrix.settings import MatrixSettings
     from bench.matrix.study import Study
     from bench.results.cells import CellResult
     from bench.store.store import Store

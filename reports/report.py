@@ -17,7 +17,7 @@ from reports.report_folder import folder_for
 from reports.run_facts import by_method
 
 if TYPE_CHECKING:
-    from bench.matrix.load import Matrix
+    from bench.matrix.matrix import Matrix
     from bench.results.cells import CellResult
     from bench.store.store import Store
     from reports.paper_table import Part

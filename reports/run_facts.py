@@ -11,7 +11,7 @@ import numpy as np
 from bench.privacy.names import plain_words
 
 if TYPE_CHECKING:
-    from bench.matrix.load import Cell
+    from bench.matrix.cell import Cell
     from bench.results.cells import CellResult
     from bench.store.store import Store
 

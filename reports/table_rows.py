@@ -77,7 +77,7 @@ class Row:
 
 def table_rows(results: list[CellResult]) -> list[Row]:
     """Return a row a (data set, method). A method that declined the data set has no numbers, only its reason."""
-    from bench.results.cells import table
+    from bench.results.table import table
 
     planned: dict[tuple[str, str], int] = {}
     skipped: set[tuple[str, str]] = set()

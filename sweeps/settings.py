@@ -12,12 +12,15 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, Field, model_validator
 
+from bench.augment.method import Method
 from bench.config.validation import shown
-from bench.contract import Method
 from bench.errors import ConfigError, listed, nearest
-from bench.matrix.load import Matrix, MatrixSettings, apply_override, build_matrix, find, method_name, read_yaml
-from bench.matrix.weights import check_weights
-from bench.pipeline.stage import Settings
+from bench.matrix.build import build_matrix
+from bench.matrix.inputs import check_weights
+from bench.matrix.load import apply_override, find, method_name, read_yaml
+from bench.matrix.matrix import Matrix
+from bench.matrix.settings import MatrixSettings
+from bench.pipeline.settings import Settings
 from bench.plugins import registry
 
 SHIPPED = Path(__file__).parent
@@ -229,7 +232,7 @@ class Sweep:
         return replace(built, cells=tuple(c for i, c in enumerate(built.cells) if i // n_seeds % len(rows) == 0))
 
     def _class_of(self, row: str) -> type[Method]:
-        return registry.method_class(row.partition("@")[0], f"{self.source}.methods")
+        return registry.method_class(registry.Shorthand.of(row).name, f"{self.source}.methods")
 
 
 def set_key(raw: dict[str, Any], key: str, value: Any) -> None:
@@ -325,10 +328,10 @@ def search_paths(method: str, where: str) -> list[str]:
 
     Data, split and fidelity are left out: a trial with others would be measured with another ruler.
     """
-    name, has_at, _ = method.partition("@")
+    name, value = registry.Shorthand.of(method)
     cls = registry.method_class(name, f"{where}.method")
     fields = MatrixSettings.model_fields
-    found = [f"settings.{name}.{leaf}" for leaf in _leaves(cls) if not (has_at and leaf == cls.at)]
+    found = [f"settings.{name}.{leaf}" for leaf in _leaves(cls) if not (value is not None and leaf == cls.at)]
     for part in ("classifier", "augment"):
         found += [f"{part}.{leaf}" for leaf in _leaves(fields[part].annotation)]
     return found

@@ -9,7 +9,6 @@ val: nothing of test is in an objective.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import itertools
 import time
@@ -21,14 +20,18 @@ from typing import TYPE_CHECKING, Any
 
 from bench import seeds
 from bench.errors import ConfigError
-from bench.matrix.load import Cell, Matrix
-from bench.pipeline.stage import Stage, canonical_json, walk
+from bench.matrix.cell import Cell
+from bench.matrix.matrix import Matrix
+from bench.pipeline.key import canonical_json
+from bench.pipeline.stage import Stage, walk
 from bench.run.inline import Inline
 from bench.run.placement import Placement
 from bench.run.progress import Silent
 from bench.run.run_matrix import run_stages
 from bench.run.workload import Executor, Reporter
-from bench.store.store import Execution, Store
+from bench.store.claims import alone, is_flocked
+from bench.store.store import Store
+from bench.store.work import Execution
 from sweeps.outcome import SweepResult, outcome, write_outcome
 from sweeps.settings import VAL_METRICS, Choices, Sweep, load_sweep
 
@@ -123,16 +126,14 @@ class Driver:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Keep other drivers out for a moment; the kernel frees the lock if we die."""
-        with open(self.folder / f"{self.sweep.name}.lock", "a") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with alone(self.folder / f"{self.sweep.name}.lock"):
             yield
 
     @contextlib.contextmanager
     def alive(self) -> Iterator[None]:
         """Hold the lock that tells other drivers that our trials are being worked on."""
         path = self._life(self.id)
-        with open(path, "a") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with alone(path):
             try:
                 yield
             finally:
@@ -144,14 +145,7 @@ class Driver:
     def _is_alive(self, driver: str | None) -> bool:
         if driver is None:  # asked for, but its process died before it could say whose it is
             return False
-        try:
-            with open(self._life(driver)) as handle:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return False
+        return is_flocked(self._life(driver))
 
     def prepare(self, total: int) -> None:
         """Queue again what dead drivers left behind, then what the file wants tried first (and the grid, if any)."""

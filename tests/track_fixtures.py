@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.matrix.load import Matrix
+from bench.matrix.matrix import Matrix
 from bench.results import record
 from bench.results.cells import read_cell
 from bench.run.inline import Inline
 from bench.run.progress import Silent
 from bench.run.run_matrix import run_matrix
-from bench.store.store import Execution, Store
+from bench.store.store import Store
+from bench.store.work import Execution
 from bench.tracking import tracker as track
 
 NO_WANDB = "raise ImportError('no wandb', name='wandb')"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -12,11 +11,14 @@ import numpy as np
 from pydantic import SerializeAsAny
 
 from bench import seeds
-from bench.augment.batch_checks import KeptBatches, checked, skip_of
+from bench.augment.batch_checks import checked, skip_of
+from bench.augment.kept_batches import KeptBatches
+from bench.augment.method import Context, Method, Plan, Task
 from bench.augment.unusable import Reason, UnusableDiagnostics, UnusableMethod
-from bench.contract import Context, DiffusionModel, Method, Plan, Task
 from bench.data.split import Train, train_set
+from bench.diffusion.model import DiffusionModel
 from bench.errors import BenchError, ContractError, DataError
+from bench.files import read_json_or_raise, write_strict_json
 from bench.pipeline.stage import Resources, Stage, Work
 from bench.tables import AugmentedSet
 
@@ -105,7 +107,7 @@ class Augmented(Stage):
             kept.forget()  # else another attempt could take them for the whole of what was asked
             raise
         kept.write(work.out, ctx)
-        (work.out / "plan.json").write_text(json.dumps({"plan": ctx.plan, "skip": reason}), encoding="utf-8")
+        write_strict_json(work.out / "plan.json", {"plan": ctx.plan, "skip": reason})
 
     def open(self, folder: Path) -> AugmentedSet:
         """Return the set, memory-mapped."""
@@ -118,7 +120,7 @@ class Augmented(Stage):
 
     def skip_reason(self, folder: Path) -> str | None:
         """Return why the method declined the data set, or None."""
-        return json.loads((folder / "plan.json").read_text(encoding="utf-8"))["skip"]
+        return read_json_or_raise(folder / "plan.json")["skip"]
 
 
 def diagnostics_of(method: Method, task: Task) -> Stage | None:

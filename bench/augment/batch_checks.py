@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import zipfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench.augment.label_policies import CLAIMED_CLASS, PARENT_SHARE
-from bench.contract import AugmentedBatch, Context, Method
+from bench.augment.method import Context, Method
 from bench.errors import ContractError
-from bench.files import new_array
-from bench.tables import TrainSet
+from bench.tables import AugmentedBatch, TrainSet
 
-_SHARE = f"extras/{PARENT_SHARE}"
+SHARE = f"extras/{PARENT_SHARE}"
+
 _NAME = re.compile(r"[A-Za-z0-9_]+")
+
 _COUNTS = "counts equal the plan"
 
 
@@ -125,83 +122,3 @@ def _evidence_faults(batch: AugmentedBatch, n_classes: int) -> Iterator[tuple[st
         yield f"extras.{CLAIMED_CLASS} int64 [b]", f"got {claimed.dtype} {list(claimed.shape)}"
     elif claimed is not None and ((claimed < -1).any() or (claimed >= n_classes).any()):
         yield f"extras.{CLAIMED_CLASS} a class or -1", f"got {claimed.min()} to {claimed.max()} of {n_classes} classes"
-
-
-class KeptBatches:
-    """Batches on disk, `<first sample>.npz` each, written by a rename; what a kill left half-written is not seen."""
-
-    def __init__(self, folder: Path) -> None:
-        """Find the batches that an earlier attempt left, up to the first damaged one; `n` samples are there."""
-        self.folder, self.n = folder, 0
-        self.paths: list[Path] = []
-        with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
-            while True:
-                path = folder / f"{self.n}.npz"
-                self.n += len(_read(path)["labels"])
-                self.paths.append(path)
-
-    def add(self, batch: AugmentedBatch) -> None:
-        """Keep the next batch."""
-        if not len(batch.labels):
-            return
-        path = self.folder / f"{self.n}.npz"
-        part = path.with_suffix(".part")
-        with open(part, "wb") as handle:
-            arrays: dict[str, Any] = {f"extras/{name}": array for name, array in batch.extras.items()}
-            arrays |= {"images": batch.images, "labels": batch.labels, "parents": batch.parents}
-            np.savez(handle, **arrays)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(part, path)
-        self.paths.append(path)
-        self.n += len(batch.labels)
-
-    def forget(self) -> None:
-        """Remove all batches."""
-        for path in self.paths:
-            path.unlink(missing_ok=True)
-        self.paths, self.n = [], 0
-
-    def write(self, out: Path, ctx: Context) -> None:
-        """Write whole arrays, batch by batch through memory maps; parents are padded with -1 to the widest."""
-        px, n_classes = ctx.train.images.image_px, len(ctx.train.class_names)
-        first = _read(self.paths[0]) if self.paths else {}
-        width = max((_read(path)["parents"].shape[1] for path in self.paths), default=1)
-        kinds: dict[str, tuple[tuple[int, ...], Any]] = {
-            "images": ((px, px), np.uint8),
-            "labels": ((n_classes,), np.float32),
-            "parents": ((width,), np.int64),
-        }
-        kinds |= {name: (a.shape[1:], a.dtype) for name, a in first.items() if name.startswith("extras/")}
-        if _SHARE in kinds:
-            kinds[_SHARE] = (width,), np.float32
-        (out / "extras").mkdir()
-        arrays = {
-            name: _created(out / f"{name}.npy", (self.n, *shape), dtype) for name, (shape, dtype) in kinds.items()
-        }
-        at = 0
-        for path in self.paths:
-            batch = _read(path)
-            rows = slice(at, at + len(batch["labels"]))
-            missing = ((0, 0), (0, width - batch["parents"].shape[1]))
-            batch["parents"] = np.pad(batch["parents"], missing, constant_values=-1)
-            if _SHARE in batch:
-                batch[_SHARE] = np.pad(batch[_SHARE], missing)
-            for name, array in arrays.items():
-                array[rows] = batch[name]
-            at = rows.stop
-        np.save(out / "target_class.npy", ctx.samples)
-
-
-def _created(path: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Return a new npy file as a writable memory map (nothing can be mapped of an empty one)."""
-    if shape[0]:
-        return new_array(path, shape, dtype)
-    empty = np.zeros(shape, dtype)
-    np.save(path, empty)
-    return empty
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as arrays:
-        return dict(arrays)

@@ -10,7 +10,7 @@ from pydantic import field_validator
 
 from bench import seeds
 from bench.data.split import Train, train_set
-from bench.diffusion.pipeline import DiffusionModel
+from bench.diffusion.model import DiffusionModel
 from bench.files import new_array
 from bench.pipeline.stage import Stage, Work
 from bench.tables import Float32

@@ -8,10 +8,14 @@ from typing import Any, ClassVar, Literal, NoReturn, Self
 
 from pydantic import model_serializer
 
-from bench.contract import AugmentedBatch, Context, Method
+from bench.augment.method import Context, Method
 from bench.data.dataset import Dataset
 from bench.errors import PluginError, in_words
-from bench.pipeline.stage import Settings, Stage, Work, not_semantic
+from bench.pipeline.settings import Settings, not_semantic
+from bench.pipeline.stage import Stage, Work
+from bench.tables import AugmentedBatch
+
+AFFECTS_RESULTS = False
 
 
 class Reason(Settings):

@@ -2,86 +2,26 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import SerializeAsAny
 
 from bench.augment.augmented import Augmented
 from bench.data.split import Split, Train, part_rows, train_set
 from bench.errors import ConfigError
+from bench.files import read_json_or_raise, write_strict_json
 from bench.metrics.average_precision import average_precision, means
-from bench.pipeline.stage import Resources, Settings, Stage, Work, not_semantic
+from bench.pipeline.stage import Resources, Stage, Work
 from bench.tables import AugmentedSet, Float32, ImageRows, TrainSet
 
 if TYPE_CHECKING:
     from torch import nn
 
     from bench.classifier.training import Training
-
-Selection = Literal["best_val_map_all", "best_val_map_tail", "last"]
-
-
-class ClassifierSettings(Settings):
-    """How the classifiers of a matrix are trained: alike for every method, unless a row names its own recipe.
-
-    Its length is `epochs` (more images, more steps) or `steps` (the same number of optimiser steps for every method).
-    """
-
-    architecture: Literal["densenet121", "resnet18"] = "densenet121"
-    epochs: int | None = Field(None, ge=1, description="passes over real and synthetic images; 10 if neither is given")
-    steps: int | None = Field(None, ge=1, description="optimiser steps, instead of epochs")
-    batch_size: int = Field(32, ge=2)
-    learning_rate: float = Field(1e-3, gt=0, description="highest of the schedule (AdamW)")
-    weight_decay: float = Field(1e-2, ge=0)
-    schedule: Literal["onecycle", "constant"] = "onecycle"
-    positive_weights: bool = Field(False, description="weigh positives by negatives / positives of the real train rows")
-    synthetic_weight: float = Field(1.0, ge=0, description="factor on the loss of synthetic images")
-    synthetic_first: float = Field(
-        0.0, ge=0, lt=1, description="share of the steps on synthetic images alone, then real ones alone; 0 = mixed"
-    )
-    shift_px: int = Field(0, ge=0, description="random shifts in training; never flips, for the side matters")
-    image_px: int | None = Field(None, ge=32, description="side that images are resized to; null = as they are")
-    weights: str | None = not_semantic(None, description="file to initialise the trunk from (torchvision state dict)")
-    precision: Literal["float32", "bfloat16_on_gpu"] = "float32"
-    n_validations: int = Field(6, ge=1, description="evaluations on val, evenly over the training")
-    selection: Selection = "best_val_map_all"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_length(cls, given: Any) -> Any:
-        """Refuse two lengths; without any, train 10 epochs."""
-        if not isinstance(given, dict):
-            return given
-        epochs, steps = given.get("epochs"), given.get("steps")
-        if epochs is not None and steps is not None:
-            raise ValueError(f"give epochs or steps, not both (epochs {epochs}, steps {steps}); set one to null")
-        return given | {"epochs": 10} if epochs is None and steps is None else given
-
-    def content(self) -> dict[str, str]:
-        """Return the digest of the weights file, which enters keys instead of its path.
-
-        Raises:
-            ConfigError: if the file is missing.
-        """
-        return {} if self.weights is None else {"weights": _file_digest(Path(self.weights).expanduser())}
-
-
-@functools.cache
-def _file_digest(path: Path) -> str:
-    try:
-        with open(path, "rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()[:32]
-    except OSError as error:
-        raise ConfigError(
-            f"classifier.weights: {path} cannot be read ({error.strerror}); give a torchvision state dict "
-            "(.pth or .safetensors), or null to start from random weights"
-        ) from error
+from bench.classifier.settings import ClassifierSettings
 
 
 class Classifier(Stage):
@@ -130,8 +70,8 @@ class Classifier(Stage):
         weights = {name: tensor.contiguous() for name, tensor in training.best["weights"].items()}
         save_file(weights, work.out / "model.safetensors")
         record = self._record(training, train, synthetic, images.image_px)
-        _write(work.out / "record.json", record)
-        _write(work.out / "history.json", training.history)
+        write_strict_json(work.out / "record.json", record)
+        write_strict_json(work.out / "history.json", training.history)
 
     def _check_size(self, native_px: int) -> None:
         from bench.classifier.networks import SMALLEST_PX
@@ -162,7 +102,11 @@ class Classifier(Stage):
 
     def open(self, folder: Path) -> TrainedClassifier:
         """Return the trained classifier; its weights are read when asked for."""
-        return TrainedClassifier(folder, record=_read(folder / "record.json"), history=_read(folder / "history.json"))
+        return TrainedClassifier(
+            folder,
+            record=read_json_or_raise(folder / "record.json"),
+            history=read_json_or_raise(folder / "history.json"),
+        )
 
 
 @dataclass(frozen=True)
@@ -180,7 +124,7 @@ class _Validation:
         import torch
 
         from bench.classifier.networks import in_batches
-        from bench.classifier.training import masked_bce
+        from bench.metrics.losses import masked_bce
 
         logits = in_batches(network, self.images, self.settings.image_px, self.device)
         ap = dict(zip(self.train.class_names, average_precision(logits, self.labels), strict=True))
@@ -237,11 +181,3 @@ class TrainedClassifier:
 def probabilities(logits: Float32) -> Float32:
     """Return the probabilities of logits, each class by itself."""
     return (1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _write(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, allow_nan=False), encoding="utf-8")

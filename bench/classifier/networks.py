@@ -14,10 +14,14 @@ from torch import Tensor, nn
 
 from bench.errors import ConfigError, listed
 from bench.tables import Float32, UInt8
+from bench.weight_files import read_weights
 
 SMALLEST_PX = 32  # five halvings: below this, nothing is left of the last feature map
+
 _HEADS = {"densenet121": "classifier", "resnet18": "fc"}
+
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet: what weights from a file expect
+
 # torchvision's DenseNet files were written when module names could hold dots
 _OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
@@ -55,7 +59,7 @@ def load_trunk(network: nn.Module, head: str, path: Path, field: str, unused: Se
     Raises:
         ConfigError: naming `field`, if the file is missing, is no file of weights, or is of another network.
     """
-    state = {_OLD_NAME.sub(r"\1\2", name): value for name, value in _read_weights(path, field).items()}
+    state = {_OLD_NAME.sub(r"\1\2", name): value for name, value in read_weights(path, field).items()}
     state = {name: value for name, value in state.items() if name not in unused}
     trunk = {name: value for name, value in state.items() if not name.startswith(f"{head}.")}
     have = {name: value.shape for name, value in network.state_dict().items() if not name.startswith(f"{head}.")}
@@ -66,26 +70,6 @@ def load_trunk(network: nn.Module, head: str, path: Path, field: str, unused: Se
         name = type(network).__name__
         raise ConfigError(f"{field}: {path} is of another network than {name}: {listed(wrong, 3)}")
     network.load_state_dict(trunk, strict=False)
-
-
-def _read_weights(path: Path, field: str) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise ConfigError(f"{field}: no file {path}; give a torchvision state dict (.pth, .safetensors)")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # every reader has its own errors for a file that is not what it says
-        first = (str(error).splitlines() or [""])[0][:200]
-        raise ConfigError(
-            f"{field}: {path} cannot be read as weights, give a torchvision state dict "
-            f"({type(error).__name__}: {first})"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ConfigError(f"{field}: {path} holds no state dict (name to tensor)")
-    return state
 
 
 def to_input(images: UInt8, image_px: int | None, device: str) -> Tensor:

@@ -13,19 +13,20 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bench import seeds
 from bench.classifier import networks
 from bench.errors import StageError
-from bench.pipeline import checkpoints as checkpoint
+from bench.metrics.losses import masked_bce
+from bench.pipeline import checkpoints
 from bench.tables import Float32, Int64, UInt8
 
 Bool = npt.NDArray[np.bool_]
 Part = Literal["all", "real", "synthetic"]
 
 if TYPE_CHECKING:
-    from bench.classifier.classifier import ClassifierSettings
+    from bench.classifier.settings import ClassifierSettings
 
 N_CHECKPOINTS = 10  # at most, evenly over the training
 CHECKPOINT_SECONDS = 20.0  # of training at least between two: one of DenseNet121 is 110 MB, half a second to write
@@ -72,24 +73,7 @@ class TrainingData:
         return np.argsort(np.concatenate([keys, more]), kind="stable")
 
 
-def masked_bce(logits: Tensor, labels: Tensor, weights: Tensor | None = None, positive: Tensor | None = None) -> Tensor:
-    """Return the binary cross-entropy averaged over the known entries (0 if none is known).
-
-    Args:
-        logits: `[b, C]`.
-        labels: `[b, C]` in [0, 1], soft ones allowed; NaN = unknown, contributes neither loss nor gradient.
-        weights: `[b]`, factor on each sample's loss; None = 1.
-        positive: `[C]`, factor on the positive part of each class's loss; None = 1.
-    """
-    known = ~labels.isnan()
-    target = torch.where(known, labels, 0.0)  # before the loss: 0 * NaN would be NaN in the gradient
-    losses = nn.functional.binary_cross_entropy_with_logits(logits, target, pos_weight=positive, reduction="none")
-    if weights is not None:
-        losses = losses * weights[:, None]
-    return torch.where(known, losses, 0.0).sum() / known.sum().clamp(min=1)
-
-
-def positive_weights(labels: Float32) -> Float32:
+def inverse_prevalence(labels: Float32) -> Float32:
     """Return negatives over positives per class, `float32 [C]` (1 where there is no positive)."""
     positives, known = np.nansum(labels, axis=0), (~np.isnan(labels)).sum(axis=0)
     return np.where(positives > 0, (known - positives) / np.maximum(positives, 1), 1).astype(np.float32)
@@ -141,7 +125,7 @@ class Training:
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay, fused=self.device != "mps"
         )
-        self.positive = torch.from_numpy(positive_weights(labels)).to(self.device) if s.positive_weights else None
+        self.positive = torch.from_numpy(inverse_prevalence(labels)).to(self.device) if s.positive_weights else None
         self.steps_per_epoch = max(1, len(self.data) // s.batch_size)  # the last, shorter batch is left out
         self.n_steps = s.steps if s.steps is not None else (s.epochs or 0) * self.steps_per_epoch
         self.n_first = 0
@@ -151,9 +135,9 @@ class Training:
 
     def run(self, ckpt: Path, progress: Callable[[float, float, str], None]) -> None:
         """Train to the end, from the newest checkpoint in `ckpt` if there is one."""
-        self._restore(checkpoint.load_newest(ckpt, self.device))
+        self._restore(checkpoints.load_newest(ckpt, self.device))
         evaluations = _spread(self.n_steps, self.settings.n_validations)
-        checkpoints = _spread(self.n_steps, N_CHECKPOINTS) - {self.n_steps}
+        saved_after = _spread(self.n_steps, N_CHECKPOINTS) - {self.n_steps}
         saved_at = self.seconds
         while self.step < self.n_steps:
             started = time.monotonic()
@@ -162,8 +146,8 @@ class Training:
             self.seconds += time.monotonic() - started
             if self.step in evaluations:
                 self._validate()
-            if self.step in checkpoints and self.seconds - saved_at >= CHECKPOINT_SECONDS:
-                checkpoint.save(ckpt, self.step, self._state())
+            if self.step in saved_after and self.seconds - saved_at >= CHECKPOINT_SECONDS:
+                checkpoints.save(ckpt, self.step, self._state())
                 saved_at = self.seconds
             progress(self.step, self.n_steps, f"train, loss {loss:.3f}")
 

@@ -12,7 +12,13 @@ from bench.cli.session import interruptible, open_store, print_json, progress_ba
 from bench.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.progress import ProgressColumn
+
+    from bench.data.dataset import Dataset, KnownLabels
+    from bench.store.store import Store
+    from bench.tables import ImageTable
 
 app = typer.Typer()
 
@@ -41,14 +47,15 @@ def describe(
     """
     from bench.cli.show_data import print_description
     from bench.data.describe import describe as look
-    from bench.data.describe import find_dataset
+    from bench.matrix.load import find_dataset
 
     if out is not None and (out.suffix.lower() != ".png" or out.is_dir()):
         raise ConfigError(f"--out {out}: want the name of a PNG file, e.g. classes.png")
     chosen, split = find_dataset(matrix, sets or (), dataset)
     store = open_store(store_path)
     with interruptible(f"bench describe {matrix}"), progress_bar(quiet, _count) as on_progress:
-        found = look(chosen, split, store, on_progress)
+        known, folder = _labels(chosen, store, on_progress)
+        found = look(chosen, split, known, folder, on_progress)
     if as_json:
         print_json(found)
     else:
@@ -61,6 +68,21 @@ def describe(
         except OSError as error:
             raise ConfigError(f"--out {out}: cannot be written: {error.strerror}; give another file") from error
         say(f"drawn: {out}")
+
+
+def _labels(
+    dataset: Dataset, store: Store, on_progress: Callable[[float, float, str], None]
+) -> tuple[ImageTable | KnownLabels, Path | None]:
+    """Return what is known of a data set, and the folder of its table if it is computed.
+
+    A data set that cannot name its labels without its table is computed here.
+    """
+    from bench.store.work import Execution
+
+    known: ImageTable | KnownLabels | None = None if store.has(dataset) else dataset.known_labels()
+    if known is None:
+        known = store.get(dataset, Execution(on_progress=lambda stage, *done: on_progress(*done)))
+    return known, store.folder(dataset) if store.has(dataset) else None
 
 
 def _count() -> ProgressColumn:

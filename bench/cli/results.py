@@ -33,7 +33,7 @@ def table(
     loaded, store = load(matrix, sets), open_store(store_path)
     results = read_matrix(loaded, store)
     if as_json:
-        from bench.results.cells import table as rows
+        from bench.results.table import table as rows
 
         print_json(rows(results))
     else:
@@ -73,7 +73,7 @@ def explain(
     A stage that failed is shown with its traceback.
     """
     from bench.cli.show_status import print_explain
-    from bench.run.status import explain_rows
+    from bench.run.explain import explain_rows
 
     loaded = load(matrix, sets)
     rows = explain_rows(loaded.cell(cell), open_store(store_path))

@@ -101,7 +101,7 @@ def run(
     results = read_matrix(loaded, store)
     n_failed = _say_failures(results, request)
     if as_json:
-        from bench.results.cells import table
+        from bench.results.table import table
 
         print_json(table(results))
     else:

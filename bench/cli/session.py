@@ -21,20 +21,21 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import ProgressColumn
 
-    from bench.matrix.load import Matrix
+    from bench.matrix.matrix import Matrix
     from bench.run.machine_file import Machine
     from bench.run.placement import Placement
-    from bench.store.store import Execution, Store
+    from bench.store.store import Store
+    from bench.store.work import Execution
 
 
 def load(matrix: str, sets: list[str] | None) -> Matrix:
     """Return a matrix with its overrides, after a look at its files of weights.
 
     Raises:
-        ConfigError: see `bench.matrix.load.load_matrix` and `bench.matrix.weights.check_weights`.
+        ConfigError: see `bench.matrix.load.load_matrix` and `bench.matrix.inputs.check_weights`.
     """
+    from bench.matrix.inputs import check_weights
     from bench.matrix.load import find, load_matrix
-    from bench.matrix.weights import check_weights
 
     loaded = load_matrix(matrix, sets or ())
     check_weights(loaded, find(matrix).name)
@@ -97,7 +98,7 @@ def make_machine(
 
 def make_execution(machine: Machine) -> Execution:
     """Return how stages compute on a machine."""
-    from bench.store.store import Execution
+    from bench.store.work import Execution
 
     return Execution(machine.device, machine.threads)
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.cli.options import Request
-from bench.matrix.load import Cell
+from bench.matrix.cell import Cell
 
 _STATES = {"done": "green", "running": "cyan", "failed": "red", "missing": "dim"}
 _ACTIONS = {"reuse": "green", "run": "yellow", "wait": "cyan", "stop": "red"}
@@ -37,7 +37,7 @@ def print_status(rows: list[dict[str, Any]], request: Request, console: Console)
 
 
 def print_explain(cell: Cell, rows: list[dict[str, Any]], console: Console) -> None:
-    """Print the rows of `bench.run.status.explain_rows`, and the traceback of each stage that failed."""
+    """Print the rows of `bench.run.explain.explain_rows`, and the traceback of each stage that failed."""
     console.print(f"{cell.name}  (key {cell.key})", markup=False, highlight=False)
     table = Table("stage", "key", "action", "why", box=None)
     for r in rows:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.cli.options import Request
-from bench.matrix.load import Matrix
+from bench.matrix.matrix import Matrix
 from bench.results.cells import CellResult
 from bench.store.store import Store
 from reports.differences import EFFECT_COLUMNS, MAIN, Effect, effects

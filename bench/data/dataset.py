@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from bench.files import new_array
-from bench.pipeline.stage import Stage, not_semantic
+from bench.files import new_array, read_json_or_raise, write_strict_json
+from bench.pipeline.settings import not_semantic
+from bench.pipeline.stage import Stage
 from bench.tables import Float32, ImageTable, Int64, UInt8
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class Dataset(Stage):
 
     def open(self, folder: Path) -> ImageTable:
         """Return the table, its images memory-mapped."""
-        facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        facts = read_json_or_raise(folder / "facts.json")
         optional = {
             name: np.load(folder / f"{name}.npy") if (folder / f"{name}.npy").is_file() else None
             for name in ("true_labels", "splits")
@@ -167,4 +167,4 @@ class TableWriter:
         if splits is not None:
             np.save(self.out / "splits.npy", splits.astype(np.int64))
         facts = {"class_names": list(class_names), "head": list(head), "tail": list(tail)}
-        (self.out / "facts.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        write_strict_json(self.out / "facts.json", facts)

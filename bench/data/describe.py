@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from bench import seeds
 from bench.data.dataset import Dataset, KnownLabels
 from bench.data.split import PARTS, SplitSettings, check, parts
-from bench.errors import ConfigError, DataError, listed, nearest
-from bench.plugins import registry
+from bench.errors import DataError
+from bench.files import read_json_or_raise
 from bench.tables import ImageTable, Int64
-
-if TYPE_CHECKING:
-    from bench.store.store import Store
 
 _SAMPLED = 400  # pictures whose size is read
 
@@ -34,64 +29,32 @@ class HasPictures(Protocol):
         """Return the path of every picture."""
 
 
-def find_dataset(name: str, overrides: Iterable[str], label: str | None) -> tuple[Dataset, SplitSettings]:
-    """Return a data set of a matrix file, and how the matrix splits it; nothing else of the file need be usable.
+def describe(
+    dataset: Dataset,
+    settings: SplitSettings,
+    known: ImageTable | KnownLabels,
+    table_folder: Path | None = None,
+    tell: Any = lambda *_: None,
+) -> dict[str, Any]:
+    """Return what a data set holds as JSON values: names of classes and counts, nothing of a single image.
 
-    Where `name` is a kind of data set, the overrides are its settings, and it is split by the defaults.
-
-    Raises:
-        ConfigError: for a file that cannot be understood, a label that is no data set's, or none where there are many.
-    """
-    from bench.config.yaml_file import apply_override, read_yaml
-    from bench.matrix.load import MatrixSettings, find
-
-    kind = name in registry.datasets() and not Path(name).is_file()
-    try:
-        path = Path(name) if kind else find(name)
-    except ConfigError as error:
-        raise ConfigError(f"{error}; or a kind of data set: {listed(registry.datasets())}") from error
-    raw = {"kind": name} if kind else read_yaml(path)
-    for override in overrides:
-        apply_override(raw, override)
-    if kind:
-        dataset = registry.parse_dataset(raw | {"kind": name}, name)
-        if label not in (None, dataset.label):
-            raise ConfigError(f"{name}: --dataset {label}: is an option for a matrix; leave it out")
-        return dataset, SplitSettings()
-    settings = registry.build(MatrixSettings, raw, path.name)
-    datasets = [registry.parse_dataset(d, f"{path.name}.datasets.{i}") for i, d in enumerate(settings.datasets)]
-    labels = [d.label for d in datasets]
-    if label is None and len(datasets) > 1:
-        raise ConfigError(f"matrix {settings.name}: {len(datasets)} data sets; give --dataset {' or '.join(labels)}")
-    if label is not None and label not in labels:
-        have = f"(have: {listed(labels)})"
-        raise ConfigError(f"matrix {settings.name}: --dataset: no data set '{label}'{nearest(label, labels)} {have}")
-    return datasets[labels.index(label) if label else 0], settings.split
-
-
-def describe(dataset: Dataset, settings: SplitSettings, store: Store, tell: Any = lambda *_: None) -> dict[str, Any]:
-    """Return what a data set holds as JSON values: names of classes and counts, of no picture its own.
-
-    Labels come from the table where the store has it, else from the source; of a data set that cannot say them without
-    its table, that is computed. Pictures are looked up at the source.
+    Args:
+        dataset: the data set; its pictures are looked up at the source.
+        settings: how it is split.
+        known: its labels, patients and official parts.
+        table_folder: the folder of its computed table; None if it is not computed yet.
+        tell: called with (done, total, note) while pictures are looked up.
 
     Raises:
         DataError: if the source cannot be used.
     """
-    from bench.store.store import Execution
-
-    computed = store.has(dataset)
-    known: ImageTable | KnownLabels | None = None if computed else dataset.known_labels()
-    if known is None:
-        known = store.get(dataset, Execution(on_progress=lambda stage, *told: tell(*told)))
-        computed = True
     official = known.splits is not None
     part = parts(known, settings)
     found = {
         "dataset": dataset.label,
         "kind": dataset.kind,
         "sharing": dataset.sharing,
-        "table": "computed" if computed else "not computed yet",
+        "table": "computed" if table_folder else "not computed yet",
         "images": len(known.labels),
         "patients": len(np.unique(known.patients)),
         "split": "official" if official else "by patient, stratified",
@@ -100,7 +63,7 @@ def describe(dataset: Dataset, settings: SplitSettings, store: Store, tell: Any 
         **_class_facts(part, known),
         "cooccurrence": _together(known).tolist(),
         "pictures": _pictures(dataset, tell),
-        "left_out": _left_out(dataset, store),
+        "left_out": _left_out(table_folder),
     }
     return found
 
@@ -180,6 +143,7 @@ def _size(path: Path) -> tuple[int, int] | None:
         return None
 
 
-def _left_out(dataset: Dataset, store: Store) -> dict[str, int] | None:
-    path = store.folder(dataset) / "source.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+def _left_out(table_folder: Path | None) -> dict[str, int] | None:
+    """Return how many pictures the computed table leaves out, by reason; None where nothing is recorded."""
+    path = table_folder / "source.json" if table_folder else None
+    return read_json_or_raise(path) if path and path.is_file() else None

@@ -11,7 +11,8 @@ from pydantic import Field, model_validator
 from bench import seeds
 from bench.data.dataset import Dataset, KnownLabels
 from bench.errors import DataError
-from bench.pipeline.stage import Settings, Stage, Work
+from bench.pipeline.settings import Settings
+from bench.pipeline.stage import Stage, Work
 from bench.tables import Float32, ImageRows, ImageTable, Int64, TrainSet
 
 PARTS = ("train", "val", "test")

@@ -6,15 +6,20 @@ alone, so that a whole download and a partial one of the same model stand under 
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import json
-import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import ConfigError, listed
+
+if TYPE_CHECKING:
+    pass
+import functools
+import hashlib
+import re
+from collections.abc import Mapping
+
+from bench.weight_files import check_file
 
 NETWORKS = ("vae", "unet", "text_encoder")
 # which, entered in the middle, lead a denoiser that is right to the clean end; linear multistep (LMS) does not
@@ -146,6 +151,64 @@ def _one_of(path: Path, scheduler: Mapping[str, Any], field: str, allowed: tuple
         raise ConfigError(f"diffusion.folder: {file}: {field}: want one of {', '.join(allowed)}, got {said!r}")
 
 
-def _json(file: Path) -> dict[str, Any]:
-    """Return a file that `bench.matrix.weights` has already found to be a mapping."""
-    return dict(json.loads(file.read_text(encoding="utf-8")))
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt")
+
+
+def check_pipeline(path: Path) -> None:
+    """Refuse a diffusion folder in which a part is missing, cut off or of another model than the others.
+
+    Raises:
+        ConfigError: naming the part.
+    """
+    index = _json(path / "model_index.json")
+    missing = [name for name in (*NETWORKS, "scheduler", "tokenizer") if not _is_there(index, path, name)]
+    if missing:
+        raise ConfigError(f"diffusion.folder: {path} has no {listed(missing)}; {_AGAIN}")
+    _json(path / "scheduler" / "scheduler_config.json")
+    if not any((path / "tokenizer" / name).is_file() for name in _VOCABULARIES):
+        raise ConfigError(f"diffusion.folder: {path / 'tokenizer'} has no {' or '.join(_VOCABULARIES)}; {_AGAIN}")
+    word = variant(path)
+    for name in NETWORKS:
+        _json(path / name / "config.json")
+        _check_network(path / name, word)
+    check_agreement(path)
+
+
+_AGAIN = "give a whole StableDiffusionPipeline folder (download it again), or 'tiny'"
+
+
+def _is_there(index: dict[str, Any], path: Path, name: str) -> bool:
+    named = index.get(name)
+    return isinstance(named, list) and all(isinstance(n, str) for n in named) and (path / name).is_dir()
+
+
+def _check_network(folder: Path, word: str | None) -> None:
+    files = weights_read(folder, word)
+    for index in folder.glob("*.index.json"):
+        named = _json(index).get("weight_map")
+        missing = set(named.values() if isinstance(named, dict) else ()) - {p.name for p in folder.iterdir()}
+        if missing:
+            raise ConfigError(f"diffusion.folder: {folder} has no {listed(missing, 3)}; {_AGAIN}")
+    if not files:
+        raise ConfigError(f"diffusion.folder: {folder} has no weights (.safetensors); {_AGAIN}")
+    for file in files:
+        check_file(file, "diffusion.folder")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Return the mapping in a JSON file of the folder, or refuse the folder."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"diffusion.folder: {path} is not there; {_AGAIN}") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"diffusion.folder: {path} cannot be read as JSON ({error}); {_AGAIN}") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"diffusion.folder: {path} holds no mapping; {_AGAIN}")
+    return found
+
+
+def vae_halvings(path: Path) -> int | None:
+    """Return how often the VAE halves a side, None where its configuration does not say."""
+    channels = _json(path / "vae" / "config.json").get("block_out_channels")
+    return len(channels) - 1 if isinstance(channels, list) and channels else None

@@ -11,106 +11,24 @@ import functools
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field, model_validator
 
 from bench.diffusion import folder as diffusion_folder
 from bench.diffusion.batch_fit import BatchFit
 from bench.diffusion.prompts import PromptTemplate
 from bench.diffusion.schedule import last_steps, stochastic_step
-from bench.errors import ConfigError, StageError, listed, nearest
-from bench.pipeline.stage import Settings, not_semantic
+from bench.errors import ConfigError, StageError
 from bench.tables import Float32, UInt8
 
 _LOG = logging.getLogger(__name__)
+
 _TOLD: set[int] = set()  # lengths of which it was said that prompts were cut to them
-SHIPPED = Path(__file__).parents[1] / "assets" / "tiny-diffusion"
-PRESETS = Path(__file__).parent / "presets"
-
-
-class DiffusionModel(Settings):
-    """Which diffusion model, and what its makers say of its use."""
-
-    preset: str | None = not_semantic(
-        None, word=True, description="file of bench/diffusion/presets; what is given here wins"
-    )
-    folder: str = not_semantic("tiny", description="tiny (shipped), a diffusers folder, or a hub id already downloaded")
-    precision: Literal["float32", "float16", "bfloat16"] = "float32"
-    guidance_scale: float = Field(4.0, ge=0, le=100, description="for methods that are told no other; 1 is none")
-    prompt: PromptTemplate = PromptTemplate()
-    sharing: Literal["open", "credentialed"] = not_semantic(
-        "open",
-        word=True,
-        description="of what it learnt from: images that it makes are treated as that is; a folder that says nothing "
-        "is credentialed",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _with_preset(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        if not isinstance(name := given.get("preset"), str):
-            return {"sharing": "credentialed"} | given if given.get("folder", "tiny") != "tiny" else given
-        preset = _preset(name)
-        if "folder" not in {**preset, **given}:
-            raise ValueError(f"preset '{name}' cannot know where your weights are; give diffusion.folder as well")
-        if given.get("folder", preset.get("folder")) != preset.get("folder"):
-            preset = preset | {"sharing": "credentialed"}  # `open` is said of the preset's own weights
-        words = {"prompt": preset["prompt"] | given["prompt"]} if _both_say(preset, given) else {}
-        return preset | given | words
-
-    def content(self) -> dict[str, str]:
-        """Return the digest of the weights and configuration: what enters keys instead of the path."""
-        return {"digest": diffusion_folder.digest(self.path)}
-
-    def for_encoding(self) -> DiffusionModel:
-        """Return the model as far as latents depend on it: neither words nor guidance have a part in them."""
-        plain = {name: type(self).model_fields[name].default for name in ("guidance_scale", "prompt")}
-        return self.model_copy(update=plain)
-
-    @property
-    def path(self) -> Path:
-        """Return the local folder.
-
-        Raises:
-            ConfigError: if there is no such folder with a `model_index.json`.
-        """
-        path = SHIPPED if self.folder == "tiny" else Path(self.folder).expanduser()
-        if not (path / "model_index.json").is_file():
-            hub = diffusion_folder.hub_snapshot(self.folder)
-            if hub is None:
-                raise ConfigError(
-                    f"diffusion.folder: '{self.folder}' has no model_index.json; give a StableDiffusionPipeline "
-                    "folder, "
-                    "a hub id that is already downloaded, or 'tiny' (made by `bench pretrain diffusion`)"
-                )
-            return hub
-        return path
-
-    def load(self, device: str = "cpu") -> Diffusion:
-        """Return the model on `device`, ready to run (its weights are read once a process)."""
-        pipeline, fit = _load(str(self.path), self.precision, device)
-        return Diffusion(pipeline, device, self.prompt, self.guidance_scale, fit)
-
-
-def _preset(name: str) -> dict[str, Any]:
-    import yaml
-
-    known = sorted(p.stem for p in PRESETS.glob("*.yaml"))
-    if name not in known:
-        raise ValueError(f"preset: no preset '{name}'{nearest(name, known)} (have: {listed(known)})")
-    return dict(yaml.safe_load((PRESETS / f"{name}.yaml").read_text(encoding="utf-8")))
-
-
-def _both_say(preset: dict[str, Any], given: dict[str, Any]) -> bool:
-    return isinstance(preset.get("prompt"), dict) and isinstance(given.get("prompt"), dict)
 
 
 @functools.lru_cache(maxsize=1)
-def _load(path: str, precision: str, device: str) -> tuple[Any, BatchFit]:
+def load_pipeline(path: str, precision: str, device: str) -> tuple[Any, BatchFit]:
     """Return the pipeline, and what is found out of how many images it can take at once."""
     import torch
     from diffusers import StableDiffusionPipeline

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from bench.errors import ConfigError, listed, nearest
-from bench.pipeline.stage import Settings
+from bench.pipeline.settings import Settings
 
 SUBJECT = "chest radiograph"
 NOTHING = "no finding"

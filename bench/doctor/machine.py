@@ -16,8 +16,8 @@ from packaging.requirements import Requirement
 from bench.checks import Check, guarded
 from bench.doctor.store import LEAST_FREE_GB, examine_store
 from bench.errors import in_words
-from bench.files import device_name, versions
 from bench.run.machine_file import Machine
+from bench.store.manifest import device_name, versions
 
 _DISTRIBUTION = "longtail-bench"
 _LEAST_MEMORY_GB = 4.0  # what a stage asks for unless it says otherwise

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from bench.checks import Check, guarded
-from bench.diffusion.pipeline import DiffusionModel
+from bench.diffusion.model import DiffusionModel
 from bench.doctor.machine import best_device
-from bench.matrix.inputs import Planned
-from bench.matrix.weights import looks
+from bench.matrix.inputs import Planned, looks
 from bench.run.machine_file import Machine
 
 

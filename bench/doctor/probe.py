@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import in_words
-from bench.files import read_json, versions, write_json
+from bench.files import read_json, write_json
 from bench.store.claims import Claim, Locks
+from bench.store.manifest import versions
 
 _LONGEST_S = 120.0  # that a probe stays for the other side to look at its lock
 

@@ -16,10 +16,11 @@ from bench.checks import Check
 from bench.doctor.probe import Probe, code_digest, report_of
 from bench.doctor.store import USE_LEASES, lock_kind, scratch
 from bench.errors import BenchError, in_words
-from bench.files import versions, write_text
+from bench.files import write_text
 from bench.run.machine_file import Ask, Machine
 from bench.run.slurm.queue import Queue, ask_queue, cancel, submit
 from bench.store.claims import Locks
+from bench.store.manifest import versions
 
 _TO_REPORT_S = 300.0  # from a job's start: Python and torch may come from a slow file server
 _TO_END_S = 10.0

@@ -7,7 +7,6 @@ under different ids are never comparable. All take `uint8 [n, H, W]` and give `f
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,10 @@ from pydantic import Field
 
 from bench.classifier.classifier import Classifier
 from bench.errors import ConfigError
-from bench.pipeline.missing_inputs import are_allowed
-from bench.pipeline.stage import Settings, Work, not_semantic
+from bench.files import file_digest
+from bench.pipeline.missing_inputs import may_be_missing
+from bench.pipeline.settings import Settings, not_semantic
+from bench.pipeline.stage import Work
 from bench.tables import Float32, UInt8
 
 _INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
@@ -58,7 +59,7 @@ class OracleExtractor(Settings):
         return {"weights": _digest(self._weights())}
 
     def _weights(self) -> Path:
-        from bench.pretrain import ORACLE_WEIGHTS, SHIPPED_ORACLE
+        from bench.evaluation.shipped_oracle import ORACLE_WEIGHTS, SHIPPED_ORACLE
 
         path = (SHIPPED_ORACLE if self.folder is None else Path(self.folder).expanduser()) / ORACLE_WEIGHTS
         if not path.is_file():
@@ -84,7 +85,7 @@ class OracleExtractor(Settings):
         """Return the function that extracts a batch."""
         import torch
 
-        from bench.pretrain.oracle import load_oracle, to_input
+        from bench.evaluation.oracle import load_oracle, to_input
 
         device = work.device
         oracle = load_oracle(self._weights().parent).to(device)
@@ -164,7 +165,7 @@ class InceptionExtractor(Settings):
 
     def _weights(self) -> Path:
         path = self._path()
-        why = _fetch(path) if self.to_be_fetched() and not are_allowed() else ""
+        why = _fetch(path) if self.to_be_fetched() and not may_be_missing() else ""
         if not path.is_file():
             raise ConfigError(
                 f"fidelity.extractor.weights: no Inception weights at {path}{why}; download {_INCEPTION_URL} "
@@ -307,5 +308,5 @@ def extracted_batches(
 
 @functools.cache
 def _digest(path: Path) -> str:
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()[:32]
+    """Return the digest of a file of weights, read once a process."""
+    return file_digest(path)

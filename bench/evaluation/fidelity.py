@@ -3,58 +3,27 @@
 from __future__ import annotations
 
 import functools
-import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import Field, SerializeAsAny
+from pydantic import SerializeAsAny
 
-from bench import seeds
 from bench.augment.augmented import Augmented
-from bench.classifier.classifier import Classifier
 from bench.data.dataset import Dataset
-from bench.data.split import Part, Split, Train, part_rows
+from bench.data.split import Split, Train, part_rows
 from bench.evaluation.extractors import (
-    ClassifierExtractor,
     Extracted,
     Extractor,
-    OracleExtractor,
     extract_all,
     extracted_batches,
 )
-from bench.files import new_array
+from bench.evaluation.measures import REFERENCES, FidelitySettings, Measures, spread
+from bench.files import new_array, read_json_or_raise, write_strict_json
 from bench.metrics.average_precision import mean_over
-from bench.metrics.frechet import frechet_distance
-from bench.metrics.kernel import kernel_distance, subset_distances
-from bench.metrics.manifold import MEASURES, Distances, Features, manifold_measures, nearest_distances
-from bench.pipeline.stage import Resources, Settings, Stage, Work
-from bench.tables import AugmentedSet, Float32, ImageTable, Int64
-
-REFERENCES: dict[str, tuple[Part, ...]] = {
-    "held_out": ("val", "test"),
-    "val": ("val",),
-    "test": ("test",),
-    "train": ("train",),
-}
-
-
-class FidelitySettings(Settings):
-    """How synthetic images are held against real ones."""
-
-    extractor: Extractor = OracleExtractor()
-    reference: Literal["held_out", "val", "test", "train"] = Field("held_out", description="held_out = val + test")
-    kid_subset_size: int = Field(1000, ge=2, description="sets up to this size are compared whole")
-    kid_subsets: int = Field(100, ge=1)
-    k_neighbors: int = Field(3, ge=1, description="of precision, recall, density, coverage; a side needs more images")
-    seed: int = Field(0, description="of subsets, for the kernel distance and the floor")
-
-    def with_classifier(self, classifier: Classifier) -> FidelitySettings:
-        """Return the settings with `classifier` put where the extractor asks for one."""
-        if isinstance(self.extractor, ClassifierExtractor) and self.extractor.classifier is None:
-            return self.model_copy(update={"extractor": self.extractor.model_copy(update={"classifier": classifier})})
-        return self
+from bench.metrics.manifold import MEASURES, Distances
+from bench.pipeline.stage import Resources, Stage, Work
+from bench.tables import AugmentedSet, Int64
 
 
 class RealFeatures(Stage):
@@ -119,7 +88,7 @@ class Fidelity(Stage):
         for i, name in enumerate(classes):
             work.progress(i, len(classes), f"distances of {name}")
             drawn[name] = measures.kid_subsets(name)
-            per_class[name] = measures.distances(name) | {"kid_sd": _sd(drawn[name])} | measures.manifolds(name)
+            per_class[name] = measures.distances(name) | {"kid_sd": spread(drawn[name])} | measures.manifolds(name)
         label_fidelity = measures.label_fidelity()
         nearest = measures.nearest()
         nearest.save(work.out)
@@ -141,7 +110,7 @@ class Fidelity(Stage):
             "fid_tail_floor": over_tail("fid_floor"),
             "kid_tail_floor": over_tail("kid_floor"),
             "fid_tail_equal_n": over_tail("fid_equal_n"),
-            "kid_tail_sd_subsets": _sd(np.mean(whole, axis=0)) if whole and len(whole) == len(measured) else None,
+            "kid_tail_sd_subsets": spread(np.mean(whole, axis=0)) if whole and len(whole) == len(measured) else None,
             "k_neighbors": self.settings.k_neighbors,
             **{f"{name}_tail": over_tail(name) for name in MEASURES},
             **{f"{name}_tail_real": over_tail(f"{name}_real") for name in MEASURES},
@@ -151,7 +120,7 @@ class Fidelity(Stage):
             "label_fidelity_tail": None if label_fidelity is None else mean_over(label_fidelity, tail),
             **nearest.figures(),
         }
-        (work.out / "fidelity.json").write_text(json.dumps(result, indent=1, allow_nan=False), encoding="utf-8")
+        write_strict_json(work.out / "fidelity.json", result)
         work.progress(1, 1, "measured")
 
     def _measures(self, work: Work) -> Measures:
@@ -183,174 +152,4 @@ class Fidelity(Stage):
 
     def open(self, folder: Path) -> dict[str, Any]:
         """Return the figures."""
-        return json.loads((folder / "fidelity.json").read_text(encoding="utf-8"))
-
-
-@dataclass(frozen=True)
-class Measures:
-    """What the figures are computed from; rows are those of the data set.
-
-    Attributes:
-        real: features of all real images.
-        synthetic: features of the synthetic images, None without any.
-        synthetic_classes: `int64 [n]`, the column that each was made for.
-        parents: `int64 [n, p]`, positions in `train_rows` that each was made from; -1 = none.
-        train_rows, reference_rows, held_out_rows: data-set rows.
-    """
-
-    settings: FidelitySettings
-    table: ImageTable
-    real: Extracted
-    synthetic: Extracted | None
-    synthetic_classes: Int64
-    parents: Int64
-    train_rows: Int64
-    reference_rows: Int64
-    held_out_rows: Int64
-
-    @property
-    def classes(self) -> list[str]:
-        """Tail classes, then others that images were made for."""
-        made = [self.table.class_names[c] for c in np.unique(self.synthetic_classes)]
-        return list(dict.fromkeys([*self.table.tail, *made]))
-
-    def distances(self, name: str) -> dict[str, float | int | None]:
-        """Return one class's distances and counts; null where a side has fewer than two images.
-
-        The floor is real against real at equal n: as many images of the other side of the split as there are
-        synthetic ones (or all, if they are fewer), against the same reference. Where they are fewer, `fid_equal_n` is
-        the figure to hold against the floor: the first `n_floor` synthetic images.
-        """
-        synthetic, reference, other = self._sides(name)
-        n_floor = len(other)
-        fid, kid = self._compare(synthetic, reference)
-        fid_floor, kid_floor = self._compare(other, reference)
-        fid_equal_n, kid_equal_n = self._compare(synthetic[:n_floor], reference)
-        return {
-            "fid": fid,
-            "kid": kid,
-            "n_real": len(reference),
-            "n_synthetic": len(synthetic),
-            "fid_floor": fid_floor,
-            "kid_floor": kid_floor,
-            "n_floor": n_floor,
-            "fid_equal_n": fid_equal_n,
-            "kid_equal_n": kid_equal_n,
-        }
-
-    def manifolds(self, name: str) -> dict[str, float | None]:
-        """Return one class's precision, recall, density and coverage; null where a side has too few images.
-
-        Beside each, `<measure>_real` is that of the floor's real images, in the place of the synthetic ones.
-        """
-        synthetic, reference, other = self._sides(name)
-        none: dict[str, float | None] = dict.fromkeys(MEASURES)
-        found = manifold_measures(synthetic, reference, self.settings.k_neighbors) or none
-        real = manifold_measures(other, reference, self.settings.k_neighbors) or none
-        return {**found, **{f"{measure}_real": real[measure] for measure in MEASURES}}
-
-    def kid_subsets(self, name: str) -> Distances | None:
-        """Return a class's kernel distance on each pair of subsets; None where a side has fewer than four images."""
-        synthetic, reference, _ = self._sides(name)
-        s = self.settings
-        seed = seeds.derive(s.seed, "kid-subsets", name)  # a class's own: else all classes draw the same positions
-        return subset_distances(synthetic, reference, s.kid_subset_size, s.kid_subsets, seed)
-
-    def _sides(self, name: str) -> tuple[Float32, Float32, Float32]:
-        """Return features of a class: synthetic, of the reference, and of as many other real images (the floor's)."""
-        c = self.table.class_names.index(name)
-        synthetic = self._synthetic_features(c)
-        other = self._with_class(self.held_out_rows if self.settings.reference == "train" else self.train_rows, c)
-        chosen = seeds.rng(self.settings.seed, "floor", name).permutation(len(other))[: len(synthetic)]
-        return synthetic, self._with_class(self.reference_rows, c), other[np.sort(chosen)]
-
-    def _with_class(self, rows: Int64, c: int) -> Float32:
-        return self.real.features[rows[self.table.labels[rows, c] == 1]]
-
-    def _synthetic_features(self, c: int) -> Float32:
-        if self.synthetic is None:
-            return np.zeros((0, self.real.features.shape[1]), np.float32)
-        return self.synthetic.features[self.synthetic_classes == c]
-
-    def _compare(self, a: Float32, b: Float32) -> tuple[float | None, float | None]:
-        if min(len(a), len(b)) < 2:
-            return None, None
-        s = self.settings
-        return frechet_distance(a, b), kernel_distance(a, b, s.kid_subset_size, s.kid_subsets, s.seed)
-
-    def label_fidelity(self) -> dict[str, float | None] | None:
-        """Return per class the share of its images that the oracle calls positive; None without one."""
-        judged = self.settings.extractor.class_names
-        if not judged:
-            return None
-        shares: dict[str, float | None] = {}
-        for name in self.classes:
-            made = self.synthetic_classes == self.table.class_names.index(name)
-            if self.synthetic is None or self.synthetic.positives is None or name not in judged or not made.any():
-                shares[name] = None
-            else:
-                shares[name] = float(self.synthetic.positives[made, judged.index(name)].mean())
-        return shares
-
-    def nearest(self) -> NearestTrain:
-        """Return the feature distances to the nearest train image, of synthetic and of held-out images.
-
-        Held-out images are those with one of the classes at hand, each class weighed as it is among the synthetic
-        ones: rare findings lie further apart, and all classes are made alike. Their patients are not in train.
-        """
-        columns = [self.table.class_names.index(name) for name in self.classes]
-        has = self.table.labels[self.held_out_rows][:, columns] == 1
-        made = np.array([(self.synthetic_classes == c).sum() for c in columns]) if self.synthetic else 1
-        weights = (has * made / np.maximum(has.sum(axis=0), 1)).sum(axis=1)
-        real, rows, none = self.real.features, self.train_rows, (np.zeros(0), np.zeros(0))
-        held_out, _ = nearest_distances(real[self.held_out_rows[weights > 0]], real, rows=rows)
-        synthetic = nearest_distances(self.synthetic.features, real, self.parents, rows) if self.synthetic else none
-        return NearestTrain(*synthetic, held_out, weights[weights > 0])
-
-
-@dataclass(frozen=True)
-class NearestTrain:
-    """Distances to the nearest train image, `float64 [n]`; NaN where train has none that counts.
-
-    Attributes:
-        synthetic: of each synthetic image.
-        without_parents: the same, its parents not counted: SMOTE and fusion are near to those by construction.
-        held_out: of real images that are not in train; held_out_weights: how much each of these counts.
-    """
-
-    synthetic: Distances
-    without_parents: Distances
-    held_out: Distances
-    held_out_weights: Distances
-
-    def save(self, folder: Path) -> None:
-        """Write each as `nearest_<name>.npy`, `float32`."""
-        for name, values in vars(self).items():
-            np.save(folder / f"nearest_{name}.npy", values.astype(np.float32))
-
-    def figures(self) -> dict[str, Any]:
-        """Return medians, their ratios to the held-out median, and the share of copies.
-
-        A copy is nearer than all but 5 % of the held-out images are: by chance the share would be 0.05.
-        """
-        median, near = weighted_quantiles(self.held_out, self.held_out_weights, [0.5, 0.05]) or (None, None)
-        found: dict[str, Any] = {"nearest_train": {"held_out": median}}
-        for name, suffix in (("synthetic", ""), ("without_parents", "_without_parents")):
-            distances = getattr(self, name)
-            there = distances[~np.isnan(distances)]
-            middle = float(np.median(there)) if len(there) else None
-            found["nearest_train"][name] = middle
-            found[f"nearest_ratio{suffix}"] = middle / median if middle is not None and median else None
-            found[f"copies_share{suffix}"] = float((there < near).mean()) if len(there) and near is not None else None
-        return found
-
-
-def weighted_quantiles(values: Features, weights: Features, at: list[float]) -> list[float] | None:
-    """Return quantiles of `values [n]` of which each counts `weights [n]` times; None without values."""
-    if len(values) == 0:
-        return None
-    return [float(q) for q in np.quantile(values, at, weights=weights, method="inverted_cdf")]
-
-
-def _sd(values: Distances | None) -> float | None:
-    return None if values is None else float(values.std())
+        return read_json_or_raise(folder / "fidelity.json")

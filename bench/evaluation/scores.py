@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,9 +11,11 @@ from pydantic import Field
 from bench import seeds
 from bench.classifier.classifier import Classifier, TrainedClassifier, probabilities
 from bench.data.split import Split, part_rows
+from bench.files import read_json_or_raise, write_strict_json
 from bench.metrics.average_precision import average_precision, means
 from bench.metrics.patient_bootstrap import resampled_means
-from bench.pipeline.stage import Resources, Settings, Stage, Work
+from bench.pipeline.settings import Settings
+from bench.pipeline.stage import Resources, Stage, Work
 from bench.tables import Float32, ImageTable
 
 GROUPS = ("head", "tail", "all")  # columns of `bootstrap.npy`
@@ -76,12 +77,12 @@ class Scores(Stage):
             **means("prevalence", comparable, table.head, table.tail),
             "selection": trained.record["selection"],
         }
-        (work.out / "scores.json").write_text(json.dumps(scores, indent=1, allow_nan=False), encoding="utf-8")
+        write_strict_json(work.out / "scores.json", scores)
         work.progress(2, 2, "scored")
 
     def open(self, folder: Path) -> dict[str, Any]:
         """Return the scores; `map_tail_low` and `map_tail_high` hold 95 % of the resamples of the test patients."""
-        return json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+        return read_json_or_raise(folder / "scores.json")
 
     def replicates(self, folder: Path) -> dict[str, Float32]:
         """Return `map_head`, `map_tail`, `map_all` in each resample of the test patients, `float32 [B]` (NaN = none).

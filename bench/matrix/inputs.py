@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.filesize import decimal
+
+from bench.augment.latents import Latents
+from bench.diffusion.folder import NETWORKS, variant, weights_read
+from bench.errors import ConfigError, in_words
+from bench.evaluation.extractors import ClassifierExtractor, InceptionExtractor, OracleExtractor, XrvExtractor
+from bench.pipeline.missing_inputs import may_be_missing, noting_missing
+from bench.pipeline.settings import Settings, place_of
+from bench.pipeline.stage import walk
+
+if TYPE_CHECKING:
+    from bench.diffusion.model import DiffusionModel
+    from bench.matrix.cell import Cell
+    from bench.matrix.matrix import Matrix
+from collections.abc import Iterable
+from dataclasses import replace
 
 from bench.augment.unusable import UnusableDataset, UnusableDiagnostics, UnusableMethod
 from bench.checks import Check, guarded
 from bench.data.dataset import Dataset
-from bench.errors import BenchError, in_words
-from bench.evaluation.extractors import InceptionExtractor
-from bench.matrix.load import Matrix, load_matrix
-from bench.matrix.weights import looks
-from bench.pipeline.missing_inputs import Absent, place_of, placeholders
-from bench.pipeline.stage import Stage, walk
+from bench.diffusion.folder import check_pipeline, vae_halvings
+from bench.errors import BenchError
+from bench.matrix.load import load_matrix
+from bench.matrix.matrix import Matrix
+from bench.pipeline.missing_inputs import Absent, plan_without_inputs
+from bench.pipeline.stage import Stage
+from bench.weight_files import check_file
 
 
 @dataclass(frozen=True)
@@ -40,7 +61,7 @@ def plan(name: str, overrides: Iterable[str] = ()) -> Planned:
     Raises:
         ConfigError: for what is wrong with the file or the overrides themselves.
     """
-    with placeholders() as absent:
+    with plan_without_inputs() as absent:
         matrix = load_matrix(name, overrides)
         targets: list[Stage] = [s for c in matrix.cells for s in c.targets]
         walk(targets)
@@ -106,3 +127,136 @@ def _unseen(absent: list[Absent], told: set[str]) -> Iterator[Check]:
 
 def _said(error: Exception) -> str:
     return str(error) if isinstance(error, BenchError) else in_words(error)
+
+
+@dataclass(frozen=True)
+class Look:
+    """One thing to be looked at.
+
+    Attributes:
+        what: its name: the field that says where it is.
+        model: the settings that hold the field.
+        see: returns what is found, in words; raises ConfigError.
+        fits: whether it is no thing of its own, but whether `model` goes with the rest of the matrix.
+    """
+
+    what: str
+    model: Settings
+    see: Callable[[], str]
+    fits: bool = False
+
+
+def check_weights(matrix: Matrix, where: str) -> None:
+    """Refuse weights that are missing or cut off, and images that the diffusion model's VAE cannot take.
+
+    Raises:
+        ConfigError: naming the field, the file, what is wrong with it and what to do.
+    """
+    try:
+        for look in looks(matrix):
+            look.see()
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def looks(matrix: Matrix) -> Iterator[Look]:
+    """Yield what is to be looked at for the weights of a matrix, each file once."""
+    first: dict[tuple[str, str], Cell] = {}
+    for cell in matrix.cells:
+        first.setdefault((cell.dataset.label, cell.label), cell)
+    seen: set[tuple[str, str, str]] = set()
+    for cell in first.values():
+        for look in _looks_of(cell):
+            which = (look.what, place_of(look.model), cell.dataset.label if look.fits else "")
+            if which not in seen:
+                seen.add(which)
+                yield look
+
+
+def _looks_of(cell: Cell) -> Iterator[Look]:
+    settings, extractor = cell.classifier.settings, cell.fidelity.settings.extractor
+    if settings.weights is not None:
+        path = Path(settings.weights).expanduser()
+        yield Look("classifier.weights", settings, partial(_see_file, path, "classifier.weights"))
+    if not isinstance(extractor, ClassifierExtractor):
+        field = "fidelity.extractor.folder" if isinstance(extractor, OracleExtractor) else "fidelity.extractor.weights"
+        yield Look(field, extractor, partial(_see_extractor, extractor, field))
+    needing = [s for s in walk([cell.augmented]) if isinstance(s, Latents)]
+    model = cell.augmented.diffusion or (needing[0].diffusion if needing else None)
+    if model is not None:
+        yield Look("diffusion.folder", model, partial(_see_pipeline, model))
+        yield Look("diffusion and image_px", model, partial(_check_side, cell, model), fits=True)
+        yield Look(f"row {cell.label}", model, partial(_check_method, cell, model), fits=True)
+        yield Look("diffusion.prompt", model, partial(_check_prompt, cell, model), fits=True)
+
+
+def _see_file(path: Path, field: str) -> str:
+    check_file(path, field)
+    return f"{path}, {decimal(path.stat().st_size)}"
+
+
+def _see_extractor(extractor: InceptionExtractor | OracleExtractor | XrvExtractor, field: str) -> str:
+    if isinstance(extractor, InceptionExtractor):
+        if extractor.weights is not None:
+            check_file(Path(extractor.weights).expanduser(), field)
+        elif may_be_missing() and (coming := extractor.to_be_fetched()):
+            return f"{coming} is not there, a run fetches it"
+    elif (path := _file_of(extractor)) is not None and path.is_file():  # else the extractor says what to do
+        check_file(path, field)
+    extractor.content()  # says where it looked for weights that no setting names
+    return extractor.metric_id
+
+
+def _file_of(extractor: OracleExtractor | XrvExtractor) -> Path | None:
+    if isinstance(extractor, XrvExtractor):
+        return Path(extractor.weights).expanduser()
+    from bench.evaluation.shipped_oracle import ORACLE_WEIGHTS
+
+    return Path(extractor.folder).expanduser() / ORACLE_WEIGHTS if extractor.folder is not None else None
+
+
+def _see_pipeline(model: DiffusionModel) -> str:
+    path, word = model.path, variant(model.path)
+    check_pipeline(path)
+    size = sum(p.stat().st_size for name in NETWORKS for p in weights_read(path / name, word))
+    return f"{path}, {decimal(size)}, {model.precision}, digest {model.content()['digest'][:8]}"
+
+
+def _check_prompt(cell: Cell, model: DiffusionModel) -> str:
+    classes = None
+    with noting_missing(cell.dataset):
+        classes = cell.dataset.known_classes()
+    if classes is not None:
+        model.prompt.check(classes)
+    return ""
+
+
+def _check_side(cell: Cell, model: DiffusionModel) -> str:
+    """Refuse a side that the VAE cannot halve as often as it does."""
+    px, halvings = getattr(cell.dataset, "image_px", None), vae_halvings(model.path)
+    if not isinstance(px, int) or halvings is None:
+        return ""
+    factor = 2**halvings
+    if px % factor:
+        below, above = px // factor * factor, (px // factor + 1) * factor
+        raise ConfigError(
+            f"data set '{cell.dataset.label}': image_px: want a multiple of {factor}, which row '{cell.label}' needs "
+            f"for the VAE in diffusion.folder '{model.folder}', got {px}; choose {below} or {above}"
+        )
+    return ""
+
+
+def _check_method(cell: Cell, model: DiffusionModel) -> str:
+    """Refuse latents that the method's settings do not go with."""
+    px, halvings = getattr(cell.dataset, "image_px", None), vae_halvings(model.path)
+    if isinstance(px, int) and halvings is not None:
+        try:
+            cell.method.check(px // 2**halvings)
+        except ConfigError as error:
+            raise ConfigError(f"row '{cell.label}' on data set '{cell.dataset.label}': {error}") from error
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin's own code; in a run it must not stop the other rows
+            if may_be_missing():
+                raise ConfigError(f"row '{cell.label}': its check broke: {in_words(error)}") from error
+    return ""

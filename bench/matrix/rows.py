@@ -8,11 +8,11 @@ from typing import Any
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
-from bench.classifier.classifier import ClassifierSettings
+from bench.augment.method import Method
+from bench.classifier.settings import ClassifierSettings
 from bench.config.validation import shown
-from bench.contract import Method
 from bench.errors import ConfigError, listed, nearest
-from bench.pipeline.stage import Settings
+from bench.pipeline.settings import Settings
 from bench.plugins import registry
 
 _LONGEST_LABEL = 100  # of 255 that a file name may have: data set and seed stand beside it
@@ -91,7 +91,7 @@ def build_rows(
 def _build_row(
     row: RowSettings, settings: dict[str, dict[str, Any]], classifier: ClassifierSettings, where: str
 ) -> Row:
-    name = row.method.partition("@")[0]
+    name = registry.Shorthand.of(row.method).name
     chosen = merged(settings.get(name, {}), _preset(row, name, where), row.settings)
     method = registry.parse_method(row.method, chosen, where)
     _check_label(row, method, where)
@@ -104,12 +104,12 @@ def _build_row(
 def _check_label(row: RowSettings, method: Method, where: str) -> None:
     """Refuse a label that means another method, and a value given both behind the `@` and as a setting."""
     label = row.row or method.label
-    claimed = label.partition("@")[0]
+    claimed = registry.Shorthand.of(label).name
     if label != method.label and claimed in registry.methods() and claimed != method.name:
         raise ConfigError(
             f"{where}.row: '{label}' is the name of another method than {method.name}; choose another label"
         )
-    if "@" in row.method and method.at in row.settings:
+    if registry.Shorthand.of(row.method).value is not None and method.at in row.settings:
         raise ConfigError(f"{where}.settings.{method.at}: '{row.method}' gives it already; give it once")
 
 

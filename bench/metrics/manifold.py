@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
+from bench.metrics.neighbours import nearest
 from bench.tables import Int64
 
 Features = npt.NDArray[np.floating]
@@ -82,22 +81,8 @@ def nearest_distances(
     if parents is None:
         parents = np.full((len(queries), 1), -1)
     wanted = min(parents.shape[1] + 1, len(rows))  # one more than the parents: one of them is no parent
-    found, near = _nearest(queries, among, rows, wanted, block)
+    blocks = (among[rows[start : start + block]] for start in range(0, len(rows), block))
+    found, near = nearest(queries, blocks, wanted)
     is_parent = (near[:, :, None] == parents[:, None, :]).any(axis=2)
     others = np.where(is_parent, np.inf, found).min(axis=1)
     return found[:, 0].astype(np.float64), np.where(np.isinf(others), np.nan, others)
-
-
-def _nearest(queries: Features, among: Features, rows: Int64, k: int, block: int) -> tuple[Features, Int64]:
-    """Return distances to the k nearest of `among[rows]` and their positions in `rows`, `[n, k]`, nearest first."""
-    from sklearn.neighbors import NearestNeighbors
-
-    distances: npt.NDArray[Any] = np.empty((len(queries), 0), queries.dtype)
-    positions: npt.NDArray[Any] = np.empty((len(queries), 0), np.int64)
-    for start in range(0, len(rows), block):
-        part = among[rows[start : start + block]]
-        apart, found = NearestNeighbors(n_neighbors=min(k, len(part)), algorithm="brute").fit(part).kneighbors(queries)
-        distances, positions = np.hstack([distances, apart]), np.hstack([positions, start + found])
-        best = np.argsort(distances, axis=1, kind="stable")[:, :k]
-        distances, positions = np.take_along_axis(distances, best, axis=1), np.take_along_axis(positions, best, axis=1)
-    return distances, positions

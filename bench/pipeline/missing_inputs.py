@@ -1,7 +1,8 @@
-"""Planning without data and weights: what stands in keys for files that are not there, so that a plan can be shown.
+"""Planning while data or weights are missing, so that a plan can be shown before they are there.
 
-Such keys begin with `?`, as no digest does, and nothing computes under them. Where nothing is missing, keys are the
-usual ones.
+The key of a stage holds digests of the files that it reads. Where such a file is not there, a mark stands in for its
+digest, and every key that depends on it begins with `?`, as no digest does. Nothing is computed under such a key.
+Where nothing is missing, keys are the usual ones.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 from bench.errors import BenchError
 
-STANDS_IN = "?"
+AFFECTS_RESULTS = False
+
+MISSING_MARK = "?"
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,10 @@ _NOTED: ContextVar[list[Absent] | None] = ContextVar("noted", default=None)
 
 
 @contextlib.contextmanager
-def placeholders() -> Iterator[list[Absent]]:
-    """Let stages be planned whose data or weights are not there, and note in the list given what is missing.
+def plan_without_inputs() -> Iterator[list[Absent]]:
+    """Let stages be planned without their data and weights; yield a list that fills with what is missing.
 
-    A key is worked out when it is first asked for: ask inside of the block.
+    A key is worked out when it is first asked for, so ask for keys inside of the block.
     """
     noted: list[Absent] = []
     token = _NOTED.set(noted)
@@ -45,14 +47,14 @@ def placeholders() -> Iterator[list[Absent]]:
         _NOTED.reset(token)
 
 
-def are_allowed() -> bool:
-    """Tell whether placeholders may stand in keys."""
+def may_be_missing() -> bool:
+    """Tell whether stages are being planned without their inputs."""
     return _NOTED.get() is not None
 
 
 @contextlib.contextmanager
-def noting(model: BaseModel) -> Iterator[None]:
-    """Note what is raised of a model's files where placeholders are allowed; elsewhere it is raised."""
+def noting_missing(model: BaseModel) -> Iterator[None]:
+    """Note an error that a model's files raise while stages are planned without inputs; otherwise let it pass."""
     noted = _NOTED.get()
     try:
         yield
@@ -62,22 +64,10 @@ def noting(model: BaseModel) -> Iterator[None]:
         noted.append(Absent(model, error))
 
 
-def is_semantic(info: FieldInfo) -> bool:
-    """Tell whether a field of a model enters keys."""
-    return bool((info.json_schema_extra or {}).get("semantic", True))  # type: ignore[union-attr]
-
-
-def place_of(model: BaseModel) -> str:
-    """Return where a model looks: its settings that never enter a key. Equal places are one input."""
-    cls = type(model)
-    given = {name: getattr(model, name) for name, info in cls.model_fields.items() if not is_semantic(info)}
-    return f"{cls.__module__}.{cls.__qualname__} {given!r}"
-
-
-def stands_in(described: Any) -> bool:
-    """Tell whether there is a placeholder in a stage's identity, or below it a stage with one."""
+def has_missing_mark(described: Any) -> bool:
+    """Tell whether a stage's identity holds the mark, or names an input whose key does."""
     if isinstance(described, dict):
         below = described.get("key") if "stage" in described else None
-        found = STANDS_IN in described or (isinstance(below, str) and below.startswith(STANDS_IN))
-        return found or any(stands_in(v) for v in described.values())
-    return isinstance(described, list) and any(stands_in(v) for v in described)
+        found = MISSING_MARK in described or (isinstance(below, str) and below.startswith(MISSING_MARK))
+        return found or any(has_missing_mark(v) for v in described.values())
+    return isinstance(described, list) and any(has_missing_mark(v) for v in described)

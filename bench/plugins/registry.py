@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
@@ -17,7 +17,7 @@ from bench.errors import BenchError, ConfigError, listed, nearest
 from bench.plugins.discovery import Broken, by_name, classes
 
 if TYPE_CHECKING:
-    from bench.contract import Method
+    from bench.augment.method import Method
     from bench.data.dataset import Dataset
 
 
@@ -45,7 +45,7 @@ def known_methods() -> set[str]:
 
 
 def _method_classes() -> Iterator[Any]:
-    from bench.contract import Method
+    from bench.augment.method import Method
 
     return classes("methods", "bench.methods", Method, "name")
 
@@ -90,6 +90,19 @@ def _amiss() -> str:
     return f"; did not import: {listed(b.module for b in broken())}, see `bench methods`" if broken() else ""
 
 
+class Shorthand(NamedTuple):
+    """A method as matrix files and the command line write it: `name` or `name@value`; the value is None without `@`."""
+
+    name: str
+    value: str | None
+
+    @classmethod
+    def of(cls, text: object) -> Shorthand:
+        """Return the parts of a text; what is no text is taken as it prints, to be refused by name."""
+        name, has_value, value = str(text).partition("@")
+        return cls(name, value if has_value else None)
+
+
 def parse_method(text: str, settings: dict[str, Any] | None = None, where: str = "methods") -> Method:
     """Return the method that `name` or `name@value` stands for; `@` sets the field that the method names in `at`.
 
@@ -100,13 +113,13 @@ def parse_method(text: str, settings: dict[str, Any] | None = None, where: str =
     """
     from bench.augment.unusable import Reason, UnusableMethod
 
-    name, has_at, value = str(text).partition("@")
+    name, value = Shorthand.of(text)
     chosen = dict(settings or {})
     entry = _unusable(name, methods())
     if entry and not entry.clash:
-        return UnusableMethod.of(name, value if has_at else None, chosen, entry.told())
+        return UnusableMethod.of(name, value, chosen, entry.told())
     cls = method_class(name, where)
-    if has_at:
+    if value is not None:
         if cls.at is None:
             raise ConfigError(f"{where}: '{text}': method '{name}' takes no '@' value; write '{name}'")
         chosen[cls.at] = _scalar(value)
@@ -116,7 +129,7 @@ def parse_method(text: str, settings: dict[str, Any] | None = None, where: str =
         raise
     except Exception as error:  # the plugin's own checks can fail in any way
         reason = Reason.of(f"{cls.__module__} cannot take these settings", error)
-        return UnusableMethod.of(name, value if has_at else None, dict(settings or {}), reason)
+        return UnusableMethod.of(name, value, dict(settings or {}), reason)
 
 
 def _scalar(text: str) -> Any:

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bench.diffusion.prompts import prompt_for
 from bench.errors import DataError
-from bench.files import versions, write_json
-from bench.pretrain.checkpoint import Checkpoints, fingerprint
+from bench.files import write_json
+from bench.pipeline.checkpoints import Checkpoints, fingerprint
 from bench.pretrain.networks import (
     Autoencoder,
     ModelSettings,
@@ -29,6 +29,7 @@ from bench.pretrain.sampling import sample_images, save_grid
 from bench.pretrain.unet import UnetSettings, train_unet
 from bench.pretrain.vae import VaeSettings, encode_moments, reconstruct, set_scale, train_vae
 from bench.seeds import derive
+from bench.store.manifest import versions
 
 GRID_GUIDANCE = 3.5
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.diffusion.prompts import prompt_for
-from bench.files import write_json
+from bench.evaluation.oracle import Oracle, ask_oracle
+from bench.files import read_json_or_raise, write_json
 from bench.pretrain.networks import Pipeline
-from bench.pretrain.oracle import Oracle, ask_oracle
 from bench.pretrain.sampling import sample_images
 
 
@@ -65,13 +65,11 @@ def measure_fidelity(
 
 def record_fidelity(folder: Path | str, oracle: Oracle, n_images: int = 64) -> dict[str, Any]:
     """Measure the pipeline in `folder` and add the figures to its `record.json`."""
-    import json
-
     import torch
     from diffusers import StableDiffusionPipeline
 
     folder = Path(folder)
-    record = json.loads((folder / "record.json").read_text())
+    record = read_json_or_raise(folder / "record.json")
     pipeline = StableDiffusionPipeline.from_pretrained(
         str(folder), torch_dtype=torch.float32, safety_checker=None, local_files_only=True
     )

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.pretrain.checkpoint import Checkpoints
+from bench.pipeline.checkpoints import Checkpoints
 from bench.pretrain.record import Progress
 from bench.seeds import derive
 

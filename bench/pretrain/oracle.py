@@ -12,22 +12,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from bench.data.kinds.phantom import CLASS_NAMES, PhantomSettings
-from bench.files import versions, write_json
-from bench.pretrain import ORACLE_WEIGHTS, SHIPPED_ORACLE
-from bench.pretrain.checkpoint import Checkpoints, fingerprint
+from bench.evaluation.oracle import (
+    Oracle,
+    ask_oracle,
+    build_oracle,
+    to_input,
+)
+from bench.evaluation.shipped_oracle import ORACLE_WEIGHTS
+from bench.files import write_json
+from bench.pipeline.checkpoints import Checkpoints, fingerprint
 from bench.pretrain.loop import batch_at, train_steps
 from bench.pretrain.phantom_data import ASSET_SEED, NOTE, Arrays, lifted, natural
 from bench.pretrain.record import OnProgress, Progress, close, host_kind
 from bench.seeds import derive
-
-SHIPPED, WEIGHTS, RECORD = SHIPPED_ORACLE, ORACLE_WEIGHTS, "record.json"
-ORACLE_PX = 64
+from bench.store.manifest import versions
 
 
 class OracleSettings(BaseModel):
@@ -43,75 +46,6 @@ class OracleSettings(BaseModel):
     learning_rate: float = Field(default=3e-3, gt=0)
     checkpoint_every: int = Field(default=400, ge=1, description="optimizer steps")
     phantom: PhantomSettings = PhantomSettings(seed=ASSET_SEED)
-
-
-class Oracle(nn.Module):
-    """A residual network of 0.6 M parameters on 64 px grey images."""
-
-    def __init__(self, n_classes: int, width: int = 64) -> None:
-        """Build untrained layers."""
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(1, 24, 3, padding=1, bias=False), nn.BatchNorm2d(24), nn.ReLU())
-        self.body = nn.Sequential(
-            _Block(24, 48, 2), _Block(48, 96, 2), _Block(96, 96, 1), _Block(96, 128, 2)
-        )  # fmt: skip
-        self.project = nn.Sequential(nn.Conv2d(128, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
-        self.head = nn.Linear(width, n_classes)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits `[n, C]` and features `[n, 64]` of images `[n, 1, H, W]` in [0, 1]."""
-        if images.shape[-2:] != (ORACLE_PX, ORACLE_PX):
-            size = (ORACLE_PX, ORACLE_PX)
-            images = functional.interpolate(images, size, mode="bilinear", antialias=True)
-        maps = self.project(self.body(self.stem((images - 0.4) * 4)))
-        features = (maps.mean((2, 3)) + maps.amax((2, 3))) / 2
-        return self.head(features), features
-
-
-class _Block(nn.Module):
-    """Two convolutions and a shortcut."""
-
-    def __init__(self, n_in: int, n_out: int, stride: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False)
-        self.second = nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False)
-        self.norms = nn.ModuleList([nn.BatchNorm2d(n_out), nn.BatchNorm2d(n_out)])
-        self.short = nn.Conv2d(n_in, n_out, 1, bias=False)
-        self.pool = nn.AvgPool2d(stride) if stride > 1 else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the block's output."""
-        out = torch.relu(self.norms[0](self.first(x)))
-        return torch.relu(self.norms[1](self.second(out)) + self.short(self.pool(x)))
-
-
-def build_oracle(n_classes: int = len(CLASS_NAMES)) -> Oracle:
-    """Return an untrained oracle."""
-    return Oracle(n_classes).to(memory_format=torch.channels_last)
-
-
-def load_oracle(path: Path | str | None = None) -> Oracle:
-    """Return a trained oracle in evaluation mode; the shipped one by default."""
-    from safetensors.torch import load_file
-
-    weights = load_file(str(Path(path or SHIPPED) / WEIGHTS))
-    oracle = build_oracle(len(weights["head.bias"]))
-    oracle.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
-    return oracle.eval().requires_grad_(False)
-
-
-def ask_oracle(oracle: Oracle, images: NDArray[np.uint8], batch_size: int = 250) -> tuple[NDArray, NDArray]:
-    """Return logits `[n, C]` and features `[n, 64]` of uint8 images `[n, H, W]`."""
-    oracle.eval()
-    with torch.inference_mode():
-        parts = [oracle(to_input(images[i : i + batch_size])) for i in range(0, len(images), batch_size)]
-    logits, features = zip(*parts, strict=True)
-    return torch.cat(logits).numpy(), torch.cat(features).numpy()
-
-
-def to_input(images: NDArray[np.uint8]) -> Tensor:
-    """Return uint8 images `[n, H, W]` as float `[n, 1, H, W]` in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(images))[:, None].float() / 255
 
 
 def train_oracle(data: Arrays, settings: OracleSettings, checkpoints: Checkpoints) -> Iterator[tuple[Progress, Oracle]]:
@@ -181,9 +115,9 @@ def pretrain_oracle(
         training, oracle = close(progress), model
         on_progress(progress)
     out.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.contiguous() for k, v in oracle.state_dict().items()}, str(out / WEIGHTS))
+    save_file({k: v.contiguous() for k, v in oracle.state_dict().items()}, str(out / ORACLE_WEIGHTS))
     test = natural(settings.phantom, settings.n_test, first=-(-settings.n_images // 8) * 8)
-    write_json(out / RECORD, {
+    write_json(out / "record.json", {
         "what": "oracle classifier of the phantom, trained on true labels",
         "command": "bench pretrain oracle", "settings": settings.model_dump(mode="json"),
         "parameters": sum(p.numel() for p in oracle.parameters()), "data": NOTE,

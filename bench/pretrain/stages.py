@@ -12,10 +12,12 @@ from pydantic import Field
 from bench.data.kinds.phantom import CLASS_NAMES, PhantomSettings
 from bench.data.split import Train, train_set
 from bench.errors import DataError
-from bench.pipeline.stage import Resources, Settings, Stage, Work
+from bench.evaluation.oracle import load_oracle
+from bench.pipeline.settings import Settings
+from bench.pipeline.stage import Resources, Stage, Work
 from bench.pretrain.diffusion import DiffusionSettings, pretrain_diffusion
 from bench.pretrain.label_fidelity import record_fidelity
-from bench.pretrain.oracle import OracleSettings, load_oracle, pretrain_oracle
+from bench.pretrain.oracle import OracleSettings, pretrain_oracle
 from bench.pretrain.phantom_data import ASSET_SEED, NOTE, lifted
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.pretrain.checkpoint import Checkpoints
+from bench.pipeline.checkpoints import Checkpoints
 from bench.pretrain.loop import batch_at, noise_at, train_steps
 from bench.pretrain.networks import ModelSettings, Scheduler, build_scheduler, build_unet
 from bench.pretrain.record import Progress

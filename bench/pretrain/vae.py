@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional
 
-from bench.pretrain.checkpoint import Checkpoints
+from bench.pipeline.checkpoints import Checkpoints
 from bench.pretrain.loop import batch_at, noise_at, train_steps
 from bench.pretrain.networks import Autoencoder, ModelSettings, build_vae, scale_of
 from bench.pretrain.record import Progress

@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 
 from bench.data.dataset import Dataset
 from bench.errors import ConfigError, listed
+from bench.files import flatten
 from bench.pipeline.stage import walk
 from bench.privacy.names import WITHHELD, is_name, plain, stand_ins
-from bench.results.record import flatten
 
 if TYPE_CHECKING:
     from bench.pipeline.stage import Stage

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from bench.pipeline.missing_inputs import is_semantic
-from bench.results.record import content_of
+from bench.pipeline.key import content_of
+from bench.pipeline.settings import is_semantic
 
 M = TypeVar("M", bound=BaseModel)
 

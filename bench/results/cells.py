@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass, field
-from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import StoreError
-from bench.matrix.load import Cell, Matrix
+from bench.matrix.cell import Cell
+from bench.matrix.matrix import Matrix
 from bench.pipeline.stage import Stage
 from bench.store.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
+from bench.matrix.cell import own_stages
+from bench.pipeline.stage import unfinished
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 CellState = Literal["done", "running", "failed", "missing"]
-
-
-class Holds(Protocol):
-    """Tells which stages are finished: a store, or what was seen of one."""
-
-    def has(self, stage: Stage) -> bool:
-        """Tell whether `stage` is finished."""
 
 
 @dataclass(frozen=True)
@@ -84,30 +78,6 @@ def cell_state(cell: Cell, store: Store) -> tuple[CellState, dict[str, Any] | No
             return "failed", store.failure(stage)
     own = {s.key for s in own_stages(cell)}
     return ("running" if any(state == "running" and s.key in own for s, state in states) else "missing"), None
-
-
-def own_stages(cell: Cell) -> list[Stage]:
-    """Return the stages that a cell is about, inputs first."""
-    labelled = cell.classifier.labelled
-    return [cell.augmented, *([labelled] if labelled else []), cell.classifier, *cell.targets]
-
-
-def unfinished(targets: list[Stage], store: Holds) -> list[Stage]:
-    """Return the stages that a run would still have to compute for `targets`, each once, inputs first."""
-    found: dict[str, Stage | None] = {}
-
-    def visit(stage: Stage) -> None:
-        if stage.key in found or store.has(stage):
-            return
-        found[stage.key] = None
-        for below in stage.inputs():
-            visit(below)
-        del found[stage.key]  # set again, behind its inputs
-        found[stage.key] = stage
-
-    for target in targets:
-        visit(target)
-    return [stage for stage in found.values() if stage is not None]
 
 
 def read_cell(cell: Cell, store: Store) -> CellResult:
@@ -185,50 +155,3 @@ def frame(results: list[CellResult]) -> pd.DataFrame:
             row |= {k: v for k, v in new.items() if v is None or isinstance(v, (int, float, str))}
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-# What the paper's table shows, and what must stand beside it to be read: no-skill levels, counts, the real-real floor.
-TABLE_COLUMNS = (
-    "fid_tail",
-    "kid_tail",
-    "fid_tail_equal_n",
-    "fid_tail_floor",
-    "map_head",
-    "map_tail",
-    "map_all",
-    "label_fidelity_tail",
-    "n_synthetic",
-)
-
-
-def table(results: list[CellResult]) -> list[dict[str, Any]]:
-    """Return one row a (data set, method): mean and sd over seeds of `TABLE_COLUMNS`, numbers or None.
-
-    Keys: `dataset`, `method`, `n_seeds`, `seeds`, `state` (also `skipped`), `reason`, `fid_metric`, `n_test`, each
-    column, and its `<column>_sd` (None below two seeds). A seed counts where its figures are there, even if its
-    diagnostics failed; `state` and `reason` tell.
-    """
-    rows = []
-    groups: dict[tuple[str, str], list[CellResult]] = {}
-    for r in results:
-        groups.setdefault((r.cell.dataset.label, r.cell.label), []).append(r)
-    for (dataset, method), members in groups.items():
-        done = [m for m in members if m.measured and not m.skip]  # of a skip there is nothing to report
-        open_ends = sorted((m for m in members if m.state != "done"), key=lambda m: m.measured)
-        row: dict[str, Any] = {
-            "dataset": dataset,
-            "method": method,
-            "n_seeds": len(done),
-            "seeds": [m.cell.seed for m in done],
-            "state": open_ends[0].state if open_ends else "done" if done else "skipped",
-            "reason": next((m.reason for m in [*open_ends, *members] if m.reason), None),
-            "fid_metric": next((m.fidelity["metric_id"] for m in done if m.fidelity), None),
-            "n_test": next((m.scores.get("n_test") for m in done if m.scores), None),
-        }
-        for column in TABLE_COLUMNS:
-            found = [(m.scores or {}).get(column, (m.fidelity or {}).get(column)) for m in done]
-            values = [float(v) for v in found if v is not None and not math.isnan(v)]
-            row[column] = fmean(values) if values else None
-            row[f"{column}_sd"] = stdev(values) if len(values) > 1 else None
-        rows.append(row)
-    return rows

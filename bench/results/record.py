@@ -10,25 +10,29 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import BaseModel
 
-from bench.errors import BenchError, StoreError
-from bench.files import read_json, versions, write_text
-from bench.pipeline.missing_inputs import is_semantic
+from bench.errors import StoreError
+from bench.files import read_json, write_strict_json, write_text
 from bench.pipeline.stage import Stage, walk
+from bench.store.manifest import versions
 from bench.store.store import Store
 
 if TYPE_CHECKING:
-    from bench.matrix.load import Cell, Matrix, MatrixSettings
+    from bench.matrix.cell import Cell
+    from bench.matrix.matrix import Matrix
     from bench.results.cells import CellResult
+from bench.files import finite
+from bench.matrix.resolved import flat_config, resolved
 
 SCHEMA = 1
+
 _LARGEST_STAGE_RECORD = 256 << 10  # bytes; larger JSON files of a stage are data, not a record
+
 _GIT_TIMEOUT_S = 10
 
 
@@ -65,14 +69,14 @@ def write_record(
         there, same_terms = None, False
     if there and same_terms:
         if allowed != there.get("shared_with", []):
-            write_text(folder / "record.json", json.dumps(there | {"shared_with": allowed}, indent=1, allow_nan=False))
+            write_strict_json(folder / "record.json", there | {"shared_with": allowed})
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     raw = resolved(matrix.settings, [*_controls(matrix, cell), cell]) | {"study": None}  # a cell is none
     text = yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=110)
     write_text(folder / "resolved.yaml", text)
     record = cell_record(store, matrix, cell, result) | {"git": git, "shared_with": allowed}
-    write_text(folder / "record.json", json.dumps(record, indent=1, allow_nan=False))
+    write_strict_json(folder / "record.json", record)
     return folder
 
 
@@ -152,88 +156,6 @@ def _stage_records(store: Store, stage: Stage) -> Iterator[tuple[str, Any]]:
                 again = "if damaged, delete it to compute it anew"
                 raise StoreError(f"{path.parent} cannot be read ({path.name}: {error}); {again}") from error
             yield f"{stage.stage_name()}/{path.stem}", content
-
-
-def resolved(settings: MatrixSettings, cells: Sequence[Cell]) -> dict[str, Any]:
-    """Return a matrix file for `cells` of a matrix with every default written out; it builds the same cells again."""
-    methods: dict[str, dict[str, Any]] = {}
-    rows: list[Any] = []
-    for row in {c.label: c.row for c in cells}.values():
-        exclude = {row.method.at} if row.method.at else None  # the row's `@value` says it
-        full = row.method.model_dump(mode="json", exclude=exclude)
-        given: dict[str, Any] = {"method": row.method.label}
-        if methods.setdefault(row.method.name, full) != full:
-            given["settings"] = full
-        if row.label != row.method.label:
-            given["row"] = row.label
-        if row.classifier != settings.classifier:
-            given["classifier"] = row.classifier.model_dump(mode="json")
-        if row.against in {c.label for c in cells}:
-            given["against"] = row.against
-        rows.append(given if len(given) > 1 else row.method.label)
-    datasets = [{"kind": c.dataset.kind} | c.dataset.model_dump(mode="json") for c in cells]
-    return settings.model_dump(mode="json") | {
-        "datasets": [d for i, d in enumerate(datasets) if d not in datasets[:i]],
-        "methods": rows,
-        "settings": methods,
-        "seeds": sorted({c.seed for c in cells}),
-    }
-
-
-def flat_config(settings: MatrixSettings, cell: Cell) -> dict[str, Any]:
-    """Return a cell's settings as `a.b.c` → value; for those that say where, digests: a path does not say which."""
-    tree = {
-        "dataset": {"kind": cell.dataset.kind, **_semantic(cell.dataset)},
-        "method": {"name": cell.method.name, "label": cell.label, **_semantic(cell.method)},
-        "seed": cell.seed,
-        "split": _semantic(settings.split),
-        "diffusion": _semantic(settings.diffusion),
-        "augment": _semantic(settings.augment),
-        "classifier": _semantic(cell.classifier.settings),
-        "fidelity": _semantic(settings.fidelity),
-    }
-    return dict(flatten(tree))
-
-
-def _semantic(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        fields = type(value).model_fields
-        told = {name: _semantic(getattr(value, name)) for name, info in fields.items() if is_semantic(info)}
-        return content_of(value) | told
-    if isinstance(value, dict):
-        return {str(k): _semantic(v) for k, v in value.items()}
-    return [_semantic(v) for v in value] if isinstance(value, (list, tuple)) else value
-
-
-def content_of(model: BaseModel) -> dict[str, str]:
-    """Return the digests of the weights that settings name, by which keys know them; empty where there are none."""
-    content = getattr(model, "content", None)
-    if not callable(content) or isinstance(model, Stage):  # a data set's stands in its stage's key
-        return {}
-    try:
-        return dict(content())
-    except (BenchError, OSError):  # nothing in the cell needs them, and they are not there
-        return {}
-
-
-def flatten(tree: dict[str, Any], prefix: str = "", separator: str = ".") -> Iterator[tuple[str, Any]]:
-    """Yield (`a.b.c`, value) for every leaf of nested mappings."""
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from flatten(value, f"{prefix}{name}{separator}", separator)
-        else:
-            yield f"{prefix}{name}", value
-
-
-def finite(value: Any) -> Any:
-    """Return JSON values with NaN and infinities replaced by None, and what JSON does not know by its text."""
-    if isinstance(value, dict):
-        return {str(k): finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(v) for v in value]
-    if isinstance(value, float):
-        return float(value) if abs(value) < float("inf") else None
-    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
 
 
 def git_state(folder: Path | None = None) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import ConfigError, StageError, listed, nearest
-from bench.matrix.load import Cell
+from bench.matrix.cell import Cell
 from bench.pipeline.stage import Stage, walk
 from bench.run.log import log_path
 from bench.store.leases import pid_here

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.pipeline.stage import Stage
-from bench.store.store import Execution, Store
+from bench.store.store import Store
+from bench.store.work import Execution
 
 
 def log_path(store: Store, stage: Stage) -> Path:

@@ -20,7 +20,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from bench.pipeline.stage import Settings, Stage
+from bench.pipeline.settings import Settings
+from bench.pipeline.stage import Stage
 
 # as many threads as `threads` says in every library, so that rounding does not depend on a node's number of cores
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

@@ -20,7 +20,8 @@ from bench.errors import StageError
 from bench.pipeline.stage import Stage
 from bench.run.log import compute_logged
 from bench.run.workload import Workload
-from bench.store.store import Execution, Store
+from bench.store.store import Store
+from bench.store.work import Execution
 
 _ATTEMPTS_AFTER_A_KILL = 2
 

@@ -6,10 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from bench.matrix.load import Cell, Matrix
+from bench.matrix.cell import Cell
+from bench.matrix.matrix import Matrix
 from bench.pipeline.stage import Stage, walk
 from bench.run.workload import Executor, Reporter, Workload
-from bench.store.store import Execution, Store
+from bench.store.store import Store
+from bench.store.work import Execution
 
 
 class Tracker(Protocol):

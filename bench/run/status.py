@@ -8,10 +8,9 @@ import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import listed
-from bench.matrix.load import Cell, Matrix
-from bench.pipeline.stage import Stage, walk
-from bench.results.cells import own_stages, unfinished
+from bench.matrix.cell import Cell, own_stages
+from bench.matrix.matrix import Matrix
+from bench.pipeline.stage import Stage, unfinished, walk
 from bench.run.progress import span
 from bench.store.store import State, Store
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 _SHOWN = 3  # stages named in a cell's note
 
 
-class _Seen:
+class StateCache:
     """What the store says of stages, asked once for each: many cells share them."""
 
     def __init__(self, store: Store) -> None:
@@ -29,9 +28,11 @@ class _Seen:
         self.states: dict[str, State] = {}
 
     def has(self, stage: Stage) -> bool:
+        """Tell whether a stage is finished."""
         return self.state(stage) == "done"
 
     def state(self, stage: Stage) -> State:
+        """Return the state of a stage, looked up in the store once."""
         if stage.key not in self.states:
             self.states[stage.key] = self.store.state(stage)
         return self.states[stage.key]
@@ -89,13 +90,13 @@ def _how_far(told: dict[str, Any] | None, since: str | None) -> dict[str, Any]:
 def status_rows(matrix: Matrix, store: Store) -> list[dict[str, Any]]:
     """Return one row a cell: name, state, stages done of all, and what of it is running, failed or waited for.
 
-    `running`, `failed`, `waits_for` and `ready` list stages (see `_Seen.about`); `note` says the same in words.
+    `running`, `failed`, `waits_for` and `ready` list stages (see `StateCache.about`); `note` says the same in words.
     """
-    seen = _Seen(store)
+    seen = StateCache(store)
     return [_status_row(cell, seen) for cell in matrix.cells]
 
 
-def _status_row(cell: Cell, seen: _Seen) -> dict[str, Any]:
+def _status_row(cell: Cell, seen: StateCache) -> dict[str, Any]:
     stages, own = walk(cell.targets), {s.key for s in own_stages(cell)}
     todo = unfinished(cell.targets, seen)
     keys = {s.key for s in todo}
@@ -124,9 +125,9 @@ def _note(row: dict[str, Any]) -> str:
     if row["failed"]:
         return " ".join(str(row["failed"][0]["error"]).split())
     if row["running"]:
-        return _some(f"{r['stage']} {_where(r)}" for r in row["running"])
+        return _some(f"{r['stage']} {where_it_runs(r)}" for r in row["running"])
     if row["waits_for"]:
-        return "waits for " + _some(f"{r['stage']} {r['key'][:8]} ({_where(r)})" for r in row["waits_for"])
+        return "waits for " + _some(f"{r['stage']} {r['key'][:8]} ({where_it_runs(r)})" for r in row["waits_for"])
     return f"ready: {_some(r['stage'] for r in row['ready'])}" if row["ready"] else ""
 
 
@@ -136,7 +137,7 @@ def _some(texts: Any) -> str:
     return ", ".join(found[:_SHOWN]) + more
 
 
-def _where(row: dict[str, Any]) -> str:
+def where_it_runs(row: dict[str, Any]) -> str:
     """Return where a stage is in words: `running on h, pid 12, job 3_4, 40 %, about 2 min 5 s left`."""
     if row["state"] == "submitted":
         return f"submitted as job {row['job']}" + (f", {row['queue']}" if row["queue"] else "")
@@ -145,80 +146,6 @@ def _where(row: dict[str, Any]) -> str:
     share = f", {100 * row['share']:.0f} %" if row["share"] is not None else ""
     left = f", about {span(row['eta_s'])} left" if row["eta_s"] else ""
     return f"running{place}{share}{left}"
-
-
-def explain_rows(cell: Cell, store: Store) -> list[dict[str, Any]]:
-    """Return one row a stage of the cell, inputs first: key, state, what would happen, and why.
-
-    A stage that failed has its `traceback` too, as the store keeps it.
-    """
-    seen, nearest_of = _Seen(store), _Finished(store)
-    rows = []
-    for stage in walk(cell.targets):
-        found = seen.about(stage)
-        row = {"stage": found["stage"], "key": found["key"], "state": seen.state(stage)}
-        if found["state"] == "done":
-            made = store.manifest(stage)
-            row |= {"action": "reuse", "why": f"finished {made['finished']} in {made['seconds']:.1f} s"}
-        elif found["state"] in ("running", "submitted"):
-            row |= {"action": "wait", "why": _where(found)}
-        elif found["state"] == "failed":
-            row |= _why_failed(found) | {"traceback": (store.failure(stage) or {}).get("traceback")}
-        else:
-            ended = f"its SLURM job {found['ended_job']} ended without a result; " if "ended_job" in found else ""
-            row |= {"action": "run", "why": ended + nearest_of.difference(stage)}
-        rows.append(row)
-    return rows
-
-
-def _why_failed(found: dict[str, Any]) -> dict[str, Any]:
-    if found["sticky"] is False:
-        return {"action": "run", "why": f"failed last time: {found['error']} (the next run tries again)"}
-    return {"action": "stop", "why": f"{found['error']} (--retry-failed tries again)"}
-
-
-class _Finished:
-    """The finished stages of a store, by their kind: read once, and only if something is asked of them."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-
-    @functools.cached_property
-    def identities(self) -> dict[str, list[Any]]:
-        found: dict[str, list[Any]] = {}
-        for manifest in self.store.manifests():
-            found.setdefault(manifest["stage"], []).append(manifest.get("identity"))
-        return found
-
-    def difference(self, stage: Stage) -> str:
-        """Say in what the nearest finished stage of the same kind differs."""
-        candidates = self.identities.get(stage.stage_name())
-        if not candidates:
-            return "never computed here"
-        differences = min((differing(identity, stage.identity) for identity in candidates), key=len)
-        return f"nearest finished one differs in {_some_of(differences)}"
-
-
-def _some_of(differences: list[str]) -> str:
-    return "; ".join(differences[:3]) + (f"; and {len(differences) - 3} more" if len(differences) > 3 else "")
-
-
-def differing(old: Any, new: Any, path: str = "") -> list[str]:
-    """Return where two identities differ, `classifier.steps: 100 → 200`; inputs by name, code by its modules."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        if path == "code":
-            modules = (name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
-            return [f"its code ({listed(modules)})"] if old != new else []
-        if "stage" in old and "stage" in new and "key" in new:
-            return [] if old == new else [f"{path} (input {new['stage']})"]
-        found = []
-        for name in sorted(old.keys() | new.keys()):
-            at = f"{path}.{name}" if path else name
-            found += differing(old.get(name), new.get(name), at)
-        return found
-    if old == new:
-        return []
-    return ["its code"] if path == "code" else [f"{path}: {old} → {new}"]
 
 
 def ls_rows(store: Store) -> list[dict[str, Any]]:

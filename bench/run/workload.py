@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from bench.pipeline.stage import Stage, walk
-from bench.store.store import Execution, Store
+from bench.store.store import Store
+from bench.store.work import Execution
 
 Outcome = Literal["done", "reused", "failed", "blocked"]
 

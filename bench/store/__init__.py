@@ -1,1 +1,3 @@
 """."""
+
+AFFECTS_RESULTS = False

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from bench.files import file_digest
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FULL_SAID = ("No space left on device", "os error 28", "Disk quota exceeded", "os error 122")
@@ -82,8 +83,7 @@ def files_of(folder: Path) -> Iterator[tuple[str, Path]]:
 
 def file_record(path: Path) -> dict[str, Any]:
     """Return size and digest of a file, as they stand in a manifest."""
-    with open(path, "rb") as handle:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(handle, "sha256").hexdigest()}
+    return {"bytes": path.stat().st_size, "sha256": file_digest(path, 64)}
 
 
 def first_cut_off(folder: Path, manifest: dict[str, Any]) -> str | None:

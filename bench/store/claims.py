@@ -137,7 +137,7 @@ class Locks:
             found = self._leases.holder(key)
         else:
             path = self.folder / key
-            found = _read(path) if _is_flocked(path) else None
+            found = _read(path) if is_flocked(path) else None
         return None if found is None else _UNKNOWN | found
 
     def held(self) -> Iterator[dict[str, Any]]:
@@ -235,6 +235,21 @@ def _try_flock(path: Path, facts: Facts, create: bool = True) -> _Flocked | None
     return _Flocked(path, handle)
 
 
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Keep other processes out of a block: they wait until we leave it, or until the kernel sees that we died.
+
+    Where the file system has no locks, nobody waits, and a warning says so: two processes may then do the same work.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            _LOG.warning("%s: no file locks here (%s); two processes may do the same work", path, error.strerror)
+        yield
+
+
 def _same_file(path: Path, handle: TextIO) -> bool:
     try:
         return os.path.samestat(os.stat(path), os.fstat(handle.fileno()))
@@ -242,7 +257,8 @@ def _same_file(path: Path, handle: TextIO) -> bool:
         return False
 
 
-def _is_flocked(path: Path) -> bool:
+def is_flocked(path: Path) -> bool:
+    """Tell whether a living process holds the lock of a file; False where there is no such file."""
     try:
         with open(path) as handle:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who ask do not see each other

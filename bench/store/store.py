@@ -19,83 +19,32 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from bench.errors import StageBusy as StageBusy
 from bench.errors import StageError, StoreError, in_words
-from bench.files import device_name, read_json, versions, write_json
+from bench.files import read_json, write_json
 from bench.pipeline.stage import Stage, walk
 from bench.store import attempt
 from bench.store.claims import Claim, Locks
+from bench.store.manifest import manifest_of
+from bench.store.work import Execution, TakenOver, Work
 
 State = Literal["done", "running", "failed", "missing"]
+
 _LOG = logging.getLogger(__name__)
+
 _NOT_STICKY = (MemoryError, OSError, ImportError, StoreError)  # the machine's fault: the next attempt may succeed
+
 _LOOKS = 3
+
 # torch's RuntimeErrors of a machine that is too small, or broken: one bad node must not fail a matrix for good
 _MACHINES_SAID = (
     *("CUDA out of memory", "DefaultCPUAllocator: ", "Found no NVIDIA driver", "No CUDA GPUs are available"),
     *("CUDA driver", "CUDNN_STATUS", "Torch not compiled with CUDA", "uncorrectable", "unspecified launch"),
 )
-
-
-@dataclass(frozen=True)
-class Execution:
-    """Where a computation runs: never part of a key. One thread by default, so that results do not depend on jobs."""
-
-    device: str = "auto"
-    threads: int = 1
-    on_progress: Callable[[Stage, float, float, str], None] | None = field(default=None, compare=False)
-
-    def apply(self) -> str:
-        """Set torch's threads and return the device to use: `cuda`, `mps` or `cpu`."""
-        import torch
-
-        torch.set_num_threads(self.threads)
-        if self.device != "auto":
-            return self.device
-        return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-@dataclass
-class Work:
-    """What a stage sees while it computes."""
-
-    store: Store
-    stage: Stage
-    out: Path
-    ckpt: Path
-    execution: Execution
-    used_device: str | None = None
-    claim: Claim | None = None
-    _told: float = field(default=0.0, repr=False)
-
-    def get(self, stage: Stage) -> Any:
-        """Return an input's result, computing it first if it is not there."""
-        return self.store.get(stage, self.execution)
-
-    @property
-    def device(self) -> str:
-        """The torch device to compute on (also applies the number of threads)."""
-        self.used_device = self.execution.apply()
-        return self.used_device
-
-    def progress(self, done: float, total: float, note: str = "") -> None:
-        """Tell how far the computation is; cheap enough to call on every step (written twice a second at most).
-
-        It ends an attempt that another process has taken over.
-        """
-        if self.execution.on_progress:
-            self.execution.on_progress(self.stage, done, total, note)
-        now = time.monotonic()
-        if now - self._told >= 0.5 or done >= total:
-            self._told = now
-            if self.claim and self.claim.lost():
-                raise _TakenOver
-            write_json(self.out.parent / "progress.json", {"done": done, "total": total, "note": note})
 
 
 class Store:
@@ -248,9 +197,11 @@ class Store:
         started = time.monotonic()
         try:
             stage.compute(work)
-            write_json(out / "manifest.json", _manifest(stage, work, time.monotonic() - started))
+            took = time.monotonic() - started
+            manifest = manifest_of(stage, out, took, work.used_device, execution.threads)
+            write_json(out / "manifest.json", manifest)
             if not claim.confirm():
-                raise _TakenOver
+                raise TakenOver
             attempt.publish(out, self.folder(stage))
         except KeyboardInterrupt:  # a person's, or the scheduler's: nothing failed
             raise
@@ -357,34 +308,11 @@ class Store:
                 yield found
 
 
-class _TakenOver(StageError):
-    """Our lease ran out while we computed, and another process has the stage now."""
-
-
 def _folders(root: Path) -> list[str]:
     try:
         return sorted(e.path for e in os.scandir(root) if e.is_dir() and e.name[0] != ".")
     except OSError:
         return []
-
-
-def _manifest(stage: Stage, work: Work, seconds: float) -> dict[str, Any]:
-    files = {name: attempt.file_record(path) for name, path in attempt.files_of(work.out)}
-    return {
-        "stage": stage.stage_name(),
-        "key": stage.key,
-        "identity": stage.identity,
-        "inputs": {s.key: s.stage_name() for s in stage.inputs()},
-        "files": files,
-        "bytes": sum(f["bytes"] for f in files.values()),
-        "seconds": round(seconds, 3),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": work.used_device,
-        "device_name": device_name(work.used_device),
-        "threads": work.execution.threads,
-        "host": socket.gethostname(),
-        "versions": versions(),
-    }
 
 
 def _as_exception(error: BaseException) -> Exception:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import uuid
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.files import read_json, write_json
+from bench.store.claims import alone
 from bench.store.store import Store
 
 
@@ -24,11 +24,8 @@ class Ledger:
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Keep other drivers from submitting meanwhile: what two want is submitted once."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder.parent / "lock", "a") as handle:
-            # where the file system has no locks two may submit the same; the second job then finds it claimed
-            with contextlib.suppress(OSError):
-                fcntl.flock(handle, fcntl.LOCK_EX)
+        # where the file system has no locks two may submit the same; the second job then finds it claimed
+        with alone(self.folder.parent / "lock"):
             yield
 
     def add(self, jobs: Mapping[str, str]) -> None:

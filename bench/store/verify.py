@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from bench.errors import StoreError
 from bench.files import read_json
-from bench.pipeline.stage import key_of
+from bench.pipeline.key import key_of
 from bench.store import attempt
 from bench.store.cleanup import discard
 from bench.store.inventory import results

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from bench.augment.augmented import Augmented, checked
-from bench.contract import Context, Method, Plan
+from bench.augment.method import Context, Method, Plan
 from bench.errors import ContractError
-from bench.store.store import Execution, Store, Work
+from bench.store.store import Store
+from bench.store.work import Execution, Work
 from bench.tables import AugmentedSet
 from bench.testing.other_process import in_another_process
 from bench.testing.toy import ToyDataset, toy_task

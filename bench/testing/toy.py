@@ -15,10 +15,10 @@ from pydantic import Field
 
 from bench import seeds
 from bench.augment.latents import Latents
-from bench.contract import Plan, Task
+from bench.augment.method import Plan, Task
 from bench.data.dataset import Dataset, TableWriter
 from bench.data.split import Split, SplitSettings, Train
-from bench.diffusion.pipeline import DiffusionModel
+from bench.diffusion.model import DiffusionModel
 from bench.pipeline.stage import Work
 from bench.tables import Float32, Int64, UInt8
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.errors import ConfigError, listed, nearest
-from bench.matrix.load import Cell, Matrix
+from bench.matrix.cell import Cell
+from bench.matrix.matrix import Matrix
 from bench.privacy.border import check_server
 from bench.results.cells import CellResult, read_cell
 from bench.results.record import git_state, read_record, write_record

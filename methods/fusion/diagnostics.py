@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from bench.contract import Stage, Work, train_set
+from bench.contract import Dataset, Float32, Int64, Stage, Work, read_json_or_raise, train_set, write_strict_json
 from bench.metrics import localisation
-from bench.tables import Float32, Int64
 from methods.fusion.fuse import Fused, FusedSet, expand
 from methods.fusion.pairing import PairTable
 from methods.fusion.saliency import SaliencyTable
-
-if TYPE_CHECKING:
-    from bench.data.dataset import Dataset
 
 Sites = npt.NDArray[np.bool_]
 
@@ -63,11 +57,11 @@ class Diagnostics(Stage):
         found: dict[str, float | int | None] = dict.fromkeys(DESCRIPTIONS)
         if len(fused.parents):  # where nothing was fused no codec was trained either, and none shall be for this
             found |= self._of_codec(work) | self._of_fusion(work, fused) | self._against_truth(work, fused)
-        (work.out / "diagnostics.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+        write_strict_json(work.out / "diagnostics.json", found)
 
     def open(self, folder: Path) -> dict[str, float | int | None]:
         """Return name → number, or None where it cannot be said."""
-        return json.loads((folder / "diagnostics.json").read_text(encoding="utf-8"))
+        return read_json_or_raise(folder / "diagnostics.json")
 
     def _of_codec(self, work: Work) -> dict[str, float | int | None]:
         """Return the measures of the networks that saliency and fusion used."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -10,11 +9,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from bench import seeds
-from bench.contract import Plan, Settings, Stage, TrainSet, Work, train_set
-from bench.errors import ConfigError
-from bench.pipeline.stage import Resources
-from bench.tables import Float32, Int64
+from bench.contract import (
+    ConfigError,
+    Float32,
+    Int64,
+    Plan,
+    Resources,
+    Settings,
+    Stage,
+    TrainSet,
+    Work,
+    seeds,
+    train_set,
+    write_strict_json,
+)
 from methods.fusion.pairing import Pairs, PairTable, head_only
 from methods.fusion.saliency import SaliencyTable, codec_latents
 
@@ -101,7 +109,7 @@ class Fused(Stage):
             self._decode(work, out)
         for name, array in out.items():
             np.save(work.out / f"{name}.npy", array)
-        (work.out / "fusion.json").write_text(json.dumps(_record(out, samples, train), indent=1), encoding="utf-8")
+        write_strict_json(work.out / "fusion.json", _record(out, samples, train))
 
     def open(self, folder: Path) -> FusedSet:
         """Return the set, memory-mapped."""

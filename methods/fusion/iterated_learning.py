@@ -19,15 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench import seeds
-from bench.pipeline import checkpoints as checkpoint
-from bench.tables import Float32
+from bench.contract import Float32, LatentTable, checkpoints, seeds
 from methods.fusion.networks import CodecNetworks, UNet
 from methods.fusion.objectives import Meter, imitation_loss, measure, positive_weights, sampled_words, start_at_prior
 
 if TYPE_CHECKING:
-    from bench.augment.latents import LatentTable
-    from methods.fusion.codec import CodecSettings
+    from methods.fusion.settings import CodecSettings
 
 Progress = Callable[[float, float, str], None]
 
@@ -79,7 +76,7 @@ class IteratedLearning:
 
     def run(self, folder: Path, progress: Progress = lambda done, total, note: None) -> dict[str, Any]:
         """Train what is left after the newest checkpoint in `folder`; return the record of all generations."""
-        state = checkpoint.load_newest(folder, self.device)
+        state = checkpoints.load_newest(folder, self.device)
         if state is not None:
             self.load_state(state)
         while self.done < len(self.epochs):
@@ -90,7 +87,7 @@ class IteratedLearning:
             self.done += 1
             if self.done == self.settings.interaction_epochs:
                 self.first = {name: value.to("cpu", copy=True) for name, value in self.networks.state_dict().items()}
-            checkpoint.save(folder, self.done, self.state())
+            checkpoints.save(folder, self.done, self.state())
         self.networks.eval()
         n_epochs = len(self.epochs)
         counts = {"epochs": n_epochs, "steps": n_epochs * self.steps_per_epoch}

@@ -8,14 +8,26 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from bench.augment.label_policies import CLAIMED_CLASS, PARENT_SHARE, LabelPolicy, union
-from bench.contract import AugmentedBatch, Context, Method, Stage, Task, TrainSet
-from bench.tables import Float32, Int64
-from methods.fusion.codec import Checkpoint, Codec, CodecSettings
+from bench.contract import (
+    CLAIMED_CLASS,
+    PARENT_SHARE,
+    AugmentedBatch,
+    Context,
+    Float32,
+    Int64,
+    LabelPolicy,
+    Method,
+    Stage,
+    Task,
+    TrainSet,
+    union,
+)
+from methods.fusion.codec import Codec
 from methods.fusion.diagnostics import Diagnostics
 from methods.fusion.fuse import Fused, FusedSet, FusionSettings, skip_reason
 from methods.fusion.pairing import IndexSpace, PairingSettings, Pairs
 from methods.fusion.saliency import Saliency, SaliencySettings
+from methods.fusion.settings import Checkpoint, CodecSettings
 
 # What the audit of the released code found, switch by switch, and what goes with each; sizes are the matrix's business.
 _RELEASED: dict[str, Any] = {

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from methods.fusion.codec import CodeActivation, CodecSettings
+    from methods.fusion.settings import CodeActivation, CodecSettings
 
 
 class Block(nn.Module):

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bench.metrics.losses import masked_bce
 from methods.fusion.networks import CodecNetworks, SimplicialEmbedding
 
 if TYPE_CHECKING:
-    from methods.fusion.codec import ImitationLoss
+    from methods.fusion.settings import ImitationLoss
 
 
 class Meter:
@@ -53,15 +54,6 @@ def start_at_prior(classifier: nn.Module, labels: Tensor, weights: Tensor | None
     last = [m for m in classifier.modules() if isinstance(m, nn.Linear)][-1]
     with torch.no_grad():
         last.bias.copy_(odds.log())
-
-
-def masked_bce(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
-    """Return the mean binary cross-entropy over known labels; NaN labels count for nothing."""
-    known = ~labels.isnan()
-    losses = functional.binary_cross_entropy_with_logits(
-        logits, labels.nan_to_num(), pos_weight=weights, reduction="none"
-    )
-    return (losses * known).sum() / known.sum().clamp(min=1)
 
 
 def sampled_words(probabilities: Tensor, generator: torch.Generator) -> Tensor:
@@ -121,7 +113,7 @@ def measure(
     """
     codes = networks.encode(latents)
     reconstruction = functional.l1_loss(networks.decoder(codes), latents)
-    classification = masked_bce(networks.classifier(codes), labels, weights)
+    classification = masked_bce(networks.classifier(codes), labels, positive=weights)
     meter.add(len(latents), reconstruction_l1=reconstruction, **sparsity(networks.embedding, codes))
     meter.add(len(latents), latents_beyond_1=(latents.abs() > 1).float().mean())
     meter.add((~labels.isnan()).sum(), classification_bce=classification)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,19 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from bench import seeds
-from bench.contract import Settings, Stage, TrainSet, Work, train_set
-from bench.pipeline.stage import Resources
-from bench.tables import Float32, Int64
+from bench.contract import (
+    Float32,
+    Int64,
+    Resources,
+    Settings,
+    Stage,
+    TrainSet,
+    Work,
+    seeds,
+    train_set,
+    write_strict_json,
+)
+from bench.metrics.neighbours import nearest
 from methods.fusion.saliency import Saliency, SaliencyTable, codec_latents
 
 IndexSpace = Literal["global", "released"]
@@ -86,7 +94,7 @@ class Pairs(Stage):
             "partners_head_only": float(candidate[table.partners].mean()) if table.partners.size else None,
             "mean_distance": float(table.distances.mean()) if table.distances.size else None,
         }
-        (work.out / "pairs.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+        write_strict_json(work.out / "pairs.json", record)
 
     def open(self, folder: Path) -> PairTable:
         """Return the table."""
@@ -152,29 +160,11 @@ def pair(
     elif k:
         for start in range(0, len(anchors), _AT_ONCE):
             part = slice(start, min(start + _AT_ONCE, len(anchors)))
-            positions[part], distances[part] = nearest(compared(anchors[part]), candidates, compared, k)
+            blocks = (compared(block) for block in _parts(candidates, _AT_ONCE))
+            distances[part], positions[part] = nearest(compared(anchors[part]), blocks, k)
             progress(part.stop, len(anchors), "neighbours")
     partners = saliency.rows[candidates[positions]] if index_space == "global" else positions
     return PairTable(saliency.rows[anchors], saliency.classes[anchors], partners, distances)
-
-
-def nearest(queries: Float32, candidates: Int64, vectors: Vectors, k: int) -> tuple[Int64, Float32]:
-    """Return positions in `candidates` and Euclidean distances of the k nearest, `[len(queries), k]`, nearest first.
-
-    Candidates are read a block at a time; the best k so far are kept.
-    """
-    from sklearn.neighbors import NearestNeighbors
-
-    positions: Int64 = np.empty((len(queries), 0), dtype=np.int64)
-    distances: Float32 = np.empty((len(queries), 0), dtype=np.float32)
-    for start, block in zip(range(0, len(candidates), _AT_ONCE), _parts(candidates, _AT_ONCE), strict=True):
-        search = NearestNeighbors(n_neighbors=min(k, len(block)), algorithm="brute").fit(vectors(block))
-        apart, found = search.kneighbors(queries)
-        distances = np.concatenate([distances, apart], axis=1)
-        positions = np.concatenate([positions, start + found], axis=1)
-        best = np.argsort(distances, axis=1, kind="stable")[:, :k]
-        distances, positions = np.take_along_axis(distances, best, axis=1), np.take_along_axis(positions, best, axis=1)
-    return positions, distances
 
 
 def _parts(values: Int64, size: int) -> list[Int64]:

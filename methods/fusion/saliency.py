@@ -6,7 +6,6 @@ with none is a possible partner and has one map, of its best-scored head class.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -14,12 +13,21 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from bench import seeds
-from bench.contract import Settings, Stage, TrainSet, Work, train_set
-from bench.files import new_array
-from bench.pipeline.stage import Resources
-from bench.tables import Float32, Int64
-from methods.fusion.codec import Checkpoint, Codec
+from bench.contract import (
+    Float32,
+    Int64,
+    Resources,
+    Settings,
+    Stage,
+    TrainSet,
+    Work,
+    new_array,
+    seeds,
+    train_set,
+    write_strict_json,
+)
+from methods.fusion.codec import Codec
+from methods.fusion.settings import Checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,7 +103,7 @@ class Saliency(Stage):
         np.save(work.out / "classes.npy", classes)
         empty = ~cams.any(axis=(1, 2))  # a score that nothing in the image raises: fusion takes no site for sure
         record = {"maps": len(rows), "empty_share": float(empty.mean()), "mean": float(cams.mean())}
-        (work.out / "saliency.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+        write_strict_json(work.out / "saliency.json", record)
 
     def open(self, folder: Path) -> SaliencyTable:
         """Return the maps, memory-mapped."""

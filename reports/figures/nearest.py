@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.evaluation.fidelity import weighted_quantiles
+from bench.evaluation.measures import weighted_quantiles
 from reports.figures.style import Drawing, Looks, Omitted, Theme, legend_below, slug
 from reports.run_facts import by_method, span
 

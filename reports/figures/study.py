@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.matrix.study import Point, Scalar, Series, Study, series, unknown_columns, unknown_records
+from bench.matrix.study import Scalar, Study
 from reports.figures.style import Drawing, Looks, Omitted, Theme, legend_below, slug, two_lines
 from reports.run_facts import by_dataset, span
+from reports.study_series import Point, Series, series, unknown_columns, unknown_records
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

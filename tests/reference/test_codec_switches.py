@@ -15,10 +15,11 @@ from pydantic import ValidationError
 from bench.augment.latents import LatentTable
 from bench.contract import Latents
 from methods.fusion import codec as codec_module
-from methods.fusion.codec import Codec, CodecSettings, TrainedCodec
+from methods.fusion.codec import Codec, TrainedCodec
 from methods.fusion.iterated_learning import IteratedLearning, PhaseEpoch
 from methods.fusion.networks import CodecNetworks, SimplicialEmbedding
 from methods.fusion.objectives import imitation_loss
+from methods.fusion.settings import CodecSettings
 from tests.unit.methods.fusion_fixtures import TINY_CODEC, toy_labels, toy_task
 
 CEILING = math.e / (math.e + 63 / math.e)  # 0.105: 64 words, temperature 1

@@ -238,7 +238,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
 def drawn(made: Made) -> None:
     """Make the samples again, without the store."""
-    from bench.store.store import Execution, Work
+    from bench.store.work import Execution, Work
 
     stage, unused = Augmented.of(made.method, made.task), made.store.root / "unused"
     list(made.method.augment(stage.context(Work(made.store, stage, unused, unused, Execution(device="cpu")))))

@@ -32,7 +32,8 @@ def compute(stage: Stage, root: Path, told: Path, die_at: tuple[str, int] | None
 
 def _be_worker(stage: Stage, root: Path, told: Path, die_at: tuple[str, int] | None, checkpoint_s: float) -> None:
     from bench.classifier import training
-    from bench.store.store import Execution, Store
+    from bench.store.store import Store
+    from bench.store.work import Execution
 
     os.setsid()
     training.CHECKPOINT_SECONDS = checkpoint_s

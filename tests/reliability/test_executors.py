@@ -16,7 +16,8 @@ from bench.run.placement import place
 from bench.run.processes import Processes
 from bench.run.run_matrix import run_stages
 from bench.run.workload import Outcome, Workload
-from bench.store.store import Execution, Store
+from bench.store.store import Store
+from bench.store.work import Execution
 from tests.reliability.toys import Counts, Dies, Fails, Leaves, Slow, Toy, noted
 
 

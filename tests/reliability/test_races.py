@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.store.store import Execution, Store
+from bench.store.store import Store
+from bench.store.work import Execution
 from tests.reliability.helpers import kill_group, start, until
 from tests.reliability.toys import Counts, Toy, noted
 

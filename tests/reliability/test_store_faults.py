@@ -17,8 +17,9 @@ import pytest
 from bench.errors import StoreError
 from bench.pipeline.stage import Work
 from bench.store import attempt
-from bench.store.store import Execution, Store
+from bench.store.store import Store
 from bench.store.verify import verify
+from bench.store.work import Execution
 from tests.conftest import BENCH, ROOT, ToyRun
 from tests.reliability.toys import Toy
 
@@ -200,17 +201,17 @@ def test_a_small_file_that_a_full_disk_cuts_off_leaves_nothing(tmp_path: Path, m
 def test_a_checkpoint_that_a_full_disk_cuts_off_leaves_nothing_and_the_one_before_it_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bench.pipeline import checkpoints as checkpoint
+    from bench.pipeline import checkpoints
 
     def full(source: Any, target: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    checkpoint.save(tmp_path, 1, {"step": 1})
+    checkpoints.save(tmp_path, 1, {"step": 1})
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="No space"):
-        checkpoint.save(tmp_path, 2, {"step": 2})
+        checkpoints.save(tmp_path, 2, {"step": 2})
     assert [p.name for p in tmp_path.iterdir()] == ["000000001.ckpt"]
-    assert checkpoint.load_newest(tmp_path) == {"step": 1}
+    assert checkpoints.load_newest(tmp_path) == {"step": 1}
 
 
 def test_a_file_that_was_cut_off_is_never_served(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from bench.pipeline.stage import Resources, Stage, Work, not_semantic
+from bench.pipeline.settings import not_semantic
+from bench.pipeline.stage import Resources, Stage, Work
 
 
 def note(log: str, line: str) -> None:

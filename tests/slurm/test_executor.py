@@ -26,8 +26,9 @@ from bench.run.slurm.executor import Slurm
 from bench.run.slurm.queue import ask_queue
 from bench.run.status import _Seen
 from bench.run.workload import Workload
-from bench.store.store import Execution, Store
+from bench.store.store import Store
 from bench.store.submissions import Ledger
+from bench.store.work import Execution
 from tests.conftest import ROOT
 from tests.reliability.helpers import until
 from tests.reliability.toys import Counts, Dies, Fails, Toy, noted

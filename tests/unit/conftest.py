@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.matrix.load import Matrix, build_matrix
+from bench.matrix.build import build_matrix
+from bench.matrix.matrix import Matrix
 from bench.store.store import Store
 from bench.tracking import tracker as track
 from tests import tiny_cells

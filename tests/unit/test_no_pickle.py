@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from bench.diffusion.pipeline import SHIPPED, DiffusionModel
+from bench.diffusion.model import SHIPPED, DiffusionModel
 from bench.errors import ConfigError
-from bench.pipeline import checkpoints as checkpoint
-from bench.pretrain.checkpoint import Checkpoints
+from bench.pipeline import checkpoints
+from bench.pipeline.checkpoints import Checkpoints
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted(p for part in ("bench", "methods", "reports", "sweeps") for p in (ROOT / part).rglob("*.py"))
@@ -115,9 +115,9 @@ def test_weights_of_a_diffusion_folder_are_not_unpickled(tmp_path: Path, part: s
 
 def test_checkpoints_are_not_unpickled(tmp_path: Path) -> None:
     mark = tmp_path / "ran"
-    checkpoint.save(tmp_path, 1, {"a": Evil(mark)})
+    checkpoints.save(tmp_path, 1, {"a": Evil(mark)})
     with pytest.raises(pickle.UnpicklingError):
-        checkpoint.load_newest(tmp_path)
+        checkpoints.load_newest(tmp_path)
     torch.save({"fingerprint": "f", "step": 1, "state": Evil(mark)}, tmp_path / "step-000000001.pt")
     assert Checkpoints(tmp_path, "f").newest() is None
     assert not mark.exists()

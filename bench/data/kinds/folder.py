@@ -20,7 +20,8 @@ from bench.data.dataset import Dataset, KnownLabels, TableWriter
 from bench.data.images import Depth, Fit, read_image, refuse_bombs
 from bench.data.picture_paths import find_pictures
 from bench.errors import DataError, listed, nearest
-from bench.pipeline.stage import Work, not_semantic
+from bench.pipeline.settings import not_semantic
+from bench.pipeline.stage import Work
 from bench.tables import Float32
 
 _CHUNK = 256  # images decoded between two looks at Ctrl-C

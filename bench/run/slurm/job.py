@@ -14,7 +14,8 @@ from typing import Any
 from bench.run.log import compute_logged
 from bench.run.slurm.recipe import read_recipe
 from bench.store.claims import slurm_job
-from bench.store.store import Execution, StageBusy, Store
+from bench.store.store import StageBusy, Store
+from bench.store.work import Execution
 
 _WAIT_S = 300.0  # for a predecessor that was cancelled or preempted and is still dying, or whose lease must run out
 

@@ -240,7 +240,7 @@ def test_a_file_of_other_weights_fails_its_cell(bench: Bench, tmp_path: Path, ca
 
 
 def test_an_oracle_that_is_not_there_or_cut_off_is_refused(bench: Bench, tmp_path: Path) -> None:
-    from bench.pretrain import ORACLE_WEIGHTS, SHIPPED_ORACLE
+    from bench.evaluation.shipped_oracle import ORACLE_WEIGHTS, SHIPPED_ORACLE
 
     path = write(tmp_path, changed({"fidelity/extractor": {"kind": "oracle", "folder": str(tmp_path)}}))
     run = ("run", path, "--store", tmp_path / "store", "--wandb", "off")

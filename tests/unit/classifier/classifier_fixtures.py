@@ -10,10 +10,12 @@ import numpy as np
 
 from bench.augment.augmented import Augmented
 from bench.classifier import training
-from bench.classifier.classifier import Classifier, ClassifierSettings
+from bench.classifier.classifier import Classifier
+from bench.classifier.settings import ClassifierSettings
 from bench.contract import AugmentedBatch, Context, Method, Plan
 from bench.data.split import Split, SplitSettings, Train
-from bench.store.store import Store, Work
+from bench.store.store import Store
+from bench.store.work import Work
 from bench.testing.toy import ToyDataset
 
 FAST = {"architecture": "resnet18", "steps": 6, "batch_size": 8, "n_validations": 3}

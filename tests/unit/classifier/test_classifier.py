@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from bench.classifier import networks
-from bench.classifier.classifier import ClassifierSettings
+from bench.classifier.settings import ClassifierSettings
 from bench.data.split import part_rows
 from bench.errors import ConfigError, StageError
 from bench.store.store import Store

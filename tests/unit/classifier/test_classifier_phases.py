@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from bench.classifier.classifier import ClassifierSettings
+from bench.classifier.settings import ClassifierSettings
 from bench.classifier.training import Training, TrainingData
 from bench.store.store import Store
 from tests.unit.classifier.classifier_fixtures import cell, interrupt_at

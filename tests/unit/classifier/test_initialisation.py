@@ -12,7 +12,7 @@ import torchvision
 from safetensors.torch import save_file
 
 from bench.classifier import networks
-from bench.matrix.load import build_matrix
+from bench.matrix.build import build_matrix
 from reports.footnotes import footnotes
 from tests.tiny_cells import methods, tiny  # noqa: F401 - a fixture
 

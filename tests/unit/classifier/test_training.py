@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from bench.classifier.training import TrainingData, _spread, masked_bce, one_cycle, positive_weights, shifted
-from bench.pipeline import checkpoints as checkpoint
+from bench.classifier.training import TrainingData, _spread, inverse_prevalence, one_cycle, shifted
+from bench.metrics.losses import masked_bce
+from bench.pipeline import checkpoints
 
 torch.set_num_threads(1)
 
@@ -64,7 +65,7 @@ def test_the_shortest_trainings_have_a_schedule() -> None:
 
 def test_positive_weights_are_negatives_over_positives_of_what_is_known() -> None:
     labels = np.array([[1, 0, 1], [0, 0, np.nan], [0, 0, 0], [0, 0, 0]], np.float32)
-    np.testing.assert_allclose(positive_weights(labels), [3, 1, 2])
+    np.testing.assert_allclose(inverse_prevalence(labels), [3, 1, 2])
 
 
 def data(n_real: int, n_synthetic: int) -> TrainingData:
@@ -102,13 +103,13 @@ def test_evaluations_are_spread_and_end_at_the_end() -> None:
 
 
 def test_checkpoints_newest_sound_one_wins_and_two_are_kept(tmp_path) -> None:
-    assert checkpoint.load_newest(tmp_path) is None
+    assert checkpoints.load_newest(tmp_path) is None
     (tmp_path / "000000009.part").write_bytes(b"left by a kill")
     for step in (1, 2, 10):
-        checkpoint.save(tmp_path, step, {"step": step, "weights": torch.full((3,), step)})
+        checkpoints.save(tmp_path, step, {"step": step, "weights": torch.full((3,), step)})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["000000002.ckpt", "000000010.ckpt"]
-    assert checkpoint.load_newest(tmp_path)["weights"].tolist() == [10, 10, 10]
+    assert checkpoints.load_newest(tmp_path)["weights"].tolist() == [10, 10, 10]
     newest = tmp_path / "000000010.ckpt"
     for damaged in (newest.read_bytes()[:-1], b"", newest.read_bytes()[:200]):
         newest.write_bytes(damaged)
-        assert checkpoint.load_newest(tmp_path)["step"] == 2
+        assert checkpoints.load_newest(tmp_path)["step"] == 2

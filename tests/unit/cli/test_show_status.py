@@ -10,7 +10,7 @@ from rich.console import Console
 
 from bench.cli.options import Request
 from bench.cli.show_status import print_explain, print_ls, print_status
-from bench.matrix.load import Cell
+from bench.matrix.cell import Cell
 
 REQUEST = Request("tiny.yaml", ["seeds=[0,1]"], Path("/runs"))
 

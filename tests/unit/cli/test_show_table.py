@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 
 from bench.cli.options import DEFAULT_STORE, Request
 from bench.cli.show_table import LONGEST, next_steps, print_table, short_verdicts, with_notes, without_notes
-from bench.matrix.load import Matrix
+from bench.matrix.matrix import Matrix
 from bench.results.cells import CellResult
 from bench.store.store import Store
 from reports.differences import EFFECT_COLUMNS, MAIN, Effect

@@ -13,7 +13,8 @@ from typer.testing import CliRunner, Result
 
 from bench.cli.main import app
 from bench.errors import ConfigError
-from bench.matrix.load import Matrix, load_matrix
+from bench.matrix.load import load_matrix
+from bench.matrix.matrix import Matrix
 from bench.store.store import Store
 from tests.tiny_cells import methods, tiny  # noqa: F401 - a fixture
 

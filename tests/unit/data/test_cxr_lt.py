@@ -542,7 +542,7 @@ def test_killed_after_the_last_picture_none_is_decoded_again(tree, tmp_path, mon
     def killed(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bench.store.store._manifest", killed)
+    monkeypatch.setattr("bench.store.store.manifest_of", killed)
     with pytest.raises(KeyboardInterrupt):
         store.get(dataset)
     monkeypatch.undo()

@@ -7,7 +7,8 @@ import pytest
 
 from bench.data.split import PARTS, Split, SplitSettings, Train, check, deal, part_rows, stratify, train_set
 from bench.errors import DataError
-from bench.store.store import Execution, Store, Work
+from bench.store.store import Store
+from bench.store.work import Execution, Work
 from bench.tables import ImageTable
 from bench.testing.toy import ToyDataset
 

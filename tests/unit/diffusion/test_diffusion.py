@@ -22,7 +22,8 @@ from diffusers import (
 )
 
 from bench.diffusion import folder as diffusion_folder
-from bench.diffusion.pipeline import Diffusion, DiffusionModel
+from bench.diffusion.model import DiffusionModel
+from bench.diffusion.pipeline import Diffusion
 from bench.errors import ConfigError
 from bench.testing.toy import build_pipeline, tiny_pipeline
 

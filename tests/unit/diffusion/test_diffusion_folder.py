@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from bench.diffusion.pipeline import Diffusion, DiffusionModel
+from bench.diffusion.folder import check_pipeline
+from bench.diffusion.model import DiffusionModel
+from bench.diffusion.pipeline import Diffusion
 from bench.errors import ConfigError
-from bench.matrix.weights import check_pipeline
 from tests.unit.diffusion.diffusion_folders import build_folder, edit
 
 torch.set_num_threads(1)

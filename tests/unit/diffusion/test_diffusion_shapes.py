@@ -11,7 +11,8 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, PNDMScheduler
 
-from bench.diffusion.pipeline import Diffusion, DiffusionModel
+from bench.diffusion.model import DiffusionModel
+from bench.diffusion.pipeline import Diffusion
 from tests.unit.diffusion.diffusion_folders import NOISE, SHAPES, build_folder
 
 torch.set_num_threads(1)

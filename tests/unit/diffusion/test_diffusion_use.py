@@ -12,7 +12,8 @@ import torch
 from bench.augment.augmented import Augmented
 from bench.augment.latents import Latents
 from bench.config.validation import build
-from bench.diffusion.pipeline import PRESETS, Diffusion, DiffusionModel
+from bench.diffusion.model import PRESETS, DiffusionModel
+from bench.diffusion.pipeline import Diffusion
 from bench.diffusion.prompts import PromptTemplate, prompt_for
 from bench.errors import ConfigError, StageError
 from bench.store.store import Store

@@ -16,13 +16,15 @@ from bench.errors import ConfigError
 from bench.evaluation import extractors
 from bench.evaluation.extractors import InceptionExtractor, XrvExtractor, extract_all
 from bench.evaluation.fidelity import Fidelity
-from bench.matrix.load import build_matrix, load_matrix
+from bench.matrix.build import build_matrix
+from bench.matrix.load import load_matrix
 from bench.results.cells import read_cell
 from bench.results.record import write_record
 from bench.run.inline import Inline
 from bench.run.progress import Silent
 from bench.run.run_matrix import run_stages
-from bench.store.store import Execution, Store, Work
+from bench.store.store import Store
+from bench.store.work import Execution, Work
 from tests.tiny_cells import methods, tiny  # noqa: F401 - a fixture
 
 torch.set_num_threads(1)

@@ -19,12 +19,14 @@ from bench.data.kinds.phantom import CLASS_NAMES
 from bench.data.split import Split, SplitSettings, Train
 from bench.errors import ConfigError
 from bench.evaluation.extractors import ClassifierExtractor, InceptionExtractor, OracleExtractor, extract_all
-from bench.evaluation.fidelity import Fidelity, FidelitySettings, RealFeatures
+from bench.evaluation.fidelity import Fidelity, RealFeatures
+from bench.evaluation.measures import FidelitySettings
+from bench.evaluation.oracle import WEIGHTS, build_oracle
 from bench.metrics.frechet import frechet_distance
 from bench.metrics.kernel import kernel_distance
 from bench.metrics.manifold import MEASURES, manifold_measures
-from bench.pretrain.oracle import WEIGHTS, build_oracle
-from bench.store.store import Execution, Store, Work
+from bench.store.store import Store
+from bench.store.work import Execution, Work
 from bench.tables import Float32, Int64
 from bench.testing.toy import ToyDataset
 from tests.unit.classifier.classifier_fixtures import Twins, cell

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from bench.files import flatten
 from bench.matrix.load import load_matrix
-from bench.results.record import flatten
 
 NOT_AUDITED_ALONE = {"codec.imitation_loss"}
 

@@ -14,13 +14,14 @@ from bench.data import source_checks as sources
 from bench.data.kinds.cxr_lt.dataset import NihCxrLt
 from bench.data.kinds.folder import FolderDataset
 from bench.errors import ConfigError
-from bench.matrix.inputs import Planned, plan
-from bench.matrix.load import Matrix, load_matrix
-from bench.matrix.weights import check_weights
+from bench.matrix.inputs import Planned, check_weights, plan
+from bench.matrix.load import load_matrix
+from bench.matrix.matrix import Matrix
+from bench.matrix.resolved import flat_config
 from bench.pipeline.stage import walk
-from bench.results.record import flat_config
 from bench.run.run_matrix import run_stages
-from bench.store.store import Execution, Store
+from bench.store.store import Store
+from bench.store.work import Execution
 from reports.footnotes import footnotes
 from tests.cxr_lt_trees import FIRST_PATIENT, Tree, mimic_tree, nih_tree
 from tests.unit.diffusion.diffusion_folders import build_folder

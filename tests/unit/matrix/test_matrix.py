@@ -9,7 +9,9 @@ import pytest
 import yaml
 
 from bench.errors import ConfigError
-from bench.matrix.load import Matrix, apply_override, build_matrix, find, load_matrix, read_yaml
+from bench.matrix.build import build_matrix
+from bench.matrix.load import apply_override, find, load_matrix, read_yaml
+from bench.matrix.matrix import Matrix
 
 GOOD: dict[str, Any] = {
     "name": "small",

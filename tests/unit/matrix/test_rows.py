@@ -12,16 +12,19 @@ import pytest
 import yaml
 
 from bench.errors import BenchError, ConfigError
-from bench.matrix.load import build_matrix, load_matrix
+from bench.matrix.build import build_matrix
+from bench.matrix.load import load_matrix
+from bench.matrix.resolved import resolved
 from bench.matrix.rows import merged
 from bench.pipeline.stage import Stage, Work
 from bench.plugins import registry
 from bench.results.cells import frame, read_cell, read_matrix
-from bench.results.record import resolved, write_record
+from bench.results.record import write_record
 from bench.run.inline import Inline
 from bench.run.progress import Silent
 from bench.run.run_matrix import run_matrix
-from bench.store.store import Execution, Store
+from bench.store.store import Store
+from bench.store.work import Execution
 from methods.baseline import Baseline
 from tests.tiny_cells import Copies, tiny
 

@@ -14,15 +14,19 @@ from bench.data.kinds.phantom.labels import official_split, patient_of
 from bench.data.kinds.phantom.settings import PhantomSetSettings
 from bench.data.split import Split, SplitSettings
 from bench.errors import ConfigError
-from bench.evaluation.fidelity import Fidelity, FidelitySettings
-from bench.matrix.load import Matrix, build_matrix, load_matrix
-from bench.matrix.study import Study, series, settings_of, unknown_columns
+from bench.evaluation.fidelity import Fidelity
+from bench.evaluation.measures import FidelitySettings
+from bench.matrix.build import build_matrix
+from bench.matrix.load import load_matrix
+from bench.matrix.matrix import Matrix
+from bench.matrix.study import Study, settings_of
 from bench.plugins.registry import parse_dataset
 from bench.results.cells import CellResult
 from bench.store.store import Store
 from reports.figures.nearest import nearest_images
 from reports.figures.study import study_figures
 from reports.figures.style import LIGHT, Drawing, Looks, Omitted
+from reports.study_series import series, unknown_columns
 from tests.unit.classifier.classifier_fixtures import cell as toy_cell
 
 ROWS: list[Any] = [

@@ -14,7 +14,7 @@ from bench.data.split import Split, SplitSettings, Train
 from bench.pipeline.stage import Work
 from bench.tables import ImageRows, TrainSet
 from methods.fusion import Fusion
-from methods.fusion.codec import CodecSettings
+from methods.fusion.settings import CodecSettings
 
 CLASS_NAMES = ("Round", "Wide", "Spot", "Bar")
 HEAD, TAIL = CLASS_NAMES[:2], CLASS_NAMES[2:]

@@ -10,18 +10,18 @@ import torch
 
 from bench.augment.latents import LatentTable
 from bench.errors import ConfigError
-from bench.pipeline import checkpoints as checkpoint
-from methods.fusion.codec import CodecSettings
+from bench.metrics.losses import masked_bce
+from bench.pipeline import checkpoints
 from methods.fusion.iterated_learning import IteratedLearning, PhaseEpoch, schedule
 from methods.fusion.networks import CodecNetworks, SimplicialEmbedding, build_classifier
 from methods.fusion.objectives import (
     imitation_loss,
-    masked_bce,
     positive_weights,
     sampled_words,
     sparsity,
     start_at_prior,
 )
+from methods.fusion.settings import CodecSettings
 from tests.unit.methods.fusion_fixtures import TINY_CODEC, toy_labels
 
 
@@ -158,7 +158,7 @@ def test_unknown_labels_count_for_nothing_and_rare_classes_weigh_more() -> None:
                 p = torch.sigmoid(logits[row, c])
                 total -= float(weights_[c] * labels[row, c] * p.log() + (1 - labels[row, c]) * (1 - p).log())
                 known += 1
-    assert masked_bce(logits, labels, weights_).item() == pytest.approx(total / known, rel=1e-5)
+    assert masked_bce(logits, labels, positive=weights_).item() == pytest.approx(total / known, rel=1e-5)
 
 
 @pytest.mark.parametrize("weighted", [True, False])
@@ -168,7 +168,7 @@ def test_a_classifier_starts_at_the_constant_that_minimises_its_loss(weighted: b
     classifier = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1), torch.nn.Flatten(), torch.nn.Linear(3, 4))
     start_at_prior(classifier, labels, class_weights)
     best = classifier[2].bias.detach().clone().requires_grad_()  # type: ignore[union-attr, operator]
-    masked_bce(best.expand(60, 4), labels, class_weights).backward()
+    masked_bce(best.expand(60, 4), labels, positive=class_weights).backward()
     assert best.grad is not None
     torch.testing.assert_close(best.grad, torch.zeros(4), atol=1e-6, rtol=0)
 
@@ -210,17 +210,17 @@ def test_training_leaves_the_global_generators_alone(tmp_path: Path) -> None:
 
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
     for number in (1, 2, 3):
-        checkpoint.save(tmp_path, number, {"at": number, "w": torch.full((3,), float(number))})
+        checkpoints.save(tmp_path, number, {"at": number, "w": torch.full((3,), float(number))})
     files = sorted(tmp_path.iterdir())
     assert len(files) == 2
     files[-1].write_bytes(files[-1].read_bytes()[:-40])
-    state = checkpoint.load_newest(tmp_path)
+    state = checkpoints.load_newest(tmp_path)
     assert state is not None
     assert state["at"] == 2
     flipped = bytearray(files[0].read_bytes())
     flipped[len(flipped) // 2] ^= 1
     files[0].write_bytes(flipped)
-    assert checkpoint.load_newest(tmp_path) is None
+    assert checkpoints.load_newest(tmp_path) is None
 
 
 @pytest.mark.parametrize(("n", "sizes"), [(32, [16, 16]), (33, [16, 16]), (34, [16, 16, 2]), (1, [1])])

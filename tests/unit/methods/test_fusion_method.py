@@ -101,7 +101,7 @@ def test_denoising_starts_from_the_same_fused_latents_and_changes_images(store: 
 def test_batch_size_does_not_change_a_sample(store: Store, task: Task) -> None:
     method = ours(denoise_steps=1)
     whole = Augmented.of(method, task)
-    from bench.store.store import Execution, Work
+    from bench.store.work import Execution, Work
 
     work = Work(store, whole, store.root / "x" / "out", store.root / "x", Execution(device="cpu"))
     ctx = whole.context(work)

@@ -14,9 +14,11 @@ from bench.augment.augmented import Augmented, checked
 from bench.augment.label_policies import LabelEvidence, assign
 from bench.augment.latents import Latents
 from bench.contract import Context, Plan
-from bench.diffusion.pipeline import Diffusion, DiffusionModel
+from bench.diffusion.model import DiffusionModel
+from bench.diffusion.pipeline import Diffusion
 from bench.diffusion.prompts import prompt_for
-from bench.store.store import Execution, Store, Work
+from bench.store.store import Store
+from bench.store.work import Execution, Work
 from bench.tables import AugmentedSet, ImageRows, TrainSet
 from bench.testing.methods import METHOD_CHECKS
 from bench.testing.toy import ToyDataset, build_pipeline, toy_task

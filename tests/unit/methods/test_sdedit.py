@@ -12,7 +12,8 @@ from bench.contract import Plan
 from bench.diffusion.pipeline import Diffusion
 from bench.diffusion.prompts import prompt_for
 from bench.errors import ConfigError
-from bench.store.store import Execution, Store, Work
+from bench.store.store import Store
+from bench.store.work import Execution, Work
 from bench.testing.toy import toy_task
 from methods.duplicate import Duplicate
 from methods.sdedit import Sdedit

@@ -9,19 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from bench.diffusion.pipeline import SHIPPED as DIFFUSION
-from bench.diffusion.pipeline import DiffusionModel
+from bench.diffusion.model import SHIPPED as DIFFUSION
+from bench.diffusion.model import DiffusionModel
 from bench.evaluation.extractors import OracleExtractor
 from bench.matrix.load import SHIPPED, load_matrix
-from bench.pipeline.missing_inputs import placeholders
-from bench.pipeline.stage import INERT, Stage, code_digests, walk
+from bench.pipeline.code import INERT, code_digests
+from bench.pipeline.missing_inputs import plan_without_inputs
+from bench.pipeline.stage import Stage, walk
 from bench.plugins import registry
 from bench.pretrain.request import pretraining
 
 
 def shipped() -> list[type]:
     """Return every class that the keys of shipped stages speak of: stages, methods, data sets."""
-    with placeholders():  # some need data
+    with plan_without_inputs():  # some need data
         matrices = [load_matrix(p.stem) for p in sorted(SHIPPED.glob("*.yaml"))]
         stages = walk([s for m in matrices for c in m.cells for s in c.targets])
     stages += [pretraining("diffusion", None, ()), pretraining("oracle", None, ())]

@@ -13,7 +13,9 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import Field, SerializeAsAny, ValidationError
 
-from bench.pipeline.stage import Settings, Stage, canonical_json, not_semantic, walk
+from bench.pipeline.key import canonical_json
+from bench.pipeline.settings import Settings, not_semantic
+from bench.pipeline.stage import Stage, walk
 
 
 class Optimiser(Settings):

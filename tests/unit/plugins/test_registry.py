@@ -11,7 +11,7 @@ import pytest
 from pydantic import Field
 
 from bench.errors import ConfigError, PluginError
-from bench.pipeline.stage import Settings
+from bench.pipeline.settings import Settings
 from bench.plugins import registry
 
 PLUGIN = '''

@@ -11,12 +11,13 @@ import torch
 from bench.data.kinds.phantom import CLASS_NAMES, PhantomSettings
 from bench.diffusion.prompts import prompt_for
 from bench.errors import DataError
-from bench.pretrain.checkpoint import Checkpoints, fingerprint
+from bench.evaluation.oracle import ask_oracle, build_oracle, load_oracle
+from bench.pipeline.checkpoints import Checkpoints, fingerprint
 from bench.pretrain.diffusion import DiffusionSettings, pretrain_diffusion
 from bench.pretrain.label_fidelity import label_fidelity, record_fidelity
 from bench.pretrain.loop import batch_at, train_steps
 from bench.pretrain.networks import ModelSettings
-from bench.pretrain.oracle import OracleSettings, ask_oracle, build_oracle, load_oracle, pretrain_oracle
+from bench.pretrain.oracle import OracleSettings, pretrain_oracle
 from bench.pretrain.phantom_data import ASSET_SEED, lifted, natural
 from bench.pretrain.tokenizer import build_tokenizer, prompt_words
 from bench.pretrain.unet import UnetSettings

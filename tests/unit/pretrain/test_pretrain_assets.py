@@ -11,8 +11,9 @@ import torch
 
 import bench
 from bench.data.kinds.phantom import CLASS_NAMES, HEAD, TAIL, PhantomSettings
+from bench.evaluation.oracle import ask_oracle, load_oracle
 from bench.pretrain.diffusion import DiffusionSettings
-from bench.pretrain.oracle import OracleSettings, ask_oracle, load_oracle
+from bench.pretrain.oracle import OracleSettings
 from bench.pretrain.phantom_data import natural
 
 ASSETS = Path(bench.__file__).parent / "assets"

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.diffusion.pipeline import DiffusionModel
+from bench.diffusion.model import DiffusionModel
 from bench.errors import ConfigError, DataError
 from bench.pretrain.request import pretraining
 from bench.pretrain.stages import PretrainedOracle, copy_out
-from bench.store.store import Execution, Store
+from bench.store.store import Store
+from bench.store.work import Execution
 
 FEW_STEPS = ("vae.steps=2", "unet.steps=2", "grid_steps=1")
 

@@ -11,10 +11,10 @@ import pytest
 from pydantic import BaseModel
 
 from bench.data.kinds.folder import FolderDataset
-from bench.diffusion.pipeline import DiffusionModel
+from bench.diffusion.model import DiffusionModel
 from bench.errors import ConfigError
-from bench.matrix.load import build_matrix
-from bench.pipeline.stage import not_semantic
+from bench.matrix.build import build_matrix
+from bench.pipeline.settings import not_semantic
 from bench.privacy import border
 from bench.privacy import names as words
 from bench.privacy.border import check_server, derived_from, payload

@@ -9,14 +9,17 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from bench.classifier.classifier import ClassifierSettings
+from bench.classifier.settings import ClassifierSettings
 from bench.contract import AugmentedBatch, Context, Method, Plan, TrainSet
 from bench.data.dataset import Dataset, TableWriter
 from bench.data.split import SplitSettings
 from bench.evaluation.extractors import ClassifierExtractor
-from bench.evaluation.fidelity import FidelitySettings
-from bench.matrix.load import Cell, Matrix, MatrixSettings, build_cell
+from bench.evaluation.measures import FidelitySettings
+from bench.matrix.build import build_cell
+from bench.matrix.cell import Cell
+from bench.matrix.matrix import Matrix
 from bench.matrix.rows import Row
+from bench.matrix.settings import MatrixSettings
 from bench.matrix.study import Study
 from bench.pipeline.stage import Work
 from bench.results.cells import CellResult

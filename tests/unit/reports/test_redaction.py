@@ -11,7 +11,7 @@ import yaml
 
 from bench.errors import BorderError, ConfigError
 from bench.matrix.study import Study
-from bench.pipeline.stage import not_semantic
+from bench.pipeline.settings import not_semantic
 from bench.results.cells import CellResult
 from bench.store.store import Store
 from reports import redaction as export

@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from bench.errors import StoreError
-from bench.matrix.load import Matrix, build_matrix, read_yaml
+from bench.matrix.build import build_matrix
+from bench.matrix.load import read_yaml
+from bench.matrix.matrix import Matrix
 from bench.pipeline.stage import walk
 from bench.privacy import border
 from bench.results import record

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from bench.errors import StoreError
-from bench.matrix.load import Cell, build_matrix
+from bench.matrix.build import build_matrix
+from bench.matrix.cell import Cell
 from bench.pipeline.stage import Stage, Work
-from bench.results.cells import CellResult, cell_state, read_cell, table
+from bench.results.cells import CellResult, cell_state, read_cell
+from bench.results.table import table
 from bench.store.store import Store
 from tests.tiny_cells import methods, tiny
 

@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 
-from bench.matrix.load import Cell, build_matrix
+from bench.matrix.build import build_matrix
+from bench.matrix.cell import Cell
 from bench.pipeline.stage import Stage
-from bench.results.cells import CellResult, frame, read_cell, read_matrix, table
+from bench.results.cells import CellResult, frame, read_cell, read_matrix
+from bench.results.table import table
 from bench.run.inline import Inline
 from bench.run.progress import Silent
 from bench.run.run_matrix import run_matrix
-from bench.store.store import Execution, Store
+from bench.store.store import Store
+from bench.store.work import Execution
 from tests.tiny_cells import methods, tiny
 
 __all__ = ["methods"]

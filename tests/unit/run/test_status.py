@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 
-from bench.matrix.load import Matrix, build_matrix
-from bench.pipeline.stage import Stage, walk
-from bench.results.cells import unfinished
-from bench.run.status import differing, explain_rows, ls_rows, status_rows
-from bench.store.store import Execution, Store
+from bench.matrix.build import build_matrix
+from bench.matrix.matrix import Matrix
+from bench.pipeline.stage import Stage, unfinished, walk
+from bench.run.explain import differing, explain_rows
+from bench.run.status import ls_rows, status_rows
+from bench.store.store import Store
 from bench.store.submissions import Ledger
+from bench.store.work import Execution
 from tests.tiny_cells import methods, tiny
 
 __all__ = ["methods"]

@@ -18,7 +18,8 @@ from bench.errors import ConfigError, StageBusy
 from bench.pipeline.stage import Work
 from bench.store.claims import Locks, described, slurm_job
 from bench.store.leases import has_died, this_process
-from bench.store.store import Execution, Store
+from bench.store.store import Store
+from bench.store.work import Execution
 from tests.reliability.helpers import kill_group, start, until
 from tests.reliability.toys import Toy, noted
 

@@ -16,8 +16,9 @@ from bench.errors import StoreError
 from bench.pipeline.stage import Stage, Work, walk
 from bench.store.cleanup import in_use, remove, unwanted
 from bench.store.inventory import Entry, inventory, size_rows
-from bench.store.store import Execution, Store
+from bench.store.store import Store
 from bench.store.verify import delete_damaged, verify
+from bench.store.work import Execution
 from tests.reliability.helpers import kill_group, start, until
 from tests.reliability.toys import Fails, Slow, Toy, noted
 

@@ -13,7 +13,8 @@ import pytest
 
 from bench.errors import StageError, StoreError
 from bench.pipeline.stage import Work
-from bench.store.store import Execution, Store
+from bench.store.store import Store
+from bench.store.work import Execution
 from tests.reliability.toys import Fails, Toy, noted
 
 

@@ -10,7 +10,8 @@ import pytest
 from bench.errors import ConfigError
 from bench.pipeline.stage import walk
 from bench.store.cleanup import remove, unwanted
-from bench.store.store import Execution, Store
+from bench.store.store import Store
+from bench.store.work import Execution
 from sweeps.references import stages_of
 from sweeps.settings import load_sweep
 from sweeps.study import run_sweep

@@ -17,11 +17,13 @@ import pytest
 from rich.console import Console
 
 from bench.errors import ConfigError
-from bench.matrix.load import Matrix, load_matrix
+from bench.matrix.load import load_matrix
+from bench.matrix.matrix import Matrix
 from bench.pipeline.stage import Stage
 from bench.run.inline import Inline
 from bench.run.placement import Placement
-from bench.store.store import Execution, Store
+from bench.store.store import Store
+from bench.store.work import Execution
 from sweeps import study
 from sweeps.outcome import SweepResult
 from sweeps.settings import load_sweep

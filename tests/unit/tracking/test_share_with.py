@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pytest
 
 from bench.errors import ConfigError
-from bench.matrix.load import Matrix
+from bench.matrix.matrix import Matrix
 from bench.results import record
 from bench.store.store import Store
 from bench.tracking import tracker as track

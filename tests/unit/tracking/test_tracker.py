@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from bench.errors import ConfigError
-from bench.matrix.load import Matrix, build_matrix
+from bench.matrix.build import build_matrix
+from bench.matrix.matrix import Matrix
 from bench.privacy import border
 from bench.results import record
 from bench.store.store import Store

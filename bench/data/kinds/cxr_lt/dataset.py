@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,7 +19,9 @@ from bench.data.kinds.cxr_lt.files import digest, find_files
 from bench.data.kinds.cxr_lt.labels import read_labels
 from bench.data.kinds.cxr_lt.releases import FRONTAL, MIMIC, MIMIC_LAYOUT, NIH, NIH_LAYOUT, PAPER, Layout, Release
 from bench.errors import DataError, SourceError
-from bench.pipeline.stage import Resources, Work, not_semantic
+from bench.files import write_strict_json
+from bench.pipeline.settings import not_semantic
+from bench.pipeline.stage import Resources, Work
 from bench.tables import Int64
 
 Jpeg = Literal["draft", "full"]
@@ -223,7 +224,7 @@ class CxrLt(Dataset):
         if chosen.rows.studies is not None:
             np.save(work.out / "studies.npy", chosen.rows.studies[index])
         facts = chosen.left_out | {"missing_pictures": len(places) - len(kept), "images": len(kept)}
-        (work.out / "source.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        write_strict_json(work.out / "source.json", facts)
 
     def _refuse_missing(self, chosen: Chosen, there: Int64, looked: Int64 | None = None) -> None:
         """Refuse pictures that are not there, of those `looked` for (all)."""

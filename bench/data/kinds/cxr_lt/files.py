@@ -10,6 +10,7 @@ from pathlib import Path
 from bench.data.csv_file import quoted
 from bench.data.kinds.cxr_lt.releases import Release
 from bench.errors import DataError, listed
+from bench.files import file_digest
 
 
 def find_files(labels: Path, release: Release, where: str, others: Mapping[str, Release]) -> tuple[Path, ...]:
@@ -48,5 +49,4 @@ def version(path: Path) -> tuple[int, ...]:
 
 @functools.lru_cache(maxsize=16)
 def _file_digest(path: Path, seen: tuple[int, ...]) -> str:
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    return file_digest(path, 64)

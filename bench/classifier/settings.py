@@ -1,0 +1,74 @@
+"""How the classifiers of a matrix are trained."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from bench.errors import ConfigError
+from bench.files import file_digest
+from bench.pipeline.settings import Settings, not_semantic
+
+if TYPE_CHECKING:
+    pass
+
+Selection = Literal["best_val_map_all", "best_val_map_tail", "last"]
+
+
+class ClassifierSettings(Settings):
+    """How the classifiers of a matrix are trained: alike for every method, unless a row names its own recipe.
+
+    Its length is `epochs` (more images, more steps) or `steps` (the same number of optimiser steps for every method).
+    """
+
+    architecture: Literal["densenet121", "resnet18"] = "densenet121"
+    epochs: int | None = Field(None, ge=1, description="passes over real and synthetic images; 10 if neither is given")
+    steps: int | None = Field(None, ge=1, description="optimiser steps, instead of epochs")
+    batch_size: int = Field(32, ge=2)
+    learning_rate: float = Field(1e-3, gt=0, description="highest of the schedule (AdamW)")
+    weight_decay: float = Field(1e-2, ge=0)
+    schedule: Literal["onecycle", "constant"] = "onecycle"
+    positive_weights: bool = Field(False, description="weigh positives by negatives / positives of the real train rows")
+    synthetic_weight: float = Field(1.0, ge=0, description="factor on the loss of synthetic images")
+    synthetic_first: float = Field(
+        0.0, ge=0, lt=1, description="share of the steps on synthetic images alone, then real ones alone; 0 = mixed"
+    )
+    shift_px: int = Field(0, ge=0, description="random shifts in training; never flips, for the side matters")
+    image_px: int | None = Field(None, ge=32, description="side that images are resized to; null = as they are")
+    weights: str | None = not_semantic(None, description="file to initialise the trunk from (torchvision state dict)")
+    precision: Literal["float32", "bfloat16_on_gpu"] = "float32"
+    n_validations: int = Field(6, ge=1, description="evaluations on val, evenly over the training")
+    selection: Selection = "best_val_map_all"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_length(cls, given: Any) -> Any:
+        """Refuse two lengths; without any, train 10 epochs."""
+        if not isinstance(given, dict):
+            return given
+        epochs, steps = given.get("epochs"), given.get("steps")
+        if epochs is not None and steps is not None:
+            raise ValueError(f"give epochs or steps, not both (epochs {epochs}, steps {steps}); set one to null")
+        return given | {"epochs": 10} if epochs is None and steps is None else given
+
+    def content(self) -> dict[str, str]:
+        """Return the digest of the weights file, which enters keys instead of its path.
+
+        Raises:
+            ConfigError: if the file is missing.
+        """
+        return {} if self.weights is None else {"weights": _weights_digest(Path(self.weights).expanduser())}
+
+
+@functools.cache
+def _weights_digest(path: Path) -> str:
+    try:
+        return file_digest(path)
+    except OSError as error:
+        raise ConfigError(
+            f"classifier.weights: {path} cannot be read ({error.strerror}); give a torchvision state dict "
+            "(.pth or .safetensors), or null to start from random weights"
+        ) from error

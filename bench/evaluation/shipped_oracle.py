@@ -1,0 +1,8 @@
+"""Where the oracle lies that is shipped. Apart from its network, so that keys and reports need not import torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SHIPPED_ORACLE = Path(__file__).parents[1] / "assets" / "oracle"
+ORACLE_WEIGHTS = "oracle.safetensors"

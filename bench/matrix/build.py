@@ -1,0 +1,185 @@
+"""Build a matrix: from checked settings to cells, each a tree of stages."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from bench import seeds
+from bench.augment.augmented import Augmented, diagnostics_of
+from bench.augment.latents import Latents
+from bench.augment.method import Method, Plan, Task
+from bench.classifier.classifier import Classifier
+from bench.classifier.relabelled import Labelled
+from bench.data.dataset import Dataset
+from bench.data.split import Split, Train, deal
+from bench.errors import ConfigError, listed
+from bench.evaluation.extractors import ClassifierExtractor
+from bench.evaluation.fidelity import Fidelity
+from bench.evaluation.measures import FidelitySettings
+from bench.evaluation.scores import Scores
+from bench.matrix.cell import Cell
+from bench.matrix.matrix import Matrix
+from bench.matrix.rows import Row, build_rows
+from bench.matrix.settings import MatrixSettings
+from bench.pipeline.missing_inputs import noting_missing
+from bench.plugins import registry
+
+_LONGEST_NAME = 240  # bytes of a cell's name: of the 255 that a folder's may have, some are for what stands beside it
+
+_MOST_IMAGES = 1_000_000  # of one class: a slip of the finger must not ask for all memory
+
+
+def build_matrix(raw: dict[str, Any], where: str) -> Matrix:
+    """Return the matrix that checked settings stand for.
+
+    Raises:
+        ConfigError: for anything unknown, duplicated or out of range.
+    """
+    settings = _with_one_extractor(registry.build(MatrixSettings, raw, where))
+    for name in settings.settings:
+        registry.require_method(name, f"{where}.settings")
+    used = {registry.Shorthand.of(row.method).name for row in settings.methods}
+    if unused := sorted(set(settings.settings) - used):
+        raise ConfigError(f"{where}.settings.{unused[0]}: no row of `methods` uses it (rows: {listed(used)})")
+    datasets = [registry.parse_dataset(d, f"{where}.datasets.{i}") for i, d in enumerate(settings.datasets)]
+    _check_plan(settings.augment, datasets, where)
+    for dataset in datasets:
+        known = None
+        with noting_missing(dataset):
+            known = dataset.known_labels()
+        if known is not None:
+            with noting_missing(settings.split):
+                deal(known, settings.split)  # raises where the data set cannot be split so
+    _check_labels(datasets, where)
+    rows = build_rows(settings.methods, settings.settings, settings.classifier, where)
+    control = next((row for row in rows if not row.method.makes_images), None)
+    if control is None:
+        _check_nothing_needs_a_control(rows, settings.fidelity, where)
+    try:
+        cells = tuple(
+            build_cell(settings, dataset, row, seed, control)
+            for dataset in datasets
+            for row in rows
+            for seed in settings.seeds
+        )
+    except ConfigError as error:  # a model that is not where `diffusion` says
+        raise ConfigError(f"{where}: {error}") from error
+    _check_names([c.name for c in cells], where)
+    if settings.study is not None:
+        settings.study.check(cells, where)
+    return Matrix(settings, cells)
+
+
+def _with_one_extractor(settings: MatrixSettings) -> MatrixSettings:
+    """Write down which seed's baseline measures distances: a cell's record builds it without the other seeds."""
+    extractor = settings.fidelity.extractor
+    if not isinstance(extractor, ClassifierExtractor) or extractor.seed is not None:
+        return settings
+    chosen = extractor.model_copy(update={"seed": settings.seeds[0]})
+    return settings.model_copy(update={"fidelity": settings.fidelity.model_copy(update={"extractor": chosen})})
+
+
+def _check_plan(plan: Plan, datasets: Sequence[Dataset], where: str) -> None:
+    """Refuse classes that are known not to be there, and more images than anybody means."""
+    for name, n in {"per_class": plan.per_class, **{f"counts.{k}": n for k, n in plan.counts.items()}}.items():
+        if n > _MOST_IMAGES:
+            raise ConfigError(f"{where}.augment.{name}: want {_MOST_IMAGES} images or fewer, got {n}")
+    for dataset in datasets:
+        classes = None
+        with noting_missing(dataset):
+            classes = dataset.known_classes()
+        if classes is not None:
+            try:
+                plan.check(classes)
+            except ConfigError as error:
+                raise ConfigError(f"{where}.{error}") from error
+
+
+def _check_nothing_needs_a_control(rows: Sequence[Row], fidelity: FidelitySettings, where: str) -> None:
+    """Refuse what the classifier of a row that adds no images is needed for, in a matrix without such a row."""
+    if needing := next((r.label for r in rows if r.method.labels == "teacher"), None):
+        what = f"row '{needing}' has labels by 'teacher'"
+    elif isinstance(fidelity.extractor, ClassifierExtractor):
+        what = "fidelity.extractor is of kind 'classifier'"
+    else:
+        return
+    raise ConfigError(f"{where}: {what}, the classifier of the row that adds no images; give `methods` such a row")
+
+
+def _check_names(names: Sequence[str], where: str) -> None:
+    """Refuse cells that could not be told apart, or whose record no file system would take."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ConfigError(f"{where}: the cell {name} is there twice; give each data set, method and seed once")
+        if len(name.encode()) > _LONGEST_NAME:
+            raise ConfigError(
+                f"{where}: the cell {name[:60]}… has a name of {len(name.encode())} bytes, at most {_LONGEST_NAME} can "
+                "be; give the data set a shorter `name`, or the row a shorter `row`"
+            )
+        seen.add(name)
+
+
+def _check_labels(datasets: Sequence[Dataset], where: str) -> None:
+    """Refuse two data sets that tables and records could not tell apart."""
+    labels = [d.label for d in datasets]
+    for i, dataset in enumerate(datasets):
+        first = labels.index(dataset.label)
+        if first < i:
+            named = "name" in type(dataset).model_fields
+            what = "give one another `name`" if named else "run them as two matrices, each with its `name`"
+            raise ConfigError(f"{where}: datasets {first} and {i} are both called '{dataset.label}'; {what}")
+
+
+def build_cell(settings: MatrixSettings, dataset: Dataset, row: Row, seed: int, control: Row | None = None) -> Cell:
+    """Return a cell. No seed but the cell's own enters, and none contains the method's name: methods are paired.
+
+    The classifier of `control` (a row that adds nothing), trained as that row says, is the teacher; trained with the
+    extractor's own seed, it is the one whose features an extractor of kind `classifier` uses.
+    """
+    split = Split(dataset=dataset, settings=settings.split)
+    train = Train(split=split)
+    latents = Latents(train=train, diffusion=settings.diffusion)
+    task = Task(
+        train=train,
+        latents=latents,
+        diffusion=settings.diffusion,
+        plan=settings.augment,
+        seed=seeds.derive(seed, "method"),
+    )
+    trained = functools.partial(Classifier, split=split, train=train, seed=seeds.derive(seed, "classifier"))
+    fidelity, teacher = settings.fidelity, None
+    if control is not None:
+        teacher = trained(augmented=Augmented.of(control.method, task), settings=control.classifier)
+        extractor = fidelity.extractor
+        if isinstance(extractor, ClassifierExtractor):
+            whose = seed if extractor.seed is None else extractor.seed
+            fidelity = fidelity.with_classifier(teacher.model_copy(update={"seed": seeds.derive(whose, "classifier")}))
+    if row.method.makes_images:
+        task = task.model_copy(update={"teacher": teacher})
+    augmented = Augmented.of(row.method, task)
+    classifier = trained(
+        augmented=augmented, labelled=_labelled(row.method, augmented, teacher), settings=row.classifier
+    )
+    return Cell(
+        matrix=settings.name,
+        dataset=dataset,
+        row=row,
+        seed=seed,
+        split=split,
+        augmented=augmented,
+        classifier=classifier,
+        scores=Scores(split=split, classifier=classifier, settings=settings.scores),
+        fidelity=Fidelity(split=split, train=train, augmented=augmented, settings=fidelity),
+        diagnostics=diagnostics_of(row.method, task),
+    )
+
+
+def _labelled(method: Method, augmented: Augmented, teacher: Classifier | None) -> Labelled | None:
+    """Return the stage that relabels the method's images, None where its own labels stand."""
+    if method.labels == "own" or not method.makes_images:
+        return None
+    taught_by = teacher if method.labels == "teacher" else None
+    return Labelled(augmented=augmented, policy=method.labels, teacher=taught_by)

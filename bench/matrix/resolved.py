@@ -1,0 +1,67 @@
+"""The settings of cells written back: as a matrix file, and as one flat mapping."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from bench.pipeline.settings import is_semantic
+
+if TYPE_CHECKING:
+    from bench.matrix.cell import Cell
+    from bench.matrix.settings import MatrixSettings
+from bench.files import flatten
+from bench.pipeline.key import content_of
+
+
+def resolved(settings: MatrixSettings, cells: Sequence[Cell]) -> dict[str, Any]:
+    """Return a matrix file for `cells` of a matrix with every default written out; it builds the same cells again."""
+    methods: dict[str, dict[str, Any]] = {}
+    rows: list[Any] = []
+    for row in {c.label: c.row for c in cells}.values():
+        exclude = {row.method.at} if row.method.at else None  # the row's `@value` says it
+        full = row.method.model_dump(mode="json", exclude=exclude)
+        given: dict[str, Any] = {"method": row.method.label}
+        if methods.setdefault(row.method.name, full) != full:
+            given["settings"] = full
+        if row.label != row.method.label:
+            given["row"] = row.label
+        if row.classifier != settings.classifier:
+            given["classifier"] = row.classifier.model_dump(mode="json")
+        if row.against in {c.label for c in cells}:
+            given["against"] = row.against
+        rows.append(given if len(given) > 1 else row.method.label)
+    datasets = [{"kind": c.dataset.kind} | c.dataset.model_dump(mode="json") for c in cells]
+    return settings.model_dump(mode="json") | {
+        "datasets": [d for i, d in enumerate(datasets) if d not in datasets[:i]],
+        "methods": rows,
+        "settings": methods,
+        "seeds": sorted({c.seed for c in cells}),
+    }
+
+
+def flat_config(settings: MatrixSettings, cell: Cell) -> dict[str, Any]:
+    """Return a cell's settings as `a.b.c` → value; for those that say where, digests: a path does not say which."""
+    tree = {
+        "dataset": {"kind": cell.dataset.kind, **_semantic(cell.dataset)},
+        "method": {"name": cell.method.name, "label": cell.label, **_semantic(cell.method)},
+        "seed": cell.seed,
+        "split": _semantic(settings.split),
+        "diffusion": _semantic(settings.diffusion),
+        "augment": _semantic(settings.augment),
+        "classifier": _semantic(cell.classifier.settings),
+        "fidelity": _semantic(settings.fidelity),
+    }
+    return dict(flatten(tree))
+
+
+def _semantic(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        told = {name: _semantic(getattr(value, name)) for name, info in fields.items() if is_semantic(info)}
+        return content_of(value) | told
+    if isinstance(value, dict):
+        return {str(k): _semantic(v) for k, v in value.items()}
+    return [_semantic(v) for v in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,220 @@
+"""The code behind a stage: which modules of ours it depends on, and a digest of each."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from typing import Any
+
+AFFECTS_RESULTS = False
+_MARK = "AFFECTS_RESULTS"  # a module, or the package around it, that sets this to False is left out of keys
+
+# Why the code is in the key: a changed line in a helper module must never be answered with an old result, and nobody
+# remembers to raise a version by hand. Why modules are left out: an edit of a message or a lock would otherwise throw
+# away a week of trainings.
+
+
+@functools.cache
+def code_digests(cls: type) -> dict[str, str]:
+    """Return module → digest of the code that gives `cls` its meaning.
+
+    That is its module and every module of ours that it imports, directly or through others, but for those that are
+    marked with `AFFECTS_RESULTS = False`. Digests are of the syntax tree without docstrings: comments, formatting and
+    documentation do not count.
+
+    Raises:
+        TypeError: if the code of `cls` cannot be read.
+    """
+    if _source(cls.__module__) is None:
+        # without its code in the key, a changed stage would be answered with an old result
+        raise TypeError(f"the code of {cls.__name__} cannot be read ({cls.__module__}); put it into a module's file")
+    return {name: _code(name).digest for name in sorted(modules_behind(cls.__module__))}
+
+
+@functools.cache
+def modules_behind(module: str) -> frozenset[str]:
+    """Return the names of our modules that `module` depends on, itself included. Ours are those of no library."""
+    own = module.partition(".")[0]
+    seen: set[str] = set()
+    todo = [module]
+    while todo:
+        name = todo.pop()
+        root = name.partition(".")[0]
+        if name in seen or not (root == own or _is_ours(root)) or _source(name) is None or is_left_out(name):
+            continue
+        seen.add(name)
+        for base, imported in _code(name).imports:
+            todo.extend(_homes(base, imported))
+    return frozenset(seen)
+
+
+@functools.cache
+def is_left_out(module: str) -> bool:
+    """Tell whether a module, or a package around it, says that no result depends on it."""
+    package = module.rpartition(".")[0]
+    return not _code(module).affects_results or (bool(package) and is_left_out(package))
+
+
+def _homes(base: str, name: str | None) -> Iterator[str]:
+    """Yield the modules that `from base import name` depends on; `name` is None for `import base`.
+
+    A face (a module of imports and `__all__` alone, as `bench.contract` or a package's `__init__`) is looked through
+    to the module that the name comes from. Otherwise the key of every method would hold all that the face names.
+    """
+    if name is None:
+        yield base
+        return
+    if _source(f"{base}.{name}") is not None:
+        yield f"{base}.{name}"
+    if _source(base) is None:
+        return
+    face = _code(base).names
+    if face is None:
+        yield base
+    elif name == "*":
+        for origin in face.values():
+            yield from _homes(*origin)
+    elif name in face:
+        yield from _homes(*face[name])
+
+
+@functools.cache
+def _is_ours(root: str) -> bool:
+    """Tell whether a package is edited here: of a library, only its version could change (manifests hold it)."""
+    if root in ("bench", "methods"):
+        return True
+    spec = None if root in sys.stdlib_module_names else _spec(root)
+    if spec is None:
+        return False
+    places = [spec.origin] if spec.has_location and spec.origin else list(spec.submodule_search_locations or ())
+    return not any(part in ("site-packages", "dist-packages") for place in places for part in Path(place).parts)
+
+
+@functools.cache
+def _spec(module: str) -> ModuleSpec | None:
+    """Find a module without importing it or its parents: they may be heavy, or broken."""
+    parent = module.rpartition(".")[0]
+    if not parent:
+        try:
+            return importlib.util.find_spec(module)
+        except ValueError:  # `__main__` and modules made by hand have none
+            return None
+    above = _spec(parent)
+    if above is None or above.submodule_search_locations is None:
+        return None
+    return PathFinder.find_spec(module, above.submodule_search_locations)
+
+
+@functools.cache
+def _source(module: str) -> str | None:
+    spec = _spec(module)
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        return None
+    return Path(spec.origin).read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class _Module:
+    """What a key needs of a module.
+
+    Attributes:
+        digest: of its syntax tree without docstrings.
+        imports: (module, name) of each import in it; the name is None for `import module`.
+        affects_results: False where the module says so.
+        names: name → (module, name) that it comes from, of a face; None for a module with code of its own.
+    """
+
+    digest: str
+    imports: tuple[tuple[str, str | None], ...]
+    affects_results: bool
+    names: dict[str, tuple[str, str | None]] | None
+
+
+@functools.cache
+def _code(module: str) -> _Module:
+    """Return what a module's text says. An import by a name that is worked out while the module runs is not seen."""
+    tree = ast.parse(_source(module) or "")
+    text: list[str] = []
+    imports: list[tuple[str, str | None]] = []
+    _dump(tree, module, text, imports)
+    affects, names = True, {}
+    is_face = True
+    for node in tree.body:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            for alias, origin in zip(node.names, _imported(module, node), strict=True):
+                names[alias.asname or alias.name] = origin
+        elif isinstance(node, ast.Assign) and [_name_of(t) for t in node.targets] == [_MARK]:
+            affects = not (isinstance(node.value, ast.Constant) and node.value.value is False)
+        elif not _is_docstring(node) and not _sets_all(node):
+            is_face = False
+    # the tree is not kept: the trees of all modules take a process as long to take down as to build
+    digest = hashlib.sha256("".join(text).encode()).hexdigest()[:16]
+    return _Module(digest, tuple(imports), affects, names if is_face else None)
+
+
+def _dump(value: Any, module: str, text: list[str], imports: list[tuple[str, str | None]]) -> None:
+    """Add a part of the syntax tree to `text`, without docstrings and positions, and its imports to `imports`.
+
+    One pass does both: with `ast.walk` and `ast.dump`, it took a third of a run in which everything is finished.
+    """
+    if isinstance(value, ast.AST):
+        if isinstance(value, (ast.Import, ast.ImportFrom, ast.Call)):
+            imports.extend(_imported(module, value))
+        text.append(f"{type(value).__name__}(")
+        for name in value._fields:
+            part = getattr(value, name, None)
+            if name == "body" and isinstance(value, _DOCUMENTED) and part and _is_docstring(part[0]):
+                part = part[1:]
+            text.append(f"{name}=")
+            _dump(part, module, text, imports)
+        text.append(")")
+    elif isinstance(value, list):
+        text.append("[")
+        for part in value:
+            _dump(part, module, text, imports)
+            text.append(",")
+        text.append("]")
+    else:
+        text.append(repr(value))
+
+
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def _is_docstring(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def _sets_all(node: ast.AST) -> bool:
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AugAssign) else []
+    return [_name_of(t) for t in targets] == ["__all__"]
+
+
+def _imported(module: str, node: ast.AST) -> Iterator[tuple[str, str | None]]:
+    if isinstance(node, ast.Import):
+        yield from ((alias.name, None) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        base = node.module or ""
+        if node.level:
+            parts = module.split(".")
+            package = parts[: len(parts) + _is_package(module) - node.level]
+            base = ".".join([*package, *([base] if base else [])])
+        yield from ((base, alias.name) for alias in node.names)
+    elif isinstance(node, ast.Call) and _name_of(node.func) in ("import_module", "__import__"):
+        yield from ((str(a.value), None) for a in node.args[:1] if isinstance(a, ast.Constant))
+
+
+def _name_of(called: ast.expr) -> str | None:
+    return getattr(called, "attr", getattr(called, "id", None))
+
+
+def _is_package(module: str) -> bool:
+    spec = _spec(module)
+    return bool(spec and spec.submodule_search_locations is not None)

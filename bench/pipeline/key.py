@@ -1,0 +1,108 @@
+"""The key of a stage: the digest of its settings, of its inputs' keys and of the code behind it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel
+
+from bench.errors import BenchError
+from bench.pipeline.code import code_digests
+from bench.pipeline.missing_inputs import MISSING_MARK, has_missing_mark, may_be_missing, noting_missing
+from bench.pipeline.settings import Settings, is_semantic, place_of
+
+AFFECTS_RESULTS = False
+
+
+class Keyed(Settings):
+    """Settings with a key: everything about a stage that needs neither a store nor a computation."""
+
+    def __hash__(self) -> int:
+        """Hash by key, so that stages with lists or dicts inside can stand in sets."""
+        return hash(self.key)
+
+    @functools.cached_property
+    def key(self) -> str:
+        """32 hex digits that stand for everything that decides the result; see `bench.pipeline.missing_inputs`."""
+        key = key_of(self.identity)
+        return f"{MISSING_MARK}{key[1:]}" if may_be_missing() and has_missing_mark(self.identity) else key
+
+    @functools.cached_property
+    def identity(self) -> dict[str, Any]:
+        """The JSON tree behind the key: class, version, full settings, inputs by their keys, modules by their digests.
+
+        `code` holds the modules behind the stage and behind every model in its settings; see `code_digests`.
+        """
+        code: dict[str, str] = {}
+        return _describe_model(self, code) | {"code": code}
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with changes. The copy never inherits the key that was worked out for the original."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in ("key", "identity"):
+            copied.__dict__.pop(name, None)
+        return copied
+
+    @classmethod
+    def stage_name(cls) -> str:
+        """Name of the stage's folder in the store."""
+        return cls.__name__.lower()
+
+
+def canonical_json(value: Any) -> str:
+    """Return JSON that is equal for equal values: sorted keys, repr floats, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def key_of(identity: dict[str, Any]) -> str:
+    """Return the key that an identity stands for."""
+    return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:32]
+
+
+def content_of(model: BaseModel) -> dict[str, str]:
+    """Return the digests of the weights that settings name, by which keys know them; empty where there are none."""
+    content = getattr(model, "content", None)
+    if not callable(content) or isinstance(model, Keyed):  # a data set's digest stands in its stage's key
+        return {}
+    try:
+        return dict(content())
+    except (BenchError, OSError):  # nothing in the cell needs them, and they are not there
+        return {}
+
+
+def _describe(value: Any, code: dict[str, str]) -> Any:
+    if isinstance(value, Keyed):
+        return {"stage": value.stage_name(), "key": value.key}
+    if isinstance(value, BaseModel):
+        return _describe_model(value, code)
+    if isinstance(value, dict):
+        return {str(k): _describe(v, code) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_describe(v, code) for v in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"a {type(value).__name__} cannot be part of a stage's key (a path means a place, not a content)")
+
+
+def _describe_model(model: BaseModel, code: dict[str, str]) -> dict[str, Any]:
+    """Return what a model says, and add the modules behind its class to `code`."""
+    cls = type(model)
+    code.update(code_digests(cls))
+    fields = {
+        name: _describe(getattr(model, name), code) for name, info in cls.model_fields.items() if is_semantic(info)
+    }
+    facts = {"class": f"{cls.__module__}.{cls.__qualname__}", "version": getattr(cls, "version", 1)}
+    if hidden := sorted(fields.keys() & (facts.keys() | {"code", "content"})):
+        raise TypeError(f"{cls.__name__}: a setting cannot be called '{hidden[0]}', the key has a part of that name")
+    described = facts | fields
+    content = getattr(model, "content", None)  # data on disk enters by what it holds, not by where it lies
+    if callable(content):
+        with noting_missing(model):
+            described["content"] = content()
+        if "content" not in described:
+            described["content"] = {MISSING_MARK: hashlib.sha256(place_of(model).encode()).hexdigest()[:32]}
+    return described

@@ -1,0 +1,57 @@
+"""The paper's table as data: means over seeds of the finished cells of each row."""
+
+from __future__ import annotations
+
+import math
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    pass
+from bench.results.cells import CellResult
+
+# What the paper's table shows, and what must stand beside it to be read: no-skill levels, counts, the real-real floor.
+TABLE_COLUMNS = (
+    "fid_tail",
+    "kid_tail",
+    "fid_tail_equal_n",
+    "fid_tail_floor",
+    "map_head",
+    "map_tail",
+    "map_all",
+    "label_fidelity_tail",
+    "n_synthetic",
+)
+
+
+def table(results: list[CellResult]) -> list[dict[str, Any]]:
+    """Return one row a (data set, method): mean and sd over seeds of `TABLE_COLUMNS`, numbers or None.
+
+    Keys: `dataset`, `method`, `n_seeds`, `seeds`, `state` (also `skipped`), `reason`, `fid_metric`, `n_test`, each
+    column, and its `<column>_sd` (None below two seeds). A seed counts where its figures are there, even if its
+    diagnostics failed; `state` and `reason` tell.
+    """
+    rows = []
+    groups: dict[tuple[str, str], list[CellResult]] = {}
+    for r in results:
+        groups.setdefault((r.cell.dataset.label, r.cell.label), []).append(r)
+    for (dataset, method), members in groups.items():
+        done = [m for m in members if m.measured and not m.skip]  # of a skip there is nothing to report
+        open_ends = sorted((m for m in members if m.state != "done"), key=lambda m: m.measured)
+        row: dict[str, Any] = {
+            "dataset": dataset,
+            "method": method,
+            "n_seeds": len(done),
+            "seeds": [m.cell.seed for m in done],
+            "state": open_ends[0].state if open_ends else "done" if done else "skipped",
+            "reason": next((m.reason for m in [*open_ends, *members] if m.reason), None),
+            "fid_metric": next((m.fidelity["metric_id"] for m in done if m.fidelity), None),
+            "n_test": next((m.scores.get("n_test") for m in done if m.scores), None),
+        }
+        for column in TABLE_COLUMNS:
+            found = [(m.scores or {}).get(column, (m.fidelity or {}).get(column)) for m in done]
+            values = [float(v) for v in found if v is not None and not math.isnan(v)]
+            row[column] = fmean(values) if values else None
+            row[f"{column}_sd"] = stdev(values) if len(values) > 1 else None
+        rows.append(row)
+    return rows

@@ -1,0 +1,80 @@
+"""Files of weights: checked by their headers before anything is computed, and read."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bench.errors import ConfigError
+
+if TYPE_CHECKING:
+    pass
+
+_LARGEST_HEADER = 100 << 20
+
+
+def check_file(path: Path, field: str) -> None:
+    """Refuse a file of weights that is missing or cut off.
+
+    Raises:
+        ConfigError: naming `field`, the file and what is wrong with it.
+    """
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "is not there"
+        raise ConfigError(f"{field}: {path} {what}; give a file of weights, or null")
+    if path.suffix == ".safetensors":
+        _check_safetensors(path, field)
+        return
+    with open(path, "rb") as handle:
+        head = handle.read(2)
+    if head == b"PK" and not zipfile.is_zipfile(path):
+        raise ConfigError(f"{field}: {path} is cut off ({path.stat().st_size} bytes); copy or download it again")
+    if head != b"PK" and head[:1] != b"\x80":  # PyTorch's two formats
+        raise ConfigError(
+            f"{field}: {path} is no file of weights ({path.stat().st_size} bytes); give a .pth or .safetensors"
+        )
+
+
+def _check_safetensors(path: Path, field: str) -> None:
+    size = path.stat().st_size
+    try:
+        with open(path, "rb") as handle:
+            length = int.from_bytes(handle.read(8), "little")
+            header = json.loads(handle.read(length)) if 2 <= length <= min(size - 8, _LARGEST_HEADER) else None
+        ends = [int(v["data_offsets"][1]) for k, v in (header or {}).items() if k != "__metadata__"]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        header = None
+    if header is None:
+        raise ConfigError(f"{field}: {path} is no safetensors file, or cut off in its header; download it again")
+    if (want := 8 + length + max(ends, default=0)) != size:
+        raise ConfigError(f"{field}: {path} is cut off: {size} of {want} bytes; copy or download it again")
+
+
+def read_weights(path: Path, field: str) -> dict[str, Tensor]:
+    """Return the state dict in a file, name → tensor.
+
+    Raises:
+        ConfigError: naming `field`, if the file is missing or holds no state dict.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{field}: no file {path}; give a torchvision state dict (.pth, .safetensors)")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # every reader has its own errors for a file that is not what it says
+        first = (str(error).splitlines() or [""])[0][:200]
+        raise ConfigError(
+            f"{field}: {path} cannot be read as weights, give a torchvision state dict "
+            f"({type(error).__name__}: {first})"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ConfigError(f"{field}: {path} holds no state dict (name to tensor)")
+    return state

@@ -68,7 +68,7 @@ def dataset_facts(cell: Cell, store: Store, classes: Mapping[str, str] | None = 
         train_counts={name: int(n) for name, n in zip(names, counts, strict=True)},
         image_px=int(table.images.shape[-1]),
         official=table.splits is not None,
-        taken=plain_words(cell.dataset.taken()),
+        taken=plain_words(cell.dataset.selection_note()),
     )
 
 

@@ -25,7 +25,7 @@ from bench.matrix.matrix import Matrix
 from bench.pipeline.key import canonical_json
 from bench.pipeline.stage import Stage, walk
 from bench.run.inline import Inline
-from bench.run.placement import Placement
+from bench.run.placement import ChosenExecutor
 from bench.run.progress import Silent
 from bench.run.run_matrix import run_stages
 from bench.run.workload import Executor, Reporter
@@ -46,7 +46,7 @@ def run_sweep(
     store: Store,
     *,
     n_trials: int | None = None,
-    placement: Placement | None = None,
+    placement: ChosenExecutor | None = None,
     execution: Execution | None = None,
     reporter: Reporter | None = None,
     overrides: Iterable[str] = (),
@@ -76,7 +76,7 @@ def run_sweep(
         raise ConfigError(f"--trials {total}: want 1 or more")
     make_sampler(sweep, 0)  # refuses its options before anything is written
     store.require_writable()
-    placement = placement or Placement(Inline(), 1)
+    placement = placement or ChosenExecutor(Inline(), 1)
     driver = Driver(sweep, store)
     with driver.alive():
         driver.prepare(total)

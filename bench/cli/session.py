@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from bench.matrix.matrix import Matrix
     from bench.run.machine_file import Machine
-    from bench.run.placement import Placement
+    from bench.run.placement import ChosenExecutor
     from bench.store.store import Store
     from bench.store.work import Execution
 
@@ -103,12 +103,12 @@ def make_execution(machine: Machine) -> Execution:
     return Execution(machine.device, machine.threads)
 
 
-def make_placement(machine: Machine, idle: bool = False) -> Placement:
+def make_placement(machine: Machine, idle: bool = False) -> ChosenExecutor:
     """Return the executor and its number of jobs.
 
     Counting GPUs imports torch, which takes seconds; so nothing is counted where nothing is left to compute (`idle`).
     """
-    from bench.run.placement import place
+    from bench.run.placement import choose_executor
 
     jobs = machine.jobs or (1 if idle or machine.executor in ("inline", "slurm") else 0)
     if not jobs:
@@ -119,7 +119,7 @@ def make_placement(machine: Machine, idle: bool = False) -> Placement:
         from bench.run.slurm.queue import require_slurm
 
         require_slurm()
-    return place(machine, jobs)
+    return choose_executor(machine, jobs)
 
 
 def make_streams_safe() -> None:

@@ -84,14 +84,14 @@ def parse_yaml(text: str, where: str) -> Any:
     try:
         return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
-        raise ConfigError(_told(error, where)) from error
+        raise ConfigError(_message(error, where)) from error
     except RecursionError as error:
         raise ConfigError(f"{where}: nested too deeply (at most {_DEEPEST} levels)") from error
     except Exception as error:  # `!!bool x`, a number of 5,000 digits: PyYAML lets any error of Python's through
         raise ConfigError(f"{where}: not YAML: a value cannot be read ({type(error).__name__}: {error})") from error
 
 
-def _told(error: yaml.YAMLError, where: str) -> str:
+def _message(error: yaml.YAMLError, where: str) -> str:
     mark = getattr(error, "problem_mark", None)
     line = f":{mark.line + 1}" if mark else ""
     problem = getattr(error, "problem", None) or str(error).partition("\n")[0]

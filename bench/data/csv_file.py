@@ -63,7 +63,7 @@ class Problems:
         """Note a fault."""
         self.found.append((line, what))
 
-    def stop(self, noun: str) -> None:
+    def raise_if_any(self, noun: str) -> None:
         """Raise what was found.
 
         Raises:
@@ -106,7 +106,7 @@ def read_rows(path: Path, needed: list[str]) -> Rows:
     for line, row in zip(lines[1:], rows, strict=True):
         if len(row) != len(header):
             problems.add(line, f"{len(row)} columns, the header has {len(header)}; put cells with commas in quotes")
-    problems.stop("row")
+    problems.raise_if_any("row")
     if not rows:
         raise DataError(f"{path}: no rows below the header")
     return Rows(path, source, header, list(zip(*rows, strict=True)), lines[1:])

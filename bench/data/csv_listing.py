@@ -94,7 +94,7 @@ def _read(csv: Path, columns: Columns, cwd: Path, version: tuple[int, ...]) -> L
     labels = _labels(rows, names, columns, problems)
     patients = _patients(rows, columns, problems)
     splits = _splits(rows, columns, problems)
-    problems.stop("row")
+    problems.raise_if_any("row")
     for array in (labels, patients, splits):
         if array is not None:
             array.setflags(write=False)  # shared by whoever asks

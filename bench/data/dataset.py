@@ -91,11 +91,11 @@ class Dataset(Stage):
         found = self.known_size()
         return None if found is None else found.n_images
 
-    def taken(self) -> str:
+    def selection_note(self) -> str:
         """Return in a few words what of its source is taken, for a table's footnote; empty where that is all of it."""
         return ""
 
-    def small(self) -> dict[str, Any]:
+    def pilot_settings(self) -> dict[str, Any]:
         """Return settings that take a small sample of it, to try a run and time it; none where there are no such."""
         return {}
 

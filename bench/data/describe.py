@@ -11,7 +11,7 @@ import numpy as np
 
 from bench import seeds
 from bench.data.dataset import Dataset, KnownLabels
-from bench.data.split import PARTS, SplitSettings, check, parts
+from bench.data.split import PARTS, SplitSettings, assign_parts, check
 from bench.errors import DataError
 from bench.files import read_json_or_raise
 from bench.tables import ImageTable, Int64
@@ -49,7 +49,7 @@ def describe(
         DataError: if the source cannot be used.
     """
     official = known.splits is not None
-    part = parts(known, settings)
+    part = assign_parts(known, settings)
     found = {
         "dataset": dataset.label,
         "kind": dataset.kind,

@@ -56,7 +56,7 @@ def find_pictures(
     if n_absent == len(found) > 1:
         at = f"first: {quoted(paths[0])[1:-1]}"
         raise DataError(f"{where}: none of the {n_absent} pictures is below the root {root} ({at}); check 'root'")
-    problems.stop("row")
+    problems.raise_if_any("row")
     return [Path(p.path) for p in found], [p.size for p in found]
 
 

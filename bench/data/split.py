@@ -46,7 +46,7 @@ class Split(Stage):
     def compute(self, work: Work) -> None:
         """Write `part.npy`: `int64 [n]`, 0 train, 1 val, 2 test."""
         table: ImageTable = work.get(self.dataset)
-        np.save(work.out / "part.npy", deal(table, self.settings).astype(np.int64))
+        np.save(work.out / "part.npy", checked_parts(table, self.settings).astype(np.int64))
 
     def open(self, folder: Path) -> dict[str, Int64]:
         """Return the rows of each part by its name."""
@@ -54,19 +54,19 @@ class Split(Stage):
         return {name: np.flatnonzero(part == i) for i, name in enumerate(PARTS)}
 
 
-def deal(table: ImageTable | KnownLabels, settings: SplitSettings) -> Int64:
+def checked_parts(table: ImageTable | KnownLabels, settings: SplitSettings) -> Int64:
     """Return the part of every row, `int64 [n]`: the official one, else as `stratify` deals them.
 
     Raises:
         DataError: if the split cannot be used, see `check`.
     """
-    part = parts(table, settings)
+    part = assign_parts(table, settings)
     check(part, table, settings.min_positives)
     return part
 
 
-def parts(table: ImageTable | KnownLabels, settings: SplitSettings) -> Int64:
-    """Return the part of every row as `deal` does, whether or not it can be used."""
+def assign_parts(table: ImageTable | KnownLabels, settings: SplitSettings) -> Int64:
+    """Return the part of every row as `checked_parts` does, whether or not it can be used."""
     return table.splits if table.splits is not None else stratify(table.labels, table.patients, settings)
 
 

@@ -22,12 +22,12 @@ from bench.store.manifest import device_name, versions
 _DISTRIBUTION = "longtail-bench"
 _LEAST_MEMORY_GB = 4.0  # what a stage asks for unless it says otherwise
 
-Look = Callable[[Machine, Path], Iterator[Check]]
+InputCheck = Callable[[Machine, Path], Iterator[Check]]
 
 
 def examine(machine: Machine, store: Path) -> Iterator[Check]:
     """Yield the checks of this machine and of a store's folder, which is left as it was."""
-    looks: dict[str, Look] = {
+    looks: dict[str, InputCheck] = {
         "libraries": _libraries,
         "device": _device,
         "machine": _machine,
@@ -79,19 +79,19 @@ def devices() -> tuple[str, bool]:
 
     if not torch.cuda.is_available():
         mps = torch.backends.mps.is_available()
-        wrong = fault("mps" if mps else "cpu", "float32")
+        wrong = device_fault("mps" if mps else "cpu", "float32")
         return wrong or ("mps" if mps else f"cpu (torch sees no GPU), {device_name(None)}"), wrong is None
     named = []
     for index in range(torch.cuda.device_count()):
         facts = torch.cuda.get_device_properties(index)
         for precision in ("float32", "float16", "bfloat16"):
-            if wrong := fault(f"cuda:{index}", precision):
+            if wrong := device_fault(f"cuda:{index}", precision):
                 return f"{wrong} ({facts.name})", False
         named.append(f"{facts.name} {facts.total_memory / 2**30:.0f} GB")
     return f"cuda: {', '.join(named)}", True
 
 
-def fault(device: str, precision: str) -> str | None:
+def device_fault(device: str, precision: str) -> str | None:
     """Return what is wrong where a device convolves ones in a precision, or None."""
     import torch
 

@@ -26,7 +26,9 @@ def _precisions(planned: Planned, machine: Machine) -> Iterator[Check]:
         "diffusion": {x.model.precision for x in looks(planned.matrix) if isinstance(x.model, DiffusionModel)},
         "classifier": {c.classifier.settings.precision for c in planned.matrix.cells},
     }
-    faults = {field: fault for field, all_ in asked.items() for one in sorted(all_) if (fault := unwise(one, device))}
+    faults = {
+        field: fault for field, all_ in asked.items() for one in sorted(all_) if (fault := precision_fault(one, device))
+    }
     for field, fault in faults.items():
         yield Check(f"{field}.precision", False, fault)
     if not faults:
@@ -34,7 +36,7 @@ def _precisions(planned: Planned, machine: Machine) -> Iterator[Check]:
         yield Check("precision", True, f"{'; '.join(told)}; on {device}")
 
 
-def unwise(precision: str, device: str) -> str | None:
+def precision_fault(precision: str, device: str) -> str | None:
     """Return why a precision makes no sense on a device, or None."""
     import torch
 

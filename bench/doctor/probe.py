@@ -38,7 +38,7 @@ class Probe:
     gpus: int
 
     def __call__(self) -> None:
-        """Look, tell, wait."""
+        """InputCheck, tell, wait."""
         folder = Path(self.folder)
         with contextlib.ExitStack() as stack:
             told = {

@@ -17,7 +17,7 @@ from bench.doctor.probe import Probe, code_digest, report_of
 from bench.doctor.store import USE_LEASES, lock_kind, scratch
 from bench.errors import BenchError, in_words
 from bench.files import write_text
-from bench.run.machine_file import Ask, Machine
+from bench.run.machine_file import JobRequest, Machine
 from bench.run.slurm.queue import Queue, ask_queue, cancel, submit
 from bench.store.claims import Locks
 from bench.store.manifest import versions
@@ -32,14 +32,14 @@ class _Sent:
     """A probe on its way."""
 
     label: str
-    ask: Ask
+    ask: JobRequest
     job: str
     at: float = field(default_factory=time.time)
     begun: float | None = None  # monotonic, when it was first seen to run
     gone: float | None = None  # monotonic, when it was first seen to be out of the queue
 
 
-def probe_nodes(machine: Machine, store: Path, asks: dict[str, Ask], wait_s: float) -> Iterator[Check]:
+def probe_nodes(machine: Machine, store: Path, asks: dict[str, JobRequest], wait_s: float) -> Iterator[Check]:
     """Submit a probe for each of `asks`, and yield what they find as they report."""
     kind = lock_kind(machine, store)
     with scratch(store) as folder, contextlib.ExitStack() as stack:
@@ -61,7 +61,7 @@ def probe_nodes(machine: Machine, store: Path, asks: dict[str, Ask], wait_s: flo
         yield from _reports(machine, folder, list(sent), token, kind, wait_s)
 
 
-def _tiny(ask: Ask) -> Ask:
+def _tiny(ask: JobRequest) -> JobRequest:
     """Return what a probe asks for: the same kind of node, little of it, so that it starts soon."""
     little = {"cpus": 1, "memory_gb": min(ask.memory_gb or 4, 4), "minutes": min(ask.minutes or 10, 10)}
     return ask.model_copy(update=little)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.checks import Check, guarded
 from bench.errors import listed, nearest
-from bench.run.machine_file import Ask, Machine, SlurmSettings
+from bench.run.machine_file import JobRequest, Machine, SlurmSettings
 from bench.run.slurm.executor import stage_classes
 from bench.run.slurm.queue import outside_any_job
 
@@ -52,7 +52,7 @@ def _examine(machine: Machine, store: Path, wait_s: float) -> Iterator[Check]:
     yield from guarded("probe", probe_nodes(machine, store, probed, wait_s))
 
 
-def asks_of(settings: SlurmSettings) -> dict[str, Ask]:
+def asks_of(settings: SlurmSettings) -> dict[str, JobRequest]:
     """Return all that jobs may ask for: of the groups `cpu` and `gpu`, and of the stages with an entry of their own."""
     asks = {}
     for name, cls in stage_classes().items():
@@ -61,18 +61,18 @@ def asks_of(settings: SlurmSettings) -> dict[str, Ask]:
     return dict(sorted(asks.items()))
 
 
-def _told(*command: str) -> subprocess.CompletedProcess[str]:
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, text=True, capture_output=True, check=False, timeout=60)
 
 
 def _records(*command: str) -> Records:
     """Return what `scontrol --oneliner show` tells, a mapping a line; a value ends where the next name begins."""
-    lines = _told(*command, "--oneliner").stdout.splitlines()
+    lines = _run(*command, "--oneliner").stdout.splitlines()
     return [dict(re.findall(r"(\S+?)=(.*?)(?=\s+\S+?=|\s*$)", line)) for line in lines if "=" in line]
 
 
 def _config() -> dict[str, str]:
-    lines = _told("scontrol", "show", "config").stdout.splitlines()
+    lines = _run("scontrol", "show", "config").stdout.splitlines()
     return {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
 
 
@@ -81,7 +81,7 @@ def _answers() -> Iterator[Check]:
     where = f"not here: {', '.join(lacking)}; run this on a machine of the cluster, or load its module"
     yield Check("SLURM's commands", not lacking, where if lacking else ", ".join(_COMMANDS))
     if not lacking:
-        pinged = _told("scontrol", "ping")
+        pinged = _run("scontrol", "ping")
         said = " ".join((pinged.stdout + pinged.stderr).split())
         up = pinged.returncode == 0 and " UP" in said
         yield Check("slurmctld", up, said if up else f"does not answer ({said}); ask whoever runs the cluster")
@@ -100,7 +100,7 @@ def _accounts(settings: SlurmSettings) -> Iterator[Check]:
     if not named:
         return
     query = ("sacctmgr", "--noheader", "--parsable2", "show", "associations", "format=account", "where")
-    told = _told(*query, f"user={getpass.getuser()}") if shutil.which("sacctmgr") else None
+    told = _run(*query, f"user={getpass.getuser()}") if shutil.which("sacctmgr") else None
     if told is None or told.returncode:
         yield Check("slurm.account", True, f"{listed(named)}; this cluster keeps no accounts to hold it against")
         return
@@ -115,7 +115,7 @@ def _unknown_stages(settings: SlurmSettings) -> Iterator[Check]:
         yield Check(f"slurm.stages.{name}", False, f"no such stage{nearest(name, known)} (have: {listed(known, 30)})")
 
 
-def _satisfiable(label: str, ask: Ask, partitions: Records, nodes: Records) -> Iterator[Check]:
+def _satisfiable(label: str, ask: JobRequest, partitions: Records, nodes: Records) -> Iterator[Check]:
     """Hold a wish against the partitions and nodes; what only the cluster knows (accounts, QOS), sbatch must say."""
     wish = f"{ask.cpus or 1} CPUs, {ask.memory_gb or 0:g} GB, {ask.gpus or 0} GPUs, {ask.minutes} min"
     defaults = [p["PartitionName"] for p in partitions if p.get("Default") == "YES"]
@@ -131,7 +131,7 @@ def _satisfiable(label: str, ask: Ask, partitions: Records, nodes: Records) -> I
         yield Check(f"slurm.{label}", False, "; ".join(wrong))
         return
     with outside_any_job():
-        tried = _told("sbatch", "--test-only", *_options(ask), "--wrap", "true")
+        tried = _run("sbatch", "--test-only", *_options(ask), "--wrap", "true")
     said = " ".join(tried.stderr.replace("sbatch: ", "").split())
     fine = f"{wish} in {','.join(names)}; {re.sub(r'^Job [0-9]+ to', 'could', said)}"
     yield Check(
@@ -139,7 +139,7 @@ def _satisfiable(label: str, ask: Ask, partitions: Records, nodes: Records) -> I
     )
 
 
-def _options(ask: Ask) -> list[str]:
+def _options(ask: JobRequest) -> list[str]:
     named: dict[str, str | int | None] = {
         "partition": ask.partition,
         "account": ask.account,
@@ -155,7 +155,9 @@ def _options(ask: Ask) -> list[str]:
     return flags + [f"--{k}={v}" for k, v in wants.items() if v is not None and not isinstance(v, bool)]
 
 
-def why_refused(ask: Ask, wish: str, name: str, partitions: dict[str, dict[str, str]], nodes: Records) -> str | None:
+def why_refused(
+    ask: JobRequest, wish: str, name: str, partitions: dict[str, dict[str, str]], nodes: Records
+) -> str | None:
     """Return why a partition cannot give what is asked for, or None."""
     if (partition := partitions.get(name)) is None:
         return f"no partition {name}{nearest(name, partitions)} (have: {listed(partitions)})"
@@ -181,7 +183,7 @@ def _size(node: dict[str, str]) -> tuple[float, float, float]:
     return int(node.get("CPUTot", 0)), int(node.get("RealMemory", 0)) / 1024, gpus
 
 
-def _fits(ask: Ask, node: dict[str, str]) -> bool:
+def _fits(ask: JobRequest, node: dict[str, str]) -> bool:
     wanted: Iterable[float] = (ask.cpus or 1, ask.memory_gb or 0, ask.gpus or 0)
     return all(want <= has for want, has in zip(wanted, _size(node), strict=True))
 

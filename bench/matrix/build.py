@@ -13,7 +13,7 @@ from bench.augment.method import Method, Plan, Task
 from bench.classifier.classifier import Classifier
 from bench.classifier.relabelled import Labelled
 from bench.data.dataset import Dataset
-from bench.data.split import Split, Train, deal
+from bench.data.split import Split, Train, checked_parts
 from bench.errors import ConfigError, listed
 from bench.evaluation.extractors import ClassifierExtractor
 from bench.evaluation.fidelity import Fidelity
@@ -51,7 +51,7 @@ def build_matrix(raw: dict[str, Any], where: str) -> Matrix:
             known = dataset.known_labels()
         if known is not None:
             with noting_missing(settings.split):
-                deal(known, settings.split)  # raises where the data set cannot be split so
+                checked_parts(known, settings.split)  # raises where the data set cannot be split so
     _check_labels(datasets, where)
     rows = build_rows(settings.methods, settings.settings, settings.classifier, where)
     control = next((row for row in rows if not row.method.makes_images), None)

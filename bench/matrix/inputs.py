@@ -78,12 +78,12 @@ def _examine(matrix: Matrix, absent: list[Absent]) -> Iterator[Check]:
     yield from _of_methods(matrix)
     for look in looks(matrix):
         place = place_of(look.model)
-        if look.fits and place in told:
+        if look.is_compatibility and place in told:
             continue
         try:
-            said = look.see()
+            said = look.inspect()
         except (BenchError, OSError) as error:
-            told |= set() if look.fits else {place}
+            told |= set() if look.is_compatibility else {place}
             yield Check(look.what, False, _said(error).removeprefix(f"{look.what}: "))
         else:
             if said:
@@ -130,20 +130,20 @@ def _said(error: Exception) -> str:
 
 
 @dataclass(frozen=True)
-class Look:
+class InputCheck:
     """One thing to be looked at.
 
     Attributes:
         what: its name: the field that says where it is.
         model: the settings that hold the field.
-        see: returns what is found, in words; raises ConfigError.
-        fits: whether it is no thing of its own, but whether `model` goes with the rest of the matrix.
+        inspect: returns what is found, in words; raises ConfigError.
+        is_compatibility: True for a compatibility check rather than a file.
     """
 
     what: str
     model: Settings
-    see: Callable[[], str]
-    fits: bool = False
+    inspect: Callable[[], str]
+    is_compatibility: bool = False
 
 
 def check_weights(matrix: Matrix, where: str) -> None:
@@ -154,12 +154,12 @@ def check_weights(matrix: Matrix, where: str) -> None:
     """
     try:
         for look in looks(matrix):
-            look.see()
+            look.inspect()
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
 
 
-def looks(matrix: Matrix) -> Iterator[Look]:
+def looks(matrix: Matrix) -> Iterator[InputCheck]:
     """Yield what is to be looked at for the weights of a matrix, each file once."""
     first: dict[tuple[str, str], Cell] = {}
     for cell in matrix.cells:
@@ -167,27 +167,27 @@ def looks(matrix: Matrix) -> Iterator[Look]:
     seen: set[tuple[str, str, str]] = set()
     for cell in first.values():
         for look in _looks_of(cell):
-            which = (look.what, place_of(look.model), cell.dataset.label if look.fits else "")
+            which = (look.what, place_of(look.model), cell.dataset.label if look.is_compatibility else "")
             if which not in seen:
                 seen.add(which)
                 yield look
 
 
-def _looks_of(cell: Cell) -> Iterator[Look]:
+def _looks_of(cell: Cell) -> Iterator[InputCheck]:
     settings, extractor = cell.classifier.settings, cell.fidelity.settings.extractor
     if settings.weights is not None:
         path = Path(settings.weights).expanduser()
-        yield Look("classifier.weights", settings, partial(_see_file, path, "classifier.weights"))
+        yield InputCheck("classifier.weights", settings, partial(_see_file, path, "classifier.weights"))
     if not isinstance(extractor, ClassifierExtractor):
         field = "fidelity.extractor.folder" if isinstance(extractor, OracleExtractor) else "fidelity.extractor.weights"
-        yield Look(field, extractor, partial(_see_extractor, extractor, field))
+        yield InputCheck(field, extractor, partial(_see_extractor, extractor, field))
     needing = [s for s in walk([cell.augmented]) if isinstance(s, Latents)]
     model = cell.augmented.diffusion or (needing[0].diffusion if needing else None)
     if model is not None:
-        yield Look("diffusion.folder", model, partial(_see_pipeline, model))
-        yield Look("diffusion and image_px", model, partial(_check_side, cell, model), fits=True)
-        yield Look(f"row {cell.label}", model, partial(_check_method, cell, model), fits=True)
-        yield Look("diffusion.prompt", model, partial(_check_prompt, cell, model), fits=True)
+        yield InputCheck("diffusion.folder", model, partial(_see_pipeline, model))
+        yield InputCheck("diffusion and image_px", model, partial(_check_side, cell, model), is_compatibility=True)
+        yield InputCheck(f"row {cell.label}", model, partial(_check_method, cell, model), is_compatibility=True)
+        yield InputCheck("diffusion.prompt", model, partial(_check_prompt, cell, model), is_compatibility=True)
 
 
 def _see_file(path: Path, field: str) -> str:

@@ -51,7 +51,7 @@ class PretrainedDiffusion(Stage):
             images, labels, names = train.images[:], np.nan_to_num(train.labels), train.class_names
             note = f"train split of {self.train.split.dataset.label}, {len(images)} images, observed labels"
         settings = self.settings.model_copy(update={"data_note": note})
-        pretrain_diffusion(images, labels, names, work.out, work.ckpt, settings, _told(work))
+        pretrain_diffusion(images, labels, names, work.out, work.ckpt, settings, _progress_of(work))
         if self.train is None:  # only of the phantom is the truth of a generated image known
             record_fidelity(work.out, load_oracle())
 
@@ -65,10 +65,10 @@ class PretrainedOracle(Stage):
 
     def compute(self, work: Work) -> None:
         """Train on true labels of phantom images that no benchmark uses."""
-        pretrain_oracle(work.out, work.ckpt, self.settings, _told(work))
+        pretrain_oracle(work.out, work.ckpt, self.settings, _progress_of(work))
 
 
-def _told(work: Work) -> Callable[[dict[str, Any]], None]:
+def _progress_of(work: Work) -> Callable[[dict[str, Any]], None]:
     work.device  # noqa: B018 - applies the number of threads
     return lambda record: work.progress(record["step"], record["total"], record["part"])
 

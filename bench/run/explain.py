@@ -20,7 +20,7 @@ def explain_rows(cell: Cell, store: Store) -> list[dict[str, Any]]:
 
     A stage that failed has its `traceback` too, as the store keeps it.
     """
-    seen, nearest_of = StateCache(store), _Finished(store)
+    seen, nearest_of = StateCache(store), _FinishedIdentities(store)
     rows = []
     for stage in walk(cell.targets):
         found = seen.about(stage)
@@ -45,7 +45,7 @@ def _why_failed(found: dict[str, Any]) -> dict[str, Any]:
     return {"action": "stop", "why": f"{found['error']} (--retry-failed tries again)"}
 
 
-class _Finished:
+class _FinishedIdentities:
     """The finished stages of a store, by their kind: read once, and only if something is asked of them."""
 
     def __init__(self, store: Store) -> None:

@@ -22,6 +22,6 @@ class Inline:
             try:
                 work.store.compute(stage, execution)
             except Exception as error:  # any failure of a stage is data; the store has its traceback
-                work.settle(stage, "failed", f"{type(error).__name__}: {error}")
+                work.record_outcome(stage, "failed", f"{type(error).__name__}: {error}")
             else:
-                work.settle(stage, "done")
+                work.record_outcome(stage, "done")

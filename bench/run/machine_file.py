@@ -35,7 +35,7 @@ _OURS |= {"ntasks-per-node", "requeue", "no-requeue", "export", "time", "partiti
 _OURS |= {"cpus-per-task", "mem", "gpus-per-node", "wrap", "parsable", "wait"}
 
 
-class Ask(Settings):
+class JobRequest(Settings):
     """What a job asks of SLURM; None leaves it to the cluster, or to the group that the stage belongs to."""
 
     partition: str | None = None
@@ -56,10 +56,10 @@ class Ask(Settings):
                 raise ValueError(f"'{name}' is set by bench itself; leave it out")
         return {k: v for k, v in extra.items() if v is not False}
 
-    def over(self, other: Ask) -> Ask:
+    def over(self, other: JobRequest) -> JobRequest:
         """Return these wishes, completed by another's."""
         mine = {k: v for k, v in self.model_dump().items() if v is not None and k != "extra"}
-        return Ask.model_validate(other.model_dump() | mine | {"extra": other.extra | self.extra})
+        return JobRequest.model_validate(other.model_dump() | mine | {"extra": other.extra | self.extra})
 
 
 class SlurmSettings(Settings):
@@ -69,9 +69,9 @@ class SlurmSettings(Settings):
     partition: str | None = None
     cap: int = Field(16, ge=1, description="tasks of one array that run at once")
     largest_array: int = Field(1000, ge=1, description="the cluster's MaxArraySize less one")
-    cpu: Ask = Ask(cpus=1, memory_gb=8, minutes=60)
-    gpu: Ask = Ask(cpus=4, memory_gb=32, minutes=240, gpus=1)
-    stages: dict[str, Ask] = Field({}, description="by stage name, e.g. classifier; over cpu or gpu")
+    cpu: JobRequest = JobRequest(cpus=1, memory_gb=8, minutes=60)
+    gpu: JobRequest = JobRequest(cpus=4, memory_gb=32, minutes=240, gpus=1)
+    stages: dict[str, JobRequest] = Field({}, description="by stage name, e.g. classifier; over cpu or gpu")
     setup: list[str] = Field([], description="shell lines before Python starts")
     python: str | None = Field(None, min_length=1, description="command that starts Python on a node [this Python]")
     max_timeouts: int = Field(20, ge=0, description="times that a job may reach its time limit and be requeued")
@@ -79,12 +79,12 @@ class SlurmSettings(Settings):
     poll_s: float = Field(10.0, gt=0, description="seconds between two questions to the scheduler")
     settle_s: float = Field(15.0, ge=0, description="seconds a shared file system may take to show a job's files")
 
-    def ask(self, stage: Stage) -> Ask:
+    def ask(self, stage: Stage) -> JobRequest:
         """Return what a stage's job asks for: its own entry, over its group's, over the account and partition."""
         wants = stage.resources
         group = self.gpu.over(SlurmSettings().gpu) if wants.gpu else self.cpu.over(SlurmSettings().cpu)
-        own = self.stages.get(stage.stage_name(), Ask())
-        return own.over(group).over(Ask(account=self.account, partition=self.partition))
+        own = self.stages.get(stage.stage_name(), JobRequest())
+        return own.over(group).over(JobRequest(account=self.account, partition=self.partition))
 
 
 class Machine(Settings):

@@ -10,7 +10,7 @@ from bench.run.workload import Executor
 
 
 @dataclass(frozen=True)
-class Placement:
+class ChosenExecutor:
     """An executor, and how many computations it runs at once (for the guess of what is left)."""
 
     executor: Executor
@@ -22,7 +22,7 @@ class Placement:
         return bool(getattr(self.executor, "goes_on_alone", False))
 
 
-def place(machine: Machine, jobs: int) -> Placement:
+def choose_executor(machine: Machine, jobs: int) -> ChosenExecutor:
     """Return where a machine's settings put computations, `jobs` of them at once on this machine.
 
     Raises:
@@ -32,16 +32,16 @@ def place(machine: Machine, jobs: int) -> Placement:
     if name == "slurm":
         from bench.run.slurm.executor import Slurm
 
-        return Placement(Slurm(machine), machine.slurm.cap)
+        return ChosenExecutor(Slurm(machine), machine.slurm.cap)
     if name == "processes":
         from bench.run.processes import Processes
 
-        return Placement(Processes(jobs), jobs)
+        return ChosenExecutor(Processes(jobs), jobs)
     from bench.run.inline import Inline
 
     if jobs > 1:
         raise ConfigError(f"--executor inline: computes one at a time, got --jobs {jobs}; use processes")
-    return Placement(Inline(), 1)
+    return ChosenExecutor(Inline(), 1)
 
 
 def check_executor(name: str) -> None:

@@ -95,7 +95,7 @@ class Processes:
     def _settle(self, work: Workload, ended: _Running, kills: dict[str, int]) -> None:
         stage, code = ended.stage, ended.process.exitcode
         if work.store.has(stage):
-            work.settle(stage, "done")
+            work.record_outcome(stage, "done")
         elif code is not None and code < 0:
             kills[stage.key] = kills.get(stage.key, 0) + 1
             if kills[stage.key] >= _ATTEMPTS_AFTER_A_KILL:
@@ -103,7 +103,7 @@ class Processes:
                 hint = " (out of memory?)" if name == "SIGKILL" else ""
                 self._lost(work, stage, f"its process was killed by {name} {kills[stage.key]} times{hint}")
         elif (failure := work.store.failure(stage)) and _is_of(ended, failure):
-            work.settle(stage, "failed", failure["error"])
+            work.record_outcome(stage, "failed", failure["error"])
         else:
             told = _last_words(ended.said)
             self._lost(work, stage, told or f"its process ended with code {code}")
@@ -111,7 +111,7 @@ class Processes:
     def _lost(self, work: Workload, stage: Stage, detail: str) -> None:
         """Write down a failure that the child could not record itself; the next run tries again."""
         work.store.record_failure(stage, StageError(detail), sticky=False)
-        work.settle(stage, "failed", detail)
+        work.record_outcome(stage, "failed", detail)
 
 
 def _is_of(ended: _Running, failure: dict[str, Any]) -> bool:

@@ -43,7 +43,7 @@ def run_stages(
     if retry_failed:
         for stage in walk(targets):
             store.forget_failure(stage)
-    work = Workload.of(targets, store, execution, reporter)
+    work = Workload.plan(targets, store, execution, reporter)
     work.on_outcome = on_outcome
     if work.stages:
         with store.using(targets):

@@ -50,7 +50,7 @@ class Workload:
     on_outcome: Callable[[Stage], None] = lambda stage: None
 
     @classmethod
-    def of(cls, targets: list[Stage], store: Store, execution: Execution, reporter: Reporter) -> Workload:
+    def plan(cls, targets: list[Stage], store: Store, execution: Execution, reporter: Reporter) -> Workload:
         """Return what is left to do for `targets`, each stage once. What only finished stages need is not wanted."""
         everything = walk(targets)
         wanted: dict[str, Stage] = {}
@@ -85,7 +85,7 @@ class Workload:
             behind[key] = self.stages[key].resources.minutes + max(above, default=0.0)
         return behind
 
-    def settle(self, stage: Stage, outcome: Outcome, detail: str = "") -> None:
+    def record_outcome(self, stage: Stage, outcome: Outcome, detail: str = "") -> None:
         """Record an outcome; a failure blocks everything that needs the stage, which is told before the failure is."""
         self.outcomes[stage.key] = outcome
         blocked = self._blocked_by(stage) if outcome == "failed" else []

@@ -65,7 +65,7 @@ def verify(
         on_progress: hears bytes done and bytes in all.
     """
     found = [r for r in results(store) if keys is None or r[1] in keys]
-    total = sum(_told(path)[1] for _, _, path in found)
+    total = sum(_size_from_manifest(path)[1] for _, _, path in found)
     damage: list[Damage] = []
     n_stages = n_files = n_bytes = 0
     with ThreadPoolExecutor(max_workers=jobs) as pool:
@@ -87,10 +87,10 @@ def _result(store: Store, stage: str, key: str, path: Path) -> Verified | None:
         damage = [Damage(stage, key, "manifest.json", "manifest", said)]
     if damage and (not path.exists() or (store.locks.holder(key) and not attempt.is_result(path))):
         return None
-    return Verified(1, *_told(path), damage)
+    return Verified(1, *_size_from_manifest(path), damage)
 
 
-def _told(path: Path) -> tuple[int, int]:
+def _size_from_manifest(path: Path) -> tuple[int, int]:
     """Return how many files, and bytes, a manifest speaks of; none where it makes no sense."""
     manifest = read_json(path / "manifest.json") or {}
     files, size = manifest.get("files"), manifest.get("bytes")

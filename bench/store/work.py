@@ -50,7 +50,7 @@ class Work:
     execution: Execution
     used_device: str | None = None
     claim: Claim | None = None
-    _told: float = field(default=0.0, repr=False)
+    _reported_at: float = field(default=0.0, repr=False)
 
     def get(self, stage: Stage) -> Any:
         """Return an input's result, computing it first if it is not there."""
@@ -70,8 +70,8 @@ class Work:
         if self.execution.on_progress:
             self.execution.on_progress(self.stage, done, total, note)
         now = time.monotonic()
-        if now - self._told >= 0.5 or done >= total:
-            self._told = now
+        if now - self._reported_at >= 0.5 or done >= total:
+            self._reported_at = now
             if self.claim and self.claim.lost():
                 raise TakenOver
             write_json(self.out.parent / "progress.json", {"done": done, "total": total, "note": note})

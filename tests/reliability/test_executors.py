@@ -12,7 +12,7 @@ from bench.errors import ConfigError, StoreError
 from bench.pipeline.stage import Stage
 from bench.run.inline import Inline
 from bench.run.machine_file import Machine
-from bench.run.placement import place
+from bench.run.placement import choose_executor
 from bench.run.processes import Processes
 from bench.run.run_matrix import run_stages
 from bench.run.workload import Outcome, Workload
@@ -47,7 +47,7 @@ class Heard:
 
 def bring(targets: list[Stage], store: Store, how: Any, told: list[Stage] | None = None) -> tuple[Workload, Heard]:
     heard = Heard()
-    work = Workload.of(targets, store, Execution(device="cpu"), heard)
+    work = Workload.plan(targets, store, Execution(device="cpu"), heard)
     work.on_outcome = (told if told is not None else []).append
     how.run(work)
     return work, heard
@@ -185,12 +185,12 @@ def test_a_finished_matrix_needs_no_writable_store(store: Store, monkeypatch: py
 
 
 def test_jobs_choose_the_executor_unless_it_is_named() -> None:
-    assert isinstance(place(Machine(), 1).executor, Inline)
-    assert isinstance(place(Machine(), 2).executor, Processes)
-    assert isinstance(place(Machine(executor="inline"), 1).executor, Inline)
+    assert isinstance(choose_executor(Machine(), 1).executor, Inline)
+    assert isinstance(choose_executor(Machine(), 2).executor, Processes)
+    assert isinstance(choose_executor(Machine(executor="inline"), 1).executor, Inline)
     with pytest.raises(ConfigError, match="computes one at a time"):
-        place(Machine(executor="inline"), 2)
-    assert isinstance(place(Machine(executor="processes"), 1).executor, Processes)
+        choose_executor(Machine(executor="inline"), 2)
+    assert isinstance(choose_executor(Machine(executor="processes"), 1).executor, Processes)
 
 
 def test_results_are_plain_files(store: Store, how: Any) -> None:

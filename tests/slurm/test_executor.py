@@ -20,7 +20,7 @@ from bench.pipeline.stage import Stage
 from bench.run.inline import Inline
 from bench.run.jobs import cancel_stages
 from bench.run.log import log_path
-from bench.run.machine_file import Ask, Machine, SlurmSettings
+from bench.run.machine_file import JobRequest, Machine, SlurmSettings
 from bench.run.progress import Silent
 from bench.run.slurm.executor import Slurm
 from bench.run.slurm.queue import ask_queue
@@ -34,7 +34,7 @@ from tests.reliability.helpers import until
 from tests.reliability.toys import Counts, Dies, Fails, Toy, noted
 from tests.slurm.cluster import Cluster
 
-QUICK = SlurmSettings(poll_s=0.3, settle_s=1.0, cpu=Ask(cpus=1, memory_gb=1, minutes=5))
+QUICK = SlurmSettings(poll_s=0.3, settle_s=1.0, cpu=JobRequest(cpus=1, memory_gb=1, minutes=5))
 PATIENCE_S = 90.0
 
 
@@ -50,7 +50,7 @@ def store(tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def bring(targets: list[Stage], store: Store, settings: SlurmSettings = QUICK) -> Workload:
-    work = Workload.of(targets, store, Execution(device="cpu"), Silent())
+    work = Workload.plan(targets, store, Execution(device="cpu"), Silent())
     Slurm(Machine(slurm=settings, device="cpu")).run(work)
     return work
 
@@ -72,7 +72,7 @@ def test_the_same_bytes_as_in_one_process(store: Store, tmp_path: Path) -> None:
     shared = Toy(value=1)
     targets = [Toy(value=10, inputs_=(shared, Counts(value=2, steps=3))), Toy(value=20, inputs_=(shared,))]
     plain = Store(tmp_path / "inline")
-    Inline().run(Workload.of(list(targets), plain, Execution(device="cpu"), Silent()))
+    Inline().run(Workload.plan(list(targets), plain, Execution(device="cpu"), Silent()))
     assert set(bring(list(targets), store).outcomes.values()) == {"done"}
     found = [{m["key"]: (m["files"], m["identity"], m["inputs"]) for m in s.manifests()} for s in (plain, store)]
     assert len(found[0]) == 4
@@ -144,7 +144,7 @@ def steps_of(tmp_path: Path) -> list[str]:
     return [line for line in noted(tmp_path / "log") if line.startswith("step")]
 
 
-def disturbed(store: Store, tmp_path: Path, disturb: Any, ask: Ask, steps: int = 200) -> Workload:
+def disturbed(store: Store, tmp_path: Path, disturb: Any, ask: JobRequest, steps: int = 200) -> Workload:
     """Bring a stage of `steps` checkpointed steps to its end while `disturb(job)` is called once, in its middle."""
     stage = Counts(value=1, steps=steps, log=str(tmp_path / "log"))
 
@@ -174,7 +174,7 @@ def test_a_killed_worker_goes_on_from_its_checkpoint(store: Store, tmp_path: Pat
         assert holder["job"] == job
         os.kill(holder["pid"], signal.SIGKILL)
 
-    goes_on(disturbed(store, tmp_path, kill, Ask(cpus=1, minutes=5)), tmp_path)
+    goes_on(disturbed(store, tmp_path, kill, JobRequest(cpus=1, minutes=5)), tmp_path)
 
 
 def test_a_time_limit_requeues_and_the_job_goes_on(store: Store, tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_time_limit_requeues_and_the_job_goes_on(store: Store, tmp_path: Path)
     def reach_the_limit(job: str) -> None:
         subprocess.run(["scancel", "--signal=USR2", job], check=True)
 
-    work = disturbed(store, tmp_path, reach_the_limit, Ask(cpus=1, minutes=5))
+    work = disturbed(store, tmp_path, reach_the_limit, JobRequest(cpus=1, minutes=5))
     goes_on(work, tmp_path)
     assert len(Ledger(store).jobs()) == 1
 
@@ -194,7 +194,7 @@ def test_a_preempted_job_is_requeued_and_goes_on(store: Store, tmp_path: Path) -
             ["sbatch", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap=sleep 1"], check=True
         )
 
-    goes_on(disturbed(store, tmp_path, preempt, Ask(partition="low", cpus=1, minutes=5)), tmp_path)
+    goes_on(disturbed(store, tmp_path, preempt, JobRequest(partition="low", cpus=1, minutes=5)), tmp_path)
 
 
 def test_a_worker_that_always_dies_is_given_up_and_says_where_to_look(store: Store) -> None:
@@ -211,7 +211,7 @@ def test_what_scancel_ends_is_not_tried_again_until_asked(store: Store, tmp_path
         subprocess.run(["scancel", job], check=True)
 
     steps = 400  # 8 s at least: submitit ignores the SIGTERM, the SIGKILL comes after KillWait
-    work = disturbed(store, tmp_path, scancel, Ask(cpus=1, minutes=5), steps)
+    work = disturbed(store, tmp_path, scancel, JobRequest(cpus=1, minutes=5), steps)
     assert outcomes(work) == {1: "failed"}
     assert "was cancelled" in (store.failure(Counts(value=1, steps=steps)) or {})["error"]
     again = bring([Counts(value=1, steps=steps, log=str(tmp_path / "log"))], store)
@@ -253,7 +253,7 @@ def test_code_that_changed_since_submission_is_not_run(store: Store, tmp_path: P
 
 def test_a_request_that_sbatch_refuses_is_one_line(store: Store) -> None:
     with pytest.raises(ConfigError, match=r"slurm: sbatch refused bench-toy: .*[Pp]artition"):
-        bring([Toy()], store, QUICK.model_copy(update={"cpu": Ask(partition="nowhere", cpus=1, minutes=5)}))
+        bring([Toy()], store, QUICK.model_copy(update={"cpu": JobRequest(partition="nowhere", cpus=1, minutes=5)}))
     assert Ledger(store).jobs() == {}
 
 
@@ -272,7 +272,7 @@ def test_a_job_that_cannot_start_is_told_and_status_says_why(
     said: list[dict[str, Any]] = []
     thread = threading.Thread(target=let_go)
     thread.start()
-    work = bring([stage], store, QUICK.model_copy(update={"cpu": Ask(cpus=1, minutes=5000)}))
+    work = bring([stage], store, QUICK.model_copy(update={"cpu": JobRequest(cpus=1, minutes=5000)}))
     thread.join()
     assert outcomes(work) == {1: "done"}
     assert said[0]["state"] == "submitted"
@@ -334,13 +334,13 @@ def test_a_store_whose_path_slurm_would_read_as_a_pattern_is_refused(tmp_path: P
 
 def test_a_name_in_the_machine_file_that_is_no_stage_is_refused(store: Store) -> None:
     with pytest.raises(ConfigError, match=r"slurm.stages.clasifier: no such stage; did you mean 'classifier'"):
-        bring([Toy()], store, QUICK.model_copy(update={"stages": {"clasifier": Ask(minutes=600)}}))
+        bring([Toy()], store, QUICK.model_copy(update={"stages": {"clasifier": JobRequest(minutes=600)}}))
     assert not (store.root / "slurm").exists()
 
 
 def test_a_node_without_a_working_gpu_does_not_compute_on_its_cpu(store: Store) -> None:
-    work = Workload.of([Toy(value=1)], store, Execution(device="auto"), Silent())
-    asks = QUICK.model_copy(update={"cpu": Ask(cpus=1, minutes=5, gpus=1)})
+    work = Workload.plan([Toy(value=1)], store, Execution(device="auto"), Silent())
+    asks = QUICK.model_copy(update={"cpu": JobRequest(cpus=1, minutes=5, gpus=1)})
     Slurm(Machine(slurm=asks)).run(work)
     assert outcomes(work) == {1: "failed"}
     assert "torch sees none that works" in (store.failure(Toy(value=1)) or {})["error"]
@@ -352,7 +352,7 @@ def test_the_profiles_variables_do_not_win_over_the_machine_file(
 ) -> None:
     for name, value in {"EXPORT": "NONE", "TIMELIMIT": "1", "NO_REQUEUE": "1", "PARTITION": "nowhere"}.items():
         monkeypatch.setenv(f"SBATCH_{name}", value)
-    asks = Ask(partition="main", cpus=1, minutes=5, extra={"comment": "as asked"})
+    asks = JobRequest(partition="main", cpus=1, minutes=5, extra={"comment": "as asked"})
     work = bring([Toy(value=1)], store, QUICK.model_copy(update={"cpu": asks}))
     assert outcomes(work) == {1: "done"}
     assert os.environ["SBATCH_EXPORT"] == "NONE"  # ours to hide, not to change

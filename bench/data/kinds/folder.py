@@ -124,7 +124,7 @@ class FolderDataset(Dataset):
                 if problem:
                     problems.add(listing.lines[done - 1], f"{listing.paths[done - 1]}: {problem}")
                 work.progress(done, len(paths), "decode")
-        problems.stop("picture")
+        problems.raise_if_any("picture")
         writer.finish(listing.labels, listing.patients, listing.class_names, head, tail, splits=listing.splits)
 
     def sources(self) -> Iterator[Check]:

@@ -18,7 +18,7 @@ from typing import ClassVar
 
 from bench.errors import ConfigError, StageError, nearest
 from bench.pipeline.stage import Stage
-from bench.run.machine_file import Ask, Machine
+from bench.run.machine_file import JobRequest, Machine
 from bench.run.slurm.job import StageJob, recipe_path
 from bench.run.slurm.queue import Queue, SchedulerBusy, ask_queue, cancel, submit
 from bench.run.slurm.recipe import write_recipe
@@ -54,7 +54,7 @@ class Slurm:
     goes_on_alone: ClassVar[bool] = True  # when this process ends, the jobs do not
 
     def __init__(self, machine: Machine) -> None:
-        """Ask for what the machine file says."""
+        """JobRequest for what the machine file says."""
         self.settings = machine.slurm
 
     def run(self, work: Workload) -> None:
@@ -83,7 +83,7 @@ class Slurm:
         for stage in watch.open:
             failure = watch.work.store.failure(stage)
             if failure and failure.get("sticky", True) and stage.key not in watch.work.outcomes:
-                watch.work.settle(stage, "failed", failure["error"])
+                watch.work.record_outcome(stage, "failed", failure["error"])
 
     def _submit(self, watch: _Watch, stages: Iterable[Stage]) -> None:
         """Submit those of `stages` that are not in the queue by now, level by level."""
@@ -113,7 +113,7 @@ class Slurm:
                 print(f"{jobs}{rest}, {held} in the queue already", file=sys.stderr)
 
     def _patiently(self) -> Queue:
-        """Ask SLURM until it answers: without, what is in the queue might be submitted twice."""
+        """JobRequest SLURM until it answers: without, what is in the queue might be submitted twice."""
         while (queue := ask_queue()) is None:
             print("SLURM does not answer; asked again in a while", file=sys.stderr)
             time.sleep(self.settings.poll_s)
@@ -132,7 +132,7 @@ class Slurm:
 
     def _submit_group(self, watch: _Watch, name: str, members: list[Stage]) -> list[str]:
         size, store = self.settings.largest_array, watch.work.store
-        ask: Ask = self.settings.ask(members[0])
+        ask: JobRequest = self.settings.ask(members[0])
         arrays = []
         for start in range(0, len(members), size):
             part = members[start : start + size]
@@ -164,7 +164,7 @@ class Slurm:
         for stage in watch.open:
             job = watch.jobs.get(stage.key, "")
             if store.has(stage):
-                work.settle(stage, "done")
+                work.record_outcome(stage, "done")
                 if queue and queue.is_pending(job):  # requeued or held for nothing, and others wait behind it
                     cancel([job])
                 continue
@@ -205,7 +205,7 @@ class Slurm:
             if stage.key in work.outcomes:  # blocked by one before it
                 continue
             if failure := store.failure(stage):
-                work.settle(stage, "failed", failure["error"])
+                work.record_outcome(stage, "failed", failure["error"])
                 continue
             job = watch.jobs.get(stage.key, "")
             if ended.get(job) == "CANCELLED":
@@ -227,7 +227,7 @@ class Slurm:
     def _give_up(self, work: Workload, stage: Stage, detail: str) -> None:
         """Write down why, so that `bench status` can tell; the next run tries again."""
         work.store.record_failure(stage, StageError(detail), sticky=False)
-        work.settle(stage, "failed", detail)
+        work.record_outcome(stage, "failed", detail)
 
 
 def stage_classes() -> dict[str, type[Stage]]:

@@ -40,15 +40,15 @@ class StageJob:
         stage = read_recipe(recipe_path(store, self.key), self.key)
         lacking = [s for s in stage.inputs() if not store.has(s)]
         if not store.has(stage) and lacking:
-            return _told(f"not begun: {lacking[0].stage_name()} {lacking[0].key[:8]}, which it needs, is not finished")
+            return _say(f"not begun: {lacking[0].stage_name()} {lacking[0].key[:8]}, which it needs, is not finished")
         execution = Execution(self.device, self.threads)
         self._require_gpu()
         _leave_at_once_when_requeued()
         try:
             compute_logged(store, stage, execution, job=slurm_job(), wait_s=_WAIT_S)
         except StageBusy as busy:
-            return _told(str(busy))
-        return _told("done")
+            return _say(str(busy))
+        return _say("done")
 
     def _require_gpu(self) -> None:
         """Refuse a node whose GPU does not work: it would compute on its CPU until the time limit."""
@@ -96,6 +96,6 @@ def _leave_at_once_when_requeued() -> None:
     signal.signal(signum, stop)
 
 
-def _told(line: str) -> str:
+def _say(line: str) -> str:
     print(line, file=sys.stderr)
     return line

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import ConfigError
-from bench.run.machine_file import THREADS, Ask, SlurmSettings
+from bench.run.machine_file import THREADS, JobRequest, SlurmSettings
 
 if TYPE_CHECKING:
     from bench.run.slurm.job import StageJob
@@ -109,7 +109,12 @@ def cancel(jobs: Iterable[str]) -> None:
 
 
 def submit(
-    jobs: Sequence[StageJob], name: str, ask: Ask, settings: SlurmSettings, folder: Path, after: Iterable[str] = ()
+    jobs: Sequence[StageJob],
+    name: str,
+    ask: JobRequest,
+    settings: SlurmSettings,
+    folder: Path,
+    after: Iterable[str] = (),
 ) -> list[str]:
     """Hand jobs to SLURM as one array (a single one as itself) and return their ids, in order.
 
@@ -146,7 +151,7 @@ def submit(
 
 
 @contextlib.contextmanager
-def outside_any_job(ask: Ask | None = None) -> Iterator[None]:
+def outside_any_job(ask: JobRequest | None = None) -> Iterator[None]:
     """Hide from sbatch the job that we are in, which it would hand on, and the profile's SBATCH_ variables.
 
     Those win over a script's lines, so they would win over the machine file; what it leaves open they may say.
@@ -178,7 +183,7 @@ def _cause(text: str) -> str:
     return " ".join(said or lines[-1:])
 
 
-def _parameters(name: str, ask: Ask, settings: SlurmSettings, after: Iterable[str]) -> dict[str, object]:
+def _parameters(name: str, ask: JobRequest, settings: SlurmSettings, after: Iterable[str]) -> dict[str, object]:
     chosen: dict[str, object] = {
         "job_name": name,
         "time": ask.minutes,

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bench.data.split import PARTS, Split, SplitSettings, Train, check, deal, part_rows, stratify, train_set
+from bench.data.split import PARTS, Split, SplitSettings, Train, check, checked_parts, part_rows, stratify, train_set
 from bench.errors import DataError
 from bench.store.store import Store
 from bench.store.work import Execution, Work
@@ -100,7 +100,7 @@ def test_an_empty_part_is_refused_by_what_it_is_for():
         check(np.array([0, 0, 2, 2]), table([0, 0, 1, 1], [1, 0, 1, 0]), 1)
     official = dataclasses.replace(table(range(4), [1, 0, 1, 0]), splits=np.array([0, 0, 2, 2]))
     with pytest.raises(DataError, match="val is empty; the official split must have images"):
-        deal(official, SplitSettings(min_positives=1))
+        checked_parts(official, SplitSettings(min_positives=1))
 
 
 def work_of(store, stage):

@@ -16,11 +16,11 @@ import pytest
 import torch
 
 from bench.doctor import machine as here
-from bench.doctor.matrix import unwise
+from bench.doctor.matrix import precision_fault
 from bench.doctor.slurm import why_refused
 from bench.plugins import registry
 from bench.plugins.discovery import Broken
-from bench.run.machine_file import Ask
+from bench.run.machine_file import JobRequest
 from tests.e2e.driver import Bench, Said
 
 CHECKED = {
@@ -117,7 +117,7 @@ def test_each_gpu_computes_in_half_precision_too(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: facts)
-    real, tried = here.fault, list[tuple[str, str]]()
+    real, tried = here.device_fault, list[tuple[str, str]]()
 
     def on_cpu(device: str, precision: str) -> str | None:
         tried.append((device, precision))
@@ -131,7 +131,7 @@ def test_each_gpu_computes_in_half_precision_too(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_device_that_does_not_compute() -> None:
-    assert "cuda:7 does not compute in float32" in str(here.fault("cuda:7", "float32"))
+    assert "cuda:7 does not compute in float32" in str(here.device_fault("cuda:7", "float32"))
 
 
 def test_a_temporary_folder_without_room(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +189,7 @@ def test_precisions_that_make_no_sense(
     monkeypatch: pytest.MonkeyPatch, precision: str, device: str, native: bool, fault: str | None
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
-    found = unwise(precision, device)
+    found = precision_fault(precision, device)
     assert found == fault or (found and fault and found.startswith(fault))
 
 
@@ -240,16 +240,24 @@ NODES = [node | {"Partitions": "gpu,long", "Reason": "fan"} for node in NODES]
 @pytest.mark.parametrize(
     ("ask", "partition", "why"),
     [
-        (Ask(cpus=64, memory_gb=500, gpus=4, minutes=3600), "gpu", None),
-        (Ask(minutes=3601), "gpu", "3601 minutes, and partition gpu allows 3600; set minutes to 3600 or less"),
-        (Ask(minutes=99999), "long", None),
-        (Ask(), "gpus", "no partition gpus; did you mean 'gpu'? (have: gpu, long, shut)"),
-        (Ask(), "shut", "partition shut is DOWN"),
-        (Ask(gpus=9), "gpu", "no node of partition gpu has it; its nodes have CPUs/GB/GPUs 128/1000/8, 64/500/4"),
-        (Ask(cpus=65), "gpu", "the nodes of partition gpu that have it are out of use: g2 IDLE+DRAIN fan"),
-        (Ask(memory_gb=501), "long", "the nodes of partition long that have it are out of use: g2 IDLE+DRAIN fan"),
+        (JobRequest(cpus=64, memory_gb=500, gpus=4, minutes=3600), "gpu", None),
+        (JobRequest(minutes=3601), "gpu", "3601 minutes, and partition gpu allows 3600; set minutes to 3600 or less"),
+        (JobRequest(minutes=99999), "long", None),
+        (JobRequest(), "gpus", "no partition gpus; did you mean 'gpu'? (have: gpu, long, shut)"),
+        (JobRequest(), "shut", "partition shut is DOWN"),
+        (
+            JobRequest(gpus=9),
+            "gpu",
+            "no node of partition gpu has it; its nodes have CPUs/GB/GPUs 128/1000/8, 64/500/4",
+        ),
+        (JobRequest(cpus=65), "gpu", "the nodes of partition gpu that have it are out of use: g2 IDLE+DRAIN fan"),
+        (
+            JobRequest(memory_gb=501),
+            "long",
+            "the nodes of partition long that have it are out of use: g2 IDLE+DRAIN fan",
+        ),
     ],
 )
-def test_what_a_partition_cannot_give(ask: Ask, partition: str, why: str | None) -> None:
+def test_what_a_partition_cannot_give(ask: JobRequest, partition: str, why: str | None) -> None:
     found = why_refused(ask, "it", partition, PARTITIONS, NODES)
     assert found == why or (why and found and found.startswith(why))

@@ -21,7 +21,7 @@ from bench.matrix.load import load_matrix
 from bench.matrix.matrix import Matrix
 from bench.pipeline.stage import Stage
 from bench.run.inline import Inline
-from bench.run.placement import Placement
+from bench.run.placement import ChosenExecutor
 from bench.store.store import Store
 from bench.store.work import Execution
 from sweeps import study
@@ -255,7 +255,7 @@ def test_several_jobs_measure_several_trials_together(
     batches: list[int] = []
     monkeypatch.setattr(study, "run_stages", lambda targets, store, **options: batches.append(len(list(targets))))
     result = sweep(
-        sweep_file(tmp_path, search=FREE), Store(tmp_path / "store"), n_trials=5, placement=Placement(Inline(), 3)
+        sweep_file(tmp_path, search=FREE), Store(tmp_path / "store"), n_trials=5, placement=ChosenExecutor(Inline(), 3)
     )
     assert batches == [3, 2]
     assert [t.state for t in result.trials] == ["done"] * 5

@@ -29,7 +29,7 @@ class ClassChoice:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SelectionSettings:
     """What settings ask for, see `CxrLt`; `kind` is what messages call the data set, `frontal` as in `Release`."""
 
     kind: str
@@ -45,7 +45,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Selection:
     """The rows and classes that are taken of a release; arrays are read-only.
 
     Attributes:
@@ -66,7 +66,7 @@ class Chosen:
 
 
 @functools.lru_cache(maxsize=8)
-def choose(rows: LabelRows, wanted: Wanted) -> Chosen:
+def choose(rows: LabelRows, wanted: SelectionSettings) -> Selection:
     """Return what settings take of a release; ranks are of its train rows in view, before a limit draws.
 
     Raises:
@@ -83,7 +83,7 @@ def choose(rows: LabelRows, wanted: Wanted) -> Chosen:
         index = index[sample_patients(rows.patients[index], positive, w.limit, w.keep_tail, w.seed, w.kind)]
     left_out["rows_of_patients_not_drawn"] = len(viewed) - left_out["rows_in_other_views"] - len(index)
     labels = rows.labels[np.ix_(index, _columns(rows, classes.names))]
-    chosen = Chosen(rows, classes, index, labels, rows.patients[index], rows.splits[index], left_out)
+    chosen = Selection(rows, classes, index, labels, rows.patients[index], rows.splits[index], left_out)
     for array in (chosen.index, chosen.labels, chosen.patients, chosen.splits):
         array.setflags(write=False)
     return chosen

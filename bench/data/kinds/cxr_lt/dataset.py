@@ -14,7 +14,7 @@ from bench.checks import Check
 from bench.data.bulk_decode import MISSING, ResumableTable, decode, look_up
 from bench.data.dataset import Dataset, KnownLabels
 from bench.data.images import Fit, read_image
-from bench.data.kinds.cxr_lt.choice import Chosen, Item, Wanted, choose
+from bench.data.kinds.cxr_lt.choice import Item, Selection, SelectionSettings, choose
 from bench.data.kinds.cxr_lt.files import digest, find_files
 from bench.data.kinds.cxr_lt.labels import read_labels
 from bench.data.kinds.cxr_lt.releases import FRONTAL, MIMIC, MIMIC_LAYOUT, NIH, NIH_LAYOUT, PAPER, Layout, Release
@@ -116,7 +116,7 @@ class CxrLt(Dataset):
         c = chosen.classes
         return KnownLabels(c.names, chosen.labels, chosen.patients, chosen.splits, c.head, c.tail)
 
-    def small(self) -> dict[str, Any]:
+    def pilot_settings(self) -> dict[str, Any]:
         """Return fewer patients, drawn whatever their labels."""
         return {"limit": min(2000, self.limit or 2000), "keep_tail": None}
 
@@ -129,7 +129,7 @@ class CxrLt(Dataset):
         self._chosen()
         return {"digest": digest(self._files())}
 
-    def taken(self) -> str:
+    def selection_note(self) -> str:
         """Return release, views and the draw."""
         views = self._views()
         seen = "" if isinstance(views, str) else f", views {' and '.join(views)}"
@@ -177,7 +177,7 @@ class CxrLt(Dataset):
     def _see_root(self) -> str:
         return f"{self._folders()[0]} is a folder; what it holds is told once the label files can be read"
 
-    def _see_pictures(self, chosen: Chosen) -> str:
+    def _see_pictures(self, chosen: Selection) -> str:
         from bench.data.source_checks import decoded, is_there, sampled
 
         folders, looked = self._folders(), np.array(sampled(len(chosen.index)))
@@ -226,7 +226,7 @@ class CxrLt(Dataset):
         facts = chosen.left_out | {"missing_pictures": len(places) - len(kept), "images": len(kept)}
         write_strict_json(work.out / "source.json", facts)
 
-    def _refuse_missing(self, chosen: Chosen, there: Int64, looked: Int64 | None = None) -> None:
+    def _refuse_missing(self, chosen: Selection, there: Int64, looked: Int64 | None = None) -> None:
         """Refuse pictures that are not there, of those `looked` for (all)."""
         looked = np.arange(len(chosen.index)) if looked is None else looked
         if not len(there):
@@ -249,11 +249,11 @@ class CxrLt(Dataset):
     def _files(self) -> tuple[Path, ...]:
         return find_files(self._label_folder, self.source, self.kind, self.releases)
 
-    def _chosen(self) -> Chosen:
+    def _chosen(self) -> Selection:
         rows = read_labels(self._files(), self.source, self.layout)
         return choose(
             rows,
-            Wanted(
+            SelectionSettings(
                 kind=self.kind,
                 frontal=self.source.frontal,
                 views=self._views(),

@@ -240,7 +240,7 @@ def _refuse(path: Path, faults: list[tuple[int, str]], noun: str = "row") -> NoR
     problems = Problems(str(path))
     for row, what in faults:
         problems.add(lines[row], what)
-    problems.stop(noun)
+    problems.raise_if_any(noun)
     raise AssertionError("no fault was given")
 
 

@@ -39,7 +39,7 @@ class Phantom(PhantomSetSettings, Dataset):
         n_train = int(np.count_nonzero(official_split(self, self.n_images) == 0))
         return DatasetSize(self.n_images, n_train, TAIL)
 
-    def small(self) -> dict[str, Any]:
+    def pilot_settings(self) -> dict[str, Any]:
         """Return settings for fewer images."""
         return {"n_images": min(500, self.n_images)}
 

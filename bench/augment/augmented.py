@@ -67,6 +67,10 @@ class Augmented(Stage):
         """Return the number of images to make."""
         return self.plan.size(self.train)
 
+    def measured_as(self) -> str:
+        """Return the method's label beside the stage's name: the methods differ in what an image takes."""
+        return f"{self.stage_name()} {self.method.label}"
+
     def context(self, work: Work) -> Context:
         """Return what the method is given."""
         return self._with_inputs(self._without_inputs(work), work)

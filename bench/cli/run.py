@@ -36,8 +36,11 @@ from bench.cli.session import (
     stdout_console,
     stdout_to_stderr,
 )
+from bench.errors import ConfigError
 
 if TYPE_CHECKING:
+    from bench.estimate.measured import Measured
+    from bench.matrix.matrix import Matrix
     from bench.pipeline.stage import Stage
     from bench.results.cells import CellResult
     from bench.run.machine_file import Machine
@@ -67,6 +70,10 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Compute nothing; print what is missing and what would be computed.")
     ] = False,
+    pilot: Annotated[
+        bool,
+        typer.Option("--pilot", help="Try all rows on a small sample, in <store>-pilot; --dry-run then knows times."),
+    ] = False,
     quiet: QuietOpt = False,
     as_json: JsonOpt = False,
 ) -> None:
@@ -75,19 +82,23 @@ def run(
     Finished stages are reused, so run the same command again to resume. At the end the table is printed.
     """
     machine = make_machine(machine_file, executor, jobs, device, threads)  # before anything imports numpy
+    if dry_run and pilot:
+        raise ConfigError("--pilot: computes, and --dry-run does not; give one of them, the pilot first")
     if dry_run:
-        _dry_run(matrix, sets, open_store(store_path), machine, retry_failed, as_json)
+        _dry_run(Request(matrix, sets, store_path), open_store(store_path), machine, retry_failed, as_json)
     from bench.results.cells import read_matrix
     from bench.run.progress import reporter_for, stage_labels
     from bench.run.run_matrix import run_matrix
     from bench.tracking.tracker import make_tracker
 
     request, loaded, store = Request(matrix, sets, store_path), load(matrix, sets), open_store(store_path)
+    if pilot:
+        loaded, store, wandb = *_pilot(request, loaded, store), "off"
     idle = all(store.has(stage) for cell in loaded.cells for stage in cell.targets)
     placement = make_placement(machine, idle)
     tracker = make_tracker(wandb, store, loaded, share_with=share_with)
     labels = stage_labels({cell.name: cell.targets for cell in loaded.cells})
-    reporter = reporter_for(stderr_console(), labels, placement.jobs, quiet)
+    reporter = reporter_for(stderr_console(), labels, placement.jobs, quiet, None if idle else _measured(store).seconds)
     with stdout_to_stderr(), interruptible(f"bench run {matrix}", placement.goes_on_alone), reporter.live():
         run_matrix(
             loaded,
@@ -100,15 +111,26 @@ def run(
         )
     results = read_matrix(loaded, store)
     n_failed = _say_failures(results, request)
+    if pilot:
+        say(f"this was a pilot; its results are in {store.root}")
+        say(f"what the whole run takes: {request.command('run', '--dry-run')}")
     if as_json:
         from bench.results.table import table
 
         print_json(table(results))
-    else:
+    elif not pilot:
         from bench.cli.show_table import print_table
 
         print_table(request, loaded, results, store, stdout_console())
     raise typer.Exit(1 if n_failed else 0)
+
+
+def _pilot(request: Request, matrix: Matrix, store: Store) -> tuple[Matrix, Store]:
+    """Return the pilot of a matrix, and the store that it has to itself."""
+    from bench.estimate.pilot import pilot_overrides, pilot_store
+
+    overrides = [*(request.sets or []), *pilot_overrides(matrix)]
+    return load(request.matrix, overrides), open_store(pilot_store(store.root))
 
 
 def _say_failures(results: list[CellResult], request: Request) -> int:
@@ -122,21 +144,28 @@ def _say_failures(results: list[CellResult], request: Request) -> int:
     return len(failed)
 
 
-def _dry_run(
-    matrix: str, sets: list[str] | None, store: Store, machine: Machine, retry_failed: bool, as_json: bool
-) -> NoReturn:
-    """Print what a run would compute, and end: exit code 1 where something is missing."""
-    from bench.dry_run import at_once, estimate, print_estimate
+def _dry_run(request: Request, store: Store, machine: Machine, retry_failed: bool, as_json: bool) -> NoReturn:
+    """Print what a run would compute and take, and end: exit code 1 where something is missing."""
+    from bench.cli.show_estimate import print_estimate
+    from bench.estimate.estimate import computations_at_once, estimate
     from bench.matrix.inputs import plan
-    from bench.rates import DEFAULT_TFLOPS
 
     with stdout_to_stderr():
-        found = estimate(plan(matrix, sets or ()), store, at_once(machine), DEFAULT_TFLOPS, retry_failed)
+        planned = plan(request.matrix, request.sets or ())
+        found = estimate(planned, store, _measured(store), computations_at_once(machine), retry_failed)
     if as_json:
         print_json(found)
     else:
-        print_estimate(found, matrix, stdout_console())
+        print_estimate(found, request, stdout_console())
     raise typer.Exit(0 if found["ready"] else 1)
+
+
+def _measured(store: Store) -> Measured:
+    """Return what was measured in a store and in the one of its pilots."""
+    from bench.estimate.measured import Measured
+    from bench.estimate.pilot import pilot_store
+
+    return Measured.of(store, open_store(pilot_store(store.root)))
 
 
 @app.command(epilog="example: bench sweep cam --trials 20")

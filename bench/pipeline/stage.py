@@ -77,6 +77,10 @@ class Stage(Keyed):
         sizes = [s.size() for s in walk([self])[:-1] if not s.inputs()]
         return max((n for n in sizes if n is not None), default=None)
 
+    def measured_as(self) -> str:
+        """Return the name under which computations of this kind are measured: stages of one name scale alike."""
+        return self.stage_name()
+
     def require_inputs(self) -> None:
         """Refuse a stage that was planned without all of its inputs.
 

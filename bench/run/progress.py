@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -51,12 +50,26 @@ class Silent:
         """Say nothing."""
 
 
+Expected = Callable[[Stage], float | None]
+
+
+def _unknown(stage: Stage) -> None:
+    """Say that nothing is known of a stage."""
+
+
 class Live:
     """One bar for the whole, one for each running stage; a line for each that ends."""
 
-    def __init__(self, console: Console, labels: dict[str, str], jobs: int) -> None:
-        """Write to `console`; `labels` names stages by key."""
-        self.console, self.labels, self.jobs = console, labels, jobs
+    def __init__(self, console: Console, labels: dict[str, str], jobs: int, expected: Expected = _unknown) -> None:
+        """Write to a console.
+
+        Args:
+            console: where.
+            labels: key → what to call the stage.
+            jobs: computations at once.
+            expected: the seconds that earlier runs say a stage takes, or None.
+        """
+        self.console, self.labels, self.jobs, self.expected = console, labels, jobs, expected
         self.bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -120,7 +133,7 @@ class Live:
         self.left.pop(stage.key, None)
         took = time.monotonic() - self.begun[stage.key] if stage.key in self.begun else None  # elsewhere, unwatched
         if outcome == "done" and took is not None:
-            self.took[stage.stage_name()].append(took)
+            self.took[stage.measured_as()].append(took)
         if (task := self.tasks.pop(stage.key, None)) is not None:
             self.bars.remove_task(task)
         if outcome == "blocked":  # a dead data set blocks a hundred stages: the failure's line says how many
@@ -149,18 +162,26 @@ class Live:
             self.bars.update(self.whole, completed=self.n_planned - len(self.left), eta=self._eta())
 
     def _eta(self) -> str:
-        """Guess from what like stages took in this run; kinds not seen yet are left out, and the guess says so."""
-        seconds, unknown = 0.0, False
+        """Return what is left, from the share of running stages, from like stages of this run, or from earlier runs.
+
+        Where nothing is known of a kind of stage, the time is not known either. A sum without that kind would name
+        twenty seconds before seven trainings of two minutes each begin.
+        """
+        seconds = 0.0
         for key, stage in self.left.items():
-            seen, share = self.took[stage.stage_name()], self.share.get(key, 0.0)
-            if share > 0:
-                passed = time.monotonic() - self.begun[key]
-                seconds += passed * (1 - share) / share
-            elif seen:
-                seconds += sum(seen) / len(seen)
-            else:
-                unknown = True
-        return f"{'at least' if unknown else 'about'} {span(seconds / self.jobs)} left" if seconds else ""
+            guess = self._seconds_left(key, stage)
+            if guess is None:
+                return f"ETA after the first {stage.measured_as()}"
+            seconds += guess
+        return f"about {span(seconds / self.jobs)} left" if seconds else ""
+
+    def _seconds_left(self, key: str, stage: Stage) -> float | None:
+        passed, share = time.monotonic() - self.begun.get(key, 0.0), self.share.get(key, 0.0)
+        if share > 0:
+            return passed * (1 - share) / share
+        if seen := self.took[stage.measured_as()]:
+            return sum(seen) / len(seen)
+        return self.expected(stage)
 
 
 def span(seconds: float) -> str:
@@ -171,6 +192,8 @@ def span(seconds: float) -> str:
     return f"{s // 60} min {s % 60} s" if s < 3600 else f"{s // 3600} h {s % 3600 // 60} min"
 
 
-def reporter_for(console: Console, labels: dict[str, str], jobs: int, quiet: bool = False) -> Any:
+def reporter_for(
+    console: Console, labels: dict[str, str], jobs: int, quiet: bool = False, expected: Expected | None = None
+) -> Silent | Live:
     """Return a reporter: `Silent` when quiet, else `Live`."""
-    return Silent() if quiet else Live(console, labels, jobs)
+    return Silent() if quiet else Live(console, labels, jobs, expected or _unknown)

@@ -61,6 +61,7 @@ def manifest_of(stage: Stage, out: Path, seconds: float, device: str | None, thr
         "bytes": sum(f["bytes"] for f in files.values()),
         "seconds": round(seconds, 3),
         "size": size_of(stage),
+        "measured_as": stage.measured_as(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": device,
         "device_name": device_name(device),

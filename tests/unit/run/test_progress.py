@@ -64,8 +64,8 @@ def test_lines_count_time_and_guess_what_is_left(clock: Clock) -> None:
     lines = text.getvalue().splitlines()
     assert lines[0] == "5 stages to compute, 3 finished ones reused, 1 at once"
     assert lines[1].startswith("[1/5] toy ")
-    assert "in 4 s; at least 12 s left" in lines[1]  # three more toys; nothing is known of the slow one
-    assert "in 6 s; at least 10 s left" in lines[2]
+    assert "in 4 s; ETA after the first slow" in lines[1]  # a sum of toys alone would promise too much
+    assert "in 6 s; ETA after the first slow" in lines[2]
     assert lines[3].startswith("[4/5]")
     assert lines[3].endswith(": failed: ValueError: [no] good (blocks 1 stage)")
     assert len(lines) == 4  # what is blocked has no line of its own
@@ -81,6 +81,18 @@ def test_the_guess_uses_the_share_of_a_running_stage_and_the_number_of_jobs(cloc
     reporter.polled(second, 1, 3, "step")
     reporter.finished(first, "done")
     assert "about 20 s left" in text.getvalue()  # 40 s of work on two jobs
+
+
+def test_what_earlier_runs_measured_is_used_until_this_run_knows_better(clock: Clock) -> None:
+    text = io.StringIO()
+    reporter = Live(Console(file=text, width=200), {}, 1, lambda stage: 30.0 if isinstance(stage, Slow) else 5.0)
+    stages = [Toy(value=v) for v in range(3)]
+    with reporter.live():
+        reporter.planned([*stages, Slow()], reused=0)
+        reporter.started(stages[0])
+        clock.now += 2
+        reporter.finished(stages[0], "done")
+    assert "about 34 s left" in text.getvalue()  # two more toys of 2 s, and the slow one's 30 s
 
 
 def test_nothing_to_do_is_said() -> None:

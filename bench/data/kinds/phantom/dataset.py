@@ -36,7 +36,8 @@ class Phantom(PhantomSetSettings, Dataset):
 
     def known_size(self) -> DatasetSize:
         """Return the numbers that the settings fix."""
-        n_train = int(np.count_nonzero(official_split(self, self.n_images) == 0))
+        official = official_split(self, self.n_images)
+        n_train = None if official is None else int(np.count_nonzero(official == 0))
         return DatasetSize(self.n_images, n_train, TAIL)
 
     def pilot_settings(self) -> dict[str, Any]:

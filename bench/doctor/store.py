@@ -21,7 +21,7 @@ LEAST_FREE_GB = 1.0
 _TRY_CLAIM = """
 import sys
 from pathlib import Path
-from bench.claim import Locks
+from bench.store.claims import Locks
 sys.exit(0 if Locks(Path(sys.argv[1]), sys.argv[2]).try_claim("doctor", {}) else 9)
 """
 

@@ -22,7 +22,7 @@ from tests.cxr_lt_trees import Tree, mimic_tree
 SECRET = "Ward7-Qz4Kx"  # in the names of folders, so in every path
 PLUGIN = """
 from bench.contract import AugmentedBatch, Method
-from bench.stage import Stage, not_semantic
+from bench.contract import Stage, not_semantic
 
 
 class Odd(Stage):

@@ -118,8 +118,9 @@ def test_checkpoints_are_not_unpickled(tmp_path: Path) -> None:
     checkpoints.save(tmp_path, 1, {"a": Evil(mark)})
     with pytest.raises(pickle.UnpicklingError):
         checkpoints.load_newest(tmp_path)
-    torch.save({"fingerprint": "f", "step": 1, "state": Evil(mark)}, tmp_path / "step-000000001.pt")
-    assert Checkpoints(tmp_path, "f").newest() is None
+    with pytest.raises(pickle.UnpicklingError):
+        Checkpoints(tmp_path, "").newest()
+    torch.save({"a": Evil(mark)}, tmp_path / "trap.pt")
     assert not mark.exists()
-    torch.load(tmp_path / "step-000000001.pt", weights_only=False)
+    torch.load(tmp_path / "trap.pt", weights_only=False)
     assert mark.exists(), "the trap works"

@@ -143,9 +143,9 @@ def test_roentgen_is_guided_as_the_models_makers_say_unless_it_is_told(
 def model() -> Diffusion:
     from bench.diffusion import pipeline as diffusion
 
-    diffusion._load.cache_clear()  # what is found out of memory stays with the weights
+    diffusion.load_pipeline.cache_clear()  # what is found out of memory stays with the weights
     yield DiffusionModel(folder=TINY).load()
-    diffusion._load.cache_clear()
+    diffusion.load_pipeline.cache_clear()
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

@@ -123,7 +123,7 @@ def test_each_gpu_computes_in_half_precision_too(monkeypatch: pytest.MonkeyPatch
         tried.append((device, precision))
         return real("cpu", precision)
 
-    monkeypatch.setattr(here, "fault", on_cpu)
+    monkeypatch.setattr(here, "device_fault", on_cpu)
     assert here.devices() == ("cuda: H100 80 GB, H100 80 GB", True)
     assert tried == [(f"cuda:{i}", p) for i in range(2) for p in ("float32", "float16", "bfloat16")]
     monkeypatch.setattr(torch.nn.functional, "conv2d", lambda images, kernel: images * 0)

@@ -21,7 +21,8 @@ from bench.errors import ConfigError
 from bench.evaluation.extractors import ClassifierExtractor, InceptionExtractor, OracleExtractor, extract_all
 from bench.evaluation.fidelity import Fidelity, RealFeatures
 from bench.evaluation.measures import FidelitySettings
-from bench.evaluation.oracle import WEIGHTS, build_oracle
+from bench.evaluation.oracle import build_oracle
+from bench.evaluation.shipped_oracle import ORACLE_WEIGHTS
 from bench.metrics.frechet import frechet_distance
 from bench.metrics.kernel import kernel_distance
 from bench.metrics.manifold import MEASURES, manifold_measures
@@ -40,7 +41,7 @@ def oracle(tmp_path_factory: pytest.TempPathFactory) -> str:
 
     folder = tmp_path_factory.mktemp("oracle")
     torch.manual_seed(0)
-    save_file({name: t.contiguous() for name, t in build_oracle().state_dict().items()}, str(folder / WEIGHTS))
+    save_file({name: t.contiguous() for name, t in build_oracle().state_dict().items()}, str(folder / ORACLE_WEIGHTS))
     return str(folder)
 
 

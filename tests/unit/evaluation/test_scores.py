@@ -48,7 +48,7 @@ def test_average_precision_is_of_the_order_of_the_logits_where_probabilities_sat
     store.get(classifier)
     _, labels, _ = part_rows(store, classifier.split, "test")
     logits = 30 + np.random.default_rng(0).standard_normal(labels.shape).astype(np.float32)  # each is 1 as a float32
-    monkeypatch.setattr("bench.classifier.classifier.networks.in_batches", lambda *_: logits)
+    monkeypatch.setattr("bench.classifier.networks.in_batches", lambda *_: logits)
     scores = store.get(Scores(split=classifier.split, classifier=classifier))
     for c, name in enumerate(scores["ap"]):
         known = ~np.isnan(labels[:, c])

@@ -25,7 +25,7 @@ from tests.unit.methods.fusion_fixtures import CLASS_NAMES, TAIL, ours, tiny_pip
 PROGRAM = """
 import sys, hashlib
 sys.path.insert(0, {tests!r})
-from tests.unit.fusion_fixtures import ours, toy_task
+from tests.unit.methods.fusion_fixtures import ours, toy_task
 from bench.augment import Augmented
 from bench.store import Store
 from pathlib import Path
@@ -115,7 +115,9 @@ def test_batch_size_does_not_change_a_sample(store: Store, task: Task) -> None:
 
 def test_another_process_makes_the_same_bytes(store: Store, task: Task, pipeline: Path, tmp_path: Path) -> None:
     done = made(store, task, ours(denoise_steps=1))
-    program = PROGRAM.format(tests=str(Path(__file__).parents[2]), store=str(tmp_path), pipeline=str(pipeline))
+    program = PROGRAM.format(
+        tests=str(Path(__file__).parents[3] / "tests"), store=str(tmp_path), pipeline=str(pipeline)
+    )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     here = hashlib.sha256(done.images.tobytes() + done.extras["mask"].tobytes()).hexdigest()
     assert found.stdout.strip() == here

@@ -202,7 +202,7 @@ def test_walk_gives_each_stage_once_and_inputs_first() -> None:
 PACKAGE = {
     "__init__.py": "",
     "stage.py": """
-from bench.stage import Stage
+from bench.pipeline.stage import Stage
 from acme import helper
 class Make(Stage):
     n: int = 1
@@ -272,6 +272,25 @@ def test_a_key_needs_neither_the_import_of_lazy_modules_nor_that_they_work(tmp_p
     assert keys["one"] != keys["two"]
 
 
+def test_a_module_or_package_that_affects_no_result_may_change(tmp_path: Path) -> None:
+    helper = "AFFECTS_RESULTS = False\ndef double(x):\n    return {}\n"
+    package = {"stage.py": PACKAGE["stage.py"].replace("acme.inner", "acme.quiet.late"), "quiet/late.py": "late = 1\n"}
+    quiet = package | {"quiet/__init__.py": '"""Quiet."""\n\nAFFECTS_RESULTS = False\n'}
+    variants = {
+        "module": {"helper.py": helper.format("x")},
+        "module, changed": {"helper.py": helper.format("x + x")},
+        "package": quiet,
+        "package, changed": quiet | {"quiet/late.py": "late = 2\n"},
+        "loud": package | {"quiet/__init__.py": ""},
+        "loud, changed": package | {"quiet/__init__.py": "", "quiet/late.py": "late = 2\n"},
+    }
+    keys = keys_of(tmp_path, variants)
+    assert all(len(key) == 32 for key in keys.values())
+    assert keys["module"] == keys["module, changed"]
+    assert keys["package"] == keys["package, changed"]
+    assert keys["loud"] != keys["loud, changed"]
+
+
 def test_a_stage_whose_code_cannot_be_read_has_no_key() -> None:
     code = "from bench.pipeline.stage import Stage\nclass Here(Stage):\n    n: int = 1\nHere().key"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -281,7 +300,7 @@ def test_a_stage_whose_code_cannot_be_read_has_no_key() -> None:
 def test_keys_are_equal_in_another_process_with_another_hash_salt() -> None:
     stages = "[Train().key, Train(weights={'b': 2, 'a': 1}, more=[OtherSource(seed=4)]).key]"
     code = f"import json; from tests.unit.pipeline.test_stage import *; print(json.dumps({stages}))"
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     told = subprocess.run(
         [sys.executable, "-c", code], cwd=root, env={"PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=True
     ).stdout

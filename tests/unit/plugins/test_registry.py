@@ -161,7 +161,7 @@ def test_a_data_set_that_does_not_import_has_a_stand_in(tmp_path: Path, monkeypa
     import bench.data.kinds
 
     (tmp_path / "plugin_scans.py").write_text("import not_there_at_all\n", encoding="utf-8")
-    monkeypatch.setattr(bench.datasets, "__path__", [*bench.datasets.__path__, str(tmp_path)])
+    monkeypatch.setattr(bench.data.kinds, "__path__", [*bench.data.kinds.__path__, str(tmp_path)])
     for cached in (registry.datasets, registry.broken):
         cached.cache_clear()
     try:

@@ -106,7 +106,7 @@ def test_only_the_last_checkpoints_are_kept(tmp_path):
     checkpoints = Checkpoints(tmp_path, "a")
     for step in range(5):
         checkpoints.save(step, {})
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000000003.pt", "step-000000004.pt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["000000003.ckpt", "000000004.ckpt"]
 
 
 def test_fingerprint_tells_settings_apart():

@@ -277,7 +277,7 @@ def test_a_dead_process_of_this_machine_is_known_at_once() -> None:
     assert not has_died("another-boot/pid:[1]/1/1")
     child = subprocess.Popen(
         ["python3", "-c", "from bench.store.leases import this_process as t; print(t())"],
-        stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
     )  # fmt: skip
     told = child.communicate()[0].strip()
     assert has_died(told)
@@ -288,7 +288,7 @@ def test_a_dead_process_of_this_machine_is_known_at_once() -> None:
 def test_a_process_that_ended_and_that_nobody_has_asked_about_is_dead() -> None:
     code = "from bench.store.leases import this_process as t; print(t(), flush=True); input()"
     child = subprocess.Popen(
-        ["python3", "-c", code], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+        ["python3", "-c", code], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]
     )
     told = child.stdout.readline().strip()  # type: ignore[union-attr]
     assert not has_died(told)

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from bench.diffusion.prompts import prompt_for
 from bench.errors import DataError
 from bench.files import write_json
 from bench.pipeline.checkpoints import Checkpoints, fingerprint
+from bench.pipeline.settings import Settings
 from bench.pretrain.networks import (
     Autoencoder,
     ModelSettings,
@@ -34,10 +35,8 @@ from bench.store.manifest import versions
 GRID_GUIDANCE = 3.5
 
 
-class DiffusionSettings(BaseModel):
+class DiffusionSettings(Settings):
     """Everything that decides the weights, next to the images and labels."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = 0
     model: ModelSettings = ModelSettings()

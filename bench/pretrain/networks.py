@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from bench.pipeline.settings import Settings
 from bench.pretrain.tokenizer import build_tokenizer
 
 # diffusers' classes carry no types to check against.
@@ -23,10 +24,8 @@ if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
 
 
-class ModelSettings(BaseModel):
+class ModelSettings(Settings):
     """Sizes of the three networks."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     vae_channels: tuple[int, ...] = Field(
         default=(16, 32, 64), min_length=1, description="one level each; all but the last halve the side"

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
@@ -26,6 +26,7 @@ from bench.evaluation.oracle import (
 from bench.evaluation.shipped_oracle import ORACLE_WEIGHTS
 from bench.files import write_json
 from bench.pipeline.checkpoints import Checkpoints, fingerprint
+from bench.pipeline.settings import Settings
 from bench.pretrain.loop import batch_at, train_steps
 from bench.pretrain.phantom_data import ASSET_SEED, NOTE, Arrays, lifted, natural
 from bench.pretrain.record import OnProgress, Progress, close, host_kind
@@ -33,10 +34,8 @@ from bench.seeds import derive
 from bench.store.manifest import versions
 
 
-class OracleSettings(BaseModel):
+class OracleSettings(Settings):
     """How the oracle is trained."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = 0
     n_images: int = Field(default=20_000, ge=16)

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.pipeline.checkpoints import Checkpoints
+from bench.pipeline.settings import Settings
 from bench.pretrain.loop import batch_at, noise_at, train_steps
 from bench.pretrain.networks import ModelSettings, Scheduler, build_scheduler, build_unet
 from bench.pretrain.record import Progress
@@ -21,10 +22,8 @@ if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
 
 
-class UnetSettings(BaseModel):
+class UnetSettings(Settings):
     """How the denoiser and the text encoder are trained."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: int = Field(default=8_000, ge=1, description="raise it to continue a finished training")
     batch_size: int = Field(default=32, ge=1)

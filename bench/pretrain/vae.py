@@ -8,21 +8,20 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
 from bench.pipeline.checkpoints import Checkpoints
+from bench.pipeline.settings import Settings
 from bench.pretrain.loop import batch_at, noise_at, train_steps
 from bench.pretrain.networks import Autoencoder, ModelSettings, build_vae, scale_of
 from bench.pretrain.record import Progress
 from bench.seeds import derive
 
 
-class VaeSettings(BaseModel):
+class VaeSettings(Settings):
     """How the autoencoder is trained."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: int = Field(default=1_200, ge=1)
     batch_size: int = Field(default=8, ge=1)

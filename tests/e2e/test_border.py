@@ -65,7 +65,7 @@ from pathlib import Path
 from bench.cli.main import main
 
 from bench import border, mirror
-from bench.store import Store
+from bench.store.store import Store
 
 given, place, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
 for more in (["--share"], ["--out", str(out / "report")]):

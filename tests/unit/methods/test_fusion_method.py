@@ -26,8 +26,8 @@ PROGRAM = """
 import sys, hashlib
 sys.path.insert(0, {tests!r})
 from tests.unit.methods.fusion_fixtures import ours, toy_task
-from bench.augment import Augmented
-from bench.store import Store
+from bench.augment.augmented import Augmented
+from bench.store.store import Store
 from pathlib import Path
 done = Store(Path({store!r})).get(Augmented.of(ours(denoise_steps=1), toy_task(Path({pipeline!r}))))
 print(hashlib.sha256(done.images.tobytes() + done.extras["mask"].tobytes()).hexdigest())

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from bench.pipeline.settings import Settings
 
 HEAD: tuple[str, ...] = (
     "Support Devices",
@@ -41,10 +43,8 @@ PREVALENCES: tuple[float, ...] = (
 )  # fmt: skip
 
 
-class PhantomSettings(BaseModel):
+class PhantomSettings(Settings):
     """Identity of a phantom data set: equal settings and index give equal bytes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = Field(default=0, ge=0, description="root of every random draw")
     image_px: int = Field(default=64, ge=16, le=2048, description="side of the square image")

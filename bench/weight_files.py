@@ -7,10 +7,10 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from bench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 if TYPE_CHECKING:
     pass
@@ -61,6 +61,8 @@ def read_weights(path: Path, field: str) -> dict[str, Tensor]:
     Raises:
         ConfigError: naming `field`, if the file is missing or holds no state dict.
     """
+    import torch
+
     if not path.is_file():
         raise ConfigError(f"{field}: no file {path}; give a torchvision state dict (.pth, .safetensors)")
     try:
@@ -75,6 +77,6 @@ def read_weights(path: Path, field: str) -> dict[str, Tensor]:
             f"{field}: {path} cannot be read as weights, give a torchvision state dict "
             f"({type(error).__name__}: {first})"
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise ConfigError(f"{field}: {path} holds no state dict (name to tensor)")
     return state

@@ -46,12 +46,12 @@ def modules_behind(module: str) -> frozenset[str]:
     todo = [module]
     while todo:
         name = todo.pop()
-        root = name.partition(".")[0]
-        if name in seen or not (root == own or _is_ours(root)) or _source(name) is None or is_left_out(name):
+        if name in seen or _source(name) is None or is_left_out(name):
             continue
         seen.add(name)
         for base, imported in _code(name).imports:
-            todo.extend(_homes(base, imported))
+            if base.partition(".")[0] == own or _is_ours(base.partition(".")[0]):  # libraries' files are not looked up
+                todo.extend(_homes(base, imported))
     return frozenset(seen)
 
 

@@ -6,12 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reports.figures.style import Drawing, Looks, Omitted, Theme, legend_below, slug, spread, two_lines
+from reports.figures.style import (
+    Drawing,
+    Looks,
+    Omitted,
+    Theme,
+    legend_below,
+    legend_of_drawn,
+    slug,
+    spread,
+    two_lines,
+)
 from reports.run_facts import by_method
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     from bench.results.cells import CellResult
     from reports.run_facts import DatasetFacts
@@ -32,7 +43,13 @@ def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list
 
 def _from_zero(*axes: Axes) -> None:
     """Let axes start at zero, all with the same room above their highest point."""
-    lines = [np.asarray(line.get_ydata(), dtype=float) for ax in axes for line in ax.get_lines()]
+    # The y of a vertical line is in units of the axes, 0 to 1, and says nothing about the data.
+    lines = [
+        np.asarray(line.get_ydata(), dtype=float)
+        for ax in axes
+        for line in ax.get_lines()
+        if line.get_transform().contains_branch_seperately(ax.transData)[1]
+    ]
     values = np.concatenate([np.zeros(1), *lines])
     top = float(values[np.isfinite(values)].max())
     for ax in axes:
@@ -54,12 +71,14 @@ def ap_by_frequency(results: list[CellResult], facts: DatasetFacts | None, looks
 
     def draw(theme: Theme) -> Figure:
         figure, axes = _figure(8.6, 4.9, len(panels))
+        lines: dict[str, list[Line2D]] = {}
         for ax, (group, names) in zip(axes, panels.items(), strict=True):
-            handles = _frequency_panel(ax, names, scored, facts, looks, theme)
+            for name, line in _frequency_panel(ax, names, scored, facts, looks, theme).items():
+                lines.setdefault(name, []).append(line)
             ax.set_xlabel(f"share of train images, {group or 'other'} classes (log)")
         _from_zero(*axes)
         axes[0].set_ylabel("average precision on test")
-        legend_below(figure, handles, [*by_method(scored), "no skill (prevalence)"])
+        legend_of_drawn(figure, lines)
         return figure
 
     n_test = (scored[0].scores or {})["n_test"]
@@ -83,19 +102,21 @@ def _by_frequency(group: str, facts: DatasetFacts) -> list[str]:
 
 def _frequency_panel(
     ax: Axes, names: list[str], scored: list[CellResult], facts: DatasetFacts, looks: Looks, theme: Theme
-) -> list[Any]:
-    """Draw one group of classes and return the legend's handles: the methods, then the no-skill level."""
+) -> dict[str, Line2D]:
+    """Draw one group of classes; return the line of each method, and last that of the no-skill level, by its name."""
     share = np.array([facts.train_counts[c] / facts.n_images["train"] for c in names])
-    handles: list[Any] = []
+    lines: dict[str, Line2D] = {}
     for method, members in by_method(scored).items():
         ap = [_mean([(r.scores or {})["ap"].get(c) for r in members]) for c in names]
-        handles += ax.plot(share, ap, lw=0.8, ms=5.5, mec=theme.paper, mew=0.5, alpha=0.9, **looks.of(method))
+        look = looks.of(method)
+        (lines[method],) = ax.plot(share, ap, lw=0.8, ms=5.5, mec=theme.paper, mew=0.5, alpha=0.9, **look)
     level = [_mean([(r.scores or {})["prevalence"].get(c) for r in scored]) for c in names]
-    handles += ax.plot(share, level, ls=(0, (4, 3)), lw=1.2, marker="_", ms=9, color=theme.muted)
+    dashes: dict[str, Any] = {"ls": (0, (4, 3)), "lw": 1.2, "marker": "_", "ms": 9, "color": theme.muted}
+    (lines["no skill (prevalence)"],) = ax.plot(share, level, **dashes)
     ax.set_xscale("log")
     _percent_axis(ax, share)
     _class_names(ax, names, share, theme)
-    return handles
+    return lines
 
 
 def _percent_axis(ax: Axes, share: np.ndarray) -> None:
@@ -143,23 +164,22 @@ def quality_by_steps(results: list[CellResult], looks: Looks) -> Drawing | Omitt
 
     def draw(theme: Theme) -> Figure:
         figure, axes = _figure(8.6, 3.7, 2)
-        _step_panel(axes[0], stepped, looks, "fidelity", "fid_tail")
-        _step_panel(axes[1], stepped, looks, "scores", "map_tail")
+        left = _step_panel(axes[0], stepped, looks, "fidelity", "fid_tail")
+        right = _step_panel(axes[1], stepped, looks, "scores", "map_tail")
+        lines = {label: [left[label], right[label]] for label in left}
         floor = _mean([(r.fidelity or {}).get("fid_tail_floor") for r in stepped])
-        handles = axes[0].get_lines()[: len(by_method(stepped))]
-        handles += [axes[0].axhline(floor, ls=(0, (4, 3)), lw=1.2, color=theme.muted)]
-        names = [*by_method(stepped), "real against real"]
+        lines["real images against real images"] = [axes[0].axhline(floor, ls=(0, (4, 3)), lw=1.2, color=theme.muted)]
         for method, members in plain.items():
             level = _mean([(r.scores or {}).get("map_tail") for r in members])
-            handles.append(axes[1].axhline(level, ls=(0, (1, 1.5)), lw=1.4, color=looks.colour[method]))
-            names.append(f"{method} (no images added)")
+            line = axes[1].axhline(level, ls=(0, (1, 1.5)), lw=1.4, color=looks.colour[method])
+            lines[f"{method} (adds no images)"] = [line]
         axes[0].set(title="FID of the tail classes (lower is better)", ylabel="FID")
         axes[1].set(title="mAP of the tail classes (higher is better)", ylabel="mAP")
         fields = {str(r.cell.method.at) for r in stepped}
         for ax in axes:
             _from_zero(ax)
             ax.set_xlabel(" / ".join(sorted(f.replace("_", " ") for f in fields)))
-        legend_below(figure, handles, names)
+        legend_of_drawn(figure, lines)
         return figure
 
     return Drawing(
@@ -179,16 +199,17 @@ def _steps(result: CellResult) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _step_panel(ax: Axes, results: list[CellResult], looks: Looks, part: str, column: str) -> None:
-    """Draw a marker a method and a line through those that differ in the number alone."""
+def _step_panel(ax: Axes, results: list[CellResult], looks: Looks, part: str, column: str) -> dict[str, Line2D]:
+    """Draw a marker for each method, and a line through those that differ only in the number; return the markers."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
     points = {
         label: (_steps(members[0]) or 0, _mean([(getattr(r, part) or {}).get(column) for r in members]))
         for label, members in by_method(results).items()
     }
+    markers: dict[str, Line2D] = {}
     for label, (x, y) in points.items():
-        ax.plot([x], [y], ls="none", ms=7, zorder=3, **looks.of(label))
+        (markers[label],) = ax.plot([x], [y], ls="none", ms=7, zorder=3, **looks.of(label))
     families: dict[str, list[tuple[int, float]]] = {}
     for label, members in by_method(results).items():
         families.setdefault(members[0].cell.method.name, []).append(points[label])
@@ -200,6 +221,7 @@ def _step_panel(ax: Axes, results: list[CellResult], looks: Looks, part: str, co
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xticklabels([str(x) for x in shown])
     ax.set_xlim(-0.3, max(shown) * 1.5 + 0.5)
+    return markers
 
 
 def training_curves(results: list[CellResult], looks: Looks) -> Drawing | Omitted:
@@ -212,14 +234,15 @@ def training_curves(results: list[CellResult], looks: Looks) -> Drawing | Omitte
 
     def draw(theme: Theme) -> Figure:
         figure, axes = _figure(8.6, 3.6, 2)
-        groups = by_method(trained)
+        lines: dict[str, list[Line2D]] = {}
         for ax, group in zip(axes, ("head", "tail"), strict=True):
-            for method, members in groups.items():
+            for method, members in by_method(trained).items():
                 steps, values = _curve(members, f"val_map_{group}")
-                ax.plot(steps, values, lw=1.3, ms=4, mec=theme.paper, mew=0.4, **looks.of(method))
+                found = ax.plot(steps, values, lw=1.3, ms=4, mec=theme.paper, mew=0.4, **looks.of(method))
+                lines.setdefault(method, []).extend(found)
             ax.set(title=f"mAP of the {group} classes on val", xlabel="optimiser step", ylabel="mAP")
             _from_zero(ax)
-        legend_below(figure, list(axes[0].get_lines()), list(groups))
+        legend_of_drawn(figure, lines)
         return figure
 
     return Drawing(
@@ -255,7 +278,8 @@ def label_fidelity(results: list[CellResult], facts: DatasetFacts | None, looks:
     if not rows or facts is None:
         return Omitted(title, "the extractor has no oracle that could tell the findings of an image")
     order: list[Any] = [c for c in facts.class_names if any(row["class"] == c for row in rows)]
-    made = {r.cell.label for r in told}
+    # A row that makes no images has a share for each class too, but all of them are None: it has no bars.
+    made = {str(row["method"]) for row in rows}
 
     def draw(theme: Theme) -> Figure:
         import pandas as pd

@@ -137,8 +137,8 @@ def _draw_rows(
     ax.spines["left"].set_visible(False)
     marks: dict[str, Any] = {"nearest train image": Line2D([], [], **_look(theme.ink, True))}
     if any(found.has_parents for found in rows.values()):
-        marks["nearest that is not a parent"] = Line2D([], [], **_look(theme.ink, False))
-    return marks | {"held-out, 5 to 95 %": band}
+        marks["nearest train image that is no parent"] = Line2D([], [], **_look(theme.ink, False))
+    return marks | ({"held-out real images, 5 to 95 %": band} if np.isfinite([low, high]).all() else {})
 
 
 def _strip(

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.matrix.study import Scalar, Study
-from reports.figures.style import Drawing, Looks, Omitted, Theme, legend_below, slug, two_lines
+from bench.matrix.study import Point, Scalar, Series, Study, series, unknown_columns, unknown_records
+from reports.figures.style import Drawing, Looks, Omitted, Theme, legend_of_drawn, slug, two_lines
 from reports.run_facts import by_dataset, span
 from reports.study_series import Point, Series, series, unknown_columns, unknown_records
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     from bench.results.cells import CellResult
 
@@ -64,10 +65,11 @@ def _figure_of(study: Study, results: Sequence[CellResult], name: str) -> Drawin
         grid = list(figure.subplots(down, across, squeeze=False).flat)
         for ax in grid[len(columns) :]:
             ax.remove()
-        handles: list[Any] = []
+        lines: dict[str, list[Line2D]] = {}
         for ax, column in zip(grid, columns, strict=False):
-            handles = _panel(ax, column, study, shown, looks, theme)
-        legend_below(figure, handles, [*shown.lines, *(f"{label} (level)" for label in shown.levels)])
+            for label, line in _panel(ax, column, study, shown, looks, theme).items():
+                lines.setdefault(label, []).append(line)
+        legend_of_drawn(figure, lines)
         return figure
 
     return Drawing(
@@ -100,21 +102,22 @@ def _caption(study: Study, shown: Series, absent: list[str]) -> str:
     return "".join(parts)
 
 
-def _panel(ax: Axes, column: str, study: Study, shown: Series, looks: Looks, theme: Theme) -> list[Any]:
-    """Draw one column and return the legend's handles: the lines, then the levels."""
-    handles = []
+def _panel(ax: Axes, column: str, study: Study, shown: Series, looks: Looks, theme: Theme) -> dict[str, Line2D]:
+    """Draw one column and return what the legend names: the lines, then the levels."""
+    named: dict[str, Line2D] = {}
     n = len(shown.lines)
     for i, (name, points) in enumerate(shown.lines.items()):
         # words stand apart, and the lines beside each other at each word; numbers are where they are
         places = {x: float(x) for x in shown.order} if shown.numeric else _dodged(shown.order, i, n)
-        handles.append(_line(ax, points, column, places, study, shown.numeric, looks.of(name), theme))
+        named[name] = _line(ax, points, column, places, study, shown.numeric, looks.of(name), theme)
     for label, points in shown.levels.items():
         mean, low, high = _spread([p.values[column] for p in points], study.band)
         ax.axhspan(low, high, color=looks.colour[label], alpha=0.10, lw=0, zorder=0)
-        handles.append(ax.axhline(mean, color=looks.colour[label], lw=1.4, ls=(0, (4, 2)), zorder=1))
+        level = ax.axhline(mean, color=looks.colour[label], lw=1.4, ls=(0, (4, 2)), zorder=1)
+        named[f"{label} (level)"] = level
     _axis(ax, study, shown)
     ax.set_title(_TITLES.get(column, column.replace("_", " ")))
-    return handles
+    return named
 
 
 def _dodged(order: list[Scalar], i: int, n: int) -> dict[Scalar, float]:
@@ -130,8 +133,8 @@ def _line(
     numeric: bool,
     look: dict[str, Any],
     theme: Theme,
-) -> Any:
-    """Draw one line's dots, means and spread; return its handle."""
+) -> Line2D:
+    """Draw the dots, means and spread of one line; return the means."""
     there = [x for x in places if any(p.x == x and p.values[column] is not None for p in points)]
     at = np.array([places[x] for x in there])
     values = [[v for p in points if p.x == x and (v := p.values[column]) is not None] for x in there]

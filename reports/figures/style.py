@@ -7,13 +7,16 @@ import io
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 CSS_DPI = 100  # one inch of a figure is 100 CSS pixels on the page, so that 9 pt text reads as 12 px
 DENSITY = 2  # pixels a CSS pixel, for screens of double density; papers take the PDF
@@ -169,8 +172,29 @@ def _webp(png: Path | io.BytesIO, lossless: bool) -> str:
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
+def legend_of_drawn(figure: Figure, lines: Mapping[str, Sequence[Line2D]]) -> None:
+    """Put a legend under all axes that names what is drawn and nothing else.
+
+    A method without a number in any panel has lines too, but all their points are NaN: naming it would send the reader
+    looking for marks that are not there.
+
+    Args:
+        figure: the figure.
+        lines: name → its line in each panel. The legend shows the first of them that has a point.
+    """
+    shown = {name: line for name, found in lines.items() if (line := next(filter(has_points, found), None))}
+    legend_below(figure, list(shown.values()), list(shown))
+
+
+def has_points(line: Line2D) -> bool:
+    """Tell whether a line has at least one point that is not NaN."""
+    return bool(np.isfinite(np.asarray(line.get_ydata(), dtype=float)).any())
+
+
 def legend_below(figure: Figure, handles: list[Any], labels: list[str]) -> None:
     """Put one legend under all axes, and keep room for it."""
+    if not labels:
+        return
     wanted = sum(0.55 + 0.075 * len(label) for label in labels)  # inches, about
     rows = math.ceil(wanted / figure.get_size_inches()[0])
     columns = math.ceil(len(labels) / rows)

@@ -189,7 +189,7 @@ def make_fidelity(tail: tuple[str, ...], n: int, rng: np.random.Generator) -> di
         "fid_tail": float(np.mean([v for v in fid.values() if v])) if n else None,
         "kid_tail": 0.0321 if n else None,
         "fid_tail_floor": 8.5 if n else None,
-        "label_fidelity": {c: float(rng.uniform(0.2, 0.9)) for c in tail} if n else None,
+        "label_fidelity": {c: float(rng.uniform(0.2, 0.9)) if n else None for c in tail},
         "label_fidelity_tail": 0.5 if n else None,
         "nearest_train": {"synthetic": 0.31 if n else None, "held_out": 0.93},
         "per_class": {

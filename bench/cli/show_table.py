@@ -15,20 +15,13 @@ from bench.cli.options import Request
 from bench.matrix.matrix import Matrix
 from bench.results.cells import CellResult
 from bench.store.store import Store
-from reports.differences import EFFECT_COLUMNS, MAIN, Effect, effects
+from reports.differences import EFFECT_COLUMNS, MAIN, effects
 from reports.paper_table import Part, parts_of
 from reports.run_facts import by_dataset
-from reports.statistics import MIN_FOR_INTERVAL, Verdict
+from reports.short_verdicts import LONGEST_LINE, short_verdicts
+from reports.statistics import MIN_FOR_INTERVAL
 
-LONGEST = 100  # letters in a row's line
-_PHRASES: dict[Verdict, str] = {
-    "higher": "higher than {controls}",
-    "lower": "lower than {controls}",
-    "unsettled_higher": "perhaps higher than {controls}",
-    "unsettled_lower": "perhaps lower than {controls}",
-    "none": "not shown to differ from {controls}",
-    "undecided": "not yet comparable with {controls}",
-}
+LONGEST = len("> ") + LONGEST_LINE  # letters in a row's line, with the mark before it
 
 
 def print_table(
@@ -92,36 +85,6 @@ def _grid(part: Part) -> Table:
 def _holes(part: Part) -> list[Text]:
     """Return a line for each row that lacks numbers, with the reason."""
     return [Text(f"! {row.method}: {row.hole}", style="yellow") for row in part.rows if row.hole]
-
-
-def short_verdicts(compared: list[Effect]) -> list[str]:
-    """Return one line for each row that is compared with another one, or one for all where no row can be ranked.
-
-    The numbers behind a verdict and its conditions are in the notes alone.
-    """
-    n_seeds = max((e.estimate.n for e in compared), default=0)
-    if 0 < n_seeds < MIN_FOR_INTERVAL:
-        seeds = "One seed" if n_seeds == 1 else f"{n_seeds} seeds"
-        return [f"{seeds} cannot rank these rows: training them again could change their order."]
-    by_row: dict[str, dict[Verdict, list[Effect]]] = {}
-    for effect in compared:
-        by_row.setdefault(effect.row, {}).setdefault(effect.verdict, []).append(effect)
-    return [_shortened(f"{row}: {_line(by_verdict)}") for row, by_verdict in by_row.items()]
-
-
-def _line(by_verdict: dict[Verdict, list[Effect]]) -> str:
-    """Return `tail mAP higher than baseline; not shown to differ from duplicate`."""
-    phrases = [
-        _PHRASES[verdict].format(controls=" and ".join(effect.control for effect in found))
-        for verdict, found in by_verdict.items()
-    ]
-    column = next(found[0].column for found in by_verdict.values())
-    return f"{column.heading} {'; '.join(phrases)}"
-
-
-def _shortened(line: str) -> str:
-    room = LONGEST - len("> ")
-    return line if len(line) <= room else f"{line[: room - 1]}…"
 
 
 def next_steps(

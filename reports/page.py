@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reports import run_facts as read
-from reports.beside_fid import beside_fid, diagnostics
+from reports.beside_fid import TextTable, beside_fid, diagnostics
 from reports.differences import MAIN, Effect, by_chance, notes
 from reports.effects import columns_of, grid, marks
 from reports.figures.style import Omitted, Saved
 from reports.footnotes import left_open
 from reports.published import published
+from reports.setting_facts import setting_facts
+from reports.short_verdicts import too_few_seeds, verdict_lines
 from reports.statistics import ALPHA, holm
 from reports.table_rows import COLUMNS, MISSING, Row, decimals, no_skill, number
 
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
     from reports.run_facts import DatasetFacts
 
 TEMPLATES = Path(__file__).parent / "templates"
+_MOST_COLUMNS = 8  # of numbers beside each other, so that a table fits a window 1280 pixels wide
+_MOST_PAIRS = 7  # columns that hold two numbers
 
 
 def page(
@@ -71,7 +77,7 @@ def page(
 
 def table_page(made_of: Export, parts: list[Part]) -> str:
     """Return the table alone, with its footnotes, as one HTML text."""
-    sections = [_section(part, []) | {"notes": [*part.notes, *part.verdict_notes]} for part in parts]
+    sections = [_section(part, []) for part in parts]
     return (
         _environment()
         .get_template("table.html.j2")
@@ -113,17 +119,21 @@ def _section(part: Part, drawn: list[Saved | Omitted]) -> dict[str, Any]:
     """Return everything that one data set's part of the page shows."""
     results, rows = part.results, part.rows
     *lines, level = part.lines
+    compared = [e for e in part.effects if e.column.key == MAIN]
     return {
         "label": part.label,
+        "facts": setting_facts(part),
         "glance": [*glance(rows, results), *settled(part.effects)],
         "layout": part.layout,
-        "rows": list(zip(rows, [_split_sd(cells) for cells in lines], strict=True)),
+        "rows": list(zip(rows, lines, strict=True)),
         "no_skill": level,
+        "too_few_seeds": too_few_seeds(compared),
+        "verdict_lines": verdict_lines(compared),
         "verdicts": part.verdicts,
+        "verdict_notes": part.verdict_notes,
         "notes": part.notes,
         "effects": _effects(part),
-        "beside_fid": beside_fid(results),
-        "diagnostics": diagnostics(results),
+        "tables": [*beside_fid(results), *blocks_of(diagnostics(results))],
         "left_open": left_open(part.matrix, results, part.facts),
         "figures": [f for f in drawn if isinstance(f, Saved)],
         "omitted": [f for f in drawn if isinstance(f, Omitted)],
@@ -132,8 +142,31 @@ def _section(part: Part, drawn: list[Saved | Omitted]) -> dict[str, Any]:
     }
 
 
-def _split_sd(cells: list[str]) -> list[tuple[str, str]]:
-    return [(value, sd) for value, _, sd in (cell.partition(" ± ") for cell in cells)]
+def blocks_of(table: TextTable | None) -> list[TextTable]:
+    """Return a table as several that are narrow enough, each with the names of the rows; the last has the notes."""
+    if table is None:
+        return []
+    found = [
+        replace(
+            table,
+            headings=[table.headings[0], *(table.headings[1 + i] for i in block)],
+            lines=[[line[0], *(line[1 + i] for i in block)] for line in table.lines],
+            notes=[],
+        )
+        for block in blocks(len(table.headings) - 1, _MOST_COLUMNS)
+    ]
+    return [*found[:-1], replace(found[-1], notes=table.notes)]
+
+
+def blocks(n_columns: int, most: int) -> list[range]:
+    """Return the places of columns in as few blocks of at most `most` as it takes, all about as wide as each other.
+
+    A table with a column for each method is as wide as the matrix is long. Blocks of columns, one below the other,
+    keep it from scrolling sideways, which hides numbers that a reader wants to compare.
+    """
+    n = -(-n_columns // most)
+    bounds = [i * n_columns // n for i in range(n + 1)] if n else []
+    return [range(start, end) for start, end in itertools.pairwise(bounds)]
 
 
 def glance(rows: list[Row], results: list[CellResult]) -> list[str]:
@@ -217,7 +250,8 @@ def _class_table(results: list[CellResult], facts: DatasetFacts | None) -> dict[
         for name in names
     ]
     order = {"head": 0, "": 1, "tail": 2}
-    return {"methods": list(scored), "lines": sorted(lines, key=lambda line: order[str(line["group"])])}
+    lines.sort(key=lambda line: order[str(line["group"])])
+    return {"methods": list(scored), "lines": lines, "blocks": blocks(len(scored), _MOST_COLUMNS)}
 
 
 def _fidelity_table(results: list[CellResult], places: int) -> dict[str, Any] | None:
@@ -252,6 +286,7 @@ def _fidelity_table(results: list[CellResult], places: int) -> dict[str, Any] | 
     return {
         "methods": list(made),
         "lines": lines,
+        "blocks": blocks(len(made), _MOST_PAIRS if has_labels else _MOST_COLUMNS),
         "has_labels": has_labels,
         "nearest": nearest if held_out != MISSING else None,
         "nearest_held_out": held_out,

@@ -3,29 +3,44 @@
 from __future__ import annotations
 
 import functools
+import html
 import http.server
 import json
 import re
 import shutil
 import subprocess
 import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bench.matrix.load import Matrix
+from bench.results.cells import CellResult
+from bench.store.store import Store
+from reports.beside_fid import _DISTANCES, _MANIFOLD
+from reports.page import page
+from reports.paper_table import parts_of
+from reports.redaction import export
 from tests.unit.reports import report_fixtures as fixtures
 
 CHROMIUM = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (apt-get install chromium)")
 
-# Measures a page in frames of two widths and leaves the findings in the title. The page itself holds no script.
+# Measures the page that the address names in frames of two widths, and leaves the findings in a `pre`. What is folded is
+# opened first. The page itself holds no script.
 PROBE = """<!doctype html><title>waiting</title><script>
 const widths = [420, 1280], found = {};
 const measure = frame => {
   const page = frame.contentDocument, root = page.documentElement;
+  page.querySelectorAll('details').forEach(folded => folded.open = true);
   const pictures = [...page.images];
   return {
     overflow: root.scrollWidth - root.clientWidth,
+    tables: page.querySelectorAll('table').length,
+    scrolling: [...page.querySelectorAll('.scroll, pre')].filter(e => e.scrollWidth > e.clientWidth)
+      .map(e => `${e.getAttribute('aria-label')}: ${e.scrollWidth} > ${e.clientWidth}`),
     broken: pictures.filter(p => !p.complete || !p.naturalWidth).length,
     pictures: pictures.length,
     resources: frame.contentWindow.performance.getEntriesByType('resource')
@@ -38,7 +53,7 @@ const measure = frame => {
 };
 for (const width of widths) {
   const frame = document.createElement('iframe');
-  frame.style.width = width + 'px'; frame.style.height = '900px'; frame.src = 'report.html';
+  frame.style.width = width + 'px'; frame.style.height = '900px'; frame.src = location.search.slice(1);
   frame.onload = () => {  // a load event waits for the pictures
     found[width] = measure(frame);
     if (Object.keys(found).length === widths.length) {
@@ -82,18 +97,66 @@ def folder(tmp_path_factory):
     return fixtures.make_report(tmp_path_factory.mktemp("page"), methods=fixtures.METHODS[:4])
 
 
-@pytest.fixture(scope="module")
-def measured(folder, tmp_path_factory):
-    """What the probe found at each width, and what the server was asked for."""
+def measure(folder: Path, page: str, profile: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return what the probe finds at each width, and what the server was asked for."""
     (folder / "probe.html").write_text(PROBE, encoding="utf-8")
     Recording.asked = []
     handler = functools.partial(Recording, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_address[1]}/probe.html"
-        text = browse(tmp_path_factory.mktemp("profile"), "--virtual-time-budget=20000", "--dump-dom", url)
+        url = f"http://127.0.0.1:{server.server_address[1]}/probe.html?{page}"
+        text = browse(profile, "--virtual-time-budget=20000", "--dump-dom", url)
         server.shutdown()
-    return json.loads(re.search(r"<pre>(.*?)</pre>", text)[1]), list(Recording.asked)
+    return json.loads(html.unescape(re.search(r"<pre>(.*?)</pre>", text)[1])), list(Recording.asked)
+
+
+@pytest.fixture(scope="module")
+def measured(folder, tmp_path_factory):
+    return measure(folder, "report.html", tmp_path_factory.mktemp("profile"))
+
+
+LONG = ("of which every name has several words and more than sixty letters", "_without_a_place_to_break" * 3)
+
+
+def widest(matrix: Matrix, results: list[CellResult]) -> tuple[Matrix, list[CellResult]]:
+    """Return a matrix of fifteen rows with long names, in which every table has all of its columns."""
+    found = []
+    columns = (*_DISTANCES, *_MANIFOLD)
+    for name in ("", *LONG):
+        for r in results:
+            row = replace(r.cell.row, label=r.cell.label + (f" {name}" if name else ""))
+            numbers = {c.key: -1234.5678 - 321 * r.cell.seed for c in columns}
+            classes = {c: v | {"n_floor": 4} for c, v in (r.fidelity or {})["per_class"].items()}
+            fidelity = {**(r.fidelity or {}), **(numbers if r.cell.method.makes_images else {}), "per_class": classes}
+            diagnostics = {f"diagnostic_number_{i}": 0.125 * r.cell.seed for i in range(14)}
+            found.append(replace(r, cell=replace(r.cell, row=row), fidelity=fidelity, diagnostics=diagnostics))
+    return replace(matrix, cells=tuple(r.cell for r in found)), found
+
+
+@pytest.fixture(scope="module")
+def widths(tmp_path_factory):
+    """What is measured of pages without figures: one seed, three seeds, and the widest matrix."""
+    folder = tmp_path_factory.mktemp("wide")
+    found = {}
+    for name, seeds in {"one-seed": (0,), "seeds": (0, 1, 2), "widest": (0, 1, 2)}.items():
+        store, matrix = Store(folder / name), fixtures.make_matrix(seeds=seeds)
+        results = fixtures.with_nearest(fixtures.fill(matrix, store), store)
+        if name == "widest":
+            matrix, results = widest(matrix, results)
+        parts = parts_of(matrix, results, store)
+        settings = f"name: {'a long line of settings ' * 20}{'x' * 400}"
+        text = page(export(matrix, results, store, False), store, parts, {part.label: [] for part in parts}, settings)
+        (folder / f"{name}.html").write_text(text, encoding="utf-8")
+        found[name] = measure(folder, f"{name}.html", tmp_path_factory.mktemp("profile"))[0]
+    return found
+
+
+@pytest.mark.parametrize(("name", "n_tables"), [("one-seed", 5), ("seeds", 5), ("widest", 9)])
+def test_no_table_scrolls_sideways_in_a_window_of_1280_pixels(widths, name, n_tables):
+    found = widths[name]["1280"]
+    assert found["tables"] >= n_tables
+    assert found["scrolling"] == []
+    assert found["overflow"] <= 0
 
 
 @pytest.mark.parametrize("width", ["420", "1280"])
@@ -107,7 +170,7 @@ def test_page_fits_and_shows_its_pictures(measured, width):
 
 def test_page_fetches_nothing_and_runs_nothing(measured):
     found, asked = measured
-    assert {a for a in asked if a != "/favicon.ico"} == {"/probe.html", "/report.html"}
+    assert {a for a in asked if a != "/favicon.ico"} == {"/probe.html?report.html", "/report.html"}
     for width in found.values():
         assert (width["resources"], width["scripts"], width["bold"]) == (0, 0, 0)
 

@@ -143,8 +143,9 @@ def test_several_data_sets_have_their_own_parts_and_credentialed_ones_are_named(
         study=Study(x="row", line="method", columns=["map_tail"]),
     )
     text = "".join(parse(folder / "report.html").text)
-    first, second = text.index("Results on blobs"), text.index("Results on ward")
-    assert first < text.index("figures/blobs-study.pdf") < second < text.index("figures/ward-study.pdf")
+    places = [text.index(t) for t in ("Results on blobs", "Results on ward", "Figures: blobs", "Figures: ward")]
+    assert places == sorted(places), "the tables of all data sets come first"
+    assert places[2] < text.index("figures/blobs-study.pdf") < places[3] < text.index("figures/ward-study.pdf")
     assert (folder / "figures" / "blobs-study.png").read_bytes() != (folder / "figures" / "ward-study.png").read_bytes()
     assert "Results on blobs" in text
     assert "Results on ward" in text

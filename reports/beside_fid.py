@@ -1,4 +1,4 @@
-"""Second tables of a report: what to read beside FID, and what methods say of themselves."""
+"""Further tables of a report: what to read together with FID, and the diagnostics that methods record."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _SAME_SCALE = (
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table as text: headings, lines of as many cells, notes; the first cell of a line names it."""
+    """A table as text. Each line has as many cells as there are headings, and its first cell is the name of the row."""
 
     title: str
     headings: list[str]
@@ -50,9 +50,9 @@ class TextTable:
 
 
 def beside_fid(results: Iterable[CellResult]) -> list[TextTable]:
-    """Return a table of distances and one of coverage and copies, a line a row that made images.
+    """Return a table of distances and one of coverage and copies, with a line for each row that made images.
 
-    Cells are mean ± sd over seeds; columns that no row has are left out, and a table without columns is not there.
+    Cells are mean ± sd over seeds. A column without a number is left out, and so is a table without columns.
     """
     rows = {m: found for m, found in by_method(_finished(results)).items() if any(_made(r) for r in found)}
     tables = [_table("Beside FID", _DISTANCES, rows), _table("Coverage and copies", _MANIFOLD, rows)]
@@ -61,7 +61,7 @@ def beside_fid(results: Iterable[CellResult]) -> list[TextTable]:
 
 def _table(title: str, wanted: tuple[Column, ...], rows: dict[str, list[CellResult]]) -> TextTable | None:
     columns = [c for c in wanted if any(_values(found, c) for found in rows.values())]
-    if not any(floor_differs(r) for found in rows.values() for r in found):  # then it is FID itself
+    if not any(floor_differs(r) for found in rows.values() for r in found):  # then this column would repeat FID
         columns = [c for c in columns if c.key != "fid_tail_equal_n"]
     if not columns:
         return None
@@ -99,7 +99,7 @@ def _values(found: list[CellResult], column: Column) -> list[float]:
 
 
 def _places(columns: list[Column], rows: dict[str, list[CellResult]]) -> dict[str, int]:
-    """Return the decimals of every column; those on one scale share theirs."""
+    """Return the number of decimals of every column; columns on one scale have the same."""
     places = {}
     for column in columns:
         family = next((keys for keys in _SAME_SCALE if column.key in keys), (column.key,))
@@ -114,31 +114,39 @@ def _mean_sd(values: list[float], places: int, spread: bool = True) -> str:
 
 def _notes(keys: set[str], rows: dict[str, list[CellResult]]) -> list[str]:
     first = next((r.fidelity or {} for found in rows.values() for r in found), {})
-    said = ["Means over the tail classes. n real, n made, n floor: images of a class on each side."]
+    said = [
+        "All numbers are means over the tail classes. n real, n made and n floor are the numbers of real images, of "
+        "synthetic images and of real images in the floor, for one class."
+    ]
     if "fid_tail_equal_n" in keys:
-        said.append("Where n made and n floor differ, hold FID at floor n against the floor: FID falls as n grows.")
+        said.append("FID falls as n grows. Where n made and n floor differ, compare FID at floor n with the floor.")
     if "kid_tail_sd_subsets" in keys:
-        said.append("KID sd: over random subsets of half of the smaller side, the noise of the sample.")
+        said.append(
+            "KID sd is taken over random subsets of half of the smaller side; it shows the noise of the sample."
+        )
     if {"precision_tail", "density_tail"} & keys:
         k = f" (k = {first['k_neighbors']})" if first.get("k_neighbors") else ""
         real = [(c, v) for c in _MANIFOLD if (v := first.get(f"{c.key}_real")) is not None]
         there = (
-            f" Real images in their place reach {', '.join(f'{c.heading} {v:.2f}' for c, v in real)}." if real else ""
+            f" Other real images in their place reach {', '.join(f'{c.heading} {v:.2f}' for c, v in real)}."
+            if real
+            else ""
         )
         said.append(
-            f"Precision and density: share and crowding of the images inside the real manifold{k}; recall and "
-            f"coverage: share of the real images that they reach.{there}"
+            f"Precision is the share of synthetic images inside the manifold of real images{k}, and density says how "
+            f"closely they lie there. Recall and coverage are shares of the real images that they reach.{there}"
         )
     if "nearest_ratio" in keys:
         said.append(
-            "Nearest ratio: median distance to the nearest train image over that of held-out real images; far below 1 "
-            "are near-copies. Copies: share nearer than all but 5 % of the held-out ones (0.05 by chance)."
+            "The nearest ratio is the median distance of the images to their nearest train image, divided by that of "
+            "held-out real images. Images with a ratio far below 1 are near-copies. “Copies” is the share of "
+            "images that are nearer to a train image than all but 5 % of the held-out images are (0.05 by chance)."
         )
     return said
 
 
 def diagnostics(results: Iterable[CellResult]) -> TextTable | None:
-    """Return what methods report of themselves, one line a row, mean ± sd over seeds."""
+    """Return the diagnostics that methods record, with a line for each row; cells are mean ± sd over seeds."""
     rows = {
         m: found
         for m, found in by_method(r for r in results if not r.skip).items()
@@ -154,7 +162,7 @@ def diagnostics(results: Iterable[CellResult]) -> TextTable | None:
     lines = [
         [row, *(_mean_sd(_values_of(found, c.key), places[c.key]) for c in columns)] for row, found in rows.items()
     ]
-    return TextTable("What methods report of themselves", ["method", *(c.heading for c in columns)], lines, [])
+    return TextTable("Diagnostics of the methods", ["method", *(c.heading for c in columns)], lines, [])
 
 
 def _values_of(found: list[CellResult], name: str) -> list[float]:

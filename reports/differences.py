@@ -1,4 +1,4 @@
-"""What a row does beyond another: paired differences and their verdicts in words."""
+"""Differences between two rows at the same seed, and the verdict on each in words."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ EFFECT_COLUMNS = (
     Column("map_head", "head mAP", 1, 3),
     Column("map_tail", "tail mAP", 1, 3),
 )
-MAIN = "map_tail"  # the column whose verdicts stand under the paper's table
-_FEW_SEEDS = 10  # below, a bootstrap interval is notably too short, see `reports.statistics`
+MAIN = "map_tail"  # the column of the verdicts below the main table
+_FEW_SEEDS = 10  # with fewer, a bootstrap interval is notably too short, see `reports.statistics`
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Effect:
     Attributes:
         dataset, row, control: labels.
         named: whether the matrix itself names the control (`against`).
-        seeds, differences: seeds that both have, and the difference at each.
-        p_holm: p adjusted for all comparisons of the data set, None without p.
-        n_compared: how many those are.
+        seeds, differences: the seeds that both rows have, and the difference at each.
+        p_holm: p adjusted for the number of comparisons of the data set; None where there is no p.
+        n_compared: that number.
     """
 
     dataset: str
@@ -51,7 +51,7 @@ class Effect:
 
     @property
     def verdict(self) -> Verdict:
-        """What the estimate says, see `reports.statistics.verdict`."""
+        """The verdict on the estimate, see `reports.statistics.verdict`."""
         return verdict(self.estimate)
 
     def sentence(self, places: int = 3) -> str:
@@ -75,7 +75,7 @@ class Effect:
         return numbers if e.why is None else [*numbers, e.why]
 
     def as_row(self) -> dict[str, Any]:
-        """Return everything as one flat record."""
+        """Return all of the effect as one flat record."""
         e = self.estimate
         return {
             "dataset": self.dataset,
@@ -122,12 +122,15 @@ def interval(estimate: Estimate, places: int) -> str:
 
 
 def p_text(p: float) -> str:
-    """Return a p value with two digits that matter."""
+    """Return a p value with two significant digits."""
     return "< 0.001" if p < 0.001 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
 
 
 def decimals(effects: Iterable[Effect]) -> int:
-    """Return the decimals of one column's effects: the column's, or enough for two digits of the typical difference."""
+    """Return the number of decimals for the effects in one column.
+
+    It is that of the column, or enough to show two digits of the typical difference.
+    """
     found = list(effects)
     if found and found[0].column.decimals is not None:
         return found[0].column.decimals
@@ -139,10 +142,10 @@ def decimals(effects: Iterable[Effect]) -> int:
 def effects(
     results: Sequence[CellResult], store: Store | None = None, columns: Sequence[Column] = EFFECT_COLUMNS
 ) -> list[Effect]:
-    """Return one data set's effects: each row against the row it names, else against each control row.
+    """Return one data set's effects: each row minus the row that it names, or minus each control row if it names none.
 
-    Two controls are compared once, the later with the earlier. With one shared seed the interval of a mean AP is over
-    the resampled test patients, which takes `store`.
+    Two controls are compared once, the later minus the earlier. Where two rows share one seed only, the interval of a
+    mean AP is over resampled test patients; these are read from `store`.
     """
     groups = by_method(r for r in results if r.measured and not r.skip)
     found = [
@@ -209,7 +212,7 @@ def _effect(
 
 
 def _over_test(a: CellResult, b: CellResult, difference: float, column: str, store: Store) -> Estimate | None:
-    """Return the estimate over resampled test patients; None where the store or the column has none."""
+    """Return the estimate over resampled test patients, or None if the store or the column has no resamples."""
     drawn = [
         s.replicates(store.folder(s)).get(column) if store.has(s) else None for s in (a.cell.scores, b.cell.scores)
     ]
@@ -220,7 +223,7 @@ def _over_test(a: CellResult, b: CellResult, difference: float, column: str, sto
 
 
 def verdicts(found: Iterable[Effect], column: str = MAIN) -> dict[str, str]:
-    """Return row → its verdicts in one column, in one sentence."""
+    """Return row → its verdicts in one column as one sentence."""
     chosen = [e for e in found if e.column.key == column]
     places = decimals(chosen)
     said: dict[str, list[str]] = {}
@@ -230,40 +233,42 @@ def verdicts(found: Iterable[Effect], column: str = MAIN) -> dict[str, str]:
 
 
 def by_chance(found: Iterable[Effect]) -> float:
-    """Return how many of these would have p < 0.05 without any effect, at most 0.05 of them.
+    """Return how many of these effects are expected to have p < 0.05 by chance alone; it is at most 5 % of them.
 
-    The p of n seeds is a multiple of the least one, so that the test's level is the highest multiple below 0.05: none
-    for five seeds, 0.031 for six.
+    With n seeds every p is a multiple of the least possible p. The true level of the test is therefore the highest
+    multiple below 0.05: zero with five seeds, 0.031 with six.
     """
     steps = [least_p(e.estimate.n) for e in found]
     return sum(step * (math.ceil(ALPHA / step) - 1) for step in steps)
 
 
 def notes(found: Sequence[Effect]) -> list[str]:
-    """Return what effects must be read with, one sentence or two each."""
+    """Return the notes without which effects cannot be read, of one or two sentences each."""
     if not found:
         return []
-    said = ["Row minus the row that it is held against, at the same seed."]
+    said = ["A difference is the row minus its control at the same seed."]
     over = [e for e in found if e.estimate.source == "seeds" and e.estimate.p is not None]
     if over:
         ns = sorted({e.estimate.n for e in over})
         least = ", ".join(f"{p_text(least_p(n))} with {n}" for n in ns)
         said.append(
-            "Mean over n seeds, 95 % BCa bootstrap interval over seeds, p of the exact sign-flip test (the least it "
-            f"can be is {least} seeds). Seeds share one split: what other test patients would give is not in it."
+            "A difference is the mean over n seeds. Its 95 % interval is a BCa bootstrap interval over seeds, and its "
+            f"p is that of the exact sign-flip test (the least possible p is {least} seeds). All seeds share one "
+            "split, so the interval does not cover what other test patients would give."
         )
         if ns[0] < _FEW_SEEDS:
             said.append(
-                f"Over fewer than {_FEW_SEEDS} seeds a bootstrap interval is too short, so one that is clear of zero "
-                "counts only with p < 0.05; without, chance is not ruled out."
+                f"With fewer than {_FEW_SEEDS} seeds a bootstrap interval is too short. An interval that leaves out "
+                "zero therefore counts only if p < 0.05; otherwise chance is not ruled out."
             )
         said.append(
-            f"{over[0].n_compared} comparisons have a p; none is corrected for their number (adjusted by Holm's "
-            "method: p_holm in effects.csv)."
+            f"{over[0].n_compared} comparisons have a p. No p is corrected for this number; p_holm in effects.csv is "
+            "corrected by Holm's method."
         )
     if any(e.estimate.source == "test_patients" for e in found):
         said.append(
-            "One seed: the 95 % interval is over paired resamples of the test patients (a class without a positive in "
-            "a resample is left out of its mean). What another training would give is not in it."
+            "One seed: the 95 % interval is over paired resamples of the test patients. A class without a positive in "
+            "a resample is left out of the mean of that resample. The interval does not cover what another training "
+            "would give."
         )
     return said

@@ -1,4 +1,4 @@
-"""The table of effects: terminal, Markdown, CSV, records."""
+"""The table of effects for the terminal, as Markdown, as CSV and as records."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _MARKS: dict[Verdict, str] = {"higher": " *", "lower": " *", "unsettled_higher":
 
 @dataclass(frozen=True)
 class EffectsTable:
-    """The effects of a matrix, data set by data set."""
+    """The effects of a matrix, for each data set."""
 
     name: str
     by_dataset: dict[str, list[Effect]]
 
     def as_rows(self) -> list[dict[str, Any]]:
-        """Return one flat record an effect."""
+        """Return one flat record for each effect."""
         return [e.as_row() for found in self.by_dataset.values() for e in found]
 
     def csv(self) -> str:
@@ -63,7 +63,7 @@ class EffectsTable:
             columns = columns_of(found)
             lines += [f"## {md(label)}", ""]
             if not found:
-                lines += ["Nothing to compare yet.", ""]
+                lines += ["There is nothing to compare yet.", ""]
                 continue
             lines += [
                 md_line(["row", "against", "n", *(c.titled for c in columns)]),
@@ -93,18 +93,18 @@ class EffectsTable:
             parts += [table, *(Text(f"{row}: {said}") for row, said in verdicts(found).items())]
             parts += [Text(f"· {note}", style="dim") for note in [*notes(found), *marks(found)]]
             if not found:
-                parts.append(Text("Nothing to compare yet: finish a row and the row that it is held against."))
+                parts.append(Text("There is nothing to compare yet: finish a row and its control."))
         return Group(*parts)
 
 
 def columns_of(found: Iterable[Effect]) -> list[Column]:
-    """Return the columns that some effect is in, `EFFECT_COLUMNS` first."""
+    """Return the columns in which there is an effect, those of `EFFECT_COLUMNS` first."""
     there = dict.fromkeys(e.column for e in found)
     return [c for c in EFFECT_COLUMNS if c in there] + [c for c in there if c not in EFFECT_COLUMNS]
 
 
 def grid(found: Sequence[Effect]) -> list[tuple[Effect, list[str]]]:
-    """Return, a (row, control), one of its effects (that of the most seeds) and a cell of two lines a column."""
+    """Return, for each row and control, the effect with the most seeds and a cell of two lines for each column."""
     columns = columns_of(found)
     places = {c: decimals(e for e in found if e.column == c) for c in columns}
     lines: dict[tuple[str, str], dict[Column, Effect]] = {}
@@ -125,27 +125,30 @@ def _cell(effect: Effect | None, places: int) -> str:
 
 
 def marks(found: Sequence[Effect]) -> list[str]:
-    """Return what the marks in the table of these effects mean, a line for each that is there."""
+    """Return what the marks in the table of these effects mean, with a line for each mark that occurs."""
     starred = {e.estimate.source for e in found if _MARKS.get(e.verdict) == " *"}
     also = {("seeds",): " and p < 0.05", ("seeds", "test_patients"): " and, over seeds, p < 0.05"}
     said = []
     if starred:
-        said.append(f"*: 95 % interval clear of zero{also.get(tuple(sorted(starred)), '')}, uncorrected.")
+        said.append(
+            f"*: the 95 % interval leaves out zero{also.get(tuple(sorted(starred)), '')}, without a correction."
+        )
     if any(_MARKS.get(e.verdict) == " (*)" for e in found):
-        said.append("(*): 95 % interval clear of zero, but p is not below 0.05: chance is not ruled out.")
+        said.append("(*): the 95 % interval leaves out zero, but p is not below 0.05, so chance is not ruled out.")
     return said
 
 
 def effects_table(
     matrix: Matrix, results: Sequence[CellResult], store: Store | None = None, columns: Sequence[str] | None = None
 ) -> EffectsTable:
-    """Return the effects of a matrix, for rich to print, and `as_rows` for machines.
+    """Return the effects of a matrix: rich prints them, and `as_rows` gives them to machines.
 
     Args:
         matrix: the matrix.
         results: its cells as `bench.results.cells.read_matrix` gives them, finished or not.
         store: read for the resamples of the test patients (matrices of one seed).
-        columns: names of numbers in scores, fidelity or diagnostics, each counted once; None = `EFFECT_COLUMNS`.
+        columns: names of numbers in scores, fidelity or diagnostics; a repeated name counts once. None means
+            `EFFECT_COLUMNS`.
 
     Raises:
         ConfigError: for a column that no finished cell has.

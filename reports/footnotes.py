@@ -1,4 +1,4 @@
-"""What one data set's table must be read with, and what was chosen where the paper is silent, in words."""
+"""The footnotes of one data set's table, and what was chosen where the paper is silent."""
 
 from __future__ import annotations
 
@@ -23,12 +23,16 @@ if TYPE_CHECKING:
 def footnotes(
     matrix: Matrix, results: list[CellResult], facts: DatasetFacts | None, with_published: bool = True
 ) -> list[str]:
-    """Return what one data set's table must be read with, one sentence each."""
+    """Return the footnotes without which one data set's table cannot be read."""
     settings = matrix.settings
     notes = [_images_note(matrix, results, facts)]
     listed = ", ".join(str(s) for s in settings.seeds)
     n = len(settings.seeds)
-    seeds = f"Seeds {listed} (mean ± sd, n = {n})" if n > 1 else f"Seed {listed} alone: no spread is known"
+    seeds = (
+        f"Seeds {listed} (the table shows mean ± sd, n = {n})"
+        if n > 1
+        else f"Only seed {listed}: the spread is not known"
+    )
     own = _own_recipes(matrix)
     notes.append(f"{seeds}. {_PAIRED.format(rest=_LIKE_RECIPES if own else _ONE_RECIPE)}")
     if own:
@@ -37,26 +41,31 @@ def footnotes(
     notes.extend(_fidelity_notes(results))
     extractor = settings.fidelity.extractor
     if extractor.kind == "classifier" and extractor.seed is not None and any(r.fidelity for r in results):
-        notes.append(f"That extractor is the baseline trained with seed {extractor.seed}, for all rows and seeds.")
+        notes.append(
+            f"For all rows and seeds, that extractor is the baseline classifier trained with seed {extractor.seed}."
+        )
     notes.extend(_floor_notes(results))
     notes.extend(_score_notes(results))
     notes.append(_model_note(settings.diffusion))
     if with_published:
-        notes.append(f"{published().short.capitalize()} = {published().citation}: {published().setting}. {_COMPARE}")
+        notes.append(f"The {published().short} is {published().citation}: {published().setting}. {_COMPARE}")
     return notes
 
 
-_PAIRED = "At a seed every row has the same split{rest}; synthetic images come in between, so batches differ."
+_PAIRED = "At a seed every row has the same split{rest}. Synthetic images come in between, so the batches differ."
 _ONE_RECIPE = ", the same initialisation and the same order of the real images among themselves"
 _LIKE_RECIPES = (
     ", and rows with the same classifier settings also the same initialisation and the same order of the real images "
     "among themselves"
 )
-_COMPARE = "Other data and another extractor: compare orders and differences between rows, not values."
+_COMPARE = (
+    "Its data and its extractor are others than those of this run: compare the order of rows and the differences "
+    "between them, not values."
+)
 
 
 def _own_recipes(matrix: Matrix) -> list[tuple[list[str], dict[str, Any]]]:
-    """Return (rows, classifier settings in which they differ from the matrix), rows that differ alike together."""
+    """Return (rows, classifier settings in which they differ from the matrix), one entry for each set of settings."""
     base = matrix.settings.classifier.model_dump(mode="json")
     found: list[tuple[list[str], dict[str, Any]]] = []
     for label, row in {cell.label: cell.row for cell in matrix.cells}.items():
@@ -76,7 +85,7 @@ def _recipes_note(matrix: Matrix, own: list[tuple[list[str], dict[str, Any]]]) -
         + ", ".join(f"{name} {_plain(value)} (the matrix: {_plain(base[name])})" for name, value in chosen.items())
         for rows, chosen in own
     ]
-    return f"Not all classifiers are trained alike: {'; '.join(said)}."
+    return f"Not all classifiers are trained in the same way: {'; '.join(said)}."
 
 
 def _rows(labels: list[str]) -> str:
@@ -93,11 +102,11 @@ def _network_note(settings: ClassifierSettings) -> str:
 def _model_note(model: DiffusionModel) -> str:
     preset = f"preset {model.preset}, " if model.preset else ""
     where = _place(model.folder, model.folder, model)
-    return f"Diffusion model: {preset}{where}, {model.precision}, asked for '{model.prompt.template}'."
+    return f"Diffusion model: {preset}{where}, in {model.precision}, asked for '{model.prompt.template}'."
 
 
 def _place(text: str, said: str, model: ClassifierSettings | DiffusionModel) -> str:
-    """Return what weights are called and the beginning of their digest; where they lie is not always said."""
+    """Return the name of weights and the beginning of their digest, or that their place is withheld."""
     if text.startswith(WITHHELD):
         return f"a place that is {text}"
     digest = next(iter(content_of(model).values()), None)
@@ -105,7 +114,8 @@ def _place(text: str, said: str, model: ClassifierSettings | DiffusionModel) -> 
 
 
 def _images_note(matrix: Matrix, results: list[CellResult], facts: DatasetFacts | None) -> str:
-    plan = f"{matrix.settings.augment.per_class} synthetic images per tail class asked for"
+    n = matrix.settings.augment.per_class
+    plan = f"the matrix asks for {n} synthetic {'image' if n == 1 else 'images'} for each tail class"
     if facts:
         sizes, parts = " / ".join(str(n) for n in facts.n_images.values()), " / ".join(facts.n_images)
         split = "the data set's own split" if facts.official else "split by patient"
@@ -117,10 +127,10 @@ def _images_note(matrix: Matrix, results: list[CellResult], facts: DatasetFacts 
 
 
 def _classes_note(facts: DatasetFacts) -> str:
-    """Return which classes are head and tail, where they are few enough to be listed."""
+    """Return the names of the head and tail classes, or their number where there are too many to list."""
     if len(facts.head) + len(facts.tail) > _MOST_CLASSES:
-        return f" {len(facts.head)} classes are head, {len(facts.tail)} are tail."
-    return f" Head: {', '.join(facts.head)}; tail: {', '.join(facts.tail)}."
+        return f" There are {len(facts.head)} head classes and {len(facts.tail)} tail classes."
+    return f" Head classes: {', '.join(facts.head)}. Tail classes: {', '.join(facts.tail)}."
 
 
 def _fidelity_notes(results: list[CellResult]) -> list[str]:
@@ -133,24 +143,28 @@ def _fidelity_notes(results: list[CellResult]) -> list[str]:
     made = span(c["n_synthetic"] for c in classes if c.get("n_synthetic"))
     floor = span(c["n_floor"] for c in classes if c.get("n_floor"))
     return [
-        f"FID and KID: mean over the tail classes of the distance between real images having the class (n = {real}) "
-        f"and images made for it (n = {made}); extractor {', '.join(ids)}. FID is biased at such n: "
-        f"read it against the floor, real against real images at n = {floor}, and beside KID."
+        f"FID and KID are means over the tail classes of the distance between the real images that have the class "
+        f"(n = {real}) and the images that were made for it (n = {made}), with the extractor {', '.join(ids)}. FID is "
+        "biased with so few images: compare it with its floor, which is the FID between real images and other real "
+        f"images (n = {floor}), and read it together with KID."
     ]
 
 
 def floor_differs(result: CellResult) -> bool:
-    """Return whether a class's floor is of fewer images than its FID is, so that the two do not compare."""
+    """Return whether some class has another number of images in its floor than in its FID.
+
+    FID falls as the number of images grows, so the two are not comparable then.
+    """
     classes = ((result.fidelity or {}).get("per_class") or {}).values()
     return any(c.get("n_floor") and c["n_floor"] != c.get("n_synthetic") for c in classes)
 
 
-_MOST_CLASSES = 20  # named in a footnote
-_MOST_LISTED = 8  # different values in a footnote
+_MOST_CLASSES = 20  # that a footnote names
+_MOST_LISTED = 8  # different values that a footnote lists
 
 
 def _floor_notes(results: list[CellResult]) -> list[str]:
-    """Return FID at the floor's n for the rows whose own n is another."""
+    """Return the FID of as many images as the floor has, for the rows that have made another number of images."""
     found: dict[str, list[str]] = {}  # rows that share their images share their distances
     for label, members in by_method(r for r in results if floor_differs(r) and not r.skip).items():
         pairs = [
@@ -166,8 +180,8 @@ def _floor_notes(results: list[CellResult]) -> list[str]:
     more = sum(len(labels) for labels in list(found.values())[_MOST_LISTED:])
     values = "; ".join([*listed[:_MOST_LISTED], *([f"… and {more} more in table.csv"] if more else [])])
     return [
-        "The real images do not suffice for a floor at the number of images made. FID of as many synthetic images as "
-        f"the floor has: {values}."
+        "There are too few real images for a floor with as many images as were made. FID of as many synthetic images "
+        f"as the floor has: {values}."
     ]
 
 
@@ -178,24 +192,26 @@ def _score_notes(results: list[CellResult]) -> list[str]:
     rules = ", ".join(sorted({str(s["selection"]) for s in found if s.get("selection")}))
     n = span(int(s["n_test"]) for s in found if s.get("n_test"))
     return [
-        f"mAP: macro average precision on {n} test images (observed labels); "
-        f"checkpoint chosen on val by {rules or 'an unrecorded rule'}. No skill = mean prevalence of the classes."
+        f"mAP is the macro average precision on {n} test images, over observed labels. The checkpoint was chosen on "
+        f"the validation images by {rules or 'a rule that is not recorded'}. “No skill” is the mean prevalence of the "
+        "classes, which a classifier that guesses reaches."
         f"{_test_noise(found)}"
     ]
 
 
 def _test_noise(scores: list[dict[str, Any]]) -> str:
-    """Return how far the tail mAP moves when the test patients are drawn anew, over the rows."""
+    """Return by how much the tail mAP of the rows changes when the test patients are drawn again."""
     known = [s for s in scores if s.get("map_tail_low") is not None and s.get("map_tail_high") is not None]
     if not known:
         return ""
     half = sorted((s["map_tail_high"] - s["map_tail_low"]) / 2 for s in known)
     widths = f"±{half[0]:.3f}" if f"{half[0]:.3f}" == f"{half[-1]:.3f}" else f"±{half[0]:.3f} to ±{half[-1]:.3f}"
-    return f" Test patients drawn anew ({known[0]['n_bootstrap']} times) move a row's tail mAP by {widths} (95 %)."
+    times = known[0]["n_bootstrap"]
+    return f" When the test patients are drawn again ({times} times), the tail mAP of a row changes by {widths} (95 %)."
 
 
 def left_open(matrix: Matrix, results: list[CellResult], facts: DatasetFacts | None) -> list[tuple[str, str]]:
-    """Return (what the paper does not say, what was chosen here) for every choice that can be read back."""
+    """Return (what the paper does not say, what was chosen here) for every choice that the settings or results hold."""
     methods: dict[str, list[Any]] = {}
     for cell in matrix.cells:
         methods.setdefault(cell.method.name, []).append(cell.method.model_dump(mode="json"))
@@ -211,7 +227,7 @@ def left_open(matrix: Matrix, results: list[CellResult], facts: DatasetFacts | N
 
 
 def _lookup(tree: Any, path: list[str]) -> list[Any]:
-    """Return the different values at `path`; where rows differ in it, there are several."""
+    """Return the different values at `path`; there are several where the rows differ in it."""
     if isinstance(tree, list) and path:
         found = [value for item in tree for value in _lookup(item, path)]
         return [v for i, v in enumerate(found) if v not in found[:i]]

@@ -1,4 +1,4 @@
-"""The self-contained page: one HTML file with everything inline, readable offline, in light and dark, and on paper."""
+"""The page: one HTML file that holds all it shows. It can be read offline, in light and dark, and on paper."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def page(
     Args:
         made_of: the matrix and its cells, finished or not.
         store: read for manifests and records.
-        parts: its data sets' tables.
+        parts: the tables of its data sets.
         drawn: data set → its figures.
         settings: the resolved matrix as YAML.
     """
@@ -102,6 +102,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals["css"] = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    # An arrow alone on a line would look like a mark of its own.
+    environment.filters["one_line_arrow"] = lambda heading: heading.replace(" ↑", "\u00a0↑").replace(" ↓", "\u00a0↓")
     return environment
 
 
@@ -170,7 +172,7 @@ def blocks(n_columns: int, most: int) -> list[range]:
 
 
 def glance(rows: list[Row], results: list[CellResult]) -> list[str]:
-    """Return the few facts to start from, each a sentence; no judgement that the seeds do not carry."""
+    """Return the few facts to start from, one sentence each; none of them ranks rows beyond what the seeds allow."""
     said = []
     scored = [r for r in rows if r.values["map_tail"] is not None]
     if scored:
@@ -179,25 +181,26 @@ def glance(rows: list[Row], results: list[CellResult]) -> list[str]:
         controls = [r for r in scored if r.method in published().controls and r is not best]
         beside = [f"{r.method} {number(r.values['map_tail'], 3)}" for r in controls]
         value = number(best.values["map_tail"], 3, best.sds["map_tail"])
-        said.append(f"Highest tail mAP: {best.method}, {value} ({', '.join([*beside, f'no skill {level}'])}).")
-    # Copies of real images are near to real ones by construction: a control is no news here.
+        said.append(f"{best.method} has the highest tail mAP, {value} ({', '.join([*beside, f'no skill {level}'])}).")
+    # A control that copies real images is near to them by construction, which is no finding.
     measured = [r for r in rows if r.values["fid_tail"] is not None and r.method not in published().controls]
     if measured:
         near = min(measured, key=lambda r: r.values["fid_tail"] or 0.0)
         places = decimals(COLUMNS[0], rows)
         said.append(
-            f"Images nearest to real ones: {near.method}, tail FID {number(near.values['fid_tail'], places)} "
-            f"(real against real: {number(near.values['fid_tail_floor'], places)})."
+            f"{near.method} has the lowest tail FID, {number(near.values['fid_tail'], places)} (real images against "
+            f"other real images: {number(near.values['fid_tail_floor'], places)})."
         )
     if said and max(r.n_seeds for r in rows) == 1:
-        said.append("One seed only: small differences between rows may be noise.")
+        said.append("There is only one seed, so small differences between rows may be noise.")
     return said
 
 
 def settled(effects: Sequence[Effect]) -> list[str]:
-    """Return what of the differences in the main column has a small p: the sentence that a ranking must stand by.
+    """Return the sentence that says which differences in the main column have a small p, or nothing with one seed.
 
-    It gives the number expected by chance alone, and what is left after Holm's correction within the column.
+    Whoever ranks rows needs it: it also says how many are expected by chance alone, and which remain after Holm's
+    correction within the column.
     """
     main = [e for e in effects if e.column.key == MAIN and e.estimate.source == "seeds" and e.estimate.n > 1]
     if not main:
@@ -206,25 +209,26 @@ def settled(effects: Sequence[Effect]) -> list[str]:
     beyond = [(f"{e.row} {e.verdict} than {e.control}", p) for e, p in adjusted if e.verdict in ("higher", "lower")]
     expected, most = by_chance(main), max(e.estimate.n for e in main)
     chance = (
-        f"by chance alone at most {expected:.2g} expected"
+        f"at most {expected:.2g} of them are expected by chance alone"
         if expected
         else f"{most} seeds or fewer cannot give p < 0.05"
     )
     said = (
         f"{len(beyond)} of {len(main)} differences in {main[0].column.heading} {'has' if len(beyond) == 1 else 'have'} "
-        f"p < {ALPHA} and an interval clear of zero, not corrected for their number ({chance})"
+        f"p < {ALPHA} and an interval that leaves out zero, not corrected for their number ({chance})"
     )
     if not beyond:
-        return [f"{said}. This does not show that the rows are equal: their order stays open."]
+        return [f"{said}. This does not show that the rows are equal: their order remains open."]
     kept = [words for words, p in beyond if p < ALPHA]
+    compared = "this comparison" if len(main) == 1 else f"these {len(main)} comparisons"
     return [
         f"{said}: {'; '.join(words for words, _ in beyond)}. "
-        f"After Holm's correction for these {len(main)}: {'; '.join(kept) or 'none'}."
+        f"What remains after Holm's correction for {compared}: {'; '.join(kept) or 'nothing'}."
     ]
 
 
 def _effects(part: Part) -> dict[str, Any] | None:
-    """Return the table of effects: a cell is the difference and its interval."""
+    """Return the table of effects, in which a cell is a difference and its interval."""
     if not part.effects:
         return None
     lines = [(e.row, e.control, e.estimate.n, [c.split("\n") for c in cells]) for e, cells in grid(part.effects)]
@@ -232,7 +236,7 @@ def _effects(part: Part) -> dict[str, Any] | None:
 
 
 def _class_table(results: list[CellResult], facts: DatasetFacts | None) -> dict[str, Any] | None:
-    """Return AP per class and method (mean over seeds) with train positives and test prevalence."""
+    """Return AP for each class and method (mean over seeds), with the positives in train and the prevalence in test."""
     scored = read.by_method(r for r in results if r.scores and not r.skip)
     if not scored:
         return None
@@ -255,7 +259,10 @@ def _class_table(results: list[CellResult], facts: DatasetFacts | None) -> dict[
 
 
 def _fidelity_table(results: list[CellResult], places: int) -> dict[str, Any] | None:
-    """Return FID with `places` decimals, n of both sides and label fidelity per class and method (mean over seeds)."""
+    """Return FID, the number of images on both sides and label fidelity of each class and method (means over seeds).
+
+    FID has `places` decimals.
+    """
     told = read.by_method(r for r in results if (r.fidelity or {}).get("per_class") and not r.skip)
     made = {m: members for m, members in told.items() if any((r.fidelity or {}).get("n_synthetic") for r in members)}
     measured = [r.fidelity or {} for members in made.values() for r in members]

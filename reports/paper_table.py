@@ -1,4 +1,4 @@
-"""The paper's table, ours beside the published numbers: terminal, Markdown, LaTeX, CSV."""
+"""The table of results beside the published numbers, as Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Part:
-    """One data set's table and what it must be read with.
+    """One data set's table, with its notes and verdicts.
 
     Attributes:
         results: the data set's cells.
-        facts: None where the store lacks them.
-        effects: of its rows, see `reports.differences`.
-        narrow: leave out the number of seeds, which notes and holes say too; 80 columns have no room for it.
+        facts: sizes and names of the data set; None where the store does not hold it.
+        effects: the differences between its rows, see `reports.differences`.
+        narrow: leave out the number of seeds, which 80 columns have no room for; notes and holes give it too.
     """
 
     matrix: Matrix
@@ -63,12 +63,12 @@ class Part:
 
     @property
     def lines(self) -> list[list[str]]:
-        """The cells of every row, and last those of a classifier without skill."""
+        """The cells of every row. The last line is that of a classifier without skill."""
         return [*self.layout.texts(self.rows), self.layout.no_skill(self.results)]
 
     @property
     def verdicts(self) -> dict[str, str]:
-        """Row → what its tail mAP says beside its controls'."""
+        """Row → how its tail mAP compares with that of its controls."""
         return verdicts(self.effects)
 
     @property
@@ -78,7 +78,7 @@ class Part:
 
     @property
     def verdict_notes(self) -> list[str]:
-        """What the verdicts must be read with."""
+        """The notes without which the verdicts cannot be read."""
         return notes(self.effects) if self.verdicts else []
 
     @property
@@ -94,13 +94,13 @@ def parts_of(
     store: Store | None,
     classes: Mapping[str, Mapping[str, str]] | None = None,
 ) -> list[Part]:
-    """Return a part a data set.
+    """Return a part for each data set.
 
     Args:
         matrix: the matrix.
         results: its cells, finished or not.
-        store: adds sizes of splits and intervals over test patients.
-        classes: data set → its classes' names → what results already call them.
+        store: read for the sizes of splits and for intervals over test patients; None leaves them out.
+        classes: data set → name of a class → the name that stands for it in `results`.
     """
     return [
         Part(
@@ -137,7 +137,8 @@ def _md_table(headings: list[str], lines: list[list[str]]) -> list[str]:
 def csv_table(parts: list[Part]) -> str:
     """Return the table as CSV for machines.
 
-    Full precision, sd and n, the 95 % interval over test patients (one seed), the published numbers, verdict, hole.
+    It holds numbers in full precision with sd and n, the 95 % interval over test patients (with one seed), the
+    published numbers, the verdict, and why numbers are missing.
     """
     out = io.StringIO()
     short = published().short
@@ -162,7 +163,7 @@ def csv_table(parts: list[Part]) -> str:
 
 
 def _equal_n(part: Part, row: Row) -> float | None:
-    """Return a row's mean FID of as many synthetic images as its floor has, which is FID itself where n is the same."""
+    """Return a row's mean FID of as many synthetic images as its floor has; FID itself if the two are equal."""
     members = [r for r in part.results if r.cell.label == row.method and not r.skip]
     found = [v for r in members if (v := value(r, "fid_tail_equal_n")) is not None]
     return fmean(found) if found else None
@@ -172,13 +173,13 @@ _BOUNDS = ("map_head_low", "map_head_high", "map_tail_low", "map_tail_high")
 
 
 def _bounds(part: Part, row: Row) -> dict[str, float | None]:
-    """Return the interval over test patients of a row of one seed; over several there is an sd instead."""
+    """Return the interval over test patients of a row with one seed. A row with several seeds has an sd instead."""
     done = [r.scores or {} for r in part.results if r.cell.label == row.method and r.measured and not r.skip]
     return {name: done[0].get(name) if len(done) == 1 else None for name in _BOUNDS}
 
 
 def latex(parts: list[Part]) -> str:
-    """Return a document that compiles alone; each `table` in it fits a paper that loads booktabs and graphicx."""
+    """Return a document that compiles as it is. Each `table` in it fits a paper that loads booktabs and graphicx."""
     lines = [
         r"\documentclass{article}",
         r"\usepackage[T1]{fontenc}",

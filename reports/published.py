@@ -1,4 +1,4 @@
-"""The published numbers that stand beside ours, read from `poster.yaml`: code here names no method."""
+"""The published numbers beside those of a run, read from `poster.yaml`: no code here names a method."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Published:
     Attributes:
         citation: where the numbers are from.
         short: one word for column headings.
-        setting: what they were measured on.
+        setting: the data and networks of the published numbers.
         rows: method label → column → number or None (not given).
-        controls: labels of the rows that others are held against.
-        left_open: (what the paper does not say, where our choice is found, as a dotted path).
+        controls: labels of the rows that other rows are compared with.
+        left_open: (what the paper does not say, the dotted path of what was chosen here).
     """
 
     citation: str

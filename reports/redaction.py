@@ -1,4 +1,4 @@
-"""What a report is made of: everything for the user's own eyes, or what may be passed on (`bench.privacy.border`)."""
+"""The input of a report: all results for a local report, or the part that may be passed on (`bench.privacy.border`)."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from bench.store.store import Store
 
 _NOT_SAID = "the reason is withheld: it may tell of the data"
-_SHORTEST_SECRET = 6  # letters; shorter places are in any text
-_LONGEST_WORD = 24  # letters; a message that is longer is no word of the report's own
+_SHORTEST_SECRET = 6  # letters; a shorter path can be part of any text
+_LONGEST_WORD = 24  # letters; a longer message is not a word that the report itself uses
 
 
 @dataclass(frozen=True)
 class Export:
-    """What a report is made of: everything for the user's own eyes, or what may be passed on.
+    """The input of a report: all results for a local report, or the part that may be passed on.
 
     Attributes:
-        matrix, results: what the report's tables, texts and figures read; nothing else of the settings and results.
-        passed_on: whether the report is one to be passed on.
-        originals: the results as they were read, for looking up what the store holds.
+        matrix, results: all that the tables, texts and figures may read of the settings and results.
+        passed_on: whether the report may be passed on.
+        originals: the results as they were read, by which stages are found in the store.
         hidden: labels of the data sets that are not open.
-        classes: label of a data set → its classes' names → what the report calls them.
-        secrets: texts that must not be in what is passed on.
+        classes: label of a data set → name of a class → the name that the report gives it.
+        secrets: texts that a report to be passed on must not hold.
     """
 
     matrix: Matrix
@@ -48,11 +48,11 @@ class Export:
     secrets: frozenset[str] = frozenset()
 
     def shows(self, label: str) -> bool:
-        """Tell whether the report may hold pictures, and dots that stand for one, of a data set."""
+        """Return whether the report may hold pictures of a data set, and dots that stand for one image each."""
         return not self.passed_on or label not in self.hidden
 
     def hosts(self, found: Iterable[str]) -> list[str]:
-        """Return the names of machines that the report may give."""
+        """Return the names of machines that the report may hold."""
         return [] if self.passed_on else sorted(found)
 
     def settings(self) -> dict[str, Any]:
@@ -61,10 +61,10 @@ class Export:
         return resolved(self.matrix.settings, cells if self.passed_on else self.matrix.cells)
 
     def check(self, name: str, text: str) -> None:
-        """Look at a finished text once more.
+        """Search a finished text for secrets: the last check before it is written.
 
         Raises:
-            BorderError: if it holds a place or a message that must not be in it: a mistake of the harness.
+            BorderError: if it holds a path or a message that it must not hold, which is a mistake of the harness.
         """
         plain_text = html.unescape(text).replace("\\", "")
         for secret in self.secrets:
@@ -76,7 +76,7 @@ class Export:
 
 
 def export(matrix: Matrix, results: list[CellResult], store: Store, passed_on: bool) -> Export:
-    """Return what a report may be made of; see `Export`."""
+    """Return the input of a report; see `Export`."""
     hidden = frozenset(c.dataset.label for c in matrix.cells if not is_open(c.sharing))
     if not passed_on:
         return Export(matrix, results, passed_on, results, hidden)
@@ -100,7 +100,7 @@ def export(matrix: Matrix, results: list[CellResult], store: Store, passed_on: b
 
 
 def _reduced_cell(cell: Cell, rows: dict[str, str], label: str, words: bool) -> Cell:
-    """Return a cell whose row names no place; its stages stay what they are, for the store is asked by them."""
+    """Return a cell whose row names no path. Its stages stay as they are, since the store finds results by them."""
     against = rows.get(cell.against) if cell.against is not None else None
     row = replace(
         cell.row,
@@ -115,7 +115,7 @@ def _reduced_cell(cell: Cell, rows: dict[str, str], label: str, words: bool) -> 
 
 def _reduced_settings(matrix: Matrix, rows: dict[str, str], words: bool) -> MatrixSettings:
     settings = matrix.settings
-    changes: dict[str, Any] = {"datasets": [], "settings": {}, "methods": []}  # `resolved` writes them anew
+    changes: dict[str, Any] = {"datasets": [], "settings": {}, "methods": []}  # `resolved` fills them in again
     if words:
         changes["name"] = stand_ins([settings.name], "matrix")[settings.name]
         changes["description"] = plain_words(settings.description)
@@ -124,7 +124,7 @@ def _reduced_settings(matrix: Matrix, rows: dict[str, str], words: bool) -> Matr
 
 
 def _reduced_study(matrix: Matrix, rows: dict[str, str]) -> Study | None:
-    """Return the study, or None where its axis or its legend would name what may not be named."""
+    """Return the study, or None if its axis or its legend would hold a name that must not leave."""
     from bench.matrix.study import settings_of
 
     study = matrix.settings.study
@@ -142,7 +142,11 @@ def _reduced_study(matrix: Matrix, rows: dict[str, str]) -> Study | None:
 
 
 def _reduced_result(result: CellResult, cell: Cell, classes: dict[str, str] | None, tells: bool) -> CellResult:
-    """Return a result for passing on; `tells` where its messages may stay: those of one data set can be another's."""
+    """Return a result that may be passed on.
+
+    `tells`: whether its messages may stay. They go if any data set is credentialed, since a message about one data
+    set can speak of another.
+    """
     error = without_paths(str(result.failure.get("error"))) if tells and result.failure else _NOT_SAID
     skip = without_paths(result.skip) if tells and result.skip else _NOT_SAID
     failure = result.failure and {**(result.failure if tells else {}), "error": error}
@@ -169,10 +173,10 @@ def _classes_of(label: str, results: list[CellResult], store: Store) -> dict[str
 
 
 def _secrets(matrix: Matrix, results: list[CellResult], store: Store) -> Iterator[str]:
-    """Yield texts that are known not to belong into what is passed on, and long enough not to be there by chance."""
+    """Yield texts that must not be passed on and are long enough that a report does not hold them by chance."""
     named = {p for c in matrix.cells for m in (c.dataset, c.method, c.row.classifier) for p in places(m)}
     named |= places(matrix.settings) | {str(store.root), str(Path.home())}
-    # `figures/` is also a word of the page's own
+    # Plain words are no secret: the page itself says `figures/`.
     yield from (p for p in named if len(p) >= _SHORTEST_SECRET and not is_plain(p.rstrip("/")))
     hidden = [r for r in results if not is_open(r.cell.sharing)]
     told = (text for r in hidden for text in (r.skip, str((r.failure or {}).get("error") or "")) if text)

@@ -1,4 +1,4 @@
-"""Writes a matrix's report: tables for papers, figures, and one self-contained page."""
+"""Write the report of a matrix: tables for papers, figures, and one self-contained page."""
 
 from __future__ import annotations
 
@@ -24,23 +24,24 @@ if TYPE_CHECKING:
 
 
 def write_report(matrix: Matrix, results: list[CellResult], store: Store, out: Path, share: bool = False) -> list[Path]:
-    """Write the report of what the store holds and return its files, the page first. Nothing is computed.
+    """Write the report on what the store holds, without computing anything, and return its files, the page first.
 
     Args:
         matrix: the matrix.
         results: its cells as `bench.results.cells.read_matrix` gives them, finished or not.
-        store: where the cells' stages are.
-        out: the folder to write, made if need be: `report.html`, `table.*`, `effects.*`, `matrix.yaml`,
+        store: it holds the stages of the cells.
+        out: the folder to write, created if it is missing: `report.html`, `table.*`, `effects.*`, `matrix.yaml`,
             `figures/`.
-        share: write one to be passed on, see `bench.privacy.border`: the folder must be new, or hold such a report.
+        share: write a report that may be passed on, see `bench.privacy.border`. The folder must then be new, or hold
+            such a report.
 
     Raises:
         ConfigError: for a folder that holds other files.
-        BorderError: if something that may not leave was about to; nothing is written then.
+        BorderError: if the report would hold something that may not leave; then nothing is written.
     """
     made_of = export(matrix, results, store, share)
     with folder_for(out, share) as folder, warnings.catch_warnings():
-        # a number that is withheld is a word where the settings want a number
+        # Where a number is withheld, the settings hold a word instead, and pydantic warns of it.
         warnings.filterwarnings("ignore", message="Pydantic serializer", category=UserWarning)
         names = _write(made_of, store, folder)
     return [out / name for name in names]
@@ -59,7 +60,7 @@ def _write(made_of: Export, store: Store, out: Path) -> list[Path]:
     settings = yaml.safe_dump(made_of.settings(), sort_keys=False, allow_unicode=True)
     taken: set[str] = set()
     drawn = {part.label: draw(part, store, out, taken, made_of.shows(part.label)) for part in parts}
-    if matrix.settings.study is not None:  # one figure of all data sets stands with the first
+    if matrix.settings.study is not None:  # a figure of all data sets is shown with the first
         for label, figure in zip(drawn, study_figures(matrix.settings.study, results), strict=False):
             drawn[label].insert(0, _saved(figure, out, taken))
     effects = EffectsTable(matrix.name, {part.label: part.effects for part in parts})
@@ -81,14 +82,14 @@ def _write(made_of: Export, store: Store, out: Path) -> list[Path]:
 
 
 def draw(part: Part, store: Store, out: Path, taken: set[str], with_pictures: bool = True) -> list[Saved | Omitted]:
-    """Draw one data set's figures into `out/figures`; what cannot be drawn is listed with its reason.
+    """Draw one data set's figures into `out/figures`; a figure that cannot be drawn is returned with the reason.
 
     Args:
-        part: the data set's.
-        store: where its images are.
-        out: the report's folder.
-        taken: the names of the report's figures so far; rows whose labels make one file name get numbers.
-        with_pictures: draw images, and dots that stand for one.
+        part: the data set's table and results.
+        store: it holds the images.
+        out: the folder of the report.
+        taken: the file names of the figures so far. Labels of rows can give the same file name; it then gets a number.
+        with_pictures: draw images, and dots that stand for one image each.
     """
     results, facts = part.results, part.facts
     looks = Looks(r.cell.label for r in results)
@@ -116,6 +117,6 @@ def _saved(item: Drawing | Omitted, out: Path, taken: set[str]) -> Saved | Omitt
 
 
 def _first_grid(members: list[CellResult], store: Store) -> Drawing | Omitted:
-    """Return the grid of the first seed that has images."""
+    """Return the grid of the first seed for which there are images."""
     found = [pictures.sample_grid(r, store) for r in members]
     return next((item for item in found if isinstance(item, Drawing)), found[0])

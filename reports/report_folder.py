@@ -1,4 +1,4 @@
-"""Where a report is written: a folder of its own for one to be passed on, which nothing else may lie in."""
+"""The folder of a report. One that may be passed on has a folder of its own, which holds nothing else."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _SAID = "Written by `bench report --share`: no pictures, paths or ids of credent
 
 @contextlib.contextmanager
 def folder_for(out: Path, share: bool) -> Iterator[Path]:
-    """Give the folder to write a report into; one to be passed on is there whole, at the end, or not at all.
+    """Give the folder to write a report into. A report to be passed on appears there as a whole, or not at all.
 
     Raises:
-        ConfigError: if the folder of a report to be passed on holds anything but such a report, or that of a local
-            one holds one to be passed on: pictures must not lie beside it.
+        ConfigError: if the folder for a report to be passed on holds anything but such a report, or if the folder for a
+            local report holds one to be passed on: no picture may lie beside it.
     """
     if not share:
         if (out / MARKER).exists():
@@ -47,7 +47,7 @@ def folder_for(out: Path, share: bool) -> Iterator[Path]:
 
 
 def _others(out: Path) -> list[str]:
-    """Return the files in a folder that are not of a report to be passed on."""
+    """Return the files in a folder that do not belong to a report to be passed on."""
     if not out.exists():
         return []
     marker = out / MARKER

@@ -1,4 +1,4 @@
-"""What was run: the data set's sizes, settings, versions, times, failures. Read from the store, never computed."""
+"""What was run: sizes of the data set, versions, times and failures. All of it is read from the store."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """A data set as the report needs it.
+    """The facts about a data set that the report shows.
 
     Attributes:
         label, sharing: its name and who may see its images.
@@ -26,8 +26,8 @@ class DatasetFacts:
         n_images: images in train, val, test.
         train_counts: class → positives in train (observed labels).
         image_px: side of an image in pixels.
-        official: whether train, val and test are the data set's own.
-        taken: what of its source is taken, in words; empty where that is all.
+        official: whether the data set itself says which images are train, val and test.
+        taken: which part of its source is used, in words; empty where all of it is.
     """
 
     label: str
@@ -47,9 +47,9 @@ class DatasetFacts:
 
 
 def dataset_facts(cell: Cell, store: Store, classes: Mapping[str, str] | None = None) -> DatasetFacts | None:
-    """Return the facts of a cell's data set, or None where the store does not hold it and its split.
+    """Return the facts about a cell's data set, or None if the store lacks it or its split.
 
-    `classes` says what a class is to be called, where not by its name.
+    `classes` gives other names for classes; a class without one keeps its name.
     """
     if not (store.has(cell.dataset) and store.has(cell.split)):
         return None
@@ -89,7 +89,7 @@ def by_method(results: Iterable[CellResult]) -> dict[str, list[CellResult]]:
 
 
 def span(numbers: Iterable[int]) -> str:
-    """Return `40` for equal numbers, `12-40` for a range, `?` for none."""
+    """Return `40` for equal numbers, `12–40` for a range, and `?` for no number."""
     found = sorted(set(numbers))
     if not found:
         return "?"
@@ -97,7 +97,7 @@ def span(numbers: Iterable[int]) -> str:
 
 
 def manifests(results: Iterable[CellResult], store: Store) -> list[dict[str, Any]]:
-    """Return the manifests of every finished stage behind the cells, each once, inputs first."""
+    """Return the manifest of every finished stage that the cells need, each once, inputs first."""
     from bench.pipeline.stage import walk
 
     stages = walk([s for r in results for s in r.cell.targets])
@@ -105,7 +105,7 @@ def manifests(results: Iterable[CellResult], store: Store) -> list[dict[str, Any
 
 
 def wall_times(found: list[dict[str, Any]]) -> list[tuple[str, int, float]]:
-    """Return (stage, how many were computed, seconds in all), longest first."""
+    """Return (kind of stage, how many of it were computed, their seconds in sum), the longest first."""
     times: dict[str, list[float]] = {}
     for manifest in found:
         times.setdefault(manifest["stage"], []).append(float(manifest.get("seconds", 0)))
@@ -114,7 +114,7 @@ def wall_times(found: list[dict[str, Any]]) -> list[tuple[str, int, float]]:
 
 
 def versions(found: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Return (library, version or versions) over the manifests."""
+    """Return (library, its version or versions) of all manifests."""
     seen: dict[str, set[str]] = {}
     for manifest in found:
         for name, version in manifest.get("versions", {}).items():
@@ -123,7 +123,7 @@ def versions(found: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 def code_states(results: Iterable[CellResult], store: Store) -> list[str]:
-    """Return the commits that the cells' records name, else the checkout that writes the report."""
+    """Return the commits in the records of the cells; without records, the commit that writes the report."""
     from bench.results.record import git_state, read_record, record_folder
 
     records = [read_record(record_folder(store, r.cell)) for r in results]
@@ -133,7 +133,7 @@ def code_states(results: Iterable[CellResult], store: Store) -> list[str]:
 
 
 def holes(results: Iterable[CellResult]) -> list[tuple[str, str, str]]:
-    """Return (cell, state, reason) for every cell whose numbers are not in the table, or whose diagnostics are not."""
+    """Return (cell, state, reason) for every cell whose numbers or diagnostics are missing from the tables."""
     rows = []
     for r in results:
         if r.skip:
@@ -147,5 +147,5 @@ def holes(results: Iterable[CellResult]) -> list[tuple[str, str, str]]:
 _NOT_DONE = {
     "running": "being computed now",
     "missing": "not run yet",
-    "failed": "failed; the record holds no reason",
+    "failed": "failed; the record gives no reason",
 }

@@ -1,13 +1,13 @@
-"""Differences between two rows of a matrix, with what can and what cannot be concluded from them.
+"""Estimates of the difference between two rows of a matrix, and what can be concluded from them.
 
-Over seeds: mean paired difference, BCa bootstrap interval (Efron 1987) and exact sign-flip test (Fisher 1935). Over
-the test patients, for a single seed: the percentile interval of paired resamples (`bench.evaluation.scores`). Neither
-holds the
-other's uncertainty: seeds share one split, and resamples share one training.
+With several seeds, an estimate has the mean paired difference, a BCa bootstrap interval (Efron 1987) and an exact
+sign-flip test (Fisher 1935). With a single seed, it has the percentile interval of paired resamples of the test
+patients (`bench.evaluation.scores`). Neither covers the uncertainty of the other: all seeds share one split, and all
+resamples share one training.
 
-A bootstrap interval is too short for few values. Normal differences without any effect lie outside the 95 % interval
-in 28, 17, 10 and 7 % of cases for 3, 5, 10 and 20 seeds (4,000 simulations each), so that an interval clear of zero
-alone settles nothing: `verdict` also asks the test, which keeps its level at any number of seeds.
+With few values a bootstrap interval is too short. If there is no effect and differences are normal, the 95 % interval
+leaves out zero in 28, 17, 10 and 7 % of cases for 3, 5, 10 and 20 seeds (4,000 simulations each). Such an interval
+alone therefore settles nothing: `verdict` also asks the test, which keeps its level at any number of seeds.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ LEVEL = 0.95
 ALPHA = 0.05
 N_RESAMPLES = 9999
 MIN_FOR_INTERVAL = 3
-_EXACT_UP_TO = 16  # 2 ** n sign patterns; beyond, that many drawn at random
+_EXACT_UP_TO = 16  # values with all 2 ** n sign patterns; with more values, 2 ** 16 patterns are drawn at random
 _ROUNDING = 1e-14  # relative
-_ALIKE = 1e-9  # relative; differences that vary less do so by rounding
+_ALIKE = 1e-9  # relative; differences that vary by less than this vary by rounding alone
 
 Verdict = Literal["higher", "lower", "unsettled_higher", "unsettled_lower", "none", "undecided"]
 Source = Literal["seeds", "test_patients"]
@@ -37,13 +37,13 @@ class Estimate:
     """A mean difference and how sure it is.
 
     Attributes:
-        mean: of the differences, in the score's unit.
-        sd: over seeds (ddof 1), None below two.
+        mean: the mean difference, in the unit of the score.
+        sd: standard deviation over seeds (ddof 1); None with fewer than two seeds.
         n: number of seeds.
-        source: what the interval is over.
-        low, high: 95 % interval, None where there is none.
-        p: two-sided, of the sign-flip test over seeds; None below two seeds and for `test_patients`.
-        why: why there is no interval, None if there is one.
+        source: whether the interval is over seeds or over test patients.
+        low, high: the 95 % interval; None if there is none.
+        p: two-sided p of the sign-flip test over seeds; None with fewer than two seeds and for `test_patients`.
+        why: why there is no interval; None if there is one.
     """
 
     mean: float
@@ -57,16 +57,16 @@ class Estimate:
 
     @property
     def clear(self) -> bool:
-        """Whether the interval leaves zero out."""
+        """Whether the interval leaves out zero."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
 def over_seeds(differences: Sequence[float], seed: int = 0) -> Estimate:
-    """Return the estimate from one paired difference a seed.
+    """Return the estimate from one paired difference for each seed.
 
     Args:
-        differences: at least one, finite.
-        seed: of the bootstrap.
+        differences: at least one; all finite.
+        seed: seed of the bootstrap.
 
     Raises:
         ValueError: without a difference, or for one that is not finite.
@@ -83,11 +83,11 @@ def over_seeds(differences: Sequence[float], seed: int = 0) -> Estimate:
 
 
 def over_test_patients(difference: float, replicates: npt.NDArray[np.floating]) -> Estimate:
-    """Return the estimate of a single seed from paired resamples of the test patients.
+    """Return the estimate from a single seed and paired resamples of the test patients.
 
     Args:
-        difference: on the test set as it is.
-        replicates: the difference in each resample, `[B]`; NaN where a side has no score, left out.
+        difference: the difference on the test set itself.
+        replicates: the difference in each resample, `[B]`. NaN, where a side has no score, is left out.
     """
     known = np.asarray(replicates, dtype=float)
     known = known[np.isfinite(known)]
@@ -101,21 +101,21 @@ def bca_interval(values: npt.NDArray[np.float64], seed: int = 0) -> tuple[tuple[
     """Return the BCa bootstrap interval of the mean and None, or None and why there is none.
 
     Args:
-        values: `[n]`, one a seed.
-        seed: of the resamples.
+        values: `[n]`, one for each seed.
+        seed: seed of the resamples.
     """
     if len(values) < MIN_FOR_INTERVAL:
         return None, f"{len(values)} {'seed' if len(values) == 1 else 'seeds'}: an interval takes {MIN_FOR_INTERVAL}"
     if np.ptp(values) <= _ALIKE * np.abs(values).max():
         return None, "the difference is the same at every seed"
-    # what scipy.stats.bootstrap computes, whose import alone takes longer than everything else that a table does
+    # The same as scipy.stats.bootstrap. Importing scipy would take longer than all else that a table does.
     means = values[np.random.default_rng(seed).integers(0, len(values), (N_RESAMPLES, len(values)))].mean(axis=1)
     below = float(((means < values.mean()).mean() + (means <= values.mean()).mean()) / 2)
     if not 0 < below < 1:
         return None, "the bootstrap distribution is degenerate"
     normal = NormalDist()
     bias = normal.inv_cdf(below)
-    pull = values - values.mean()  # of each value on the mean, in proportion to the jackknife's
+    pull = values - values.mean()  # proportional to the jackknife's influence of each value on the mean
     skew = float((pull**3).sum() / (6 * (pull**2).sum() ** 1.5))
     tails = [bias + normal.inv_cdf(share) for share in ((1 - LEVEL) / 2, (1 + LEVEL) / 2)]
     low, high = np.quantile(means, [normal.cdf(bias + z / (1 - skew * z)) for z in tails])
@@ -125,13 +125,13 @@ def bca_interval(values: npt.NDArray[np.float64], seed: int = 0) -> tuple[tuple[
 def sign_flip_p(values: npt.NDArray[np.float64], seed: int = 0) -> float:
     """Return the two-sided p of no difference: the share of sign patterns with a mean at least as far from zero.
 
-    All `2 ** n` patterns up to 16 values, 65,536 drawn ones beyond.
+    Up to 16 values all `2 ** n` patterns are counted; with more, 65,536 patterns are drawn.
     """
     n = len(values)
     if n <= _EXACT_UP_TO:
         signs = 1 - 2 * (np.arange(1 << n)[:, None] >> np.arange(n) & 1)
         means, observed = (signs * values).mean(axis=1), float(values.mean())
-        slack = abs(_ROUNDING * observed)  # equal sums in another order
+        slack = abs(_ROUNDING * observed)  # the same sum in another order differs by rounding
         return min(1.0, 2 * float(min((means <= observed + slack).mean(), (means >= observed - slack).mean())))
     from scipy import stats
 
@@ -147,7 +147,7 @@ def sign_flip_p(values: npt.NDArray[np.float64], seed: int = 0) -> float:
 
 
 def least_p(n: int) -> float:
-    """Return the smallest p that the sign-flip test of `n` values can give: all of one sign, `2 / 2 ** n`."""
+    """Return the smallest p that the sign-flip test of `n` values can give, `2 / 2 ** n`: all values have one sign."""
     return min(1.0, 2.0 / 2.0**n)
 
 
@@ -165,11 +165,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def verdict(estimate: Estimate) -> Verdict:
-    """Return what an estimate says.
+    """Return the verdict on an estimate.
 
-    `higher` and `lower`: the interval is clear of zero and, over seeds, p < 0.05. `unsettled_*`: clear of zero, but
-    p is not below 0.05, as with fewer than six seeds it cannot be. `none`: zero is in the interval, no evidence of a
-    difference. `undecided`: no interval.
+    `higher` and `lower`: the interval leaves out zero and, over seeds, p < 0.05. `unsettled_*`: the interval leaves out
+    zero, but p is not below 0.05; with fewer than six seeds it never is. `none`: the interval contains zero, so there
+    is no evidence of a difference. `undecided`: there is no interval.
     """
     if estimate.low is None:
         return "undecided"

@@ -1,4 +1,4 @@
-"""The table's rows and columns as data; `paper_table` and the page render them."""
+"""The rows and columns of the table as data. `paper_table` and the page render them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its key in the results, its heading, which way is better (1 up, -1 down, 0 neither).
+    """A column of numbers.
 
-    `decimals` None: chosen from the values. `spread`: whether the sd over seeds is shown.
+    Attributes:
+        key: its name in the results.
+        heading: its name in tables.
+        better: 1 if higher is better, -1 if lower is, 0 if neither.
+        decimals: how many to print; None chooses them from the values.
+        spread: whether the sd over seeds is shown.
     """
 
     key: str
@@ -30,7 +35,7 @@ class Column:
 
     @property
     def titled(self) -> str:
-        """The heading with an arrow towards better."""
+        """The heading, with an arrow in the direction that is better."""
         return self.heading + {1: " ↑", -1: " ↓", 0: ""}[self.better]
 
 
@@ -56,8 +61,8 @@ class Row:
 
     Attributes:
         n_seeds, n_planned: seeds finished and seeds asked for.
-        values, sds: column → mean and sd over seeds; None where there is none.
-        hole: why numbers are missing, or None.
+        values, sds: column → mean and sd over seeds; None for a missing number.
+        hole: why numbers are missing, or None if they are complete.
         n_synthetic: mean number of synthetic images, or None.
     """
 
@@ -76,8 +81,8 @@ class Row:
 
 
 def table_rows(results: list[CellResult]) -> list[Row]:
-    """Return a row a (data set, method). A method that declined the data set has no numbers, only its reason."""
-    from bench.results.table import table
+    """Return a row for each data set and method. A method that skips the data set has no numbers, but a reason."""
+    from bench.results.cells import table
 
     planned: dict[tuple[str, str], int] = {}
     skipped: set[tuple[str, str]] = set()
@@ -111,7 +116,7 @@ def _hole(raw: dict[str, object], skipped: bool, planned: int) -> str | None:
     if raw["state"] == "done":
         return None
     state = "not run yet" if raw["state"] == "missing" else str(raw["state"])
-    if raw["n_seeds"] == planned:  # the figures are whole, the diagnostics are not
+    if raw["n_seeds"] == planned:  # the numbers are complete, only diagnostics are missing
         return str(raw["reason"] or f"diagnostics {state}")
     part = f"{raw['n_seeds']} of {planned} seeds done; " if raw["n_seeds"] else ""
     return f"{part}{state}" + (f": {' '.join(str(raw['reason']).split())}" if raw["reason"] else "")
@@ -129,12 +134,12 @@ def no_skill(results: Iterable[CellResult]) -> dict[str, float | None]:
 
 @dataclass(frozen=True)
 class Layout:
-    """Which cells a table's rows have.
+    """Which cells the rows of a table have.
 
     Attributes:
         seeds: whether the number of seeds stands after the row's name.
         own: columns of this run.
-        theirs: published columns; none where no row has a published number.
+        theirs: published columns; empty if no row has a published number.
     """
 
     seeds: bool
@@ -143,13 +148,13 @@ class Layout:
 
     @classmethod
     def of(cls, rows: list[Row]) -> Layout:
-        """Return the layout that a data set's rows need."""
+        """Return the layout for the rows of a data set."""
         there = any(row.published(c.key) is not None for row in rows for c in PUBLISHED_COLUMNS)
         return cls(any(row.n_planned > 1 for row in rows), COLUMNS, PUBLISHED_COLUMNS if there else ())
 
     @property
     def n_before(self) -> int:
-        """Number of cells before this run's columns: the name and, with seeds, their number."""
+        """Number of cells before the columns of this run: the name and, with several seeds, their number."""
         return 1 + self.seeds
 
     @property
@@ -178,9 +183,9 @@ class Layout:
 
 
 def decimals(column: Column, rows: Iterable[Row]) -> int:
-    """Return how many decimals a column is printed with: fixed, or enough for three digits of its largest value.
+    """Return the number of decimals of a column: fixed, or enough for three digits of its largest value.
 
-    A distance and its floor share theirs.
+    A distance and its floor have the same number, so that they can be compared.
     """
     if column.decimals is not None:
         return column.decimals
@@ -189,7 +194,7 @@ def decimals(column: Column, rows: Iterable[Row]) -> int:
 
 
 def places_for(values: Iterable[float]) -> int:
-    """Return enough decimals, 1 to 4, for three digits of the largest value."""
+    """Return as many decimals, 1 to 4, as show three digits of the largest value."""
     largest = max((abs(v) for v in values), default=0.0)
     return min(4, max(1, 2 - math.floor(math.log10(largest)))) if largest > 0 else 3
 

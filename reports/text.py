@@ -1,10 +1,10 @@
-"""Text fit for Markdown and LaTeX, whatever the data bring."""
+"""Escape text for Markdown and LaTeX, whatever characters the data bring."""
 
 from __future__ import annotations
 
 
 def md(text: str) -> str:
-    """Escape what Markdown, or the HTML inside it, would read as markup."""
+    """Escape all that Markdown, or HTML within Markdown, would read as markup."""
     text = " ".join(text.replace("&", "&amp;").replace("<", "&lt;").split())
     return "".join(f"\\{c}" if c in "\\`*_[]|#" else c for c in text)
 
@@ -34,7 +34,7 @@ _LATEX = {
 
 
 def tex(text: str) -> str:
-    """Escape what LaTeX would read as markup; what its fonts lack becomes a question mark, so that it compiles."""
+    """Escape all that LaTeX would read as markup. Letters that its fonts lack become `?`, so that the text compiles."""
     return "".join(_LATEX.get(c, c if c.isascii() or (c.isalpha() and ord(c) < 0x180) else "?") for c in text)
 
 

@@ -62,7 +62,7 @@ def _seeds(results: list[CellResult]) -> str:
 
 
 def ap_by_frequency(results: list[CellResult], facts: DatasetFacts | None, looks: Looks) -> Drawing | Omitted:
-    """Describe average precision per class against its share of train images, one marker a method."""
+    """Describe average precision against the share of train images, with a marker for each class and method."""
     title = "Average precision against class frequency"
     scored = [r for r in results if r.scores and not r.skip]
     if not scored or facts is None:
@@ -85,17 +85,17 @@ def ap_by_frequency(results: list[CellResult], facts: DatasetFacts | None, looks
     return Drawing(
         name=slug(facts.label, "ap-by-frequency"),
         title=title,
-        caption=f"Each column of markers is a class, rare on the left; n = {n_test} test images, {_seeds(scored)}. "
-        "Look for: how far the tail classes lie above the dashed no-skill level, and whether any method lifts "
-        "the tail without lowering the head.",
-        alt=f"Average precision of {len(facts.class_names)} classes for {len(by_method(scored))} methods against "
-        "train frequency, tail and head classes.",
+        caption=f"Each column of markers is a class; rare classes are on the left. n = {n_test} test images, "
+        f"{_seeds(scored)}. Look at how far the tail classes lie above the dashed no-skill level, and whether any "
+        "method raises the tail classes without lowering the head classes.",
+        alt=f"Average precision of {len(facts.class_names)} classes for {len(by_method(scored))} methods against the "
+        "share of train images that have the class, in one panel for the tail classes and one for the head classes.",
         draw=draw,
     )
 
 
 def _by_frequency(group: str, facts: DatasetFacts) -> list[str]:
-    """Return the classes of a group that train has, the rarest first."""
+    """Return the classes of a group that have a train image, the rarest first."""
     names = [c for c in facts.class_names if facts.group(c) == group and facts.train_counts[c] > 0]
     return sorted(names, key=lambda c: facts.train_counts[c])
 
@@ -131,11 +131,11 @@ def _percent_axis(ax: Axes, share: np.ndarray) -> None:
     ax.xaxis.set_major_locator(FixedLocator(inside[:: -(-len(inside) // 5) or 1]))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
-    ax.grid(axis="x", visible=False)  # the lines of the classes stand there
+    ax.grid(axis="x", visible=False)  # each class has a vertical line of its own
 
 
 def _class_names(ax: Axes, names: list[str], share: np.ndarray, theme: Theme) -> None:
-    """Write the names above the axes, spread so that none touch, each with a line down to its column."""
+    """Write the names above the axes, far enough apart to be read, each with a line down to its column."""
     low, high = np.log(ax.get_xlim())
     at = (np.log(share) - low) / (high - low)
     for name, x, shown in zip(names, at, spread(list(at), 0.075, 0.0, 1.0), strict=True):
@@ -154,11 +154,11 @@ def _class_names(ax: Axes, names: list[str], share: np.ndarray, theme: Theme) ->
 
 
 def quality_by_steps(results: list[CellResult], looks: Looks) -> Drawing | Omitted:
-    """Describe tail FID and tail mAP against the whole number after `@` (recognised by `Method.at`)."""
+    """Describe tail FID and tail mAP against the whole number after `@`, for methods whose `at` names one."""
     title = "Quality against steps"
     stepped = [r for r in results if _steps(r) is not None and not r.skip and r.measured]
     if not stepped:
-        return Omitted(title, "no finished method has a whole number after @")
+        return Omitted(title, "no finished method has a whole number after @ in its name")
     label = results[0].cell.dataset.label
     plain = by_method(r for r in results if not r.cell.method.makes_images and r.scores)
 
@@ -185,10 +185,11 @@ def quality_by_steps(results: list[CellResult], looks: Looks) -> Drawing | Omitt
     return Drawing(
         name=slug(label, "quality-by-steps"),
         title=title,
-        caption="The number after @ against the fidelity of the images (left) and what a classifier trained with them "
-        f"reaches (right); {_seeds(stepped)}. Look for: whether nearer to real (left, down) is also more useful "
-        "(right, up). In the paper it is not: five steps gave the nearest images and a lower tail mAP than none.",
-        alt="Tail FID and tail mAP against the number of steps for every method that has one.",
+        caption="The horizontal axis is the number after @ in the name of a method. The left panel shows the fidelity "
+        f"of its images, the right panel what a classifier trained with them reaches; {_seeds(stepped)}. Look at "
+        "whether images that are nearer to real ones (lower on the left) are also more useful (higher on the right). "
+        "In the paper they are not: five steps gave the nearest images, and a lower tail mAP than no steps.",
+        alt="Tail FID and tail mAP against the number of steps, for every method that has such a number.",
         draw=draw,
     )
 
@@ -225,7 +226,7 @@ def _step_panel(ax: Axes, results: list[CellResult], looks: Looks, part: str, co
 
 
 def training_curves(results: list[CellResult], looks: Looks) -> Drawing | Omitted:
-    """Describe val mAP of head and tail classes by optimiser step, one line a method."""
+    """Describe the mAP of head and tail classes on val by optimiser step, with a line for each method."""
     title = "Training curves"
     trained = [r for r in results if r.history and not r.skip]
     if not trained:
@@ -248,10 +249,11 @@ def training_curves(results: list[CellResult], looks: Looks) -> Drawing | Omitte
     return Drawing(
         name=slug(label, "training-curves"),
         title=title,
-        caption=f"Mean average precision on the validation images at every evaluation; {_seeds(trained)}. "
-        "Look for: curves still rising at the end (trained too short to compare), or tail curves that turn down "
-        "(overfitting; the chosen checkpoint is the best on val).",
-        alt=f"Validation mAP by optimiser step for {len(by_method(trained))} methods, head and tail classes.",
+        caption=f"Mean average precision on the validation images at every evaluation; {_seeds(trained)}. Look for "
+        "curves that still rise at the end: these classifiers were trained too briefly to be compared. Look also for "
+        "tail curves that turn down: these classifiers overfit, and the checkpoint that is best on val is chosen.",
+        alt=f"Validation mAP by optimiser step for {len(by_method(trained))} methods, in one panel for the head "
+        "classes and one for the tail classes.",
         draw=draw,
     )
 
@@ -266,7 +268,7 @@ def _curve(members: list[CellResult], column: str) -> tuple[list[int], list[floa
 
 
 def label_fidelity(results: list[CellResult], facts: DatasetFacts | None, looks: Looks) -> Drawing | Omitted:
-    """Describe the share of images made for a class that the oracle sees it in, bars a class and method."""
+    """Describe the share of images in which the oracle sees the class they were made for, a bar for each method."""
     title = "Label fidelity"
     told = [r for r in results if r.fidelity and r.fidelity.get("label_fidelity") and not r.skip]
     rows = [
@@ -276,7 +278,7 @@ def label_fidelity(results: list[CellResult], facts: DatasetFacts | None, looks:
         if share is not None
     ]
     if not rows or facts is None:
-        return Omitted(title, "the extractor has no oracle that could tell the findings of an image")
+        return Omitted(title, "the extractor has no oracle that recognises the findings in an image")
     order: list[Any] = [c for c in facts.class_names if any(row["class"] == c for row in rows)]
     # A row that makes no images has a share for each class too, but all of them are None: it has no bars.
     made = {str(row["method"]) for row in rows}
@@ -313,9 +315,9 @@ def label_fidelity(results: list[CellResult], facts: DatasetFacts | None, looks:
     return Drawing(
         name=slug(facts.label, "label-fidelity"),
         title=title,
-        caption="Share of the images made for a class in which the oracle classifier sees that class; "
-        f"{_seeds(told)}. Look for: short bars. There the images carry a label that they do not show, "
-        "and training on them teaches the wrong thing.",
-        alt=f"Share of images that show their target class, for {len(order)} classes and {len(made)} methods.",
+        caption="A bar is the share of the images made for a class in which the oracle classifier sees that class; "
+        f"{_seeds(told)}. Look for short bars: these images have a label that they do not show, and training on them "
+        "teaches the wrong thing.",
+        alt=f"Share of images that show the class they were made for: {len(order)} classes, {len(made)} methods.",
         draw=draw,
     )

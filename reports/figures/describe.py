@@ -1,4 +1,4 @@
-"""The figure of a data set: images by class and part, and how often classes are found together."""
+"""The figure of a data set: images of each class in each part, and how often two classes occur in one image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _PARTS = {"train": "#1F7FBF", "val": "#E69F00", "test": "#009E73"}
-_MOST_NUMBERED = 12  # classes whose matrix has room for numbers
+_MOST_NUMBERED = 12  # classes; a larger matrix has no room for numbers
 
 
 def write_figure(found: dict[str, Any], path: Path) -> None:
@@ -32,7 +32,7 @@ def write_figure(found: dict[str, Any], path: Path) -> None:
 
 
 def draw(found: dict[str, Any], theme: Theme) -> Figure:
-    """Return the figure: on the left counts by class, the most frequent above; on the right what goes with what."""
+    """Return the figure: images of each class on the left, the most frequent on top; co-occurrence on the right."""
     from matplotlib.figure import Figure
 
     order = sorted(range(len(found["classes"])), key=lambda i: -found["classes"][i]["train"])
@@ -55,7 +55,7 @@ def _counts(ax: Axes, classes: list[dict[str, Any]]) -> None:
     ax.set_xscale("log")
     ax.set_xlim(0.5, 10 ** math.ceil(math.log10(max(10, *(c[p] for c in classes for p in _PARTS)))))
     ax.set_yticks(places, [_named(c) for c in classes])
-    ax.set_ylim(len(classes) - 0.5, -0.5)  # as the rows of the matrix beside
+    ax.set_ylim(len(classes) - 0.5, -0.5)  # in line with the rows of the matrix on the right
     ax.grid(axis="y", visible=False)
     ax.set_xlabel("images with the finding (log)")
 
@@ -65,15 +65,15 @@ def _named(one: dict[str, Any]) -> str:
 
 
 def _together(ax: Axes, both: np.ndarray, classes: list[dict[str, Any]], theme: Theme) -> None:
-    """Draw the share of a row's images that have the column's class too."""
+    """Draw the share of the images with a row's class that also have the column's class."""
     numbered = len(classes) <= _MOST_NUMBERED
     share = both / np.maximum(np.diag(both), 1)[:, None]
     np.fill_diagonal(share, np.nan)
     ax.imshow(share, vmin=0, vmax=1, cmap="Blues", aspect="auto")
     ax.set_xticks(range(len(classes)), [c["name"] for c in classes], rotation=45, ha="right", rotation_mode="anchor")
-    ax.set_yticks([])  # the same rows as beside
+    ax.set_yticks([])  # the rows are named on the left
     ax.grid(visible=False)
-    ax.set_title("of a row's images: share that\nhas the column's class" + (" (%)" if numbered else ""))
+    ax.set_title("share of the row's images that\nalso have the column's class" + (" (%)" if numbered else ""))
     if numbered:
         for (i, j), value in np.ndenumerate(share):
             if np.isfinite(value):

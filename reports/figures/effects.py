@@ -1,4 +1,4 @@
-"""Forest plot of effects: one panel a column, a line a row, intervals about paired differences."""
+"""Forest plot of effects: a panel for each column, a line for each row, intervals around paired differences."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ if TYPE_CHECKING:
     from reports.table_rows import Column
 
 TITLE = "Effects"
-_LINE, _MARGINS, _WIDTH = 0.27, 1.25, 8.6  # inches: a line, everything around the panels, the figure
-_OFFSET = 0.36  # of a line, between the outermost of a row's controls
+_LINE, _MARGINS, _WIDTH = 0.27, 1.25, 8.6  # inches: height of a line, height around the panels, width of the figure
+_OFFSET = 0.36  # share of a line between the first and the last control of a row
 _LONGEST = 48  # characters of a label on one line
-_MOST_COLOURS = 3  # controls that colours tell apart; with more of them, a line names its own
-_CLEAR, _UNSETTLED, _WITHIN = "interval clear of zero", "clear of zero, but p ≥ 0.05", "zero in the interval, or none"
+_MOST_COLOURS = 3  # controls that have a colour each; with more of them, the name of a line includes its control
+_CLEAR, _UNSETTLED = "the interval leaves out zero", "it leaves out zero, but p ≥ 0.05"
+_WITHIN = "it contains zero, or there is no interval"
 
 
 def forest(effects: Sequence[Effect], label: str) -> Drawing | Omitted:
-    """Describe every row's differences to what it is held against.
+    """Describe the differences between every row and its controls.
 
     Args:
-        effects: of one data set.
-        label: the data set's.
+        effects: the effects of one data set.
+        label: the name of the data set.
     """
     if not effects:
-        return Omitted(TITLE, "no row and the row that it is held against have finished at the same seed")
+        return Omitted(TITLE, "no row has finished at the same seed as its control")
     if not any(e.named or e.estimate.n > 1 for e in effects):
-        return Omitted(TITLE, "one seed: intervals over test patients are in effects.csv")
+        return Omitted(TITLE, "there is only one seed; the intervals over test patients are in effects.csv")
     controls = list(dict.fromkeys(e.control for e in effects))
     columns, lines = columns_of(effects), _lines(effects, many=len(controls) > _MOST_COLOURS)
     looks = Looks(controls)
@@ -61,16 +62,18 @@ def forest(effects: Sequence[Effect], label: str) -> Drawing | Omitted:
     return Drawing(
         name=slug(label, "effects"),
         title=TITLE,
-        caption=f"Row minus the row that it is held against, paired by seed; n = {span(ns)} a mark. Bars: 95 % "
-        f"bootstrap interval {what}; small dots: single seeds. Over fewer than ten seeds intervals are too short, so "
-        "one clear of zero counts only with p < 0.05 of the sign-flip test. Look for: filled marks on the better side.",
-        alt=f"Differences of {len(lines)} rows in {', '.join(c.heading for c in columns)} with 95 % intervals.",
+        caption=f"A mark is the mean difference between a row and its control at the same seed (n = {span(ns)}). Bars "
+        f"are 95 % bootstrap intervals {what}, and small dots are single seeds. With fewer than ten seeds intervals "
+        "are too short, so one that leaves out zero counts only if the sign-flip test has p < 0.05. Look for filled "
+        "marks on the better side.",
+        alt=f"Differences between {len(lines)} rows and their controls in {', '.join(c.heading for c in columns)}, "
+        "with 95 % intervals.",
         draw=draw,
     )
 
 
 def _lines(effects: Sequence[Effect], many: bool) -> dict[str, list[Effect]]:
-    """Return the plot's lines by their label, which names the control where there are too many to colour."""
+    """Return the lines by their label, which includes the control where there are too many controls for colours."""
     lines: dict[str, list[Effect]] = {}
     for e in effects:
         label = f"{e.row}  vs  {e.control}" if many else e.row
@@ -105,7 +108,7 @@ def _panel(
     ax.spines["left"].set_visible(False)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="y", visible=False)
-    for y in range(0, len(lines), 2):  # bands lead the eye from the names to the last panel
+    for y in range(0, len(lines), 2):  # bands guide the eye from the names to the last panel
         ax.axhspan(y - 0.5, y + 0.5, color=theme.grid, alpha=0.45, lw=0, zorder=0)
 
 
@@ -114,7 +117,7 @@ def _shift(place: int, n: int) -> float:
 
 
 def _mark(ax: Axes, effect: Effect, y: float, look: dict[str, Any], theme: Theme) -> None:
-    """Draw one effect: single seeds, interval, mean."""
+    """Draw the single seeds, the interval and the mean of one effect."""
     e = effect.estimate
     ax.plot(effect.differences, [y] * len(effect.differences), ".", ms=3, color=look["color"], alpha=0.6, mew=0)
     if e.low is not None and e.high is not None:
@@ -128,7 +131,7 @@ def _state(effect: Effect) -> str:
 
 
 def _fill(state: str, colour: str, theme: Theme) -> dict[str, Any]:
-    """Return matplotlib's keywords: a full, half or hollow marker."""
+    """Return matplotlib's keywords for a full, half or hollow marker."""
     if state == _UNSETTLED:
         return {"fillstyle": "bottom", "mfc": colour, "markerfacecoloralt": theme.paper}
     return {"mfc": colour if state == _CLEAR else theme.paper}
@@ -137,7 +140,7 @@ def _fill(state: str, colour: str, theme: Theme) -> dict[str, Any]:
 def _legend(
     shown: list[tuple[str, dict[str, Any]]], effects: Sequence[Effect], theme: Theme
 ) -> tuple[list[Any], list[str]]:
-    """Return the legend's handles and names: the controls, then the fillings that occur."""
+    """Return the handles and names of the legend: the controls, then the fillings that occur."""
     from matplotlib.lines import Line2D
 
     there = {_state(e) for e in effects}

@@ -1,4 +1,4 @@
-"""How near synthetic images lie to the train images, with and without their parents, held against new real ones."""
+"""How near synthetic images lie to train images, with and without their parents, compared with held-out real images."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ if TYPE_CHECKING:
     from bench.tables import Float32
 
 _MOST_DOTS = 400
-_OFFSET = 0.17  # of the two strips of a row from its middle
+_OFFSET = 0.17  # of each of the two strips of a row from its middle
 
 
 @dataclass(frozen=True)
 class Nearness:
-    """One row's distances to the nearest train image, over the held-out images' median (of the same cell).
+    """One row's distances to the nearest train image, divided by the median of the held-out images of the same cell.
 
     Attributes:
-        all_train: `float32 [n]`, of every synthetic image; without_parents: its parents not counted.
-        copies: share nearer than 95 % of the held-out images are, counted with and without parents.
+        all_train: `float32 [n]`, the distance of every synthetic image.
+        without_parents: the same to the nearest train image that is not its parent.
+        copies: share of images that are nearer than 95 % of the held-out images, with and without parents.
     """
 
     all_train: Float32
@@ -38,14 +39,14 @@ class Nearness:
 
     @property
     def has_parents(self) -> bool:
-        """Whether any image is nearest to one that it was made from."""
+        """Whether the nearest train image of some image is one that it was made from."""
         return not np.array_equal(self.all_train, self.without_parents, equal_nan=True)
 
 
 def nearest_images(results: list[CellResult], store: Store, looks: Looks, dots: bool = True) -> Drawing | Omitted:
-    """Describe strips of distances to the nearest train image: a row a method, the held-out images on top.
+    """Describe distances to the nearest train image: a line for each method, and one for held-out images on top.
 
-    Without `dots` only medians and quartiles are drawn, nothing of a single image.
+    Without `dots` only medians and quartiles are drawn, and nothing about a single image.
     """
     title = "Nearest train image"
     measured = [r for r in results if (r.fidelity or {}).get("nearest_ratio") is not None and not r.skip]
@@ -70,20 +71,21 @@ def nearest_images(results: list[CellResult], store: Store, looks: Looks, dots: 
     return Drawing(
         name=slug(measured[0].cell.dataset.label, "nearest-train-image"),
         title=title,
-        caption=f"{'Distance' if dots else 'Median and quartiles of the distance'} of each synthetic image "
-        f"(n = {sizes} a method, all seeds) to its nearest train image and to its nearest one that is not a parent. On "
-        f"top, {len(held_out)} held-out images with one of the classes; their patients are not in train. Features: "
-        f"{extractor}. Right: share of copies, images nearer than all but 5 % of the held-out ones (5 % by chance), "
-        "with and without parents counted. Look for: rows left of the band. Methods "
-        "that mix train images are near to their parents by construction; a row near without them too shows what train "
-        "already has. Held-out images count by class as the synthetic ones do.",
-        alt=f"Distances to the nearest train image for {len(rows)} methods and for held-out images.",
+        caption=f"{'Distance' if dots else 'Median and quartiles of the distance'} of the synthetic images (n = "
+        f"{sizes} for each method, all seeds) to their nearest train image, and to the nearest one that is not a "
+        f"parent. The line on top shows {len(held_out)} held-out images that have one of the classes and whose "
+        "patients are not in train; each class has the same weight in it as among the synthetic images. Distances are "
+        f"between features of {extractor}. On the right is the share of copies: images that are nearer than all but 5 "
+        "% of the held-out images (5 % by chance), with and without parents. Look for rows to the left of the band. "
+        "Methods that mix train images are near to the parents by construction; a row that is near without its parents "
+        "too shows what train already has.",
+        alt=f"Distances to the nearest train image for {len(rows)} methods and for held-out real images.",
         draw=draw,
     )
 
 
 def _relative(result: CellResult, store: Store) -> dict[str, Float32]:
-    """Return a cell's distances over its held-out median, and the weights of the held-out images."""
+    """Return a cell's distances divided by the median of its held-out images, and the weights of the latter."""
     folder = store.folder(result.cell.fidelity)
     names = ("synthetic", "without_parents", "held_out", "held_out_weights")
     raw = {name: np.load(folder / f"nearest_{name}.npy") for name in names}
@@ -165,7 +167,7 @@ def _strip(
     ax.plot([quarter, three], [y, y], color=theme.ink, lw=1.6, solid_capstyle="butt", zorder=3)
     if most:
         ax.plot([median], [y], marker="|", ms=9, mew=2, color=theme.ink, zorder=4)
-    else:  # the legend's marks stand at the medians
+    else:  # without dots, the marks of the legend are at the medians
         ax.plot(
             [median],
             [y],

@@ -1,4 +1,4 @@
-"""Figures made of images: real beside synthetic for every tail class, and how fused images came about."""
+"""Figures made of images: real and synthetic images of every tail class, and how fused images were made."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FUSED_EXTRAS = ("anchor_cam", "mask", "partner_cam")
 
 @dataclass(frozen=True)
 class Pictures:
-    """The images of one cell: the data set's table, its train rows, the synthetic set."""
+    """The images of one cell: the table of its data set, the train rows in it, and the synthetic images."""
 
     label: str
     seed: int
@@ -34,22 +34,22 @@ class Pictures:
     augmented: AugmentedSet
 
     def made_for(self, name: str, n: int) -> np.ndarray:
-        """Return the first `n` samples made for a class (their order is random already)."""
+        """Return the first `n` samples made for a class; their order is random."""
         return np.flatnonzero(self.augmented.target_class == self.table.class_names.index(name))[:n]
 
     def real_of(self, name: str, n: int) -> UInt8:
-        """Return `n` train images having the class, evenly spaced, so that they are not one patient's."""
+        """Return `n` train images that have the class, evenly spaced, so that they are not all of one patient."""
         labels = self.table.labels[self.train_rows, self.table.class_names.index(name)]
         rows = self.train_rows[labels == 1]
         return np.array(self.table.images[np.sort(rows[_evenly(len(rows), n)])])
 
     def parent(self, sample: int, which: int) -> UInt8:
-        """Return a parent's image."""
+        """Return the image of a parent."""
         return np.array(self.table.images[self.train_rows[self.augmented.parents[sample, which]]])
 
     @property
     def shown_classes(self) -> list[str]:
-        """Tail classes, or whatever classes images were made for."""
+        """The classes that images were made for, tail classes first."""
         made = {self.table.class_names[c] for c in np.unique(self.augmented.target_class)}
         return [c for c in (*self.table.tail, *sorted(made - set(self.table.tail))) if c in made]
 
@@ -59,7 +59,7 @@ def _evenly(length: int, n: int) -> np.ndarray:
 
 
 def load_pictures(result: CellResult, store: Store) -> Pictures | None:
-    """Return the images behind a cell, or None where the store lacks any part or nothing was made."""
+    """Return the images of a cell, or None if the store lacks some of them or the method made none."""
     cell = result.cell
     if not all(store.has(stage) for stage in (cell.dataset, cell.split, cell.augmented)):
         return None
@@ -72,12 +72,12 @@ def load_pictures(result: CellResult, store: Store) -> Pictures | None:
 
 
 def sample_grid(result: CellResult, store: Store) -> Drawing | Omitted:
-    """Describe a grid: a row a tail class, real train images left, the method's images right."""
+    """Describe a grid with a line for each tail class: real train images on the left, synthetic ones on the right."""
     method = result.cell.label
     title = f"Samples: {method}"
     pictures = load_pictures(result, store)
     if pictures is None:
-        return Omitted(title, result.skip or "no synthetic images in the store")
+        return Omitted(title, result.skip or "the store holds no synthetic images")
     names = pictures.shown_classes
     real = [[tiles.grey(image, _GRID_TILE) for image in pictures.real_of(c, N_REAL)] for c in names]
     made = [
@@ -96,19 +96,20 @@ def sample_grid(result: CellResult, store: Store) -> Drawing | Omitted:
     return Drawing(
         name=slug(result.cell.dataset.label, "samples", method),
         title=title,
-        caption=f"Left: {N_REAL} train images having the class, evenly spaced. Right: the first {N_SYNTHETIC} of "
-        f"{n_made} images made for it by {method} (seed {pictures.seed}, not picked). Look for: is the finding "
-        "of the row there, is the anatomy intact, do images repeat.",
-        alt=f"Grid of chest images, a row a class ({', '.join(names)}): real ones left, images made by {method} right.",
+        caption=f"On the left are {N_REAL} train images that have the class, evenly spaced. On the right are the first "
+        f"{N_SYNTHETIC} of {n_made} images that {method} made for the class (seed {pictures.seed}; they were not "
+        "selected). Look at whether the finding is there, whether the anatomy is intact, and whether images repeat.",
+        alt=f"Grid of chest images with a line for each class ({', '.join(names)}): real images on the left, images "
+        f"made by {method} on the right.",
         draw=draw,
         photographic=True,
     )
 
 
 def fusion_strips(results: list[CellResult], store: Store) -> list[Drawing]:
-    """Describe how fused images came about, for sets that stored both parents, their maps and the mask.
+    """Describe how fused images were made, for methods that stored both parents, their maps and the mask.
 
-    Sets that fused the same pairs (variants of one method) share a figure, one last column each.
+    Variants of a method that fused the same pairs share a figure, in which each has one of the last columns.
     """
     groups: list[list[Pictures]] = []
     for result in results:
@@ -121,7 +122,7 @@ def fusion_strips(results: list[CellResult], store: Store) -> list[Drawing]:
         elif pictures.label not in {p.label for p in same}:
             same.append(pictures)
     first_of: dict[tuple[str, ...], list[Pictures]] = {}
-    for group in groups:  # other seeds show the same thing again: one figure a set of methods
+    for group in groups:  # other seeds would show the same again, so each set of methods has one figure
         first_of.setdefault(tuple(p.label for p in group), group)
     return [_strip(group, results[0].cell.dataset.label) for group in first_of.values()]
 
@@ -151,12 +152,14 @@ def _strip(group: list[Pictures], dataset: str) -> Drawing:
 
     return Drawing(
         name=slug(dataset, "fusion", first.label),
-        title=f"How a fused image came about: {makers}",
-        caption="The first sample made for each class. Anchor: a train image having the class; partner: one without "
-        "tail classes; CAM: where the classifier of the code looks (bright = strongly). Mask: orange is taken from "
-        f"the anchor, blue from the partner. Last: the result ({makers}; seed {first.seed}). Look for: does the "
-        "anchor's map cover the finding, and does the finding survive in the result.",
-        alt=f"For {', '.join(names)}: anchor, its map, the mask, the partner's map, the partner, and the fused image.",
+        title=f"How a fused image was made: {makers}",
+        caption="The first sample that was made for each class. The anchor is a train image that has the class; the "
+        "partner is a train image without tail classes. A CAM is bright where the classifier of the code looks. In the "
+        "mask, orange is taken from the anchor and blue from the partner. The last images are the results "
+        f"({makers}; seed {first.seed}). Look at whether the map of the anchor covers the finding, and whether the "
+        "finding survives in the result.",
+        alt=f"For {', '.join(names)}: the anchor, its map, the mask, the map of the partner, the partner, and the "
+        "fused images.",
         draw=draw,
         photographic=True,
     )

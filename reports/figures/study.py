@@ -1,4 +1,4 @@
-"""The figure of a study: each column against the setting that the matrix varies, every seed a dot."""
+"""The figure of a study: each column against the setting that the matrix varies, with a dot for every seed."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from bench.results.cells import CellResult
 
-_PANEL_ROW = 3  # panels beside each other
-_BESIDE = 0.05  # of a word's place: from a bar to its dots
+_PANEL_ROW = 3  # panels in one line
+_BESIDE = 0.05  # from a bar to its dots, where words have a distance of 1
 _TITLES = {
     "fid_tail": "tail FID ↓",
     "kid_tail": "tail KID ↓",
@@ -39,7 +39,7 @@ _TITLES = {
 
 
 def study_figures(study: Study, results: Sequence[CellResult]) -> list[Drawing | Omitted]:
-    """Describe a figure a data set, or one of all data sets where these are what the study varies."""
+    """Describe a figure for each data set, or one figure if the data set is what the study varies."""
     if study.spans_datasets:
         return [_figure_of(study, results, "study")]
     return [_figure_of(study, members, slug(label, "study")) for label, members in by_dataset(results).items()]
@@ -92,13 +92,13 @@ def _caption(study: Study, shown: Series, absent: list[str]) -> str:
             places[line, point.x] = places.get((line, point.x), 0) + 1
     n = max(places.values())
     band = {"sd": "one standard deviation", "ci": "95 % interval of the mean (Student's t)"}[study.band]
-    marks = "bars" if not shown.numeric else "bands"
-    parts = [f"Each dot is a seed (n = {span(places.values())} a place), marks their means"]
-    parts.append(f", {marks} {band} around them." if n > 1 else "; with one seed no spread is known.")
+    marks = "the bars" if not shown.numeric else "the bands"
+    parts = [f"Each dot is a seed (n = {span(places.values())} a place), and the marks are their means"]
+    parts.append(f"; {marks} show {band} around them." if n > 1 else "; with one seed no spread is known.")
     if shown.levels:
-        parts.append(f" Horizontal lines: {', '.join(shown.levels)}, which have no place on the axis.")
+        parts.append(f" The horizontal lines are {', '.join(shown.levels)}, which have no place on the axis.")
     if absent:
-        parts.append(f" Not measured: {', '.join(absent)}.")
+        parts.append(f" These columns were not measured: {', '.join(absent)}.")
     return "".join(parts)
 
 
@@ -107,7 +107,7 @@ def _panel(ax: Axes, column: str, study: Study, shown: Series, looks: Looks, the
     named: dict[str, Line2D] = {}
     n = len(shown.lines)
     for i, (name, points) in enumerate(shown.lines.items()):
-        # words stand apart, and the lines beside each other at each word; numbers are where they are
+        # Words are evenly spaced, with the lines side by side at each word. Numbers are at their own place.
         places = {x: float(x) for x in shown.order} if shown.numeric else _dodged(shown.order, i, n)
         named[name] = _line(ax, points, column, places, study, shown.numeric, looks.of(name), theme)
     for label, points in shown.levels.items():
@@ -161,7 +161,7 @@ def _line(
 
 
 def _spread(values: Sequence[float | None], band: str) -> tuple[float, float, float]:
-    """Return mean, low and high; all equal for one value, NaN without any."""
+    """Return mean, low and high. All are equal for one value, and NaN without a value."""
     found = np.array([v for v in values if v is not None])
     if len(found) == 0:
         return (math.nan,) * 3

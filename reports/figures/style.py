@@ -1,4 +1,4 @@
-"""How figures look and are saved: a colour and marker for each method; PNG and PDF for papers, WebP for the page."""
+"""How figures look and are saved: a colour and marker for each method, PNG and PDF for papers, WebP for the page."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-CSS_DPI = 100  # one inch of a figure is 100 CSS pixels on the page, so that 9 pt text reads as 12 px
-DENSITY = 2  # pixels a CSS pixel, for screens of double density; papers take the PDF
-# Okabe & Ito (2008), safe for the common colour-vision deficiencies; yellow left out (too pale on white) and the blue
-# lighter (theirs is lost on a dark ground).
+CSS_DPI = 100  # one inch of a figure is 100 CSS pixels on the page, so that text of 9 pt has 12 px
+DENSITY = 2  # pixels for each CSS pixel, for screens of double density; papers use the PDF
+# The colours of Okabe & Ito (2008), which people with the common colour-vision deficiencies can tell apart. Yellow is
+# left out, as it is too pale on white, and the blue is lighter, as theirs is hard to see on a dark ground.
 _HUES = ("#1F7FBF", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of the ground and of everything drawn on it."""
+    """Colours of the ground and of all that is drawn on it."""
 
     name: str
     paper: str
@@ -47,9 +47,11 @@ class Drawing:
 
     Attributes:
         name: file name without suffix.
-        title, caption, alt: what it is, what to look at (with n), what somebody who cannot see it should know.
+        title: what the figure shows.
+        caption: how to read it, with n, and what to look for.
+        alt: what somebody who cannot see it should know.
         draw: theme → figure; called inside the theme's settings.
-        photographic: made of images, so that the page may hold it with loss.
+        photographic: whether it is made of images, so that the page may hold it in lossy compression.
     """
 
     name: str
@@ -81,10 +83,10 @@ class Saved:
 
 
 class Looks:
-    """Colour and marker of every method, fixed by its place in the matrix."""
+    """Colour and marker of every method; its place in the matrix decides them."""
 
     def __init__(self, labels: Iterable[str]) -> None:
-        """Give each label the next hue and marker; past the last hue the markers still differ."""
+        """Give each label the next hue and marker; labels with the same hue have different markers."""
         order = list(dict.fromkeys(labels))
         self.colour = {label: _HUES[i % len(_HUES)] for i, label in enumerate(order)}
         self.marker = {label: _MARKERS[i % len(_MARKERS)] for i, label in enumerate(order)}
@@ -95,14 +97,14 @@ class Looks:
 
 
 def slug(*parts: str) -> str:
-    """Return a file name made of `parts`, with nothing in it that a shell or LaTeX minds."""
-    signs = {"+": " plus ", "−": " minus "}  # rows that differ in these alone must not share a file
+    """Return a file name made of `parts` that needs no quotes in a shell or in LaTeX."""
+    signs = {"+": " plus ", "−": " minus "}  # rows that differ only in these signs must not share a file
     said = ("".join(signs.get(c, c) for c in part) for part in parts)
     return "-".join(re.sub(r"[^A-Za-z0-9]+", "-", part).strip("-") for part in said)
 
 
 def unique(name: str, taken: set[str]) -> str:
-    """Return `name`, or with -2, -3, … after it where it is in `taken`, and add it there; case tells no files apart."""
+    """Return `name`, with -2, -3, … after it if `taken` has it in any case of letters, and add it to `taken`."""
     numbered = (name if i == 1 else f"{name}-{i}" for i in itertools.count(1))
     free = next(found for found in numbered if found.casefold() not in taken)
     taken.add(free.casefold())
@@ -110,7 +112,7 @@ def unique(name: str, taken: set[str]) -> str:
 
 
 def settings(theme: Theme) -> Any:
-    """Return matplotlib's settings for a theme, on seaborn's plain ground."""
+    """Return matplotlib's settings for a theme, based on seaborn's style `ticks`."""
     import seaborn as sns
 
     colours = {
@@ -146,7 +148,7 @@ def settings(theme: Theme) -> Any:
 
 
 def save(drawing: Drawing, folder: Path) -> Saved:
-    """Draw in both themes; write PNG and PDF of the light one to `folder`."""
+    """Draw in both themes and write PNG and PDF of the light one to `folder`."""
     import matplotlib
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -173,7 +175,7 @@ def _webp(png: Path | io.BytesIO, lossless: bool) -> str:
 
 
 def legend_of_drawn(figure: Figure, lines: Mapping[str, Sequence[Line2D]]) -> None:
-    """Put a legend under all axes that names what is drawn and nothing else.
+    """Put a legend below all axes that names what is drawn and nothing else.
 
     A method without a number in any panel has lines too, but all their points are NaN: naming it would send the reader
     looking for marks that are not there.
@@ -192,7 +194,7 @@ def has_points(line: Line2D) -> bool:
 
 
 def legend_below(figure: Figure, handles: list[Any], labels: list[str]) -> None:
-    """Put one legend under all axes, and keep room for it."""
+    """Put one legend below all axes and keep room for it."""
     if not labels:
         return
     wanted = sum(0.55 + 0.075 * len(label) for label in labels)  # inches, about
@@ -204,7 +206,7 @@ def legend_below(figure: Figure, handles: list[Any], labels: list[str]) -> None:
 
 
 def two_lines(name: str, limit: int = 16) -> str:
-    """Break a long name at the space nearest its middle."""
+    """Break a long name at the space nearest to its middle."""
     spaces = [i for i, c in enumerate(name) if c == " "]
     if len(name) <= limit or not spaces:
         return name
@@ -213,7 +215,7 @@ def two_lines(name: str, limit: int = 16) -> str:
 
 
 def spread(positions: list[float], gap: float, low: float, high: float) -> list[float]:
-    """Return sorted `positions` moved as little as needed to lie at least `gap` apart within [low, high]."""
+    """Return sorted `positions`, moved so that they are at least `gap` apart and within [low, high]."""
     if not positions:
         return []
     gap = min(gap, (high - low) / max(1, len(positions) - 1))

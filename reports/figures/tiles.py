@@ -1,4 +1,4 @@
-"""Images as tiles of one size, and grids of them with names of rows and columns."""
+"""Images as tiles of one size, and grids of tiles with names of rows and columns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bench.tables import UInt8
 
 _GAP = 4  # pixels between tiles
-_LABELS_IN = 1.55  # inches left of the tiles for names
+_LABELS_IN = 1.55  # inches for names, left of the tiles
 ANCHOR_RGB, PARTNER_RGB = (230, 159, 0), (0, 114, 178)  # Okabe & Ito's orange and blue
 
 
@@ -27,7 +27,7 @@ def _resized(image: np.ndarray, px: int, smooth: bool = True) -> np.ndarray:
 
 
 def _plane(values: np.ndarray) -> np.ndarray:
-    """Return a map in [0, 1] as `uint8 [h, w]`; leading axes of length 1 are dropped."""
+    """Return a map in [0, 1] as `uint8 [h, w]` without leading axes of length 1."""
     flat = np.asarray(values, dtype=np.float32).reshape(values.shape[-2:])
     return (np.clip(np.nan_to_num(flat), 0, 1) * 255).astype(np.uint8)
 
@@ -38,7 +38,7 @@ def grey(image: np.ndarray, px: int) -> UInt8:
 
 
 def overlay(image: np.ndarray, cam: np.ndarray, px: int) -> UInt8:
-    """Return a grey image with a map laid over it, the more opaque the stronger, `uint8 [px, px, 3]`."""
+    """Return a grey image below a map that is more opaque where it is stronger, `uint8 [px, px, 3]`."""
     import matplotlib
 
     heat = _resized(_plane(cam), px).astype(np.float32) / 255
@@ -54,7 +54,7 @@ def two_colours(mask: np.ndarray, px: int) -> UInt8:
 
 
 def canvas(columns: list[int], n_rows: int, px: int) -> tuple[Figure, list[Axes]]:
-    """Return a figure with one axes a block of `columns` tiles of `px` pixels, each pixel drawn once."""
+    """Return a figure with one axes for each block of `columns` tiles of `px` pixels; each pixel is drawn once."""
     from matplotlib.figure import Figure
 
     step = (px + _GAP) / DENSITY / CSS_DPI
@@ -78,9 +78,9 @@ def mosaic(
     rows: list[str] | None = None,
     columns: list[str] | None = None,
 ) -> None:
-    """Show tiles on a grid as one image, with names of rows on the left and of columns on top."""
+    """Show a grid of tiles as one image, with names of rows on the left and names of columns on top."""
     step = px + _GAP
-    image = np.zeros((len(tiles) * step, n_columns * step, 4), dtype=np.uint8)  # gaps and missing tiles: transparent
+    image = np.zeros((len(tiles) * step, n_columns * step, 4), dtype=np.uint8)  # gaps and missing tiles are transparent
     for r, line in enumerate(tiles):
         for c, tile in enumerate(line):
             place = image[r * step : r * step + px, c * step : c * step + px]

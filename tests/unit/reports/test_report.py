@@ -96,7 +96,7 @@ def test_page_is_self_contained_and_escaped(report, name):
     text = "".join(page.text)
     assert "<script>alert(1)</script> & colour images" in text
     assert "{{" not in text
-    assert "None" not in re.sub(r"None: every|precision None", "", text)
+    assert "None" not in re.sub(r"precision None", "", text)
 
 
 def test_page_is_accessible(report):
@@ -143,12 +143,11 @@ def test_several_data_sets_have_their_own_parts_and_credentialed_ones_are_named(
         study=Study(x="row", line="method", columns=["map_tail"]),
     )
     text = "".join(parse(folder / "report.html").text)
-    places = [text.index(t) for t in ("Results on blobs", "Results on ward", "Figures: blobs", "Figures: ward")]
+    headings = ("Results on blobs", "Results on ward", "Figures: blobs", "Figures: ward")
+    places = [text.rindex(heading) for heading in headings]  # the contents name them before
     assert places == sorted(places), "the tables of all data sets come first"
     assert places[2] < text.index("figures/blobs-study.pdf") < places[3] < text.index("figures/ward-study.pdf")
     assert (folder / "figures" / "blobs-study.png").read_bytes() != (folder / "figures" / "ward-study.png").read_bytes()
-    assert "Results on blobs" in text
-    assert "Results on ward" in text
     assert (folder / "figures" / "ward-training-curves.png").is_file()
     assert "Do not share this page. It contains pictures of credentialed data (ward), synthetic images derived" in text
 
@@ -190,7 +189,7 @@ def test_the_nearest_images_are_drawn_with_their_shares_of_copies(filled):
 def test_variants_that_fused_the_same_pairs_share_a_strip(filled):
     matrix, results, store = filled
     strips = fusion_strips(results, store)
-    assert [s.title for s in strips] == ["How a fused image came about: ours@0, ours@5"]
+    assert [s.title for s in strips] == ["How a fused image was made: ours@0, ours@5"]
 
 
 def test_pictures_are_of_the_class_they_stand_beside(filled):

@@ -195,8 +195,8 @@ def test_nothing_to_compare_is_said(tmp_path):
     table = effects_table(matrix, [CellResult(c, "missing") for c in matrix.cells], Store(tmp_path))
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(table)
-    assert "Nothing to compare yet" in console.export_text()
-    assert "Nothing to compare yet" in table.markdown()
+    assert "There is nothing to compare yet" in console.export_text()
+    assert "There is nothing to compare yet" in table.markdown()
     assert table.csv().startswith("dataset,row")
     assert EffectsTable("x", {}).as_rows() == []
 
@@ -300,12 +300,12 @@ def test_the_page_names_differences_with_a_small_p_and_those_that_hold_after_hol
     assert said.startswith("1 of 2 differences in tail mAP has p < 0.05")
     assert "not corrected for their number" in said
     assert ": row higher than base. " in said
-    assert said.endswith("After Holm's correction for these 2: none.")  # 2 x 0.031
+    assert said.endswith("What remains after Holm's correction for these 2 comparisons: nothing.")  # 2 x 0.031
     (alone,) = settled([make_effect(CLEAR), make_effect(CLEAR, "map_head")])  # the other column is not of the family
     assert alone.startswith("1 of 1 differences")
-    assert alone.endswith("for these 1: row higher than base.")
+    assert alone.endswith("for this comparison: row higher than base.")
     (many,) = settled([make_effect([*CLEAR, 0.1, 0.09]), make_effect(CLEAR)])  # 2 x 0.0078, then 0.031
-    assert many.endswith("for these 2: row higher than base; row higher than base.")
+    assert many.endswith("for these 2 comparisons: row higher than base; row higher than base.")
     assert settled([make_effect([0.1])]) == []
 
 
@@ -326,7 +326,7 @@ def test_the_number_expected_by_chance_is_what_the_seeds_can_give(n: int) -> Non
     p = np.array([(np.abs(means) >= abs(m) - 1e-12).mean() for m in means])
     values = [*np.random.default_rng(0).normal(size=n)]
     (said,) = settled([make_effect(values)] * 20)
-    assert f"(by chance alone at most {20 * (p < 0.05).mean():.2g} expected)" in said
+    assert f"(at most {20 * (p < 0.05).mean():.2g} of them are expected by chance alone)" in said
 
 
 @pytest.mark.parametrize("differences", [CLEAR, CLEAR[:5], CLEAR * 2, NOISE, None])

@@ -139,7 +139,7 @@ def test_notes_say_what_is_paired_and_fid_at_the_floors_n(seeded):
         fewer.append(replace(r, fidelity={**r.fidelity, "per_class": classes, "fid_tail_equal_n": 44.0}))
     before, after = (" ".join(parts_of(matrix, found, store)[0].notes) for found in (results, fewer))
     assert "order of the real images" in before
-    assert "batches differ" in before
+    assert "the batches differ" in before
     assert "FID of as many synthetic images" not in before
     assert "smote, ours@0, ours@5 44 (floor 8.5)" in after
 

@@ -21,8 +21,8 @@ _LINE, _MARGINS, _WIDTH = 0.27, 1.25, 8.6  # inches: height of a line, height ar
 _OFFSET = 0.36  # share of a line between the first and the last control of a row
 _LONGEST = 48  # characters of a label on one line
 _MOST_COLOURS = 3  # controls that have a colour each; with more of them, the name of a line includes its control
-_CLEAR, _UNSETTLED = "the interval leaves out zero", "it leaves out zero, but p ≥ 0.05"
-_WITHIN = "it contains zero, or there is no interval"
+_CLEAR, _UNSETTLED = "interval leaves out zero", "interval leaves out zero, but p ≥ 0.05"
+_WITHIN = "interval contains zero, or there is none"
 
 
 def forest(effects: Sequence[Effect], label: str) -> Drawing | Omitted:

@@ -92,12 +92,13 @@ def sample_grid(result: CellResult, store: Store) -> Drawing | Omitted:
         axes[1].set_title(f"synthetic: {method}", color=theme.ink, fontweight="bold")
         return figure
 
-    n_made = span(len(pictures.made_for(c, len(pictures.augmented))) for c in names)
+    counts = [len(pictures.made_for(c, len(pictures.augmented))) for c in names]
+    which = "all" if max(counts) <= N_SYNTHETIC else f"the first {N_SYNTHETIC} of"
     return Drawing(
         name=slug(result.cell.dataset.label, "samples", method),
         title=title,
-        caption=f"On the left are {N_REAL} train images that have the class, evenly spaced. On the right are the first "
-        f"{N_SYNTHETIC} of {n_made} images that {method} made for the class (seed {pictures.seed}; they were not "
+        caption=f"On the left are up to {N_REAL} train images that have the class, evenly spaced. On the right are "
+        f"{which} {span(counts)} images that {method} made for the class (seed {pictures.seed}; they were not "
         "selected). Look at whether the finding is there, whether the anatomy is intact, and whether images repeat.",
         alt=f"Grid of chest images with a line for each class ({', '.join(names)}): real images on the left, images "
         f"made by {method} on the right.",

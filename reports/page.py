@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bench.results.cells import CellResult
     from bench.store.store import Store
     from reports.paper_table import Part
-    from reports.redaction import Export
+    from reports.redaction import ReportInput
     from reports.run_facts import DatasetFacts
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -35,7 +35,7 @@ _MOST_PAIRS = 7  # columns that hold two numbers
 
 
 def page(
-    made_of: Export,
+    made_of: ReportInput,
     store: Store,
     parts: list[Part],
     drawn: dict[str, list[Saved | Omitted]],
@@ -60,7 +60,7 @@ def page(
         "finished": max((m["finished"] for m in manifests if m.get("finished")), default=None),
         "rows": list(dict.fromkeys(c.label for c in matrix.cells)),
         "sections": [_section(part, drawn[part.label]) for part in parts],
-        "passed_on": made_of.passed_on,
+        "for_sharing": made_of.for_sharing,
         "credentialed": sorted(made_of.hidden),
         "settings": settings,
         "times": [(stage, n, duration(seconds)) for stage, n, seconds in times],
@@ -75,7 +75,7 @@ def page(
     return _environment().get_template("report.html.j2").render(context)
 
 
-def table_page(made_of: Export, parts: list[Part]) -> str:
+def table_page(made_of: ReportInput, parts: list[Part]) -> str:
     """Return the table alone, with its footnotes, as one HTML text."""
     sections = [_section(part, []) for part in parts]
     return (
@@ -85,7 +85,7 @@ def table_page(made_of: Export, parts: list[Part]) -> str:
             matrix=made_of.matrix,
             sections=sections,
             published=published(),
-            passed_on=made_of.passed_on,
+            for_sharing=made_of.for_sharing,
             credentialed=sorted(made_of.hidden),
         )
     )

@@ -27,12 +27,12 @@ _LONGEST_WORD = 24  # letters; a longer message is not a word that the report it
 
 
 @dataclass(frozen=True)
-class Export:
+class ReportInput:
     """The input of a report: all results for a local report, or the part that may be passed on.
 
     Attributes:
         matrix, results: all that the tables, texts and figures may read of the settings and results.
-        passed_on: whether the report may be passed on.
+        for_sharing: whether the report may be passed on.
         originals: the results as they were read, by which stages are found in the store.
         hidden: labels of the data sets that are not open.
         classes: label of a data set → name of a class → the name that the report gives it.
@@ -41,24 +41,24 @@ class Export:
 
     matrix: Matrix
     results: list[CellResult]
-    passed_on: bool
+    for_sharing: bool
     originals: list[CellResult]
     hidden: frozenset[str] = frozenset()
     classes: dict[str, dict[str, str]] = field(default_factory=dict)
     secrets: frozenset[str] = frozenset()
 
-    def shows(self, label: str) -> bool:
+    def may_show(self, label: str) -> bool:
         """Return whether the report may hold pictures of a data set, and dots that stand for one image each."""
-        return not self.passed_on or label not in self.hidden
+        return not self.for_sharing or label not in self.hidden
 
     def hosts(self, found: Iterable[str]) -> list[str]:
         """Return the names of machines that the report may hold."""
-        return [] if self.passed_on else sorted(found)
+        return [] if self.for_sharing else sorted(found)
 
     def settings(self) -> dict[str, Any]:
         """Return the resolved matrix that the report holds."""
-        cells = [replace(c, dataset=reduced(c.dataset, not self.shows(c.dataset.label))) for c in self.matrix.cells]
-        return resolved(self.matrix.settings, cells if self.passed_on else self.matrix.cells)
+        cells = [replace(c, dataset=reduced(c.dataset, not self.may_show(c.dataset.label))) for c in self.matrix.cells]
+        return resolved(self.matrix.settings, cells if self.for_sharing else self.matrix.cells)
 
     def check(self, name: str, text: str) -> None:
         """Search a finished text for secrets: the last check before it is written.
@@ -75,23 +75,23 @@ class Export:
                 )
 
 
-def export(matrix: Matrix, results: list[CellResult], store: Store, passed_on: bool) -> Export:
-    """Return the input of a report; see `Export`."""
+def export(matrix: Matrix, results: list[CellResult], store: Store, for_sharing: bool) -> ReportInput:
+    """Return the input of a report; see `ReportInput`."""
     hidden = frozenset(c.dataset.label for c in matrix.cells if not is_open(c.sharing))
-    if not passed_on:
-        return Export(matrix, results, passed_on, results, hidden)
+    if not for_sharing:
+        return ReportInput(matrix, results, for_sharing, results, hidden)
     labels = list(dict.fromkeys(c.label for c in matrix.cells))
     rows = stand_ins(labels, "row") if hidden else {label: label for label in labels}
     sets = stand_ins(dict.fromkeys(c.dataset.label for c in matrix.cells), "data-set")
     sets = {label: said.replace(" ", "-") if label in hidden else label for label, said in sets.items()}
     classes = {label: _classes_of(label, results, store) for label in hidden}
     cells = {c.name: _reduced_cell(c, rows, sets[c.dataset.label], bool(hidden)) for c in matrix.cells}
-    return Export(
+    return ReportInput(
         matrix=replace(matrix, settings=_reduced_settings(matrix, rows, bool(hidden)), cells=tuple(cells.values())),
         results=[
             _reduced_result(r, cells[r.cell.name], classes.get(r.cell.dataset.label), not hidden) for r in results
         ],
-        passed_on=True,
+        for_sharing=True,
         originals=results,
         hidden=frozenset(sets[label] for label in hidden),
         classes={sets[label]: found for label, found in classes.items()},

@@ -12,7 +12,7 @@ from reports.figures.effects import forest
 from reports.figures.nearest import nearest_images
 from reports.figures.study import study_figures
 from reports.figures.style import Drawing, Looks, Omitted, Saved, save, unique
-from reports.redaction import Export, export
+from reports.redaction import ReportInput, export
 from reports.report_folder import folder_for
 from reports.run_facts import by_method
 
@@ -47,7 +47,7 @@ def write_report(matrix: Matrix, results: list[CellResult], store: Store, out: P
     return [out / name for name in names]
 
 
-def _write(made_of: Export, store: Store, out: Path) -> list[Path]:
+def _write(made_of: ReportInput, store: Store, out: Path) -> list[Path]:
     """Write the files of a report and return their names, the page first."""
     import yaml
 
@@ -59,7 +59,7 @@ def _write(made_of: Export, store: Store, out: Path) -> list[Path]:
     parts = parts_of(matrix, results, store, made_of.classes)
     settings = yaml.safe_dump(made_of.settings(), sort_keys=False, allow_unicode=True)
     taken: set[str] = set()
-    drawn = {part.label: draw(part, store, out, taken, made_of.shows(part.label)) for part in parts}
+    drawn = {part.label: draw(part, store, out, taken, made_of.may_show(part.label)) for part in parts}
     if matrix.settings.study is not None:  # a figure of all data sets is shown with the first
         for label, figure in zip(drawn, study_figures(matrix.settings.study, results), strict=False):
             drawn[label].insert(0, _saved(figure, out, taken))

@@ -82,7 +82,7 @@ class Row:
 
 def table_rows(results: list[CellResult]) -> list[Row]:
     """Return a row for each data set and method. A method that skips the data set has no numbers, but a reason."""
-    from bench.results.cells import table
+    from bench.results.table import table
 
     planned: dict[tuple[str, str], int] = {}
     skipped: set[tuple[str, str]] = set()

@@ -101,7 +101,7 @@ def report(
     The tables are Markdown, LaTeX, CSV and HTML. The path of the page is printed first.
     """
     from bench.results.cells import read_matrix
-    from reports import write_report
+    from reports.report import write_report
 
     loaded, store = load(matrix, sets), open_store(store_path)
     folder = out or store.root / "reports" / (f"{loaded.name}-shared" if share else loaded.name)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.matrix.study import Point, Scalar, Series, Study, series, unknown_columns, unknown_records
+from bench.matrix.study import Scalar, Study
 from reports.figures.style import Drawing, Looks, Omitted, Theme, legend_of_drawn, slug, two_lines
 from reports.run_facts import by_dataset, span
 from reports.study_series import Point, Series, series, unknown_columns, unknown_records

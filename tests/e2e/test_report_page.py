@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from bench.matrix.load import Matrix
+from bench.matrix.matrix import Matrix
 from bench.results.cells import CellResult
 from bench.store.store import Store
 from reports.beside_fid import _DISTANCES, _MANIFOLD

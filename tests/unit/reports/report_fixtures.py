@@ -237,7 +237,7 @@ def hash_of(text: str) -> int:
 
 def make_report(folder: Path, **kwargs: Any) -> Path:
     """Write the report of a filled matrix below `folder` and return its folder."""
-    from reports import write_report
+    from reports.report import write_report
 
     store, matrix = Store(folder / "store"), make_matrix(**kwargs)
     write_report(matrix, with_nearest(fill(matrix, store), store), store, folder / "report")

@@ -15,7 +15,7 @@ from bench.pipeline.settings import not_semantic
 from bench.results.cells import CellResult
 from bench.store.store import Store
 from reports import redaction as export
-from reports import write_report
+from reports.report import write_report
 from reports.report_folder import MARKER
 from tests.unit.reports import report_fixtures as fixtures
 
@@ -91,7 +91,7 @@ def test_a_report_goes_where_a_link_leads_and_never_where_the_command_runs(
 
 
 def test_no_machine_is_named_in_what_is_passed_on(prepared: Any) -> None:
-    there, here = (export.export(*prepared, passed_on) for passed_on in (True, False))
+    there, here = (export.export(*prepared, for_sharing) for for_sharing in (True, False))
     assert there.hosts({"ward-node-3"}) == []
     assert here.hosts({"ward-node-3"}) == ["ward-node-3"]
 

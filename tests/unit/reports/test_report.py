@@ -15,12 +15,12 @@ import yaml
 from bench.matrix.study import Study
 from bench.results.cells import CellResult
 from bench.store.store import Store
-from reports import write_report
 from reports.figures import charts
 from reports.figures.nearest import nearest_images
 from reports.figures.pictures import fusion_strips, load_pictures
 from reports.figures.style import LIGHT, Looks, Omitted, slug, spread, two_lines, unique
 from reports.page import duration
+from reports.report import write_report
 from reports.run_facts import dataset_facts
 from tests.unit.reports import report_fixtures as fixtures
 

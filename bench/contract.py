@@ -1,4 +1,6 @@
-"""What an author of a method sees. A method is one file in `methods/` with one subclass of `Method`.
+"""The names that the author of a method or of a data set imports.
+
+A method is one file in `methods/` with one subclass of `Method`:
 
     class Copies(Method):
         name = "copies"
@@ -8,14 +10,16 @@
                 rows = [ctx.rng(i).choice(ctx.train.rows_with(ctx.samples[i])) for i in index]
                 yield AugmentedBatch(ctx.train.images[rows], ctx.train.labels[rows], np.array(rows)[:, None])
 
-A method is a pure, seeded transformation of the train split and a plan (how many images for which class, resolved
-by the harness) into synthetic samples. It does not pick the split or the counts, train the final classifier, read
-val or test, log, or look at the clock. Heavy steps that variants should share (an encoder, a codec) are stages that
-`inputs` names; the harness computes each once. A file that a method reads (weights of its own) enters the key by
-what it holds: give the method, or a model among its settings, a method `content` that returns {"file": digest}, and
-mark the path `not_semantic`.
+A method turns the train split and a plan (how many images of which class, resolved by the harness) into synthetic
+samples. It is pure and seeded. It does not choose the split or the counts, train the final classifier, read val or
+test, log, or look at the clock.
 
-This module defines nothing. It hands on, in one import and in groups, what the authors of methods and of data sets use.
+Heavy steps that several variants share (an encoder, a codec) are stages. The method names them in `inputs`, and the
+harness computes each one once. If a method reads a file of its own, such as weights, the key must depend on the
+file's contents and not on its path: give the method (or a model among its settings) a method `content` that returns
+{"file": digest}, and mark the path `not_semantic`.
+
+This module defines nothing itself. It collects the names in groups, so that one import is enough.
 """
 
 from __future__ import annotations

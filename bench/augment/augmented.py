@@ -1,4 +1,4 @@
-"""Runs a method under its contract: resolves the plan, checks every batch, streams the samples to disk."""
+"""The stage that runs a method: it resolves the plan, checks every batch and writes the samples to disk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from bench.tables import AugmentedSet
 
 
 class Augmented(Stage):
-    """The synthetic samples of one method: images, labels, parents, target classes."""
+    """The synthetic samples of one method: images, labels, parents and target classes."""
 
     resources: ClassVar[Resources] = Resources(gpu=True)
 
@@ -37,15 +37,21 @@ class Augmented(Stage):
 
     @classmethod
     def of(cls, method: Method, task: Task) -> Augmented:
-        """Return the stage for a method in a cell. The seed is derived without the method's name."""
-        method = method.model_copy(update={"labels": "own"})  # other policies relabel these images
+        """Return the stage for a method in a cell.
+
+        The seed does not depend on the method's name, so that methods in the same cell are compared on paired seeds.
+        """
+        # The label policy is applied in a later stage. It must not be in this key, or every policy would generate the
+        # same images again.
+        method = method.model_copy(update={"labels": "own"})
         if not method.makes_images:
             return cls(method=method, train=task.train, plan=Plan(per_class=0), seed=0)
         try:
             return cls._planned(method, task)
         except (BenchError, KeyboardInterrupt):
             raise
-        except BaseException as error:  # the method's own code runs here: its cells fail, the other rows do not
+        except BaseException as error:
+            # The method's own code ran here, so any exception is possible. Only this method's cells may fail.
             reason = Reason.of(f"method '{method.name}' broke while its stages were planned", error)
             broken = UnusableMethod.of(method.name, None, {"as": repr(method)}, reason)
             return cls(method=broken, train=task.train, plan=task.plan, seed=task.seed)
@@ -72,7 +78,7 @@ class Augmented(Stage):
         return f"{self.stage_name()} {self.method.label}"
 
     def context(self, work: Work) -> Context:
-        """Return what the method is given."""
+        """Return the context that the method is given."""
         return self._with_inputs(self._without_inputs(work), work)
 
     def _with_inputs(self, ctx: Context, work: Work) -> Context:
@@ -93,9 +99,10 @@ class Augmented(Stage):
         )
 
     def compute(self, work: Work) -> None:
-        """Write images, labels, parents, target_class and extras as npy; or the reason of a skip.
+        """Write images, labels, parents, target_class and extras as npy files, and `plan.json`.
 
-        Batches are kept in `work.ckpt` as they come, so that a killed computation goes on behind the last one.
+        If the method skips the data set, the arrays are empty and `plan.json` holds the reason. Batches are kept in
+        `work.ckpt` as the method yields them, so that a killed computation resumes after the last kept batch.
         """
         ctx = self._without_inputs(work)
         reason = skip_of(self.method, ctx.train) if len(ctx.samples) else None
@@ -108,7 +115,9 @@ class Augmented(Stage):
             for batch in checked(self.method, replace(ctx, start=kept.n)):
                 kept.add(batch)
         except ContractError:
-            kept.forget()  # else another attempt could take them for the whole of what was asked
+            # The kept batches must go. A method that made too many would otherwise look complete to the next attempt,
+            # which counts what is kept and stores it as a result.
+            kept.forget()
             raise
         kept.write(work.out, ctx)
         write_strict_json(work.out / "plan.json", {"plan": ctx.plan, "skip": reason})
@@ -128,7 +137,10 @@ class Augmented(Stage):
 
 
 def diagnostics_of(method: Method, task: Task) -> Stage | None:
-    """Return the stage that judges a method's inner steps, or None; a stand-in where planning it raised."""
+    """Return the stage that judges a method's inner steps, or None if the method has no diagnostics.
+
+    If planning the stage raises, return an `UnusableDiagnostics` that fails with the reason when it is computed.
+    """
     try:
         stage = method.diagnostics(task)
         if stage is not None:
@@ -142,6 +154,9 @@ def diagnostics_of(method: Method, task: Task) -> Stage | None:
 
 
 def _try_key(stage: Stage) -> None:
-    """Find out settings and code that cannot stand in a key; a matrix may be read before its data are there."""
+    """Compute the stage's key, so that settings or code that cannot be in a key fail now and not during a run.
+
+    Missing data is no error here: a matrix may be read before its data has been downloaded.
+    """
     with contextlib.suppress(DataError):
         _ = stage.key

@@ -1,4 +1,4 @@
-"""A method's batches: held against the contract as they come, kept on disk, put together at the end."""
+"""Checks every batch that a method yields against the contract."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _COUNTS = "counts equal the plan"
 
 
 def skip_of(method: Method, train: TrainSet) -> str | None:
-    """Return why a method declines the train split, or None.
+    """Return the reason why a method skips the train split, or None if it does not.
 
     Raises:
-        ContractError: if its answer is neither.
+        ContractError: if the method's `skip` returns neither a text nor None.
     """
     reason = method.skip(train)
     if reason is not None and not isinstance(reason, str):
@@ -33,10 +33,10 @@ def skip_of(method: Method, train: TrainSet) -> str | None:
 
 
 def checked(method: Method, ctx: Context) -> Iterator[AugmentedBatch]:
-    """Yield the method's batches, each held against the contract.
+    """Yield the method's batches after checking each one against the contract.
 
     Raises:
-        ContractError: naming the method, the rule and what was seen.
+        ContractError: if a batch breaks a rule. The message names the method, the rule and what was found.
     """
     made, wanted = ctx.start, len(ctx.samples)
     first: AugmentedBatch | None = None
@@ -46,7 +46,7 @@ def checked(method: Method, ctx: Context) -> Iterator[AugmentedBatch]:
                 raise ContractError(method.label, rule, f"in the batch that begins with sample {made}: {fault}")
             first = first or batch
             made += len(batch.labels)
-            if made > wanted:  # at once: a method that never stops would fill the disk
+            if made > wanted:  # Do not wait for the end: a method that never stops would fill the disk.
                 raise ContractError(method.label, _COUNTS, f"made {made} and maybe more, the plan asks for {wanted}")
             yield batch
     if made != wanted:
@@ -54,7 +54,11 @@ def checked(method: Method, ctx: Context) -> Iterator[AugmentedBatch]:
 
 
 def _faults(batch: Any, train: TrainSet, first: AugmentedBatch | None) -> Iterator[tuple[str, str]]:
-    """Yield (rule, what is wrong) for a batch; `first` is the first one of this run."""
+    """Yield (rule, what is wrong) for each fault of a batch; `first` is the first batch of this run, if any.
+
+    The checks build on each other: values can only be checked once the shapes are right. So only the faults of the
+    first failing group are returned.
+    """
     if not isinstance(batch, AugmentedBatch):
         yield "`augment` yields AugmentedBatch", f"got {type(batch).__name__}"
         return
@@ -101,13 +105,16 @@ def _extra_faults(batch: AugmentedBatch, first: AugmentedBatch | None) -> Iterat
 
 
 def _kinds(batch: AugmentedBatch) -> dict[str, str]:
-    """Return type and shape of a sample's extras; the width of parents may differ between batches."""
+    """Return the type and per-sample shape of each extra.
+
+    The shape of `parent_share` is left out, because the number of parents may differ between batches.
+    """
     free = {PARENT_SHARE}
     return {n: f"{a.dtype} {[] if n in free else list(a.shape[1:])}" for n, a in sorted(batch.extras.items())}
 
 
 def _evidence_faults(batch: AugmentedBatch, n_classes: int) -> Iterator[tuple[str, str]]:
-    """Yield what is wrong with the extras that label policies read."""
+    """Yield the faults of the two extras that label policies read."""
     share: Any = batch.extras.get(PARENT_SHARE)
     claimed: Any = batch.extras.get(CLAIMED_CLASS)
     if share is not None and share.shape != batch.parents.shape:
@@ -115,7 +122,8 @@ def _evidence_faults(batch: AugmentedBatch, n_classes: int) -> Iterator[tuple[st
     elif share is not None:
         there = batch.parents >= 0
         sums = np.where(there, share, 0).sum(axis=1)
-        wrong = (share < 0).any(axis=1) | (np.any(there, axis=1) & ~(np.abs(sums - 1) < 1e-3))  # `~`: NaN is wrong too
+        # `~(x < y)` instead of `x >= y`, so that a NaN counts as wrong.
+        wrong = (share < 0).any(axis=1) | (np.any(there, axis=1) & ~(np.abs(sums - 1) < 1e-3))
         if wrong.any():
             yield f"extras.{PARENT_SHARE} at least 0, 1 in all over the parents", f"got {share[wrong][0].tolist()}"
     if claimed is not None and (claimed.shape != (len(batch.labels),) or claimed.dtype.kind != "i"):

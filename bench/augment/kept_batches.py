@@ -1,4 +1,9 @@
-"""The batches of a method, kept on disk as they come, so that a killed computation goes on behind the last one."""
+"""Keeps a method's batches on disk as they are yielded, so that a killed computation resumes after the last one.
+
+A resumed run must store the same samples as an uninterrupted one. That works because each sample has its own
+generator (`Context.rng`), which does not depend on how many samples were made before it. A method that drew from one
+running generator would continue with the wrong draws.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from bench.augment.batch_checks import SHARE
 from bench.augment.method import Context
@@ -17,12 +23,18 @@ from bench.tables import AugmentedBatch
 
 
 class KeptBatches:
-    """Batches on disk, `<first sample>.npz` each, written by a rename; what a kill left half-written is not seen."""
+    """The batches that are on disk, each in a file `<number of its first sample>.npz`.
+
+    A batch is written to a `.part` file and then renamed. If a kill leaves a half-written file, it keeps its `.part`
+    name and is ignored.
+    """
 
     def __init__(self, folder: Path) -> None:
-        """Find the batches that an earlier attempt left, up to the first damaged one; `n` samples are there."""
+        """Find the batches that an earlier attempt left; `n` is the number of samples in them."""
         self.folder, self.n = folder, 0
         self.paths: list[Path] = []
+        # File names give the position of a batch, so the chain ends at the first batch that is missing or damaged.
+        # Later files cannot be used: the samples between would be missing from the result.
         with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
             while True:
                 path = folder / f"{self.n}.npz"
@@ -30,7 +42,7 @@ class KeptBatches:
                 self.paths.append(path)
 
     def add(self, batch: AugmentedBatch) -> None:
-        """Keep the next batch."""
+        """Write the next batch to disk."""
         if not len(batch.labels):
             return
         path = self.folder / f"{self.n}.npz"
@@ -40,7 +52,7 @@ class KeptBatches:
             arrays |= {"images": batch.images, "labels": batch.labels, "parents": batch.parents}
             np.savez(handle, **arrays)
             handle.flush()
-            os.fsync(handle.fileno())
+            os.fsync(handle.fileno())  # Without it the rename can reach the disk before the data does.
         os.replace(part, path)
         self.paths.append(path)
         self.n += len(batch.labels)
@@ -52,11 +64,15 @@ class KeptBatches:
         self.paths, self.n = [], 0
 
     def write(self, out: Path, ctx: Context) -> None:
-        """Write whole arrays, batch by batch through memory maps; parents are padded with -1 to the widest."""
+        """Write the arrays of all batches to `out`, and the target class of every sample.
+
+        The arrays are filled batch by batch through memory maps, so that the whole set is never in memory. Parents are
+        padded with -1 to the largest number of parents in any batch, and their shares with 0.
+        """
         px, n_classes = ctx.train.images.image_px, len(ctx.train.class_names)
         first = _read(self.paths[0]) if self.paths else {}
         width = max((_read(path)["parents"].shape[1] for path in self.paths), default=1)
-        kinds: dict[str, tuple[tuple[int, ...], Any]] = {
+        kinds: dict[str, tuple[tuple[int, ...], npt.DTypeLike]] = {
             "images": ((px, px), np.uint8),
             "labels": ((n_classes,), np.float32),
             "parents": ((width,), np.int64),
@@ -82,8 +98,8 @@ class KeptBatches:
         np.save(out / "target_class.npy", ctx.samples)
 
 
-def _created(path: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Return a new npy file as a writable memory map (nothing can be mapped of an empty one)."""
+def _created(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray:
+    """Return a new npy file as a writable memory map, or as a plain array if it is empty (which cannot be mapped)."""
     if shape[0]:
         return new_array(path, shape, dtype)
     empty = np.zeros(shape, dtype)

@@ -1,7 +1,8 @@
-"""Label policies: what a synthetic image is labelled as. The paper leaves it open, and its two releases differ.
+"""Label policies decide which labels a synthetic image gets. The paper does not say, and its two releases differ.
 
-Labels are `float32 [n, C]` in [0, 1], NaN for unknown (masked from the loss). Every policy serves every method, from
-what a method's samples say of themselves: parents, target class, and two optional extras, see `LabelEvidence`.
+Labels are `float32 [n, C]` in [0, 1]; NaN means unknown and is masked from the loss. Every policy works with every
+method, because it uses only what is stored with each sample: parents, target class and two optional extras (see
+`LabelEvidence`).
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ PARENT_SHARE, CLAIMED_CLASS = "parent_share", "claimed_class"
 
 @dataclass(frozen=True)
 class LabelEvidence:
-    """What the policies decide from.
+    """The facts about each sample that the policies decide from.
 
     Attributes:
-        own: `float32 [n, C]`, what the method itself says.
-        parents: `float32 [n, p, C]`, observed labels of the parents; of a parent that is missing (-1) any value.
-        present: `bool [n, p]`, which parents there are.
-        share: `float32 [n, p]`, each parent's share of the image (extra `parent_share`); equal ones by default.
-        target: `int64 [n]`, the class that a sample was made for.
-        claimed: `int64 [n]`, the class that the method takes it to be of (extra `claimed_class`), -1 for none;
-            the target by default.
+        own: `float32 [n, C]`, the labels that the method itself gives.
+        parents: `float32 [n, p, C]`, the observed labels of the parents; arbitrary values for a missing parent (-1).
+        present: `bool [n, p]`, True where the parent exists.
+        share: `float32 [n, p]`, each parent's share of the image (extra `parent_share`); equal shares by default.
+        target: `int64 [n]`, the class that the sample was made for.
+        claimed: `int64 [n]`, the class that the method says the sample shows (extra `claimed_class`), or -1; the
+            target by default.
     """
 
     own: Float32
@@ -61,14 +62,18 @@ class LabelEvidence:
 def assign(policy: LabelPolicy, evidence: LabelEvidence, taught: Float32 | None = None) -> Float32:
     """Return labels `float32 [n, C]` under a policy.
 
-    `own`: what the method says. `union`: the classes of any parent; unknown where none has the class and one is unknown
-    (first release). `target_only`: the target class is there, all else unknown. `released`: the class that the method
-    takes the sample to be of, all else absent (last release: +1 and -1). `area`: the parents' labels weighed by their
-    shares of the image. `teacher`: `taught`, the probabilities of a classifier trained on real images alone.
-    A sample without parents keeps its own labels under `union` and `area`.
+    - `own`: the labels that the method gives.
+    - `union`: a class is present if any parent has it, and unknown if no parent has it but one is unknown (the
+      paper's first release).
+    - `target_only`: the target class is present, every other class is unknown.
+    - `released`: the claimed class is present, every other class is absent (the paper's last release, +1 and -1).
+    - `area`: the mean of the parents' labels, weighted by their shares of the image.
+    - `teacher`: `taught`, the probabilities of a classifier that was trained on real images only.
+
+    Under `union` and `area` a sample without parents keeps the method's labels.
 
     Raises:
-        ValueError: if `teacher` is asked for without `taught`.
+        ValueError: if the policy is `teacher` and `taught` is None.
     """
     if policy == "own":
         return evidence.own
@@ -93,7 +98,11 @@ def _hot(classes: Int64, shape: tuple[int, ...], elsewhere: float) -> Float32:
 
 
 def union(parents: Float32, present: npt.NDArray[np.bool_] | None = None) -> Float32:
-    """Return the union over axis 1 of `float32 [n, p, C]`: 1 where any is, else NaN where any is, else the highest."""
+    """Return the union over axis 1 of `float32 [n, p, C]`, as `float32 [n, C]`.
+
+    It is 1 if any parent's label is 1, else NaN if any is NaN, else the highest label. Parents outside `present` are
+    ignored.
+    """
     known: Float32 = parents if present is None else np.where(present[:, :, None], parents, np.float32(0))
     return np.where(np.any(known == 1, axis=1), 1, known.max(axis=1)).astype(np.float32)
 
@@ -103,6 +112,6 @@ def _union(evidence: LabelEvidence) -> Float32:
 
 
 def _area(evidence: LabelEvidence) -> Float32:
-    # a share of zero hides an unknown label: 0 * NaN would not
+    # A parent with a share of zero must not make the label unknown, but 0 * NaN would.
     weighed = np.where(evidence.share[:, :, None] > 0, evidence.share[:, :, None] * evidence.parents, 0)
-    return weighed.sum(axis=1).clip(0, 1)  # shares add up to 1 but for rounding
+    return weighed.sum(axis=1).clip(0, 1)  # Shares sum to 1 only up to rounding.

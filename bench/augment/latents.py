@@ -1,4 +1,4 @@
-"""The train split's latents: moments are stored once, samples are drawn from them with a seed (Karras et al. 2024)."""
+"""The latents of the train split: their mean and std are stored, and samples are drawn later (Karras et al. 2024)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from bench.tables import Float32
 
 @dataclass(frozen=True)
 class LatentTable:
-    """Latents of the train rows, scaled by the VAE's scaling factor (about unit variance), memory-mapped.
+    """Mean and std of the latents of the train rows, memory-mapped.
+
+    Both are multiplied by the VAE's scaling factor, so that latents have about unit variance.
 
     Attributes:
         mean: `float32 [n, c, h, w]`.
@@ -34,12 +36,15 @@ class LatentTable:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """`(c, h, w)` of one latent."""
+        """Return `(c, h, w)` of one latent."""
         c, h, w = self.mean.shape[1:]
         return c, h, w
 
     def sample(self, rows: np.ndarray, seed: int) -> Float32:
-        """Return `float32 [len(rows), c, h, w]`; row r's noise depends on (seed, r) alone."""
+        """Return latents drawn for `rows`, `float32 [len(rows), c, h, w]`.
+
+        The noise of row r depends on (seed, r) only, so that a row's latent is the same in any batch.
+        """
         noise = np.stack(
             [seeds.rng(seed, "latent", int(r)).standard_normal(self.shape, dtype=np.float32) for r in rows]
         )
@@ -47,7 +52,7 @@ class LatentTable:
 
 
 class Latents(Stage):
-    """Moments of every train image under the diffusion model's VAE."""
+    """Mean and std of the latent of every train image, from the diffusion model's VAE."""
 
     train: Train
     diffusion: DiffusionModel
@@ -55,11 +60,15 @@ class Latents(Stage):
     @field_validator("diffusion")
     @classmethod
     def _as_far_as_it_encodes(cls, model: DiffusionModel) -> DiffusionModel:
-        """Other words or guidance are no reason to encode again, nor to train again what is trained on latents."""
+        """Remove prompt and guidance from the model's settings.
+
+        Latents do not depend on them. If they were in this stage's key, a new prompt would encode all images again and
+        retrain every network that is trained on latents.
+        """
         return model.for_encoding()
 
     def compute(self, work: Work) -> None:
-        """Write `mean.npy` and `std.npy`, `float32 [n, c, h, w]`, image by image through a memory map."""
+        """Write `mean.npy` and `std.npy`, `float32 [n, c, h, w]`, batch by batch through memory maps."""
         images = train_set(work, self.train).images
         pipeline = self.diffusion.load(work.device)
         c, h, w = pipeline.latent_shape(images.image_px)
@@ -72,5 +81,5 @@ class Latents(Stage):
             output.flush()
 
     def open(self, folder: Path) -> LatentTable:
-        """Return the moments, memory-mapped."""
+        """Return the table, memory-mapped."""
         return LatentTable(np.load(folder / "mean.npy", mmap_mode="r"), np.load(folder / "std.npy", mmap_mode="r"))

@@ -1,4 +1,4 @@
-"""A method of augmentation: what it is asked, what it is given, and what it yields."""
+"""The base class of methods, and what a method is given: the plan, the task of a cell and the context."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from bench.tables import AugmentedBatch, Int64, TrainSet
 
 
 class Plan(Settings):
-    """How many images to make for which class; `per_class` for every tail class unless `counts` names it."""
+    """How many images to make of which class: `per_class` for each tail class, unless `counts` names the class."""
 
     per_class: int = Field(40, ge=0)
     counts: dict[str, Annotated[int, Field(ge=0)]] = {}
 
     def resolve(self, train: TrainSet) -> dict[str, int]:
-        """Return class name → number to make, in the order of `train.tail`; classes with none are left out.
+        """Return class name → number of images to make, tail classes first; classes with no images are left out.
 
         Raises:
             ConfigError: if `counts` names a class that the data set does not have.
@@ -38,7 +38,7 @@ class Plan(Settings):
         return {name: n for name, n in self._wanted(train.tail).items() if n > 0}
 
     def size(self, train: Train) -> int | None:
-        """Return the number of images in all, or None where the tail is not known before the data set is read."""
+        """Return the total number of images, or None if the tail classes are unknown until the data set is read."""
         found = train.split.dataset.known_size()
         return None if found is None else sum(self._wanted(found.tail).values())
 
@@ -46,10 +46,10 @@ class Plan(Settings):
         return dict.fromkeys(tail, self.per_class) | self.counts
 
     def check(self, class_names: Sequence[str]) -> None:
-        """Refuse a class that the data set does not have.
+        """Check that the data set has every class in `counts`.
 
         Raises:
-            ConfigError: naming it and the nearest valid name.
+            ConfigError: if it lacks one. The message gives the nearest valid name.
         """
         for name in self.counts:
             if name not in class_names:
@@ -59,10 +59,10 @@ class Plan(Settings):
 
 
 class Task(Settings):
-    """What a cell asks of a method, as stages that the method's own stages may have as inputs.
+    """What a cell asks of a method. The stages in it may be inputs of the method's own stages.
 
-    `teacher`'s result is a `bench.classifier.classifier.TrainedClassifier`: this cell's control, trained with
-    the same seed on real images alone. It is None for the control itself and in a matrix without one.
+    The result of `teacher` is a `bench.classifier.classifier.TrainedClassifier`: the control of this cell, trained
+    with the same seed on real images only. It is None for the control itself and in a matrix without a control.
     """
 
     train: Train
@@ -75,17 +75,19 @@ class Task(Settings):
 
 @dataclass(frozen=True)
 class Context:
-    """What `augment` is given.
+    """The argument of `Method.augment`.
 
     Attributes:
         train: the train split; everything in it is read-only.
         plan: class name → number of images to make.
         samples: `int64 [n]`, the target class (column) of every image to make, in order.
-        inputs: results of the stages that `Method.inputs` named, by the same names.
+        inputs: the results of the stages that `Method.inputs` named, under the same names.
         seed: the seed of this method in this cell.
-        device: torch device to compute on.
-        progress: call `progress(done)` with the number of samples made (fractions are welcome).
-        start: the first sample to make; those before it were made before a kill. `batches` knows.
+        device: the torch device to compute on.
+        progress: call `progress(done)` with the number of samples made; fractions are allowed.
+        batch_size: if set, overrides the batch size that the method asks `batches` for.
+        start: the first sample to make. Earlier samples were kept from a killed run. `batches` starts here.
+        diffusion_model: the diffusion model's settings, if the method uses it. Use `diffusion` for the loaded model.
     """
 
     train: TrainSet
@@ -101,17 +103,22 @@ class Context:
 
     @property
     def diffusion(self) -> Diffusion:
-        """The loaded diffusion model, for a method with `uses_diffusion = True`."""
+        """Return the loaded diffusion model; only for methods with `uses_diffusion = True`."""
         if self.diffusion_model is None:
-            raise TypeError("this method asks for the diffusion model: set `uses_diffusion = True` on its class")
+            raise TypeError("this method uses the diffusion model: set `uses_diffusion = True` on its class")
         return self.diffusion_model.load(self.device)
 
     def rng(self, i: int) -> np.random.Generator:
-        """Return the generator of sample i: the same whatever the batch size, device count or point of resume."""
+        """Return the random generator of sample i.
+
+        Each sample has a generator of its own, so that a sample does not depend on the batch size, on the number of
+        devices or on where a killed run resumed. One generator for all samples would make the images depend on all
+        three.
+        """
         return seeds.rng(self.seed, "sample", int(i))
 
     def batches(self, size: int) -> Iterator[Int64]:
-        """Yield the numbers of the samples to make, in order, `size` (or the harness's own size) at a time."""
+        """Yield the indices of the samples to make, in order, `size` at a time (or `batch_size`, if it is set)."""
         size = self.batch_size or size
         for begin in range(self.start, len(self.samples), size):
             end = min(begin + size, len(self.samples))
@@ -120,58 +127,58 @@ class Context:
 
 
 class Method(Settings, ABC):
-    """A method: its fields are its settings, its class variables are facts about it.
+    """A method of augmentation. Its fields are its settings, its class variables are facts about it.
 
-    `labels` is the harness's business: `augment` yields the method's own labels, other policies are made from the
-    samples' parents (`bench.augment.label_policies`), and images are shared by all of them.
+    The harness handles `labels`. `augment` always yields the method's own labels; the other policies are applied
+    afterwards (`bench.augment.label_policies`), so that all policies share the same images.
     """
 
-    name: ClassVar[str]  # lower case, unique; what a matrix file says
-    version: ClassVar[int] = 1  # raise it when the same settings give other images
-    at: ClassVar[str | None] = None  # the field that `name@value` sets
-    makes_images: ClassVar[bool] = True  # False: the plan is empty (a control that adds nothing)
-    uses_diffusion: ClassVar[bool] = False  # True: `ctx.diffusion` is there, and its weights enter the key
-    presets: ClassVar[dict[str, dict[str, Any]]] = {}  # name -> settings, which a matrix row's `preset` chooses
+    name: ClassVar[str]  # The name in matrix files: lower case and unique.
+    version: ClassVar[int] = 1  # Raise it when the same settings give different images.
+    at: ClassVar[str | None] = None  # The field that `name@value` sets.
+    makes_images: ClassVar[bool] = True  # False for a control that adds nothing: its plan is empty.
+    uses_diffusion: ClassVar[bool] = False  # True makes `ctx.diffusion` available and puts its weights in the key.
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}  # Name → settings; a matrix row chooses one with `preset`.
 
-    labels: LabelPolicy = Field("own", description="label policy; own = what the method itself says")
+    labels: LabelPolicy = Field("own", description="label policy; own = the labels that the method gives")
 
     def inputs(self, task: Task) -> dict[str, Stage]:
-        """Name the stages whose results `augment` needs; a heavy step that variants share belongs here."""
+        """Return the stages whose results `augment` needs, by name. A heavy step that variants share belongs here."""
         return {}
 
     @abstractmethod
     def augment(self, ctx: Context) -> Iterator[AugmentedBatch]:
         """Yield the samples of `ctx.samples` from `ctx.start` on, in order, in batches of any size.
 
-        Each batch is kept as soon as it is yielded: a killed computation goes on behind the last one.
+        Each batch is stored as soon as it is yielded, and a killed computation resumes after the last stored batch.
         """
 
     def diagnostics(self, task: Task) -> Stage | None:
         """Return a stage that judges the method's inner steps, or None.
 
-        Its result is a flat dict, name → number or None, shown beside the scores of the cell.
+        The result of the stage is a flat dict, name → number or None. It is shown beside the scores of the cell.
         """
         return None
 
     def skip(self, train: TrainSet) -> str | None:
-        """Return why the method cannot serve this train split, or None. A skip is reported, never an error."""
+        """Return why the method cannot be used on this train split, or None. A skip is reported and is no error."""
         return None
 
     def check(self, latent_px: int) -> None:
-        """Refuse, before anything is computed, settings that cannot work with latents of `latent_px` sites a side.
+        """Check that the settings work with square latents of side `latent_px`, before anything is computed.
 
-        Asked of a method that uses the diffusion model or latents, where the side of the images is known.
+        The harness calls this if the method uses the diffusion model or latents and the image size is known.
 
         Raises:
-            ConfigError: naming the setting and what is allowed.
+            ConfigError: if they do not. The message names the setting and what is allowed.
         """
 
     @classmethod
     def toy(cls) -> Method:
-        """Return the method with settings small enough for the conformance suite to run in seconds."""
+        """Return the method with small settings, so that the conformance suite runs in seconds."""
         return cls()
 
     @property
     def label(self) -> str:
-        """Name for tables: `ours@5`, or the plain name."""
+        """Return the name for tables: `ours@5`, or the plain name."""
         return f"{self.name}@{getattr(self, self.at)}" if self.at else self.name

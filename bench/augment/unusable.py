@@ -1,4 +1,4 @@
-"""Stand-ins for plugins that cannot be used: their cells fail with the reason, and the rest of the matrix runs."""
+"""Placeholders for plugins that cannot be used: their cells fail with the reason, the rest of the matrix runs."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ AFFECTS_RESULTS = False
 
 
 class Reason(Settings):
-    """Why a plugin cannot be used: in a line, and the traceback. Never part of a key: mending changes what is asked."""
+    """Why a plugin cannot be used: one line, and the traceback. It is never part of a key."""
 
     line: str
     trace: str = ""
 
     @classmethod
     def of(cls, what: str, error: BaseException) -> Self:
-        """Return the reason that an exception is, `what` being the place that raised it."""
+        """Return the reason for an exception; `what` says which part of the plugin raised it."""
         return cls(line=f"{what}: {in_words(error)}", trace="".join(traceback.format_exception(error)))
 
     def fail(self) -> NoReturn:
-        """Raise `PluginError`, the plugin's own traceback above it in the record."""
-        raise PluginError(f"{self.line}; mend it and run again") from _Told(self.trace)
+        """Raise `PluginError`, with the plugin's own traceback as its cause."""
+        raise PluginError(f"{self.line}; mend it and run again") from _RecordedTraceback(self.trace)
 
 
-class _Told(Exception):
-    """Shows a traceback that was written down elsewhere."""
+class _RecordedTraceback(Exception):
+    """An exception that prints a traceback which was recorded earlier."""
 
     def __str__(self) -> str:
         return f"\n{self.args[0]}"
 
 
 class UnusableMethod(Method):
-    """Takes the place of a method whose plugin did not import, or broke while its stages were planned.
+    """Placeholder for a method whose plugin did not import, or raised while its stages were planned.
 
-    Settings and `@value` are kept as written: nobody can tell whether they are right.
+    Settings and `@value` are kept as written, because without the plugin they cannot be checked.
     """
 
-    name: str  # type: ignore[misc]  # of each instance its own, for every plugin that is broken
+    name: str  # type: ignore[misc]  # A field here, since one class stands for every broken plugin.
     asked: str
     value: Any = not_semantic(None)
     settings: dict[str, Any] = not_semantic({})
@@ -55,18 +55,19 @@ class UnusableMethod(Method):
 
     @classmethod
     def of(cls, name: str, value: str | None, settings: dict[str, Any], reason: Reason) -> Self:
-        """Return the stand-in for `name@value` with some settings."""
-        asked = repr((value, settings))  # whatever YAML can hold: not all of it could stand in a key
+        """Return the placeholder for `name@value` with these settings."""
+        # The key needs a text: the raw settings may hold any YAML value, and not all of those can be in a key.
+        asked = repr((value, settings))
         return cls(name=name, asked=asked, value=value, settings=settings, reason=reason)
 
     @property
     def label(self) -> str:
-        """The name and the value, as in the matrix."""
+        """Return the name and the value, as in the matrix."""
         return self.name if self.value is None else f"{self.name}@{self.value}"
 
     @model_serializer(mode="plain")
     def _as_written(self) -> dict[str, Any]:
-        """Return the settings of the row, so that a resolved matrix file asks for the same."""
+        """Return the settings of the row as written, so that a resolved matrix file asks for the same method."""
         return self.settings
 
     def augment(self, ctx: Context) -> Iterator[AugmentedBatch]:
@@ -75,22 +76,22 @@ class UnusableMethod(Method):
 
 
 class UnusableDataset(Dataset):
-    """Takes the place of a data set whose plugin did not import."""
+    """Placeholder for a data set whose plugin did not import."""
 
     kind: str = ""  # type: ignore[misc]
-    sharing: ClassVar[Literal["open", "credentialed"]] = "credentialed"  # whose it is cannot be told
+    sharing: ClassVar[Literal["open", "credentialed"]] = "credentialed"  # Unknown, so assume the stricter one.
     asked: str
     settings: dict[str, Any] = not_semantic({})
     reason: Reason = not_semantic(...)
 
     @classmethod
     def of(cls, kind: str, settings: dict[str, Any], reason: Reason) -> Self:
-        """Return the stand-in for a data set with some settings."""
+        """Return the placeholder for a data set with these settings."""
         return cls(kind=kind, asked=repr(settings), settings=settings, reason=reason)
 
     @property
     def label(self) -> str:
-        """The name that the settings give, or the kind."""
+        """Return the name that the settings give, or the kind."""
         return str(self.settings.get("name") or self.kind)
 
     @model_serializer(mode="plain")
@@ -99,7 +100,7 @@ class UnusableDataset(Dataset):
 
     @classmethod
     def stage_name(cls) -> str:
-        """Name of the folder in the store."""
+        """Return the name of the folder in the store."""
         return "dataset-unusable"
 
     def compute(self, work: Work) -> None:
@@ -108,7 +109,7 @@ class UnusableDataset(Dataset):
 
 
 class UnusableDiagnostics(Stage):
-    """Takes the place of diagnostics that broke while they were planned."""
+    """Placeholder for diagnostics that raised while they were planned."""
 
     asked: str
     reason: Reason = not_semantic(...)

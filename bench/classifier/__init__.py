@@ -1,1 +1,7 @@
-"""."""
+"""Trains the final classifier of a cell on real and synthetic images.
+
+`ClassifierSettings` says how it is trained, `Classifier` is the stage, and `Training` is the training loop with its
+checkpoints. `Labelled` applies a label policy to a finished set of synthetic images.
+
+Read in this order: settings, networks, training, classifier, relabelled.
+"""

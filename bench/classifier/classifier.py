@@ -1,4 +1,4 @@
-"""The final classifier of a cell: trained on real and synthetic images, selected on val."""
+"""The final classifier of a cell: trained on real and synthetic images; its weights are selected on val."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.errors import ConfigError
 from bench.files import read_json_or_raise, write_strict_json
 from bench.metrics.average_precision import average_precision, means
 from bench.pipeline.stage import Resources, Stage, Work
-from bench.tables import AugmentedSet, Float32, ImageRows, TrainSet
+from bench.tables import AugmentedSet, Float32, ImageRows, TrainSet, UInt8
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,9 +25,12 @@ from bench.classifier.settings import ClassifierSettings
 
 
 class Classifier(Stage):
-    """A trained network, its record and history; no seed holds a method's name (paired comparison).
+    """A trained network with its record and history.
 
-    `labelled` is a stage whose result is the labels of the synthetic images, where they are not the method's own.
+    No seed depends on the method's name. Two methods of a cell therefore start from the same weights and see the real
+    images in the same order, and their difference is a paired comparison.
+
+    `labelled` is a stage that returns the labels of the synthetic images. It is None for the method's own labels.
     """
 
     resources: ClassVar[Resources] = Resources(gpu=True, cpus=2, memory_gb=8, minutes=60)
@@ -40,7 +43,7 @@ class Classifier(Stage):
     seed: int
 
     def size(self) -> int | None:
-        """Return the images that pass through the network in training, each as often as it does."""
+        """Return how many images pass through the network in training (an image counts once per epoch), or None."""
         if self.settings.steps is not None:
             return self.settings.steps * self.settings.batch_size
         parts = (self.train.size(), self.augmented.size())
@@ -50,8 +53,8 @@ class Classifier(Stage):
         """Train, resuming from `work.ckpt`; write `model.safetensors`, `history.json`, `record.json`.
 
         Raises:
-            ConfigError: if the images are too small for the network or the weights file does not fit it.
-            StageError: if the loss is no longer finite, naming the step.
+            ConfigError: if the images are too small for the network, or the weights file does not fit it.
+            StageError: if the loss is not finite. The message names the step.
         """
         from safetensors.torch import save_file
 
@@ -101,7 +104,7 @@ class Classifier(Stage):
         }
 
     def open(self, folder: Path) -> TrainedClassifier:
-        """Return the trained classifier; its weights are read when asked for."""
+        """Return the trained classifier; its weights are not read until they are needed."""
         return TrainedClassifier(
             folder,
             record=read_json_or_raise(folder / "record.json"),
@@ -120,7 +123,7 @@ class _Validation:
     device: str
 
     def __call__(self, network: nn.Module) -> tuple[dict[str, Any], float | None]:
-        """Return the figures (`val_loss`, `val_ap`, `val_map_*`) and the value to select by."""
+        """Return the figures (`val_loss`, `val_ap`, `val_map_*`) and the value that selection maximises, or None."""
         import torch
 
         from bench.classifier.networks import in_batches
@@ -141,9 +144,9 @@ class TrainedClassifier:
     """A finished classifier.
 
     Attributes:
-        folder: where its files are.
-        record: selection rule, best step, counts, `val_ap` and `val_map_*` of the selected weights.
-        history: one mapping an evaluation: step, epoch, train_loss, val_loss, val_ap, val_map_head/tail/all.
+        folder: the folder with its files.
+        record: selection rule, best step, counts, and `val_ap` and `val_map_*` of the selected weights.
+        history: one dict per evaluation on val: step, epoch, train_loss, val_loss, val_ap, val_map_head/tail/all.
     """
 
     folder: Path
@@ -151,7 +154,7 @@ class TrainedClassifier:
     history: list[dict[str, Any]]
 
     def load(self, device: str = "cpu") -> nn.Module:
-        """Return the selected network in evaluation mode; `bench.classifier.networks.to_input` makes its input."""
+        """Return the selected network in evaluation mode; make its input with `bench.classifier.networks.to_input`."""
         from safetensors.torch import load_file
 
         from bench.classifier import networks
@@ -160,17 +163,21 @@ class TrainedClassifier:
         network.load_state_dict(load_file(self.folder / "model.safetensors"))
         return network.to(device).eval()
 
-    def logits(self, images: Any, device: str = "cpu") -> Float32:
-        """Return logits `float32 [n, C]` of anything that slices to `uint8 [b, H, W]`: what to rank by."""
+    def logits(self, images: ImageRows | UInt8, device: str = "cpu") -> Float32:
+        """Return logits `float32 [n, C]` of images `uint8 [n, H, W]`. Rank images by these, not by probabilities."""
         from bench.classifier import networks
 
         return networks.in_batches(self.load(device), images, self.record["image_px"], device)
 
-    def predict(self, images: Any, device: str = "cpu") -> Float32:
-        """Return probabilities `float32 [n, C]`; confident ones are equal in float32, so rank by `logits`."""
+    def predict(self, images: ImageRows | UInt8, device: str = "cpu") -> Float32:
+        """Return probabilities `float32 [n, C]`.
+
+        Do not rank by them: float32 rounds confident ones to the same value, and the ties change the average
+        precision. Use `logits`.
+        """
         return probabilities(self.logits(images, device))
 
-    def features(self, images: Any, device: str = "cpu") -> Float32:
+    def features(self, images: ImageRows | UInt8, device: str = "cpu") -> Float32:
         """Return the features before the last layer, `float32 [n, d]` (d = 1024 for DenseNet121)."""
         from bench.classifier.networks import in_batches, without_head
 
@@ -179,5 +186,5 @@ class TrainedClassifier:
 
 
 def probabilities(logits: Float32) -> Float32:
-    """Return the probabilities of logits, each class by itself."""
+    """Return the sigmoid of `logits`, computed in float64 and rounded to float32."""
     return (1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)

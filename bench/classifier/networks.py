@@ -1,11 +1,10 @@
-"""Image classifiers from torchvision: built from a seed or a weights file, fed with grey images, asked in batches."""
+"""Image classifiers from torchvision: building them from a seed or a weights file, and running them on grey images."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,38 +12,38 @@ import torchvision
 from torch import Tensor, nn
 
 from bench.errors import ConfigError, listed
-from bench.tables import Float32, UInt8
+from bench.tables import Float32, ImageRows, UInt8
 from bench.weight_files import read_weights
 
-SMALLEST_PX = 32  # five halvings: below this, nothing is left of the last feature map
+SMALLEST_PX = 32  # The networks halve the side five times, so a smaller image has no last feature map.
 
 _HEADS = {"densenet121": "classifier", "resnet18": "fc"}
 
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet: what weights from a file expect
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # Those of ImageNet, which pretrained weights expect.
 
-# torchvision's DenseNet files were written when module names could hold dots
+# torchvision's DenseNet files date from a time when module names could contain dots, so the names must be translated.
 _OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
 
 def build(architecture: str, n_classes: int, seed: int, weights: str | None = None) -> nn.Module:
-    """Return the network initialised from `seed`, its trunk from the file `weights` if given.
+    """Return the network, initialised from `seed`. If a file `weights` is given, all but the last layer come from it.
 
     Raises:
-        ConfigError: if the file is missing, is no file of weights, or is of another architecture.
+        ConfigError: if the file is missing, is not a weights file, or belongs to another architecture.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = getattr(torchvision.models, architecture)(weights=None, num_classes=n_classes)
     if weights is not None:
         load_trunk(network, _HEADS[architecture], Path(weights).expanduser(), "classifier.weights")
-    return network.to(memory_format=torch.channels_last)  # 20 % faster than the default layout on a CPU
+    return network.to(memory_format=torch.channels_last)  # 20 % faster than the default layout on a CPU.
 
 
 def xrv_densenet(weights: Path, field: str) -> nn.Module:
-    """Return torchxrayvision's DenseNet121, one channel in, without its head: it gives the pooled features `[n, 1024]`.
+    """Return torchxrayvision's DenseNet121 without its head: one input channel, pooled features `[n, 1024]`.
 
     Raises:
-        ConfigError: naming `field`, if the file is no state dict or is of another network.
+        ConfigError: if the file is not a state dict or belongs to another network. The message names `field`.
     """
     with torch.random.fork_rng(devices=[]):
         network = torchvision.models.densenet121(weights=None, num_classes=1)
@@ -54,17 +53,19 @@ def xrv_densenet(weights: Path, field: str) -> nn.Module:
 
 
 def load_trunk(network: nn.Module, head: str, path: Path, field: str, unused: Sequence[str] = ()) -> None:
-    """Load everything but the head, which belongs to other classes, and what `unused` names.
+    """Load the weights in `path` into `network`, except those of the head (made for other classes) and of `unused`.
 
     Raises:
-        ConfigError: naming `field`, if the file is missing, is no file of weights, or is of another network.
+        ConfigError: if the file is missing, is not a weights file, or belongs to another network. The message names
+            `field`.
     """
     state = {_OLD_NAME.sub(r"\1\2", name): value for name, value in read_weights(path, field).items()}
     state = {name: value for name, value in state.items() if name not in unused}
     trunk = {name: value for name, value in state.items() if not name.startswith(f"{head}.")}
     have = {name: value.shape for name, value in network.state_dict().items() if not name.startswith(f"{head}.")}
     wrong = trunk.keys() - have.keys()
-    wrong |= {n for n in have if n not in trunk and not n.endswith("num_batches_tracked")}  # a count old files lack
+    # Files from before PyTorch 0.4.1 lack `num_batches_tracked`. Nothing here reads it.
+    wrong |= {n for n in have if n not in trunk and not n.endswith("num_batches_tracked")}
     wrong |= {n for n, value in trunk.items() if n in have and value.shape != have[n]}
     if wrong:
         name = type(network).__name__
@@ -73,7 +74,7 @@ def load_trunk(network: nn.Module, head: str, path: Path, field: str, unused: Se
 
 
 def to_input(images: UInt8, image_px: int | None, device: str) -> Tensor:
-    """Return grey `uint8 [n, H, W]` as normalised `float32 [n, 3, h, w]` of side `image_px`."""
+    """Return grey `uint8 [n, H, W]` as normalised `float32 [n, 3, h, w]`, resized to side `image_px` unless it is None."""
     pixels = torch.from_numpy(images).to(device)[:, None].float() / 255
     if image_px not in (None, pixels.shape[-1]):
         pixels = nn.functional.interpolate(pixels, (image_px, image_px), mode="bilinear", antialias=True)
@@ -82,13 +83,17 @@ def to_input(images: UInt8, image_px: int | None, device: str) -> Tensor:
 
 
 def without_head(network: nn.Module, architecture: str) -> nn.Module:
-    """Return the network without its last layer: it gives the pooled features `[n, d]`."""
+    """Replace the last layer of `network` by the identity and return it: its output is the pooled features `[n, d]`."""
     setattr(network, _HEADS[architecture], nn.Identity())
     return network
 
 
-def in_batches(network: nn.Module, images: Any, image_px: int | None, device: str) -> Float32:
-    """Return the outputs `float32 [n, k]` in evaluation mode; `images` are sliced as needed."""
+def in_batches(network: nn.Module, images: ImageRows | UInt8, image_px: int | None, device: str) -> Float32:
+    """Return the network's outputs `float32 [n, k]` in evaluation mode; `images` are read batch by batch.
+
+    Raises:
+        ValueError: if there are no images.
+    """
     was_training = network.training
     network.eval()
     outputs: Float32 | None = None
@@ -96,7 +101,9 @@ def in_batches(network: nn.Module, images: Any, image_px: int | None, device: st
         for start in range(0, len(images), size := _batch_size(images, image_px)):
             batch = to_input(np.array(images[start : start + size]), image_px, device)
             found = network(batch).float().cpu().numpy()
-            if outputs is None:  # small arrays kept from every batch would hold the heap apart: memory grew with them
+            # One array for all outputs. A list of small arrays, one per batch, fragments the heap between the large
+            # buffers of the batches, and the process grew with every batch.
+            if outputs is None:
                 outputs = np.empty((len(images), *found.shape[1:]), np.float32)
             outputs[start : start + len(found)] = found
     network.train(was_training)
@@ -105,7 +112,11 @@ def in_batches(network: nn.Module, images: Any, image_px: int | None, device: st
     return outputs
 
 
-def _batch_size(images: Any, image_px: int | None) -> int:
-    """Return how many images make a million pixels: bounded memory, and the same on every machine."""
+def _batch_size(images: ImageRows | UInt8, image_px: int | None) -> int:
+    """Return how many images have about a million pixels together, at least 16.
+
+    The size must not depend on the machine: a convolution may add in another order for another batch size, and the
+    last bits of the outputs would differ.
+    """
     px = image_px or np.shape(images[:1])[-1]
     return max(16, (1 << 20) // px**2)

@@ -1,4 +1,4 @@
-"""Relabels a finished augmented set under a policy: the images are shared by all policies."""
+"""Relabels a finished set of synthetic images under a label policy, so that all policies share the images."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from bench.tables import AugmentedSet, Float32
 
 
 class Labelled(Stage):
-    """Labels of an augmented set under a policy.
+    """The labels of a set of synthetic images under a label policy.
 
-    `teacher` is the cell's control: the classifier trained with the same seed on real images alone, the weights that
-    val chose. It is there for the policy `teacher` only, so that no other policy waits for it.
+    `teacher` is the control of the cell: the classifier trained with the same seed on real images only, with the
+    weights selected on val. It is set for the policy `teacher` only, so that no other policy has to wait for it.
     """
 
     resources: ClassVar[Resources] = Resources(gpu=True, minutes=5)

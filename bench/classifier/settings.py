@@ -1,10 +1,10 @@
-"""How the classifiers of a matrix are trained."""
+"""The settings of the classifiers of a matrix."""
 
 from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,16 +12,14 @@ from bench.errors import ConfigError
 from bench.files import file_digest
 from bench.pipeline.settings import Settings, not_semantic
 
-if TYPE_CHECKING:
-    pass
-
 Selection = Literal["best_val_map_all", "best_val_map_tail", "last"]
 
 
 class ClassifierSettings(Settings):
-    """How the classifiers of a matrix are trained: alike for every method, unless a row names its own recipe.
+    """How the classifiers of a matrix are trained. It is the same for every method, unless a row has its own recipe.
 
-    Its length is `epochs` (more images, more steps) or `steps` (the same number of optimiser steps for every method).
+    The length of the training is given in `epochs` (more images mean more steps) or in `steps` (every method gets the
+    same number of optimiser steps).
     """
 
     architecture: Literal["densenet121", "resnet18"] = "densenet121"
@@ -46,7 +44,7 @@ class ClassifierSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _one_length(cls, given: Any) -> Any:
-        """Refuse two lengths; without any, train 10 epochs."""
+        """Check that only one of `epochs` and `steps` is given; if neither is, set 10 epochs."""
         if not isinstance(given, dict):
             return given
         epochs, steps = given.get("epochs"), given.get("steps")
@@ -55,7 +53,7 @@ class ClassifierSettings(Settings):
         return given | {"epochs": 10} if epochs is None and steps is None else given
 
     def content(self) -> dict[str, str]:
-        """Return the digest of the weights file, which enters keys instead of its path.
+        """Return the digest of the weights file. It is part of the key, instead of the path.
 
         Raises:
             ConfigError: if the file is missing.

@@ -1,4 +1,9 @@
-"""A classifier's training: a state that a checkpoint holds whole, and a step decided by it and the seed."""
+"""The training loop of the classifier.
+
+A resumed training must give the same weights as an uninterrupted one. So a checkpoint holds the whole state, and
+everything random in a step is derived from the seed and the step or epoch number. There is no running generator whose
+state a checkpoint would have to store.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +25,7 @@ from bench.classifier import networks
 from bench.errors import StageError
 from bench.metrics.losses import masked_bce
 from bench.pipeline import checkpoints
-from bench.tables import Float32, Int64, UInt8
+from bench.tables import Float32, ImageRows, Int64, UInt8
 
 Bool = npt.NDArray[np.bool_]
 Part = Literal["all", "real", "synthetic"]
@@ -28,23 +33,25 @@ Part = Literal["all", "real", "synthetic"]
 if TYPE_CHECKING:
     from bench.classifier.settings import ClassifierSettings
 
-N_CHECKPOINTS = 10  # at most, evenly over the training
-CHECKPOINT_SECONDS = 20.0  # of training at least between two: one of DenseNet121 is 110 MB, half a second to write
-_RISE, _START, _END = 0.3, 1 / 25, 1 / 25e4  # of the one-cycle schedule, as torch's OneCycleLR has them
+N_CHECKPOINTS = 10  # At most so many, evenly spaced over the training.
+CHECKPOINT_SECONDS = 20.0  # Least training time between two: one of DenseNet121 has 110 MB and takes 0.5 s to write.
+_RISE, _START, _END = 0.3, 1 / 25, 1 / 25e4  # The one-cycle schedule's defaults in torch's OneCycleLR.
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Real rows first, then synthetic ones; images are read when a batch asks for them.
+    """The training images, numbered with the real ones first and the synthetic ones after them.
+
+    Images are read from disk when a batch needs them.
 
     Attributes:
-        real, synthetic: `uint8 [n, H, W]`, sliced lazily.
+        real, synthetic: `uint8 [n, H, W]`, read lazily.
         real_labels, synthetic_labels: `float32 [n, C]` in [0, 1]; NaN = unknown.
     """
 
-    real: Any
+    real: ImageRows | UInt8
     real_labels: Float32
-    synthetic: Any
+    synthetic: ImageRows | UInt8
     synthetic_labels: Float32
 
     def __len__(self) -> int:
@@ -52,7 +59,7 @@ class TrainingData:
         return len(self.real_labels) + len(self.synthetic_labels)
 
     def batch(self, index: Int64) -> tuple[UInt8, Float32, Bool]:
-        """Return images, labels and whether each is synthetic; the real ones come first."""
+        """Return images, labels and a mask of the synthetic ones for the rows in `index`; real images come first."""
         real = index[index < len(self.real_labels)]
         synthetic = index[index >= len(self.real_labels)] - len(self.real_labels)
         images = np.concatenate([self.real[real], self.synthetic[synthetic]])
@@ -60,9 +67,10 @@ class TrainingData:
         return images, labels, np.arange(len(index)) >= len(real)
 
     def order(self, seed: int, epoch: int, part: Part = "all") -> Int64:
-        """Return the epoch's permutation of the part's rows, `int64 [n]`.
+        """Return the order of the rows of `part` in an epoch, `int64 [n]`.
 
-        Real images keep their order among themselves whatever is added to them, so that methods are compared paired.
+        The real images have the same order among themselves whatever synthetic images are mixed in. Otherwise adding
+        images would also reshuffle the real ones, and methods would no longer be compared on paired seeds.
         """
         keys = seeds.rng(seed, "order", epoch).random(len(self.real_labels))
         more = seeds.rng(seed, "order-synthetic", epoch).random(len(self.synthetic_labels))
@@ -74,13 +82,13 @@ class TrainingData:
 
 
 def inverse_prevalence(labels: Float32) -> Float32:
-    """Return negatives over positives per class, `float32 [C]` (1 where there is no positive)."""
+    """Return negatives / positives per class, `float32 [C]`, over the known labels; 1 for a class without positives."""
     positives, known = np.nansum(labels, axis=0), (~np.isnan(labels)).sum(axis=0)
     return np.where(positives > 0, (known - positives) / np.maximum(positives, 1), 1).astype(np.float32)
 
 
 def one_cycle(step: int, n_steps: int) -> float:
-    """Return a step's learning rate as a share of the highest (Smith & Topin 2018, cosine)."""
+    """Return the learning rate of a step as a share of the highest one (Smith & Topin 2018, with cosine phases)."""
 
     def cosine(start: float, end: float, share: float) -> float:
         return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
@@ -92,7 +100,7 @@ def one_cycle(step: int, n_steps: int) -> float:
 
 
 def shifted(images: UInt8, shift_px: int, rng: np.random.Generator) -> UInt8:
-    """Return the images, each moved by up to `shift_px` pixels on both axes, edges repeated."""
+    """Return the images, each shifted by up to `shift_px` pixels along both axes; edge pixels are repeated."""
     if shift_px == 0:
         return images
     side = images.shape[-1]
@@ -103,7 +111,10 @@ def shifted(images: UInt8, shift_px: int, rng: np.random.Generator) -> UInt8:
 
 @dataclass
 class Training:
-    """The training as it stands; `evaluate` gives val's figures and the value to select by."""
+    """The state of a training.
+
+    `evaluate` returns the figures on val and the value to select by, or None if it is undefined.
+    """
 
     settings: ClassifierSettings
     seed: int
@@ -121,20 +132,21 @@ class Training:
         labels, s = self.data.real_labels, self.settings
         self.network = networks.build(s.architecture, labels.shape[1], seeds.derive(self.seed, "init"), s.weights)
         self.network.to(self.device)
-        # 7 % faster than the unfused one on a CPU
+        # The fused optimiser is 7 % faster than the unfused one on a CPU.
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay, fused=self.device != "mps"
         )
         self.positive = torch.from_numpy(inverse_prevalence(labels)).to(self.device) if s.positive_weights else None
-        self.steps_per_epoch = max(1, len(self.data) // s.batch_size)  # the last, shorter batch is left out
+        self.steps_per_epoch = max(1, len(self.data) // s.batch_size)  # The last, shorter batch is left out.
         self.n_steps = s.steps if s.steps is not None else (s.epochs or 0) * self.steps_per_epoch
         self.n_first = 0
-        if s.synthetic_first > 0 and len(self.data.synthetic_labels):  # at least a step of each, whatever the rounding
+        if s.synthetic_first > 0 and len(self.data.synthetic_labels):
+            # Rounding must leave at least one step for each of the two phases.
             self.n_first = max(1, min(round(s.synthetic_first * self.n_steps), self.n_steps - 1))
         self._order: tuple[Part, int, Int64] | None = None
 
     def run(self, ckpt: Path, progress: Callable[[float, float, str], None]) -> None:
-        """Train to the end, from the newest checkpoint in `ckpt` if there is one."""
+        """Train to the end, starting from the newest checkpoint in `ckpt` if there is one."""
         self._restore(checkpoints.load_newest(ckpt, self.device))
         evaluations = _spread(self.n_steps, self.settings.n_validations)
         saved_after = _spread(self.n_steps, N_CHECKPOINTS) - {self.n_steps}
@@ -178,17 +190,18 @@ class Training:
             advice = "lower classifier.learning_rate"
             if s.synthetic_weight > 1:
                 advice += f" or classifier.synthetic_weight ({s.synthetic_weight:g})"
-            if self.step == 0:  # before the first update
-                advice = (
-                    "it is so before anything is learnt: look at classifier.weights and classifier.synthetic_weight"
-                )
+            if self.step == 0:  # Nothing has been updated yet, so the learning rate cannot be the cause.
+                advice = "this is before the first update: check classifier.weights and classifier.synthetic_weight"
             raise StageError(
                 f"classifier: the {what} is {value} at step {step} of {self.n_steps} (learning_rate "
                 f"{s.learning_rate:g}, batch_size {s.batch_size}); {advice}"
             )
 
     def _batch_rows(self) -> Int64:
-        """Return the rows of this step's batch; each phase of a training in two counts its own epochs."""
+        """Return the rows of this step's batch.
+
+        With `synthetic_first` there are two phases, and each counts its own epochs from 0.
+        """
         part: Part = "all"
         n_rows, step, size = len(self.data), self.step, self.settings.batch_size
         if self.n_first and step < self.n_first:
@@ -199,7 +212,8 @@ class Training:
         if self._order is None or self._order[:2] != (part, epoch):
             self._order = part, epoch, self.data.order(self.seed, epoch, part)
         order = self._order[2]
-        if part == "synthetic":  # a few images fill a batch by turns: batch statistics need more than one
+        if part == "synthetic":
+            # Fewer synthetic images than a batch holds are repeated: batch statistics need more than one image.
             order = np.resize(order, max(len(order), size))
         return order[place * size : (place + 1) * size]
 
@@ -209,7 +223,10 @@ class Training:
         return contextlib.nullcontext()
 
     def _validate(self) -> None:
-        """Write a row of the history; keep the weights if they are the best yet (ties: the earlier)."""
+        """Evaluate on val, add a row to the history and keep the weights if they are the best so far.
+
+        Of equal values the earlier one is kept.
+        """
         figures, value = self.evaluate(self.network)
         self._refuse_nan("loss on val", figures["val_loss"], self.step)
         row = {"step": self.step, "epoch": self.step / self.steps_per_epoch, "train_loss": float(np.mean(self.losses))}
@@ -235,5 +252,5 @@ class Training:
 
 
 def _spread(n_steps: int, count: int) -> set[int]:
-    """Return up to `count` step numbers evenly over the training, the last one always among them."""
+    """Return up to `count` step numbers, evenly spaced over the training; the last step is always among them."""
     return {max(1, round(n_steps * (i + 1) / count)) for i in range(count)}

@@ -1,6 +1,7 @@
-"""How many images go through a network at once: as many as the device's memory takes, found by trying.
+"""Finds how many images fit through a network at once, by trying and halving when memory runs out.
 
-No sample depends on it but for its last bits, as with any batch: samples share neither noise nor generators.
+The limit depends on the device, so it must not change the samples. They have neither noise nor generators in common;
+only their last bits may differ, as between any two batch sizes.
 """
 
 from __future__ import annotations
@@ -14,23 +15,29 @@ T = TypeVar("T")
 
 
 class BatchFit:
-    """Remembers, for each kind of work, how many images were not too many."""
+    """Runs work in pieces that fit into memory, and remembers the limit of each kind of work for the next call."""
 
     def __init__(self) -> None:
-        """Begin without any limit."""
+        """Start without a limit."""
         self._most: dict[str, int] = {}
         self._relieved: set[str] = set()
 
     def run(
         self, what: str, n: int, compute: Callable[[slice], T], relieve: Callable[[], None] = lambda: None
     ) -> list[T]:
-        """Return what `compute` gives for the rows 0 to n, in pieces that fit into memory, in order.
+        """Return the results of `compute` on consecutive slices that cover the rows 0 to n, in order.
 
-        A piece that does not fit is halved and tried again. Where one image alone does not fit, `relieve` is called,
-        once and for good: it may trade speed for memory.
+        A slice that does not fit is halved and tried again. If a single image does not fit, `relieve` is called once;
+        it may trade speed for memory, and its effect stays.
+
+        Args:
+            what: the kind of work, as a gerund for messages ("decoding"). Each kind has a limit of its own.
+            n: number of rows.
+            compute: computes one slice.
+            relieve: frees memory, for example by slicing attention.
 
         Raises:
-            StageError: if even then one image is too much.
+            StageError: if a single image does not fit even after `relieve`.
         """
         parts: list[T] = []
         done = 0
@@ -46,7 +53,8 @@ class BatchFit:
     def _shrink(self, what: str, size: int, relieve: Callable[[], None], said: str) -> None:
         import torch
 
-        torch.cuda.empty_cache()  # nothing where there is no GPU
+        # Blocks cached for the larger piece would otherwise stay reserved. Without a GPU this does nothing.
+        torch.cuda.empty_cache()
         if size > 1:
             self._most[what] = size // 2
         elif what not in self._relieved:
@@ -60,9 +68,10 @@ class BatchFit:
 
 
 def _try(compute: Callable[[slice], T], rows: slice, parts: list[T]) -> str | None:
-    """Append a piece's result, or return what was said where memory did not suffice.
+    """Append the result of `compute` to `parts` and return None, or return the message if memory ran out.
 
-    The error must be gone before the next try: it holds the frames, and so the tensors, of the failed one.
+    The message is returned as text, because the exception must be gone before the next try. It refers to the frames
+    of the failed try, and through them to its tensors, so that their memory would not be freed.
     """
     import torch
 

@@ -1,28 +1,24 @@
-"""Folders in diffusers' layout: which of their files a pipeline reads, the digest of those, and whether they agree.
+"""Folders in the layout of diffusers: which files a pipeline reads, their digest, and whether they fit together.
 
-Releases hold the same weights several times over (float16, before averaging, pickled). A digest is of what is read
-alone, so that a whole download and a partial one of the same model stand under the same keys.
+A release holds the same weights several times (float16, before averaging, pickled). The digest covers only the files
+that are read, so that a whole and a partial download of the same model have the same keys.
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from bench.errors import ConfigError, listed
-
-if TYPE_CHECKING:
-    pass
 import functools
 import hashlib
+import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
+from bench.errors import ConfigError, listed
 from bench.weight_files import check_file
 
 NETWORKS = ("vae", "unet", "text_encoder")
-# which, entered in the middle, lead a denoiser that is right to the clean end; linear multistep (LMS) does not
+# Each of these was tested: entered in the middle, it leads a perfect denoiser to the clean image. LMS does not.
 SCHEDULERS = (
     "DDIMScheduler",
     "DDPMScheduler",
@@ -42,7 +38,7 @@ _WEIGHTS = re.compile(r"(?:diffusion_pytorch_model|pytorch_model|model)(?:\.(\w+
 
 
 def variant(path: Path) -> str | None:
-    """Return the word in the weights' names (`fp16`) where a network is there with such a word alone, else None."""
+    """Return the variant in the names of the weights (`fp16`), if a network exists only in a variant, else None."""
     for name in NETWORKS:
         found = {match[1] for match in _named(path / name).values()}
         if found and None not in found:
@@ -51,15 +47,16 @@ def variant(path: Path) -> str | None:
 
 
 def _named(folder: Path) -> dict[Path, re.Match[str]]:
-    """Return the weights below `folder` whose names diffusers or transformers would look for."""
+    """Return the weights in `folder` that have a name which diffusers or transformers looks for."""
     matches = {p: _WEIGHTS.fullmatch(p.name) for p in sorted(folder.iterdir())} if folder.is_dir() else {}
     return {p: match for p, match in matches.items() if match}
 
 
 def weights_read(folder: Path, word: str | None) -> list[Path]:
-    """Return the files of weights that are read of a network's folder: safetensors before pickles, `word` before none.
+    """Return the weights files that a pipeline reads from a network's folder.
 
-    Where no name is one that is looked for, all weights are returned.
+    The variant `word` comes before no variant, and safetensors before pickles. If no file has a name that diffusers
+    looks for, all weights files are returned.
     """
     named = _named(folder)
     for wanted in dict.fromkeys((word, None)):
@@ -70,7 +67,7 @@ def weights_read(folder: Path, word: str | None) -> list[Path]:
 
 
 def files_read(path: Path) -> list[Path]:
-    """Return the files that a pipeline is loaded from."""
+    """Return the files that a pipeline is loaded from, in a fixed order."""
     word = variant(path)
     files = [path / "model_index.json"]
     for name in ("scheduler", "tokenizer"):
@@ -82,7 +79,11 @@ def files_read(path: Path) -> list[Path]:
 
 @functools.cache
 def digest(path: Path) -> str:
-    """Return 32 hex digits of the files that are read; of files past 256 MiB their size and both ends count."""
+    """Return a digest of the files that are read, 32 hex digits.
+
+    Of a file above 256 MiB only the size, the first MiB and the last MiB count: reading several gigabytes would take
+    minutes before every run.
+    """
     whole = hashlib.sha256()
     for file in files_read(path):
         size = file.stat().st_size
@@ -98,7 +99,7 @@ def digest(path: Path) -> str:
 
 
 def hub_snapshot(name: str) -> Path | None:
-    """Return the folder of a hub id that is already downloaded, None where it is not or `name` is no hub id."""
+    """Return the local folder of a hub id, or None if it is not downloaded or `name` is not a hub id."""
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         return None
     from huggingface_hub import snapshot_download
@@ -110,12 +111,12 @@ def hub_snapshot(name: str) -> Path | None:
 
 
 def check_agreement(path: Path) -> None:
-    """Refuse parts that do not fit each other, another kind of pipeline, a scheduler that nothing here was tried with.
+    """Check that the parts fit together, that the pipeline is a Stable Diffusion 1 or 2, and that its scheduler is known.
 
-    Files that say nothing of a point are taken for right: loading them will tell.
+    A missing entry in a configuration file is accepted here; loading the pipeline will show whether it matters.
 
     Raises:
-        ConfigError: naming the part, what it says and what is wanted.
+        ConfigError: if a check fails. The message names the part, its value and the allowed ones.
     """
     index, scheduler = _json(path / "model_index.json"), _json(path / "scheduler" / "scheduler_config.json")
     vae, unet, text = (_json(path / name / "config.json") for name in NETWORKS)
@@ -155,10 +156,10 @@ _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt")
 
 
 def check_pipeline(path: Path) -> None:
-    """Refuse a diffusion folder in which a part is missing, cut off or of another model than the others.
+    """Check that no part of a diffusion folder is missing, truncated or from another model.
 
     Raises:
-        ConfigError: naming the part.
+        ConfigError: if one is. The message names the part.
     """
     index = _json(path / "model_index.json")
     missing = [name for name in (*NETWORKS, "scheduler", "tokenizer") if not _is_there(index, path, name)]
@@ -196,7 +197,11 @@ def _check_network(folder: Path, word: str | None) -> None:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """Return the mapping in a JSON file of the folder, or refuse the folder."""
+    """Return the mapping in a JSON file of the folder.
+
+    Raises:
+        ConfigError: if the file is missing, is not JSON, or holds no mapping.
+    """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -209,6 +214,6 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def vae_halvings(path: Path) -> int | None:
-    """Return how often the VAE halves a side, None where its configuration does not say."""
+    """Return how often the VAE halves the side of an image, or None if its configuration does not say."""
     channels = _json(path / "vae" / "config.json").get("block_out_channels")
     return len(channels) - 1 if isinstance(channels, list) and channels else None

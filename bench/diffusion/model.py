@@ -1,4 +1,4 @@
-"""Which diffusion model a matrix uses, and what its makers say of its use."""
+"""The settings of the diffusion model that a matrix uses: folder, precision, guidance, prompts, sharing."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ PRESETS = Path(__file__).parent / "presets"
 
 
 class DiffusionModel(Settings):
-    """Which diffusion model, and what its makers say of its use."""
+    """Which diffusion model to use, with the prompts and the guidance that its makers recommend."""
 
     preset: str | None = not_semantic(
         None, word=True, description="file of bench/diffusion/presets; what is given here wins"
     )
     folder: str = not_semantic("tiny", description="tiny (shipped), a diffusers folder, or a hub id already downloaded")
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
-    guidance_scale: float = Field(4.0, ge=0, le=100, description="for methods that are told no other; 1 is none")
+    guidance_scale: float = Field(4.0, ge=0, le=100, description="for methods that set none of their own; 1 is none")
     prompt: PromptTemplate = PromptTemplate()
     sharing: Literal["open", "credentialed"] = not_semantic(
         "open",
         word=True,
-        description="of what it learnt from: images that it makes are treated as that is; a folder that says nothing "
-        "is credentialed",
+        description="whether its training data is open or credentialed; its images are treated the same way. A folder "
+        "without this setting is credentialed",
     )
 
     @model_validator(mode="before")
@@ -46,16 +46,18 @@ class DiffusionModel(Settings):
         if "folder" not in {**preset, **given}:
             raise ValueError(f"preset '{name}' cannot know where your weights are; give diffusion.folder as well")
         if given.get("folder", preset.get("folder")) != preset.get("folder"):
-            preset = preset | {"sharing": "credentialed"}  # `open` is said of the preset's own weights
-        words = {"prompt": preset["prompt"] | given["prompt"]} if _both_say(preset, given) else {}
+            # The preset's `open` is about its own weights. Weights from another folder may have learnt from
+            # credentialed images, and could leak them.
+            preset = preset | {"sharing": "credentialed"}
+        words = {"prompt": preset["prompt"] | given["prompt"]} if _both_have_prompt(preset, given) else {}
         return preset | given | words
 
     def content(self) -> dict[str, str]:
-        """Return the digest of the weights and configuration: what enters keys instead of the path."""
+        """Return the digest of the weights and configuration files. It is part of the key, instead of the path."""
         return {"digest": diffusion_folder.digest(self.path)}
 
     def for_encoding(self) -> DiffusionModel:
-        """Return the model as far as latents depend on it: neither words nor guidance have a part in them."""
+        """Return the model with the default prompt and guidance, which latents do not depend on."""
         plain = {name: type(self).model_fields[name].default for name in ("guidance_scale", "prompt")}
         return self.model_copy(update=plain)
 
@@ -64,7 +66,7 @@ class DiffusionModel(Settings):
         """Return the local folder.
 
         Raises:
-            ConfigError: if there is no such folder with a `model_index.json`.
+            ConfigError: if there is no folder with a `model_index.json`.
         """
         path = SHIPPED if self.folder == "tiny" else Path(self.folder).expanduser()
         if not (path / "model_index.json").is_file():
@@ -72,14 +74,13 @@ class DiffusionModel(Settings):
             if hub is None:
                 raise ConfigError(
                     f"diffusion.folder: '{self.folder}' has no model_index.json; give a StableDiffusionPipeline "
-                    "folder, "
-                    "a hub id that is already downloaded, or 'tiny' (made by `bench pretrain diffusion`)"
+                    "folder, a hub id that is already downloaded, or 'tiny' (made by `bench pretrain diffusion`)"
                 )
             return hub
         return path
 
     def load(self, device: str = "cpu") -> Diffusion:
-        """Return the model on `device`, ready to run (its weights are read once a process)."""
+        """Return the model on `device`, ready to run. Its weights are read once per process."""
         pipeline, fit = load_pipeline(str(self.path), self.precision, device)
         return Diffusion(pipeline, device, self.prompt, self.guidance_scale, fit)
 
@@ -93,5 +94,5 @@ def _preset(name: str) -> dict[str, Any]:
     return dict(yaml.safe_load((PRESETS / f"{name}.yaml").read_text(encoding="utf-8")))
 
 
-def _both_say(preset: dict[str, Any], given: dict[str, Any]) -> bool:
+def _both_have_prompt(preset: dict[str, Any], given: dict[str, Any]) -> bool:
     return isinstance(preset.get("prompt"), dict) and isinstance(given.get("prompt"), dict)

@@ -1,8 +1,8 @@
-"""One class over any diffusers `StableDiffusionPipeline` folder: encode, decode, sample, denoise.
+"""Runs any diffusers `StableDiffusionPipeline` folder: encode, decode, sample, denoise.
 
-Latent shape, scaling factor, scheduler and prediction type are read from the folder, never assumed, so the tiny
-shipped model, RoentGen and any Stable Diffusion go through the same code. Latents are `float32 [n, c, h, w]`, always
-multiplied by the VAE's scaling factor; images are `uint8 [n, H, W]`, grey.
+Latent shape, scaling factor, scheduler and prediction type are read from the folder and never assumed. So the tiny
+shipped model, RoentGen and any Stable Diffusion 1 or 2 use the same code. Latents are `float32 [n, c, h, w]`, always
+multiplied by the VAE's scaling factor. Images are `uint8 [n, H, W]`, grey.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import functools
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,25 +22,35 @@ from bench.diffusion.schedule import last_steps, stochastic_step
 from bench.errors import ConfigError, StageError
 from bench.tables import Float32, UInt8
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 _LOG = logging.getLogger(__name__)
 
-_TOLD: set[int] = set()  # lengths of which it was said that prompts were cut to them
+_WARNED: set[int] = set()  # Token limits for which the warning about cut prompts was already given.
 
 
 @functools.lru_cache(maxsize=1)
 def load_pipeline(path: str, precision: str, device: str) -> tuple[Any, BatchFit]:
-    """Return the pipeline, and what is found out of how many images it can take at once."""
+    """Return the pipeline on `device`, and the `BatchFit` that learns how many images it can take at once.
+
+    Only one pipeline is kept, since two may not fit into memory. Its `BatchFit` is cached with it, so that limits found
+    by one stage need not be found again by the next.
+
+    Raises:
+        ConfigError: if the folder cannot be loaded.
+    """
     import torch
     from diffusers import StableDiffusionPipeline
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
     for library in (diffusers_logging, transformers_logging):
-        library.set_verbosity(library.CRITICAL)  # it reports as an error that it looks for a second kind of file
+        library.set_verbosity(library.CRITICAL)  # Below this, looking for a second file format is logged as an error.
         library.disable_progress_bar()
-    # a checker would blacken radiographs; it and what feeds it need not be there, nor known by their old names
+    # The safety checker would blacken radiographs. It and its inputs are switched off, so their files may be missing.
     unused = dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder"))
-    with torch.random.fork_rng(devices=[]):  # layers are drawn at random before their weights are read
+    with torch.random.fork_rng(devices=[]):  # Building the layers draws random weights before the real ones are read.
         try:
             pipeline: Any = StableDiffusionPipeline.from_pretrained(
                 path,
@@ -50,13 +60,13 @@ def load_pipeline(path: str, precision: str, device: str) -> tuple[Any, BatchFit
                 variant=diffusion_folder.variant(Path(path)),
                 dtype=getattr(torch, precision),
             )
-        except Exception as error:  # diffusers has many errors for files that do not go together
+        except Exception as error:  # Diffusers raises many kinds of errors for files that do not fit together.
             said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise ConfigError(f"diffusion.folder: {path} cannot be loaded, download it again ({said})") from error
     pipeline = pipeline.to(device, getattr(torch, precision))
     for part in (pipeline.vae, pipeline.unet, pipeline.text_encoder):
         part.eval().requires_grad_(False)
-    if device.startswith("cuda"):  # what tensor cores want; on a CPU it is no faster here
+    if device.startswith("cuda"):  # Tensor cores are faster with this layout. On a CPU it makes no difference here.
         for part in (pipeline.vae, pipeline.unet):
             part.to(memory_format=torch.channels_last)
     return pipeline, BatchFit()
@@ -77,14 +87,14 @@ class Diffusion:
         self._fit = fit
 
     def prompt(self, class_names: Sequence[str], labels: Iterable[float | bool]) -> str:
-        """Return the sentence for `labels` in the words that the model is used with."""
+        """Return the prompt for `labels`, in the words that this model understands."""
         return self.prompts.of(class_names, labels)
 
     def latent_shape(self, image_px: int) -> tuple[int, int, int]:
-        """Return `(c, h, w)` of the latent of an `image_px` square image.
+        """Return the shape `(c, h, w)` of the latent of a square image of side `image_px`.
 
         Raises:
-            ConfigError: if the VAE cannot halve that side as often as it has to.
+            ConfigError: if the side is not a multiple of the VAE's downsampling factor.
         """
         factor = int(self.pipeline.vae_scale_factor)
         if image_px % factor:
@@ -92,7 +102,7 @@ class Diffusion:
         return int(self.pipeline.vae.config.latent_channels), image_px // factor, image_px // factor
 
     def encode(self, images: UInt8) -> tuple[Float32, Float32]:
-        """Return mean and std of the latents of `uint8 [n, H, W]` images, each `float32 [n, c, h, w]`, scaled."""
+        """Return mean and std of the scaled latents of images `uint8 [n, H, W]`, each `float32 [n, c, h, w]`."""
         import torch
 
         def encode(rows: slice) -> np.ndarray:
@@ -106,7 +116,7 @@ class Diffusion:
         return mean, std
 
     def decode(self, latents: Float32) -> UInt8:
-        """Return `uint8 [n, H, W]` images of scaled latents (the mean of the three decoded channels)."""
+        """Return the images of scaled latents, `uint8 [n, H, W]`: the mean of the three decoded channels."""
         import torch
 
         def decode(rows: slice) -> UInt8:
@@ -125,14 +135,14 @@ class Diffusion:
         guidance_scale: float,
         on_step: Callable[[float], None] = lambda done: None,
     ) -> Float32:
-        """Return latents sampled from unit Gaussian `noise` by text with classifier-free guidance (Ho & Salimans 2022).
+        """Return latents sampled from noise and prompts, with classifier-free guidance (Ho & Salimans 2022).
 
         Args:
-            prompts: one for each latent.
-            noise: `float32 [n, c, h, w]`.
-            num_inference_steps: length of the schedule (PNDM's multistep start evaluates its second step twice).
-            guidance_scale: 1 is the conditional prediction as it is.
-            on_step: told the number of evaluations done (fractions, where the latents go in pieces).
+            prompts: one per latent.
+            noise: unit Gaussian, `float32 [n, c, h, w]`.
+            num_inference_steps: length of the schedule. PNDM needs one evaluation more than that.
+            guidance_scale: 1 uses the conditional prediction alone.
+            on_step: called with the number of evaluations done. It is a fraction if the latents are run in pieces.
         """
         steps = (num_inference_steps, num_inference_steps)
         self._last_steps(*steps)
@@ -151,11 +161,11 @@ class Diffusion:
     ) -> Float32:
         """Return `latents` after the last `denoise_steps` of `num_inference_steps` scheduler steps.
 
-        With `noise` (unit Gaussian, same shape) the latents are first noised to the level at which that part of the
-        schedule starts, as SDEdit does (Meng et al. 2022); with None they enter as they are, as the paper's code does.
+        With `noise` (unit Gaussian, same shape) the latents are first noised to the level at which the last steps
+        start, as in SDEdit (Meng et al. 2022). Without noise they enter unchanged, as in the paper's released code.
 
         Raises:
-            ConfigError: if there are fewer steps than asked for, or the scheduler cannot be entered in the middle.
+            ConfigError: if there are fewer steps than `denoise_steps`, or the scheduler cannot be entered in the middle.
         """
         if denoise_steps == 0:
             return latents
@@ -166,7 +176,7 @@ class Diffusion:
             latents = _array(self.pipeline.scheduler.add_noise(clean, added, timesteps[:1].expand(len(latents))))
         return self._in_pieces(latents, prompts, steps, guidance_scale, on_step)
 
-    def _last_steps(self, wanted: int, num_inference_steps: int) -> Any:
+    def _last_steps(self, wanted: int, num_inference_steps: int) -> Tensor:
         return last_steps(self.pipeline.scheduler, wanted, num_inference_steps, self.device)
 
     def _in_pieces(
@@ -177,9 +187,11 @@ class Diffusion:
         guidance_scale: float,
         on_step: Callable[[float], None],
     ) -> Float32:
-        """Return `start` after the scheduler's `steps` (how many, of how many), as many at once as memory takes."""
+        """Return `start` after denoising, in pieces that fit into memory; `steps` is (steps to run, schedule length)."""
 
         def run(rows: slice) -> Float32:
+            # Every piece sets the scheduler anew. A multistep solver keeps past predictions and its position, which
+            # belong to the piece before, or to one that ran out of memory half-way.
             before, share = rows.start / len(start), (rows.stop - rows.start) / len(start)
 
             def tell(done: int, of: int) -> None:
@@ -196,13 +208,14 @@ class Diffusion:
         self,
         start: Float32,
         prompts: Sequence[str],
-        timesteps: Any,
+        timesteps: Tensor,
         guidance_scale: float,
         tell: Callable[[int, int], None],
     ) -> Float32:
         """Return `start` after the scheduler's steps at `timesteps`, with classifier-free guidance.
 
-        Latents stay in float32 between the steps, whatever the network computes in: rounding would add up.
+        Latents stay in float32 between the steps, even if the network computes in half precision. A step changes a
+        latent little, and rounding it to 16 bits after each step would add up over the schedule.
         """
         import torch
 
@@ -222,43 +235,45 @@ class Diffusion:
                 tell(i + 1, len(timesteps))
         return _array(_finite(latents, "latents"))
 
-    def _tensor(self, array: np.ndarray) -> Any:
+    def _tensor(self, array: np.ndarray) -> Tensor:
         """Return a float32 copy of `array` on the device."""
         import torch
 
         return torch.tensor(np.asarray(array), device=self.device).float()
 
-    def _embed(self, prompts: Sequence[str]) -> Any:
-        """Return `[n, tokens, width]` text embeddings; equal prompts are encoded once."""
+    def _embed(self, prompts: Sequence[str]) -> Tensor:
+        """Return text embeddings `[n, tokens, width]`; equal prompts are encoded once."""
         import torch
 
         tokenizer = self.pipeline.tokenizer
         unique = list(dict.fromkeys(prompts))
-        # old folders do not say how long a text may be, and then any length is right to the tokenizer
+        # Old folders do not give the longest text, and the tokenizer then allows any length. The encoder does not.
         length = min(tokenizer.model_max_length, self.pipeline.text_encoder.config.max_position_embeddings)
         tokens = tokenizer(unique, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         if cut := [p for p, ids in zip(unique, tokenizer(unique).input_ids, strict=True) if len(ids) > length]:
-            _tell_of_cut(length, cut)
+            _warn_of_cut(length, cut)
         embedded = self.pipeline.text_encoder(tokens.input_ids.to(self.device))[0]
         return embedded[torch.tensor([unique.index(p) for p in prompts], device=embedded.device)]
 
 
-def _tell_of_cut(length: int, prompts: Sequence[str]) -> None:
-    """Say that words are lost: once a process, for a night's work asks in thousands of batches."""
-    if length not in _TOLD:
-        _TOLD.add(length)
+def _warn_of_cut(length: int, prompts: Sequence[str]) -> None:
+    """Warn that the ends of prompts are lost, once per process and not in each of thousands of batches."""
+    if length not in _WARNED:
+        _WARNED.add(length)
         _LOG.warning("prompts longer than %d tokens lose their end, shorten diffusion.prompt: %.200r", length, prompts)
 
 
-def _array(tensor: Any) -> Float32:
+def _array(tensor: Tensor) -> Float32:
     return tensor.float().cpu().numpy()
 
 
-def _finite(tensor: Any, what: str) -> Any:
-    """Return a tensor of numbers; NaN would become black images, which nothing later could tell from dark ones.
+def _finite(tensor: Tensor, what: str) -> Tensor:
+    """Return `tensor` if all its values are finite.
+
+    NaN becomes black when it is rounded to `uint8`, and no later check can tell such an image from a dark one.
 
     Raises:
-        StageError: if there is NaN or infinity in it.
+        StageError: if a value is NaN or infinite.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""The one sentence that tells a text-conditioned diffusion model what to draw."""
+"""The prompt: the sentence that tells a text-conditioned diffusion model what to draw."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FINDINGS = "{findings}"
 
 
 class PromptTemplate(Settings):
-    """How labels become a sentence: a model follows the words that it was trained on.
+    """How labels become a sentence. A model only follows words that it was trained on, so each may need its own.
 
     Example:
         >>> report = PromptTemplate(template="{findings}.", separator=" and ", words={"Fracture": "rib fracture"})
@@ -24,11 +24,11 @@ class PromptTemplate(Settings):
         'cardiomegaly and rib fracture.'
     """
 
-    template: str = Field(f"{SUBJECT}, {_FINDINGS}", description="{findings} stands for the names of the labels set")
-    nothing: str = Field(NOTHING, description="what is said where no label is set")
-    separator: str = Field(", ", description="between two names")
-    case: Literal["lower", "as_is"] = Field("lower", description="of the classes' names")
-    words: dict[str, str] = Field({}, description="class name → what to call it, as it is, instead of its name")
+    template: str = Field(f"{SUBJECT}, {_FINDINGS}", description="{findings} is replaced by the names of the findings")
+    nothing: str = Field(NOTHING, description="used as the findings if no label is set")
+    separator: str = Field(", ", description="text between two names")
+    case: Literal["lower", "as_is"] = Field("lower", description="lower: class names are written in lower case")
+    words: dict[str, str] = Field({}, description="class name → text to use instead of the name, as written")
 
     @field_validator("template")
     @classmethod
@@ -38,20 +38,20 @@ class PromptTemplate(Settings):
         return template
 
     def of(self, class_names: Sequence[str], labels: Iterable[float | bool]) -> str:
-        """Return the sentence for the classes whose label is set: above one half; NaN (unknown) and 0 are not.
+        """Return the sentence for the classes whose label is above 0.5. NaN (unknown) counts as not set.
 
         Raises:
-            ConfigError: if `words` names a class that is not there.
+            ConfigError: if `words` names a class that the data set does not have.
         """
         self.check(class_names)
         named = [self._called(n) for n, label in zip(class_names, labels, strict=True) if label > 0.5]
         return self.template.replace(_FINDINGS, self.separator.join(named or [self.nothing]))
 
     def check(self, class_names: Sequence[str]) -> None:
-        """Refuse words for a class that the data set does not have.
+        """Check that the data set has every class in `words`.
 
         Raises:
-            ConfigError: naming it and the nearest valid name.
+            ConfigError: if it lacks one. The message gives the nearest valid name.
         """
         for name in self.words:
             if name not in class_names:

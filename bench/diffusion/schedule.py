@@ -1,27 +1,30 @@
-"""The last steps of a schedule, whatever the solver: where to enter it, and the noise that some solvers add."""
+"""Enters a sampling schedule in the middle, with any solver, and seeds the solvers that add noise in their steps."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bench.errors import ConfigError
 from bench.tables import Float32
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def last_steps(scheduler: Any, wanted: int, num_inference_steps: int, device: str) -> Any:
-    """Set `scheduler` to `num_inference_steps`, ready for its last `wanted`; return the timesteps to evaluate at.
 
-    A schedule may hold several evaluations a step, and those of a step differ in kind with their place:
-    second-order solvers (`order` 2) come in pairs; PNDM (Liu et al. 2022) starts its multistep rule by evaluating
-    the second timestep twice, wherever it is started. Cutting its list in the middle would drop that second
-    evaluation and leave the latent one step noisier than the schedule believes.
+def last_steps(scheduler: Any, wanted: int, num_inference_steps: int, device: str) -> Tensor:
+    """Prepare `scheduler` for the last `wanted` of `num_inference_steps` steps, and return the timesteps to evaluate.
+
+    A step may need several evaluations, so the list of timesteps cannot simply be cut at any place. Second-order
+    solvers (`order` 2) evaluate in pairs. PNDM (Liu et al. 2022) evaluates the second timestep twice to start its
+    multistep rule, wherever it begins. If the list were cut after that, the second evaluation would be missing, and the
+    latent would stay one step noisier than the schedule assumes.
 
     Raises:
-        ConfigError: if there are fewer steps than asked for, or the scheduler cannot be entered in the middle.
+        ConfigError: if there are fewer steps than `wanted`, or the scheduler cannot be entered in the middle.
     """
     import torch
 
@@ -32,6 +35,7 @@ def last_steps(scheduler: Any, wanted: int, num_inference_steps: int, device: st
     if not hasattr(scheduler, "plms_timesteps"):
         first = skipped * int(scheduler.order)
         if hasattr(scheduler, "set_begin_index"):
+            # Without it a solver looks up its position from the first timestep, which may occur twice in the list.
             scheduler.set_begin_index(first)
         return scheduler.timesteps[first:]
     if not skipped:
@@ -41,14 +45,16 @@ def last_steps(scheduler: Any, wanted: int, num_inference_steps: int, device: st
             "diffusion.scheduler: PNDM with a Runge-Kutta start cannot be entered in the middle; "
             "set skip_prk_steps to true in scheduler_config.json, as Stable Diffusion does"
         )
+    # PNDM: remove the repeated second timestep, cut the list, and repeat the second timestep of what is left.
     last = list(dict.fromkeys(scheduler.timesteps.tolist()))[skipped:]
     return torch.tensor([*last[:2], *last[1:]], device=device)
 
 
 def stochastic_step(scheduler: Any, start: Float32) -> dict[str, Any]:
-    """Return the `generator` argument for schedulers that draw noise in `step`: one a sample, seeded by its start.
+    """Return the extra arguments of `scheduler.step`: a generator per sample if the scheduler draws noise, else none.
 
-    So an ancestral sampler gives the same sample in any batch and leaves torch's global generator alone.
+    A generator is seeded with the sample's starting latent. So an ancestral sampler gives the same sample in any batch,
+    and torch's global generator is not touched.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Plugins, found by being there: a file in `methods/`, a module in `bench/data/kinds/`, an entry point."""
+"""Finds plugins: files in `methods/`, modules in `bench/data/kinds/`, and entry points of installed packages."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Broken:
-    """A plugin that cannot be used, and why.
+    """A plugin that cannot be used, and the reason.
 
     Attributes:
-        module: where it is.
-        reason: what was wrong, in one line.
-        trace: the traceback of the import, where it was the import that failed.
-        names: what a matrix may call it: the module's own name, and what its text says.
-        clash: whether it is the name that two plugins share; which of them is meant must be settled first.
+        module: the plugin's module.
+        reason: what is wrong, in one line.
+        trace: the traceback, if the import failed.
+        names: the names under which a matrix may ask for it: the module's own name and those found in its text.
+        clash: True if two plugins have the same name. No placeholder is made then: the user must rename one first.
     """
 
     module: str
@@ -42,14 +42,21 @@ class Broken:
     clash: bool = False
 
     def told(self) -> Reason:
-        """Return the reason as a stand-in tells it."""
+        """Return the reason that the plugin's placeholder fails with."""
         from bench.augment.unusable import Reason
 
         return Reason(line=f"{self.module} cannot be used: {self.reason}", trace=self.trace)
 
 
 def classes(package: str, group: str, base: type, named_by: str) -> Iterator[Any]:
-    """Yield concrete subclasses of `base` in the package's direct modules and in the entry-point group."""
+    """Yield the concrete subclasses of `base`, and a `Broken` for each plugin that cannot be used.
+
+    Args:
+        package: its direct modules are searched; names that begin with `_` are left out.
+        group: the entry-point group that is searched as well.
+        base: the base class.
+        named_by: the class variable that holds a plugin's name (`name` or `kind`).
+    """
     path = importlib.import_module(package).__path__
     if package == "methods":
         yield from (Broken("BENCH_METHODS", f"no folder {p}") for p in _plugin_folders() if not Path(p).is_dir())
@@ -65,11 +72,11 @@ def _plugin_folders() -> list[str]:
 
 def _classes(module_name: str, base: type, named_by: str) -> Iterator[Any]:
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # stdout is for data, whatever a plugin prints
+        with contextlib.redirect_stdout(sys.stderr):  # Stdout is for data, and a plugin may print while it is imported.
             module = importlib.import_module(module_name)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # an import can fail in any way; it must not stop the others
+    except BaseException as error:  # An import can raise anything, even SystemExit. The other plugins must still load.
         trace = "".join(traceback.format_exception(error))
         yield Broken(module_name, in_words(error), trace, _names_in(module_name, named_by))
         return
@@ -81,7 +88,7 @@ def _classes(module_name: str, base: type, named_by: str) -> Iterator[Any]:
 
 
 def _fault(cls: Any, named_by: str) -> str | None:
-    """Return why a plugin's class cannot be offered, or None."""
+    """Return why a plugin's class cannot be used, or None."""
     if not isinstance(getattr(cls, named_by, None), str):
         return f"class {cls.__name__} has no `{named_by}`"
     at = getattr(cls, "at", None)
@@ -89,7 +96,11 @@ def _fault(cls: Any, named_by: str) -> str | None:
 
 
 def _names_in(module_name: str, named_by: str) -> tuple[str, ...]:
-    """Return what a module that cannot be asked is called: its last part, and the names in its text."""
+    """Return the names that a module which does not import may have: its last part, and the names in its text.
+
+    The text is searched with a pattern, because the classes are not there to ask. Without these names the matrix rows
+    that use the plugin would be refused as unknown, instead of failing alone with the import error.
+    """
     found = [module_name.rpartition(".")[2]]
     pattern = re.compile(rf"""^[ \t]+{named_by}[ \t]*(?::[^=\n]+)?=[ \t]*(["'])([\w.-]+)\1""", re.MULTILINE)
     with contextlib.suppress(ImportError, ValueError, OSError):
@@ -105,7 +116,7 @@ def _names_in(module_name: str, named_by: str) -> tuple[str, ...]:
 def by_name(found: Iterator[Any], attribute: str) -> tuple[dict[str, Any], list[Broken]]:
     """Return the usable classes by name, and the plugins that cannot be used.
 
-    Of two plugins with one name neither is usable: what a matrix means must not depend on the order of imports.
+    If two plugins have the same name, neither is usable. The meaning of a matrix must not depend on the import order.
     """
     named: dict[str, list[Any]] = {}
     amiss: list[Broken] = []

@@ -1,7 +1,7 @@
-"""Methods and data sets, found by being there: a file in `methods/`, a module in `bench/data/kinds/`, an entry point.
+"""Looks up methods and data sets by name, and builds them from what a matrix file says.
 
-A plugin that does not import becomes a `Broken` entry: it is listed with its reason, and a stand-in takes its place
-in the matrices that use it, so that only its own cells fail.
+A plugin that does not import becomes a `Broken` entry, which `bench methods` lists with its reason. In a matrix a
+placeholder (`bench.augment.unusable`) takes its place, so that only its own cells fail.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def datasets() -> dict[str, type[Dataset]]:
 
 @functools.cache
 def broken() -> list[Broken]:
-    """Return the plugins that cannot be used: they do not import, have no name, or share one."""
+    """Return the plugins that cannot be used: they do not import, have no name, or share a name with another one."""
     return [*by_name(_method_classes(), "name")[1], *by_name(_dataset_classes(), "kind")[1]]
 
 
 def known_methods() -> set[str]:
-    """Return the names that a matrix may use: of the usable methods, and of the plugins that cannot be used."""
+    """Return the names that a matrix may use: those of all methods, including broken plugins."""
     return {*methods(), *(name for b in broken() for name in b.names)}
 
 
@@ -57,15 +57,15 @@ def _dataset_classes() -> Iterator[Any]:
 
 
 def _unusable(name: str, found: dict[str, Any]) -> Broken | None:
-    """Return the broken plugin that `name` means, where no usable one has that name."""
+    """Return the broken plugin called `name`, or None if a usable plugin (or no plugin) has that name."""
     return None if name in found else next((b for b in broken() if name in b.names), None)
 
 
 def require_method(name: str, where: str) -> None:
-    """Refuse a name that no method has. That of a plugin which cannot be used is let pass: its cells will say so.
+    """Check that `name` is the name of a method. The name of a broken plugin passes: its cells will fail later.
 
     Raises:
-        ConfigError: naming `where` and the nearest valid name, or the two plugins of that name.
+        ConfigError: if no plugin has the name, or two have it. The message gives `where` and the nearest valid name.
     """
     entry = _unusable(name, methods())
     if entry is None or entry.clash:
@@ -76,7 +76,7 @@ def method_class(name: str, where: str) -> type[Method]:
     """Return the method class called `name`.
 
     Raises:
-        ConfigError: naming `where` and the nearest valid name, or why the plugin cannot be used.
+        ConfigError: if there is none, with `where` and the nearest valid name, or with the reason if it is broken.
     """
     found = methods()
     if name in found:
@@ -91,25 +91,28 @@ def _amiss() -> str:
 
 
 class Shorthand(NamedTuple):
-    """A method as matrix files and the command line write it: `name` or `name@value`; the value is None without `@`."""
+    """A method as it is written in matrix files and on the command line: `name` or `name@value`.
+
+    The value is None if there is no `@`.
+    """
 
     name: str
     value: str | None
 
     @classmethod
     def of(cls, text: object) -> Shorthand:
-        """Return the parts of a text; what is no text is taken as it prints, to be refused by name."""
+        """Split `text` into name and value. Anything but a string is converted first, and is then an unknown name."""
         name, has_value, value = str(text).partition("@")
         return cls(name, value if has_value else None)
 
 
 def parse_method(text: str, settings: dict[str, Any] | None = None, where: str = "methods") -> Method:
-    """Return the method that `name` or `name@value` stands for; `@` sets the field that the method names in `at`.
+    """Return the method that `name` or `name@value` asks for; the value goes to the field named by the method's `at`.
 
-    Of a plugin that cannot be used it is a stand-in, which takes any value and setting.
+    For a broken plugin a placeholder is returned, which accepts any value and any settings.
 
     Raises:
-        ConfigError: for an unknown name, a value the field refuses, or an unknown setting.
+        ConfigError: if the name or a setting is unknown, or the field does not accept the value.
     """
     from bench.augment.unusable import Reason, UnusableMethod
 
@@ -127,13 +130,13 @@ def parse_method(text: str, settings: dict[str, Any] | None = None, where: str =
         return build(cls, chosen, f"{where}: {text}")
     except BenchError:
         raise
-    except Exception as error:  # the plugin's own checks can fail in any way
+    except Exception as error:  # The plugin's own validators ran here and can raise anything.
         reason = Reason.of(f"{cls.__module__} cannot take these settings", error)
         return UnusableMethod.of(name, value, dict(settings or {}), reason)
 
 
 def _scalar(text: str) -> Any:
-    """Return what YAML reads in `text`; the text itself where it is not YAML (the field then refuses it by name)."""
+    """Return `text` read as YAML, or the text itself if it is not valid YAML (the field then refuses it)."""
     try:
         return yaml.safe_load(text) if text else text
     except yaml.YAMLError:
@@ -141,10 +144,10 @@ def _scalar(text: str) -> Any:
 
 
 def parse_dataset(settings: Any, where: str = "datasets") -> Dataset:
-    """Return the data set that a mapping with `kind` describes; a stand-in for one whose plugin cannot be used.
+    """Return the data set that a mapping with `kind` describes, or a placeholder if its plugin is broken.
 
     Raises:
-        ConfigError: for an unknown kind or setting.
+        ConfigError: if the kind or a setting is unknown.
     """
     if isinstance(settings, str):
         settings = {"kind": settings}

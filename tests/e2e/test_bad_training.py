@@ -55,7 +55,7 @@ def test_a_loss_that_is_no_number_names_the_step_and_what_to_try(bench: Bench, t
     recipe: dict[str, Any] = {"steps": 6, "architecture": "resnet18", "n_validations": 1, "batch_size": 8}
     if how == "weights":
         recipe |= {"weights": broken_weights(tmp_path / "w.pth")}
-        told = r"the loss is nan at step 1 of 6 .*; it is so before anything is learnt: look at classifier.weights"
+        told = r"the loss is nan at step 1 of 6 .*; this is before the first update: check classifier.weights"
     elif how == "steps":
         recipe |= {"learning_rate": 1e9}
         told = r"the loss is (nan|inf) at step [23] of 6 \(learning_rate 1e\+09, batch_size 8\); lower classifier.learning_rate"

@@ -1,4 +1,10 @@
-"""Methods: one file or folder each, found by being there; `BENCH_METHODS` names further folders of such files."""
+"""The methods, one file or folder each. A new file here is found without being registered.
+
+`BENCH_METHODS` names further folders with such files, separated like the entries of `PATH`.
+
+Read in this order: baseline and duplicate (the controls), smote, roentgen, sdedit, and the folder fusion (the paper's
+method).
+"""
 
 import os
 

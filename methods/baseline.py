@@ -1,4 +1,4 @@
-"""Baseline: the original training set, nothing added. The control of every table."""
+"""Baseline: train on the real images only. This is the control in every table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bench.contract import AugmentedBatch, Context, Method
 
 
 class Baseline(Method):
-    """Add nothing."""
+    """Train on the real images only: no synthetic images are made."""
 
     name: ClassVar[str] = "baseline"
     makes_images: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""SDEdit (Meng et al. 2022): real tail images, noised part of the way and denoised under their own labels."""
+"""SDEdit (Meng et al. 2022): add some noise to real tail images and denoise them with a prompt of their own labels."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ from methods.duplicate import copied_rows
 
 
 class Sdedit(Method):
-    """Redraw a real tail image: noise its latent to where the last `denoise_steps` begin, then denoise it.
+    """Redraw real tail images: noise the latent to where the last `denoise_steps` begin, then denoise it.
 
-    Few steps stay close to the parent, all of them are nearly a sample from noise. Prompt and labels are the parent's
-    observed ones; parents are taken in turn, as the control `duplicate` copies them. A VAE drops what it takes for
-    noise, so that its images are smoother than real ones and texture gives synthetic images, most of them of the tail,
-    away; `detail` adds it back.
+    Few steps stay close to the parent; all steps are nearly a sample from noise. Prompt and labels are the observed
+    labels of the parent. Parents are taken in turn, just as the control `duplicate` copies them.
+
+    A VAE drops fine texture, so its images are smoother than real ones. Most synthetic images are of tail classes, so
+    a classifier could learn that smooth means tail. `detail` adds the lost texture back.
     """
 
     name: ClassVar[str] = "sdedit"
@@ -38,14 +39,14 @@ class Sdedit(Method):
     uses_diffusion: ClassVar[bool] = True
 
     denoise_steps: int = Field(
-        12, ge=0, description="how many of the last steps of the schedule are run; 0 and the parent's detail = a copy"
+        12, ge=0, description="number of last steps of the schedule that are run; 0 with the parent's detail is a copy"
     )
     num_inference_steps: int = Field(25, ge=1, le=1000, description="length of the schedule")
     guidance_scale: float = Field(2.0, ge=0, le=100, description="classifier-free guidance; 1 is none")
     detail: Literal["none", "parent", "random"] = Field(
-        "parent", description="add what the VAE loses of the parent, or of a random train image"
+        "parent", description="texture to add back: what the VAE loses of the parent, or of a random train image"
     )
-    copies: list[str] = Field([], description="classes that get copies of real images: those the model cannot draw")
+    copies: list[str] = Field([], description="classes that the model cannot draw; they get copies of real images")
 
     @model_validator(mode="after")
     def _steps_fit(self) -> Sdedit:
@@ -56,11 +57,11 @@ class Sdedit(Method):
         return self
 
     def inputs(self, task: Task) -> dict[str, Stage]:
-        """Name the latents of the train images."""
+        """Return the latents of the train images."""
         return {"latents": task.latents}
 
     def augment(self, ctx: Context) -> Iterator[AugmentedBatch]:
-        """Yield the redrawn images; a sample's parent is the image that it was redrawn from.
+        """Yield the redrawn images. The parent of a sample is the train row that it was redrawn from.
 
         Raises:
             ConfigError: if `copies` names a class that the data set does not have.
@@ -82,7 +83,7 @@ class Sdedit(Method):
         return [train.class_names.index(name) for name in self.copies]
 
     def _redraw(self, ctx: Context, index: Int64, parents: Int64) -> UInt8:
-        """Return `uint8 [b, H, W]`, the parents redrawn as samples `index`; each has its own generator."""
+        """Return the `parents` redrawn as the samples `index`, `uint8 [b, H, W]`."""
         diffusion, clean = ctx.diffusion, ctx.inputs["latents"].mean
         generators = [ctx.rng(int(i)) for i in index]
         noise = np.stack([rng.standard_normal(clean.shape[1:], dtype=np.float32) for rng in generators])
@@ -101,5 +102,5 @@ class Sdedit(Method):
 
     @classmethod
     def toy(cls) -> Sdedit:
-        """Return one step of two."""
+        """Return the method with one step of a schedule of two."""
         return cls(denoise_steps=1, num_inference_steps=2)

@@ -1,9 +1,9 @@
-"""SMOTE (Chawla et al. 2002): a new image on the segment between a tail image and one of its nearest neighbours.
+"""SMOTE (Chawla et al. 2002): interpolate between a tail image and one of its nearest neighbours.
 
-imbalanced-learn refuses multi-label targets, so each tail class is one of its one-vs-rest problems: neighbours are
-searched among the images that have the class. Its own search and its own interpolation are used; only the draws (base
-image, neighbour, step) come from each sample's generator, so that classes and samples are independent and the
-parents are known.
+imbalanced-learn does not accept multi-label targets. So each tail class is a problem of its own: neighbours are
+searched among the images that have the class. The search and the interpolation are those of imbalanced-learn. Only the
+random draws (base image, neighbour, step) come from the sample's generator here. In imbalanced-learn every class would
+get the same draws, and the parents would not be known.
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from bench.contract import PARENT_SHARE, AugmentedBatch, Context, Float32, Int64, Method, Stage, Task, union
+from bench.contract import PARENT_SHARE, AugmentedBatch, Context, Float32, Int64, Method, Stage, Task, UInt8, union
 
 BATCH = 64
 
 
 class Smote(Method):
-    """Interpolate between images of the target class.
+    """Interpolate between a train image of the target class and one of its nearest neighbours in the class.
 
-    A sample has the classes of either parent; under the label policy `area` it has their mean, weighted by the step.
-    A class with one train image has no neighbour: its samples are copies (SMOTE's segment of length zero), their
-    second parent is -1.
+    A sample has the classes of both parents; with the label policy `area` it has their mean, weighted by the step.
+    A class with a single train image has no neighbours: its samples are copies, with -1 as the second parent.
     """
 
     name: ClassVar[str] = "smote"
 
-    k_neighbors: int = Field(5, ge=1, description="nearest neighbours to choose from; at most the class's count - 1")
-    space: Literal["pixel", "latent"] = Field("pixel", description="where distance and interpolation are taken")
+    k_neighbors: int = Field(5, ge=1, description="nearest neighbours to choose from; fewer if the class is smaller")
+    space: Literal["pixel", "latent"] = Field("pixel", description="space of the distances and of the interpolation")
 
     @property
     def uses_diffusion(self) -> bool:  # type: ignore[override]
-        """Whether latents are to be decoded: the key of images made in pixels holds no weights."""
+        """Return True if latents must be decoded. In pixel space the key does not depend on the model's weights."""
         return self.space == "latent"
 
     def inputs(self, task: Task) -> dict[str, Stage]:
-        """Name the latents where the space needs them."""
+        """Return the latents of the train images, if the space needs them."""
         return {"latents": task.latents} if self.space == "latent" else {}
 
     def augment(self, ctx: Context) -> Iterator[AugmentedBatch]:
-        """Yield the samples with parents [base, neighbour]; `step` (0 = base, 1 = neighbour) is stored beside."""
+        """Yield the samples with parents [base, neighbour] and the extra `step` (0 = base, 1 = neighbour)."""
+        # `neighbours` holds positions within the class, `rows_of` turns them into train rows.
         rows_of = {target: ctx.train.rows_with(target) for target in np.unique(ctx.samples).tolist()}
         neighbours = {t: nearest(self._vectors(ctx, rows), self.k_neighbors) for t, rows in rows_of.items()}
         for index in ctx.batches(BATCH):
@@ -57,12 +57,12 @@ class Smote(Method):
             yield AugmentedBatch(self._images(ctx, mixed), labels, parents, {"step": step, PARENT_SHARE: share})
 
     def _vectors(self, ctx: Context, rows: Int64) -> Float32:
-        """Return `float32 [len(rows), d]`: pixels in 0..255, or the means of the latents."""
+        """Return the vectors of train rows, `float32 [len(rows), d]`: pixels in 0..255, or means of latents."""
         source = ctx.train.images[rows] if self.space == "pixel" else ctx.inputs["latents"].mean[rows]
         return source.reshape(len(rows), -1).astype(np.float32)
 
-    def _images(self, ctx: Context, vectors: Float32) -> np.ndarray:
-        """Return `uint8 [b, H, W]` of interpolated vectors."""
+    def _images(self, ctx: Context, vectors: Float32) -> UInt8:
+        """Return the images of interpolated vectors, `uint8 [b, H, W]`."""
         if self.space == "latent":
             return ctx.diffusion.decode(vectors.reshape(-1, *ctx.inputs["latents"].shape))
         px = ctx.train.images.image_px
@@ -70,9 +70,9 @@ class Smote(Method):
 
 
 def nearest(vectors: Float32, k_neighbors: int) -> Int64:
-    """Return `int64 [n, k]`, the positions of each vector's nearest others by imbalanced-learn's search.
+    """Return the positions of the nearest neighbours of each vector, `int64 [n, k]`, by imbalanced-learn's search.
 
-    k is `k_neighbors` or n - 1, whichever is less; a single vector is its own only neighbour.
+    k is `k_neighbors` or n - 1, whichever is less. A single vector is its own neighbour.
     """
     from imblearn.over_sampling import SMOTE
 
@@ -84,7 +84,7 @@ def nearest(vectors: Float32, k_neighbors: int) -> Int64:
 
 
 def draw(rng: np.random.Generator, neighbours: Int64) -> tuple[int, int, float]:
-    """Return base and neighbour (positions within the class) and step in [0, 1): SMOTE's three draws."""
+    """Return SMOTE's three random draws: base and neighbour (positions within the class), and the step in [0, 1)."""
     base = int(rng.integers(len(neighbours)))
     return base, int(rng.choice(neighbours[base])), float(rng.random())
 

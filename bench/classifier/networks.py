@@ -74,7 +74,7 @@ def load_trunk(network: nn.Module, head: str, path: Path, field: str, unused: Se
 
 
 def to_input(images: UInt8, image_px: int | None, device: str) -> Tensor:
-    """Return grey `uint8 [n, H, W]` as normalised `float32 [n, 3, h, w]`, resized to side `image_px` unless it is None."""
+    """Return grey `uint8 [n, H, W]` as normalised `float32 [n, 3, h, w]`, resized to side `image_px` if it is set."""
     pixels = torch.from_numpy(images).to(device)[:, None].float() / 255
     if image_px not in (None, pixels.shape[-1]):
         pixels = nn.functional.interpolate(pixels, (image_px, image_px), mode="bilinear", antialias=True)

@@ -81,8 +81,8 @@ def files_read(path: Path) -> list[Path]:
 def digest(path: Path) -> str:
     """Return a digest of the files that are read, 32 hex digits.
 
-    Of a file above 256 MiB only the size, the first MiB and the last MiB count: reading several gigabytes would take
-    minutes before every run.
+    For a file above 256 MiB only the size, the first MiB and the last MiB count, because reading several gigabytes
+    would delay the start of every run.
     """
     whole = hashlib.sha256()
     for file in files_read(path):
@@ -111,7 +111,7 @@ def hub_snapshot(name: str) -> Path | None:
 
 
 def check_agreement(path: Path) -> None:
-    """Check that the parts fit together, that the pipeline is a Stable Diffusion 1 or 2, and that its scheduler is known.
+    """Check that the parts fit together, the pipeline is a Stable Diffusion 1 or 2, and the scheduler is known.
 
     A missing entry in a configuration file is accepted here; loading the pipeline will show whether it matters.
 

@@ -34,8 +34,8 @@ _WARNED: set[int] = set()  # Token limits for which the warning about cut prompt
 def load_pipeline(path: str, precision: str, device: str) -> tuple[Any, BatchFit]:
     """Return the pipeline on `device`, and the `BatchFit` that learns how many images it can take at once.
 
-    Only one pipeline is kept, since two may not fit into memory. Its `BatchFit` is cached with it, so that limits found
-    by one stage need not be found again by the next.
+    Only the last pipeline is kept, so that two are never in memory. Its `BatchFit` is cached with it, so that the next
+    stage need not find the limits again.
 
     Raises:
         ConfigError: if the folder cannot be loaded.
@@ -165,7 +165,7 @@ class Diffusion:
         start, as in SDEdit (Meng et al. 2022). Without noise they enter unchanged, as in the paper's released code.
 
         Raises:
-            ConfigError: if there are fewer steps than `denoise_steps`, or the scheduler cannot be entered in the middle.
+            ConfigError: if the schedule has fewer steps, or the scheduler cannot be entered in the middle.
         """
         if denoise_steps == 0:
             return latents
@@ -187,7 +187,7 @@ class Diffusion:
         guidance_scale: float,
         on_step: Callable[[float], None],
     ) -> Float32:
-        """Return `start` after denoising, in pieces that fit into memory; `steps` is (steps to run, schedule length)."""
+        """Return `start` denoised, in pieces that fit into memory; `steps` is (steps to run, schedule length)."""
 
         def run(rows: slice) -> Float32:
             # Every piece sets the scheduler anew. A multistep solver keeps past predictions and its position, which

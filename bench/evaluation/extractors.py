@@ -1,7 +1,7 @@
-"""Feature extractors: what turns grey images into the vectors that distances between sets are measured on.
+"""Feature extractors: they turn grey images into the feature vectors that distances between sets are measured on.
 
-Each names itself in full (`metric_id`): the network, the width of its features, the resize and its weights. Numbers
-under different ids are never comparable. All take `uint8 [n, H, W]` and give `float32 [n, d]`.
+Each has a `metric_id` that names the network, the width of its features, the resize and the weights. Numbers with
+different ids are never comparable. An extractor takes `uint8 [n, H, W]` and returns `float32 [n, d]`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +24,12 @@ from bench.pipeline.settings import Settings, not_semantic
 from bench.pipeline.stage import Work
 from bench.tables import Float32, UInt8
 
+if TYPE_CHECKING:
+    from torch import nn
+
 _INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 _INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{_INCEPTION_FILE}"
-_INCEPTION_SHA256 = "6726825d"  # how the digest begins
+_INCEPTION_SHA256 = "6726825d"  # The first digits of the digest.
 _INCEPTION_PX, _INCEPTION_WIDTH = 299, 2048
 _XRV_PX, _XRV_WIDTH = 224, 1024
 _XRV_SAVE = 'torch.save(torchxrayvision.models.DenseNet(weights="densenet121-res224-all").state_dict(), "xrv.pth")'
@@ -34,11 +37,11 @@ _XRV_SAVE = 'torch.save(torchxrayvision.models.DenseNet(weights="densenet121-res
 
 @dataclass(frozen=True)
 class Extracted:
-    """Features of some images, and what the extractor calls positive where it is a judge of the truth.
+    """Features of some images and, if the extractor can recognise findings, the findings that it sees.
 
     Attributes:
         features: `float32 [n, d]`.
-        positives: `bool [n, C]` over `class_names`, or None.
+        positives: `bool [n, C]` over the extractor's `class_names`, or None if it has none.
     """
 
     features: Float32
@@ -49,7 +52,7 @@ Extract = Callable[[UInt8], Extracted]
 
 
 class OracleExtractor(Settings):
-    """The phantom's oracle, trained on other phantoms' truth: 64 features, a verdict a finding."""
+    """The oracle of the phantom data set, trained on the true labels of other phantoms: 64 features, and findings."""
 
     kind: Literal["oracle"] = "oracle"
     folder: str | None = not_semantic(None, description="folder with oracle.safetensors; null = the shipped one")
@@ -71,12 +74,12 @@ class OracleExtractor(Settings):
 
     @property
     def metric_id(self) -> str:
-        """Name of the feature space."""
+        """Return the name of the feature space."""
         return f"oracle-64d-antialias64-{self.content()['weights'][:8]}"
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Classes that it judges, in the order of `Extracted.positives`."""
+        """Return the classes that it judges, in the order of `Extracted.positives`."""
         from bench.data.kinds.phantom import CLASS_NAMES
 
         return tuple(CLASS_NAMES)
@@ -99,26 +102,27 @@ class OracleExtractor(Settings):
 
 
 class ClassifierExtractor(Settings):
-    """Features before the last layer of a trained classifier: the baseline of one seed, for the cells of all seeds.
+    """Features before the last layer of a trained classifier: the baseline of one seed, used in the cells of all seeds.
 
-    A baseline for each seed would measure every seed in a space of its own, of which no mean could be taken.
+    If each seed used its own baseline, it would be measured in its own feature space, and a mean over seeds would mean
+    nothing.
     """
 
     kind: Literal["classifier"] = "classifier"
-    seed: int | None = Field(None, ge=0, description="whose baseline; null = the first of the matrix's seeds")
-    classifier: Classifier | None = Field(None, description="null in a matrix file: stands for that baseline")
+    seed: int | None = Field(None, ge=0, description="seed of the baseline; null = the first seed of the matrix")
+    classifier: Classifier | None = Field(None, description="null in a matrix file, which means that baseline")
 
     def _classifier(self) -> Classifier:
         if self.classifier is None:
             raise ConfigError(
                 "fidelity.extractor: kind 'classifier' names no classifier; "
-                "it is the one of the matrix's row that adds no images: give `methods` such a row"
+                "it uses the baseline's: add a row that makes no images (baseline) to `methods`"
             )
         return self.classifier
 
     @property
     def metric_id(self) -> str:
-        """Name of the feature space."""
+        """Return the name of the feature space."""
         settings = self._classifier().settings
         width = {"densenet121": 1024, "resnet18": 512}[settings.architecture]
         resize = f"antialias{settings.image_px}" if settings.image_px else "native"
@@ -127,7 +131,7 @@ class ClassifierExtractor(Settings):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """None: what the images were made to train is no judge of them."""
+        """Return no classes: a classifier cannot judge the images that were made to train it."""
         return ()
 
     def load(self, work: Work) -> Extract:
@@ -140,19 +144,19 @@ class ClassifierExtractor(Settings):
 
 
 class InceptionExtractor(Settings):
-    """The Inception v3 of the FID's authors (2,048 features), as torchmetrics and torch-fidelity run it."""
+    """The Inception v3 of the FID's authors (2,048 features), as in torchmetrics and torch-fidelity."""
 
     kind: Literal["inception"] = "inception"
     resize: Literal["antialias", "tf1"] = Field("antialias", description="torchmetrics' resize, or TensorFlow 1's")
     weights: str | None = not_semantic(None, description=f"{_INCEPTION_FILE}; null = the one in torch's hub cache")
-    download: bool = not_semantic(False, description="fetch it (91 MB) into that cache where it is not there")
+    download: bool = not_semantic(False, description="download the file (91 MB) into that cache if it is missing")
 
     def content(self) -> dict[str, str]:
         """Return the digest of the weights, which enters keys instead of their path."""
         return {"weights": _digest(self._weights())}
 
     def to_be_fetched(self) -> Path | None:
-        """Return the file that a run will download, None where it need not or may not."""
+        """Return the file that a run will download, or None if it exists or may not be downloaded."""
         path = self._path()
         return path if self.download and self.weights is None and not path.is_file() else None
 
@@ -175,13 +179,13 @@ class InceptionExtractor(Settings):
 
     @property
     def metric_id(self) -> str:
-        """Name of the feature space."""
+        """Return the name of the feature space."""
         weights = self.content()["weights"][:8]
         return f"inception-{_INCEPTION_WIDTH}d-{self.resize}{_INCEPTION_PX}-{weights}"
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """None: it knows no findings."""
+        """Return no classes: it does not recognise findings."""
         return ()
 
     def load(self, work: Work) -> Extract:
@@ -200,7 +204,7 @@ class InceptionExtractor(Settings):
 
 
 def _fetch(path: Path) -> str:
-    """Download Inception's weights to `path`; return why that failed, or nothing."""
+    """Download the Inception weights to `path`; return why it failed, or an empty text."""
     import torch
 
     try:
@@ -211,8 +215,12 @@ def _fetch(path: Path) -> str:
     return ""
 
 
-def _inception(weights: Path, antialias: bool) -> Any:
-    """Return torchmetrics' Inception; weights are read safely first (torch-fidelity unpickles)."""
+def _inception(weights: Path, antialias: bool) -> nn.Module:
+    """Return torchmetrics' Inception with the given weights.
+
+    torch-fidelity unpickles the file, which can run code in it. So it is first read with `weights_only=True`, which
+    fails on a file that holds anything but tensors.
+    """
     import torch
     from torchmetrics.image.fid import NoTrainInceptionV3
 
@@ -221,7 +229,7 @@ def _inception(weights: Path, antialias: bool) -> Any:
         return NoTrainInceptionV3("inception-v3-compat", [str(_INCEPTION_WIDTH)], str(weights), antialias=antialias)
     except ModuleNotFoundError as error:
         raise ConfigError("fidelity.extractor: kind 'inception' needs `pip install torch-fidelity`") from error
-    except Exception as error:  # torch's readers have many errors for a file that is not what it says
+    except Exception as error:  # Torch raises many kinds of errors for a file that is not a weights file.
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"fidelity.extractor.weights: {weights} is no {_INCEPTION_FILE}: {first}") from error
 
@@ -229,7 +237,8 @@ def _inception(weights: Path, antialias: bool) -> Any:
 class XrvExtractor(Settings):
     """A DenseNet121 of torchxrayvision (Cohen et al. 2022), trained on findings of real radiographs: 1,024 features.
 
-    The package is not needed: its state dict is, in a file of its own, for what it downloads is a pickled program.
+    The package itself is not needed, only a file with the network's state dict. The file that the package downloads is
+    a pickled program and is never loaded here.
     """
 
     kind: Literal["xrv"] = "xrv"
@@ -253,12 +262,12 @@ class XrvExtractor(Settings):
 
     @property
     def metric_id(self) -> str:
-        """Name of the feature space."""
+        """Return the name of the feature space."""
         return f"xrv-densenet121-{_XRV_WIDTH}d-antialias{_XRV_PX}-{self.content()['weights'][:8]}"
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """None: its findings are not the data set's."""
+        """Return no classes: its findings are not those of the data set."""
         return ()
 
     def load(self, work: Work) -> Extract:
@@ -275,7 +284,8 @@ class XrvExtractor(Settings):
             pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device)[:, None].float()
             if pixels.shape[-2:] != side:
                 pixels = torch.nn.functional.interpolate(pixels, side, mode="bilinear", antialias=True)
-            with torch.inference_mode():  # its range is that of computed tomography
+            with torch.inference_mode():
+                # The network expects pixels in [-1024, 1024], the range of computed tomography.
                 return Extracted(network((pixels / 255 * 2 - 1) * 1024).float().cpu().numpy())
 
         return extract
@@ -287,9 +297,13 @@ Extractor = Annotated[
 
 
 def extract_all(
-    extract: Extract, images: Any, batch_size: int = 64, on_batch: Callable[[int], None] = lambda done: None
+    extract: Extract, images: UInt8, batch_size: int = 64, on_batch: Callable[[int], None] = lambda done: None
 ) -> Extracted:
-    """Return what `extract` gives for anything that slices to `uint8 [b, H, W]`, batch by batch."""
+    """Return the features of all images `uint8 [n, H, W]`, in one array; the images are read batch by batch.
+
+    Raises:
+        ValueError: if there are no images.
+    """
     parts = list(extracted_batches(extract, images, batch_size, on_batch))
     if not parts:
         raise ValueError("no images to extract features from")
@@ -298,9 +312,13 @@ def extract_all(
 
 
 def extracted_batches(
-    extract: Extract, images: Any, batch_size: int = 64, on_batch: Callable[[int], None] = lambda done: None
+    extract: Extract, images: UInt8, batch_size: int = 64, on_batch: Callable[[int], None] = lambda done: None
 ) -> Iterator[Extracted]:
-    """Yield what `extract` gives for each batch, so that a large set need never be in memory whole."""
+    """Yield the features of images `uint8 [n, H, W]`, batch by batch.
+
+    The images are a memory map, and each batch is copied out of it. So neither the images nor the features of a large
+    data set are ever in memory as a whole.
+    """
     for start in range(0, len(images), batch_size):
         yield extract(np.array(images[start : start + batch_size]))
         on_batch(min(start + batch_size, len(images)))
@@ -308,5 +326,5 @@ def extracted_batches(
 
 @functools.cache
 def _digest(path: Path) -> str:
-    """Return the digest of a file of weights, read once a process."""
+    """Return the digest of a weights file; the file is read once per process."""
     return file_digest(path)

@@ -1,4 +1,4 @@
-"""Fidelity of synthetic images: distances to real ones, what an oracle sees, nearness to train."""
+"""The stages that measure synthetic images: distances to real ones, findings that an oracle sees, copies of train."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from bench.tables import AugmentedSet, Int64
 
 
 class RealFeatures(Stage):
-    """Features of every real image of a data set: shared by all methods and seeds."""
+    """Features of every real image of a data set, shared by all methods and seeds."""
 
     resources: ClassVar[Resources] = Resources(gpu=True, minutes=30)
 
@@ -35,7 +35,10 @@ class RealFeatures(Stage):
     extractor: Extractor
 
     def compute(self, work: Work) -> None:
-        """Write `features.npy` `float32 [n, d]` and, of a judge, `positives.npy` `bool [n, C]`, through memory maps."""
+        """Write `features.npy`, `float32 [n, d]`, batch by batch through a memory map.
+
+        If the extractor judges findings, also write `positives.npy`, `bool [n, C]`.
+        """
         images = work.get(self.dataset).images
         outputs: dict[str, np.ndarray] = {}
         done = 0
@@ -61,7 +64,7 @@ class RealFeatures(Stage):
 
 
 class Fidelity(Stage):
-    """What the synthetic images of one method are worth as images. Every figure is a number or null."""
+    """How good the synthetic images of one method are as images. Every figure is a number or null."""
 
     resources: ClassVar[Resources] = Resources(gpu=True, minutes=30)
 
@@ -72,15 +75,15 @@ class Fidelity(Stage):
 
     @functools.cached_property
     def real_features(self) -> RealFeatures:
-        """The stage of the real images' features."""
+        """Return the stage with the features of the real images."""
         return RealFeatures(dataset=self.split.dataset, extractor=self.settings.extractor)
 
     def inputs(self) -> list[Stage]:
-        """Return the fields' stages and the real images' features, which follow from them."""
+        """Return the stages among the fields, and the features of the real images, which follow from them."""
         return [*super().inputs(), self.real_features]
 
     def compute(self, work: Work) -> None:
-        """Write `fidelity.json` and the distances to the nearest train images, `nearest_*.npy`, `float32`."""
+        """Write `fidelity.json`, and the distances to the nearest train images as `nearest_*.npy`, `float32 [n]`."""
         measures = self._measures(work)
         classes, tail = measures.classes, measures.table.tail
         per_class: dict[str, dict[str, Any]] = {}
@@ -93,7 +96,8 @@ class Fidelity(Stage):
         nearest = measures.nearest()
         nearest.save(work.out)
 
-        # every mean is over the classes that have a distance; one over fewer would not stand beside it
+        # All means are over the same classes, those that have a distance. If another figure is missing for one of them,
+        # its mean is null: a mean over fewer classes could not be compared with the others in the row.
         measured = [name for name in tail if per_class[name]["fid"] is not None]
 
         def over_tail(column: str) -> float | None:
@@ -146,7 +150,7 @@ class Fidelity(Stage):
             parents=np.asarray(augmented.parents),
             train_rows=rows("train"),
             reference_rows=rows(self.settings.reference),
-            # a sweep selects with `val`: then nothing at all is read of test
+            # A sweep selects settings with the reference `val`. No test image may be used then.
             held_out_rows=rows("val" if self.settings.reference == "val" else "held_out"),
         )
 

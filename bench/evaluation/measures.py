@@ -1,4 +1,4 @@
-"""How far synthetic images are from real ones: the figures, computed from arrays of features."""
+"""Computes the fidelity figures from arrays of features: how far synthetic images are from real ones."""
 
 from __future__ import annotations
 
@@ -33,17 +33,21 @@ REFERENCES: dict[str, tuple[Part, ...]] = {
 
 
 class FidelitySettings(Settings):
-    """How synthetic images are held against real ones."""
+    """How synthetic images are compared with real ones."""
 
     extractor: Extractor = OracleExtractor()
     reference: Literal["held_out", "val", "test", "train"] = Field("held_out", description="held_out = val + test")
     kid_subset_size: int = Field(1000, ge=2, description="sets up to this size are compared whole")
     kid_subsets: int = Field(100, ge=1)
-    k_neighbors: int = Field(3, ge=1, description="of precision, recall, density, coverage; a side needs more images")
-    seed: int = Field(0, description="of subsets, for the kernel distance and the floor")
+    k_neighbors: int = Field(
+        3,
+        ge=1,
+        description="neighbours for precision, recall, density and coverage; a side needs more images than that",
+    )
+    seed: int = Field(0, description="seed of the subsets for the kernel distance and the floor")
 
     def with_classifier(self, classifier: Classifier) -> FidelitySettings:
-        """Return the settings with `classifier` put where the extractor asks for one."""
+        """Return the settings with `classifier` filled in, if the extractor needs one and has none."""
         if isinstance(self.extractor, ClassifierExtractor) and self.extractor.classifier is None:
             return self.model_copy(update={"extractor": self.extractor.model_copy(update={"classifier": classifier})})
         return self
@@ -51,14 +55,19 @@ class FidelitySettings(Settings):
 
 @dataclass(frozen=True)
 class Measures:
-    """What the figures are computed from; rows are those of the data set.
+    """The arrays that the figures are computed from.
+
+    Two index spaces meet here. Rows are rows of the data set, and they index `real` and `table`. Parents are rows of
+    the train split, that is positions in `train_rows`; used as rows of the data set, they would name other images.
 
     Attributes:
+        settings: reference, extractor, subsets and neighbours.
+        table: the data set.
         real: features of all real images.
-        synthetic: features of the synthetic images, None without any.
-        synthetic_classes: `int64 [n]`, the column that each was made for.
-        parents: `int64 [n, p]`, positions in `train_rows` that each was made from; -1 = none.
-        train_rows, reference_rows, held_out_rows: data-set rows.
+        synthetic: features of the synthetic images, or None if there are none.
+        synthetic_classes: `int64 [n]`, the column of the class that each was made for.
+        parents: `int64 [n, p]`, the positions in `train_rows` that each was made from; -1 = none.
+        train_rows, reference_rows, held_out_rows: rows of the data set.
     """
 
     settings: FidelitySettings
@@ -73,16 +82,17 @@ class Measures:
 
     @property
     def classes(self) -> list[str]:
-        """Tail classes, then others that images were made for."""
+        """Return the tail classes, followed by other classes that images were made for."""
         made = [self.table.class_names[c] for c in np.unique(self.synthetic_classes)]
         return list(dict.fromkeys([*self.table.tail, *made]))
 
     def distances(self, name: str) -> dict[str, float | int | None]:
-        """Return one class's distances and counts; null where a side has fewer than two images.
+        """Return the distances and counts of one class; a distance is null if a side has fewer than two images.
 
-        The floor is real against real at equal n: as many images of the other side of the split as there are
-        synthetic ones (or all, if they are fewer), against the same reference. Where they are fewer, `fid_equal_n` is
-        the figure to hold against the floor: the first `n_floor` synthetic images.
+        The floor is the distance of real images to the same reference: the value that perfect images would get. The
+        FID from a small sample is biased upwards, and the bias depends on the sample size. So the floor must use as
+        many images as there are synthetic ones. If there are fewer real ones, all of them are used, and `fid_equal_n`
+        is the figure to compare with the floor: the FID of the first `n_floor` synthetic images.
         """
         synthetic, reference, other = self._sides(name)
         n_floor = len(other)
@@ -102,9 +112,9 @@ class Measures:
         }
 
     def manifolds(self, name: str) -> dict[str, float | None]:
-        """Return one class's precision, recall, density and coverage; null where a side has too few images.
+        """Return precision, recall, density and coverage of one class; null if a side has too few images.
 
-        Beside each, `<measure>_real` is that of the floor's real images, in the place of the synthetic ones.
+        `<measure>_real` is the same measure with the real images of the floor in place of the synthetic ones.
         """
         synthetic, reference, other = self._sides(name)
         none: dict[str, float | None] = dict.fromkeys(MEASURES)
@@ -113,14 +123,16 @@ class Measures:
         return {**found, **{f"{measure}_real": real[measure] for measure in MEASURES}}
 
     def kid_subsets(self, name: str) -> Distances | None:
-        """Return a class's kernel distance on each pair of subsets; None where a side has fewer than four images."""
+        """Return the kernel distance of one class on each pair of subsets, or None if a side has under four images."""
         synthetic, reference, _ = self._sides(name)
         s = self.settings
-        seed = seeds.derive(s.seed, "kid-subsets", name)  # a class's own: else all classes draw the same positions
+        # Each class has its own seed. With a common one all classes would draw the same positions, and the spread of
+        # their mean would come out wrong.
+        seed = seeds.derive(s.seed, "kid-subsets", name)
         return subset_distances(synthetic, reference, s.kid_subset_size, s.kid_subsets, seed)
 
     def _sides(self, name: str) -> tuple[Float32, Float32, Float32]:
-        """Return features of a class: synthetic, of the reference, and of as many other real images (the floor's)."""
+        """Return the features of one class: synthetic images, the reference, and the real images of the floor."""
         c = self.table.class_names.index(name)
         synthetic = self._synthetic_features(c)
         other = self._with_class(self.held_out_rows if self.settings.reference == "train" else self.train_rows, c)
@@ -142,7 +154,7 @@ class Measures:
         return frechet_distance(a, b), kernel_distance(a, b, s.kid_subset_size, s.kid_subsets, s.seed)
 
     def label_fidelity(self) -> dict[str, float | None] | None:
-        """Return per class the share of its images that the oracle calls positive; None without one."""
+        """Return, per class, the share of its synthetic images in which the oracle sees it; None without an oracle."""
         judged = self.settings.extractor.class_names
         if not judged:
             return None
@@ -156,10 +168,11 @@ class Measures:
         return shares
 
     def nearest(self) -> NearestTrain:
-        """Return the feature distances to the nearest train image, of synthetic and of held-out images.
+        """Return the distances to the nearest train image, for synthetic and for held-out images.
 
-        Held-out images are those with one of the classes at hand, each class weighed as it is among the synthetic
-        ones: rare findings lie further apart, and all classes are made alike. Their patients are not in train.
+        The held-out images show how near a new image of another patient is by chance. Only those with one of the
+        classes count, and each class is weighted as it is among the synthetic images. Rare findings lie further apart,
+        and a method makes many images of them: unweighted, the held-out images would look too near.
         """
         columns = [self.table.class_names.index(name) for name in self.classes]
         has = self.table.labels[self.held_out_rows][:, columns] == 1
@@ -173,12 +186,13 @@ class Measures:
 
 @dataclass(frozen=True)
 class NearestTrain:
-    """Distances to the nearest train image, `float64 [n]`; NaN where train has none that counts.
+    """Distances to the nearest train image, `float64 [n]`; NaN if there is no train image to compare with.
 
     Attributes:
-        synthetic: of each synthetic image.
-        without_parents: the same, its parents not counted: SMOTE and fusion are near to those by construction.
-        held_out: of real images that are not in train; held_out_weights: how much each of these counts.
+        synthetic: for each synthetic image.
+        without_parents: the same without the image's own parents, to which SMOTE and fusion are near by construction.
+        held_out: for each real image that is not in train.
+        held_out_weights: the weight of each held-out image.
     """
 
     synthetic: Distances
@@ -187,14 +201,15 @@ class NearestTrain:
     held_out_weights: Distances
 
     def save(self, folder: Path) -> None:
-        """Write each as `nearest_<name>.npy`, `float32`."""
+        """Write each array as `nearest_<name>.npy`, `float32`."""
         for name, values in vars(self).items():
             np.save(folder / f"nearest_{name}.npy", values.astype(np.float32))
 
     def figures(self) -> dict[str, Any]:
         """Return medians, their ratios to the held-out median, and the share of copies.
 
-        A copy is nearer than all but 5 % of the held-out images are: by chance the share would be 0.05.
+        An image counts as a copy if it is nearer to train than the 5 % quantile of the held-out images. The share of
+        copies among new, real images would therefore be 0.05.
         """
         median, near = weighted_quantiles(self.held_out, self.held_out_weights, [0.5, 0.05]) or (None, None)
         found: dict[str, Any] = {"nearest_train": {"held_out": median}}
@@ -209,12 +224,13 @@ class NearestTrain:
 
 
 def weighted_quantiles(values: Features, weights: Features, at: list[float]) -> list[float] | None:
-    """Return quantiles of `values [n]` of which each counts `weights [n]` times; None without values."""
+    """Return the quantiles `at` of `values [n]` with `weights [n]`, or None if there are no values."""
     if len(values) == 0:
         return None
+    # `inverted_cdf` is the only method of numpy that takes weights. It returns one of the values, never a mean of two.
     return [float(q) for q in np.quantile(values, at, weights=weights, method="inverted_cdf")]
 
 
 def spread(values: Distances | None) -> float | None:
-    """Return the standard deviation (of the population), or None without values."""
+    """Return the population standard deviation, or None if `values` is None."""
     return None if values is None else float(values.std())

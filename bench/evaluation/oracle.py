@@ -1,4 +1,4 @@
-"""The phantom's oracle: the network that sees which findings an image shows."""
+"""The oracle of the phantom data set: a network that recognises which findings an image shows."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.data.kinds.phantom import CLASS_NAMES
 from bench.evaluation.shipped_oracle import ORACLE_WEIGHTS, SHIPPED_ORACLE
+from bench.tables import Float32, UInt8
 
 ORACLE_PX = 64
 
 
 class Oracle(nn.Module):
-    """A residual network of 0.6 M parameters on 64 px grey images."""
+    """A residual network with 0.6 M parameters for grey images of 64 px; other sizes are resized."""
 
     def __init__(self, n_classes: int, width: int = 64) -> None:
-        """Build untrained layers."""
+        """Build the untrained layers; `width` is the number of features."""
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(1, 24, 3, padding=1, bias=False), nn.BatchNorm2d(24), nn.ReLU())
         self.body = nn.Sequential(
@@ -30,7 +30,7 @@ class Oracle(nn.Module):
         self.head = nn.Linear(width, n_classes)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits `[n, C]` and features `[n, 64]` of images `[n, 1, H, W]` in [0, 1]."""
+        """Return logits `[n, C]` and features `[n, width]` of images `[n, 1, H, W]` in [0, 1]."""
         if images.shape[-2:] != (ORACLE_PX, ORACLE_PX):
             size = (ORACLE_PX, ORACLE_PX)
             images = functional.interpolate(images, size, mode="bilinear", antialias=True)
@@ -40,7 +40,7 @@ class Oracle(nn.Module):
 
 
 class _Block(nn.Module):
-    """Two convolutions and a shortcut."""
+    """A residual block: two 3x3 convolutions and a shortcut."""
 
     def __init__(self, n_in: int, n_out: int, stride: int) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ def build_oracle(n_classes: int = len(CLASS_NAMES)) -> Oracle:
 
 
 def load_oracle(path: Path | str | None = None) -> Oracle:
-    """Return a trained oracle in evaluation mode; the shipped one by default."""
+    """Return the trained oracle in folder `path`, in evaluation mode; by default the shipped one."""
     from safetensors.torch import load_file
 
     weights = load_file(str(Path(path or SHIPPED_ORACLE) / ORACLE_WEIGHTS))
@@ -71,8 +71,8 @@ def load_oracle(path: Path | str | None = None) -> Oracle:
     return oracle.eval().requires_grad_(False)
 
 
-def ask_oracle(oracle: Oracle, images: NDArray[np.uint8], batch_size: int = 250) -> tuple[NDArray, NDArray]:
-    """Return logits `[n, C]` and features `[n, 64]` of uint8 images `[n, H, W]`."""
+def ask_oracle(oracle: Oracle, images: UInt8, batch_size: int = 250) -> tuple[Float32, Float32]:
+    """Return logits `float32 [n, C]` and features `float32 [n, 64]` of images `uint8 [n, H, W]`."""
     oracle.eval()
     with torch.inference_mode():
         parts = [oracle(to_input(images[i : i + batch_size])) for i in range(0, len(images), batch_size)]
@@ -80,6 +80,6 @@ def ask_oracle(oracle: Oracle, images: NDArray[np.uint8], batch_size: int = 250)
     return torch.cat(logits).numpy(), torch.cat(features).numpy()
 
 
-def to_input(images: NDArray[np.uint8]) -> Tensor:
-    """Return uint8 images `[n, H, W]` as float `[n, 1, H, W]` in [0, 1]."""
+def to_input(images: UInt8) -> Tensor:
+    """Return images `uint8 [n, H, W]` as `float32 [n, 1, H, W]` in [0, 1]."""
     return torch.from_numpy(np.ascontiguousarray(images))[:, None].float() / 255

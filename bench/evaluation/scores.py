@@ -1,4 +1,4 @@
-"""Scores of a trained classifier on test, once a cell. No other stage looks at a prediction for a test image."""
+"""Scores of a trained classifier on test, computed once per cell. No other stage predicts a test image."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _INTERVAL = (0.025, 0.975)
 
 
 class ScoresSettings(Settings):
-    """How scores on test are taken."""
+    """How the scores on test are computed."""
 
     n_bootstrap: int = Field(1000, ge=0, le=100_000, description="resamples of the test patients; 0 = none")
 
 
 class Scores(Stage):
-    """Average precision per class on test, the no-skill level (prevalence) beside every mean.
+    """Average precision per class on test, with the no-skill level (the prevalence) beside every mean.
 
-    The test patients are also resampled (`bench.metrics.patient_bootstrap`), by a seed that only the split decides:
-    every method sees the same resamples, so that differences between methods are paired.
+    The test patients are also resampled (`bench.metrics.patient_bootstrap`). The seed comes from the split only, so
+    that every method has the same resamples and the differences between methods are paired.
     """
 
     resources: ClassVar[Resources] = Resources(gpu=True, minutes=10)
@@ -44,8 +44,9 @@ class Scores(Stage):
     def compute(self, work: Work) -> None:
         """Write `scores.json`, `predictions.npy` and `bootstrap.npy`.
 
-        Predictions are probabilities `float32 [n_test, C]`, in order of test rows. The bootstrap is `float32 [B, 3]`:
-        mean AP of the head, the tail and all classes in each resample (over the classes that have a positive in it).
+        Predictions are probabilities `float32 [n_test, C]`, in the order of the test rows. The bootstrap is
+        `float32 [B, 3]`: the mean AP of the head, the tail and all classes in each resample, over the classes that have
+        a positive in it.
         """
         table: ImageTable = work.get(self.split.dataset)
         trained: TrainedClassifier = work.get(self.classifier)
@@ -63,7 +64,7 @@ class Scores(Stage):
         positives, known = np.nansum(labels, axis=0), (~np.isnan(labels)).sum(axis=0)
         ap = dict(zip(table.class_names, average_precision(logits, labels), strict=True))
         shares = positives / np.maximum(known, 1)
-        # over the classes that have an AP, so that each mean stands beside the no-skill level of the same classes
+        # Each mean AP is compared with the mean prevalence, so both must be over the classes that have an AP.
         prevalence = {name: float(share) for name, share in zip(table.class_names, shares, strict=True)}
         comparable = {name: prevalence[name] if ap[name] is not None else None for name in table.class_names}
         scores = {
@@ -81,11 +82,13 @@ class Scores(Stage):
         work.progress(2, 2, "scored")
 
     def open(self, folder: Path) -> dict[str, Any]:
-        """Return the scores; `map_tail_low` and `map_tail_high` hold 95 % of the resamples of the test patients."""
+        """Return the scores; `map_tail_low` to `map_tail_high` is the 95 % interval over resampled test patients."""
         return read_json_or_raise(folder / "scores.json")
 
     def replicates(self, folder: Path) -> dict[str, Float32]:
-        """Return `map_head`, `map_tail`, `map_all` in each resample of the test patients, `float32 [B]` (NaN = none).
+        """Return `map_head`, `map_tail` and `map_all` of each resample of the test patients, `float32 [B]`.
+
+        A value is NaN if no class of the group has a positive in the resample.
 
         Row b is the same resample for every method of the split.
         """
@@ -99,7 +102,7 @@ def _members(table: ImageTable) -> list[tuple[str, ...]]:
 
 
 def _intervals(replicates: Float32) -> dict[str, float | None]:
-    """Return `map_<group>_low` and `_high`: percentile intervals over the test patients."""
+    """Return `map_<group>_low` and `map_<group>_high`: 95 % percentile intervals over the resamples."""
     bounds: dict[str, float | None] = {}
     for i, group in enumerate(GROUPS):
         known = replicates[~np.isnan(replicates[:, i]), i]

@@ -1,4 +1,4 @@
-"""Where the oracle lies that is shipped. Apart from its network, so that keys and reports need not import torch."""
+"""The path of the shipped oracle. It is not in `oracle`, so that keys and reports need not import torch."""
 
 from __future__ import annotations
 

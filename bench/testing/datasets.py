@@ -1,10 +1,10 @@
-"""What every data set must keep, as checks that raise `DataError`.
+"""The rules that every data set must keep, as checks that raise `DataError`.
 
     @pytest.mark.parametrize("check", DATASET_CHECKS)
     def test_contract(check, tmp_path):
         check(MyDataset(n_images=40), tmp_path)
 
-Give a small instance; `root` is a folder for stages, shared between checks.
+Use a small instance. `root` is the folder of a store; checks with the same `root` share what they compute.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DatasetCheck = Callable[[Dataset, Path], None]
 
 
 def check_settings(dataset: Dataset, root: Path) -> None:
-    """The kind is a plain name, settings survive JSON without changing the key, sharing is said."""
+    """Check that the kind is a plain name, settings survive JSON with the same key, and `sharing` is set."""
     kind = dataset.kind
     _want(dataset, "kind is lower-case letters, digits, - and _", kind, kind == kind.lower() and _plain(kind))
     again = type(dataset).model_validate_json(dataset.model_dump_json())
@@ -35,7 +35,7 @@ def check_settings(dataset: Dataset, root: Path) -> None:
 
 
 def check_images(dataset: Dataset, root: Path) -> None:
-    """Images are square uint8 in a memory map, and none is one flat grey."""
+    """Check that images are square `uint8` in a memory map, and that none has one grey level only."""
     images = _table(dataset, root).images
     _want(dataset, "images are memory-mapped", type(images).__name__, isinstance(images, np.memmap))
     square = images.ndim == 3 and images.shape[1] == images.shape[2] and images.dtype == np.uint8
@@ -45,7 +45,7 @@ def check_images(dataset: Dataset, root: Path) -> None:
 
 
 def check_labels(dataset: Dataset, root: Path) -> None:
-    """Labels are 0, 1 or NaN with a column for every class, and every class has a positive."""
+    """Check that labels are 0, 1 or NaN, have a column for every class, and have a positive in every class."""
     table = _table(dataset, root)
     shape = (len(table.images), len(table.class_names))
     for name, labels in (("labels", table.labels), ("true_labels", table.true_labels)):
@@ -59,7 +59,10 @@ def check_labels(dataset: Dataset, root: Path) -> None:
 
 
 def check_classes(dataset: Dataset, root: Path) -> None:
-    """Class names are unique; head and tail are there, are classes, and share none; early names are the late ones."""
+    """Check that class names are unique, and that head and tail are disjoint, non-empty sets of classes.
+
+    `known_classes()`, which must work before the data is read, must return the names that the table has.
+    """
     table = _table(dataset, root)
     names, head, tail = set(table.class_names), set(table.head), set(table.tail)
     _want(dataset, "class names are unique", table.class_names, len(names) == len(table.class_names))
@@ -70,7 +73,7 @@ def check_classes(dataset: Dataset, root: Path) -> None:
 
 
 def check_patients_and_splits(dataset: Dataset, root: Path) -> None:
-    """Every image has a patient; an official split has all three parts and cuts through no patient."""
+    """Check that every image has a patient, and that an official split has three parts and keeps patients whole."""
     table = _table(dataset, root)
     kept = table.patients.dtype == np.int64 and table.patients.shape == (len(table.images),)
     _want(dataset, "patients int64 [n]", (table.patients.dtype, table.patients.shape), kept)
@@ -83,7 +86,7 @@ def check_patients_and_splits(dataset: Dataset, root: Path) -> None:
 
 
 def check_same_in_another_process(dataset: Dataset, root: Path) -> None:
-    """The same settings give the same bytes in a process with another hash salt."""
+    """Check that the same settings give the same bytes in another process, where strings hash differently."""
     here, there = digest(_table(dataset, root)), in_another_process(read_elsewhere, dataset)
     _want(dataset, "same settings, same bytes in another process", (here, there), here == there)
 
@@ -99,7 +102,7 @@ DATASET_CHECKS: list[DatasetCheck] = [
 
 
 def digest(table: ImageTable) -> str:
-    """Return a digest of all that a table holds."""
+    """Return a digest of everything in a table."""
     total = hashlib.sha256(repr((table.class_names, table.head, table.tail)).encode())
     for array in (table.images, table.labels, table.patients, table.true_labels, table.splits):
         total.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
@@ -107,7 +110,7 @@ def digest(table: ImageTable) -> str:
 
 
 def read_elsewhere(root: Path, dataset: Dataset) -> str:
-    """Return the digest of the table, computed in this process below `root`."""
+    """Return the digest of the table, computed in this process in a store at `root`."""
     return digest(_table(dataset, root))
 
 

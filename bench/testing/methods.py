@@ -1,10 +1,10 @@
-"""What every method must keep, as checks that raise `ContractError`: for methods here and for third parties.
+"""The rules that every method must keep, as checks that raise `ContractError`. Third-party methods can use them too.
 
     @pytest.mark.parametrize("check", METHOD_CHECKS)
     def test_contract(check, tmp_path):
         check(MyMethod.toy(), tmp_path)
 
-`root` is a folder for stages; checks that are given the same one share what they compute.
+`root` is the folder of a store; checks with the same `root` share what they compute.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from bench.testing.toy import ToyDataset, toy_task
 
 MethodCheck = Callable[[Method, Path], None]
 PLAN = Plan(per_class=3, counts={"Nodule": 5})
-SAMPLES = [2] * 3 + [3] * 5  # columns of the toy data set's tail classes, as PLAN asks for them
+SAMPLES = [2] * 3 + [3] * 5  # The target classes that PLAN asks for: columns of the toy data set's tail classes.
 
 
 def check_facts(method: Method, root: Path) -> None:
-    """The name can be written in a matrix file, `at` names a field, settings survive JSON."""
+    """Check that the name can be written in a matrix file, `at` names a field, and settings survive JSON."""
     cls = type(method)
     _want(method, "name is lower-case letters, digits and -", cls.name, _is_name(cls.name))
     _want(method, "`at` names a field", cls.at, cls.at is None or cls.at in cls.model_fields)
@@ -43,7 +43,7 @@ def check_facts(method: Method, root: Path) -> None:
 
 
 def check_plan(method: Method, root: Path) -> None:
-    """As many images for every class as planned, in order, of the right shape, not skipped."""
+    """Check that the method makes as many images of every class as planned, in order and of the right shape."""
     made = _made(method, root)
     wanted = SAMPLES if method.makes_images else []
     reason = _skip_reason(method, root)
@@ -53,7 +53,7 @@ def check_plan(method: Method, root: Path) -> None:
 
 
 def check_labels(method: Method, root: Path) -> None:
-    """Labels are in [0, 1] or NaN and contain the class that the image was made for; parents are train rows."""
+    """Check that labels are in [0, 1] or NaN and contain the target class, and that parents are train rows or -1."""
     made, n_train = _made(method, root), len(_context(method, root).train)
     labels, parents = np.asarray(made.labels), np.asarray(made.parents)
     in_range = np.isnan(labels) | ((labels >= 0) & (labels <= 1))
@@ -66,23 +66,23 @@ def check_labels(method: Method, root: Path) -> None:
 
 
 def check_same_in_another_process(method: Method, root: Path) -> None:
-    """The same seed gives the same bytes in a process with another hash salt and no shared state."""
+    """Check that the same seed gives the same bytes in another process, where strings hash differently."""
     here, there = digest(_made(method, root)), in_another_process(made_elsewhere, method)
     _want(method, "same seed, same bytes in another process", (here, there), here == there)
 
 
 def check_seed_matters(method: Method, root: Path) -> None:
-    """Another seed gives other images."""
+    """Check that another seed gives other images."""
     if method.makes_images:
         same = digest(_made(method, root)) == digest(_made(method, root, seed=1))
         _want(method, "another seed, other samples", "equal bytes for seeds 0 and 1", not same)
 
 
 def check_batch_size(method: Method, root: Path) -> None:
-    """Neither the batch size nor a start in the middle changes a label, a parent or a pixel.
+    """Check that neither the batch size nor a start in the middle changes a label, a parent or a pixel.
 
-    A convolution may add in another order for another batch size: a method that uses stages or the diffusion model
-    is allowed one grey level.
+    A method that uses stages or the diffusion model may differ by one grey level, because a convolution may add in
+    another order for another batch size.
     """
     if not method.makes_images:
         return
@@ -98,7 +98,7 @@ def check_batch_size(method: Method, root: Path) -> None:
 
 
 def check_leaves_no_trace(method: Method, root: Path) -> None:
-    """Inputs, their files and the global random generators are as before."""
+    """Check that the method changes neither its inputs, nor their files, nor the global random generators."""
     _made(method, root)
     context, before = _context(method, root), _global_state()
     files, train = _files(root), _train_digest(context)
@@ -109,19 +109,19 @@ def check_leaves_no_trace(method: Method, root: Path) -> None:
 
 
 def check_sees_train_only(method: Method, root: Path) -> None:
-    """Other images and labels in val and test change nothing."""
+    """Check that the images do not change if val and test hold other images and labels."""
     here, there = (digest(_made(method, root, ToyDataset(held_out_seed=s))) for s in (0, 1))
     _want(method, "no val or test row reachable", "output changes with val and test", here == there)
 
 
 def check_empty_plan(method: Method, root: Path) -> None:
-    """Nothing asked for, nothing made."""
+    """Check that an empty plan gives an empty set."""
     made = _made(method, root, plan=Plan(per_class=0))
     _want(method, "empty plan, empty set", len(made), len(made) == 0)
 
 
 def check_one_image_class(method: Method, root: Path) -> None:
-    """A class with one train image is served, or the data set is skipped with a reason in words."""
+    """Check that the method can make images of a class with one train image, or skips the data set with a reason."""
     dataset = ToyDataset(lonely=True)
     made, reason = _made(method, root, dataset), _skip_reason(method, root, dataset)
     if reason is not None:
@@ -148,7 +148,7 @@ METHOD_CHECKS: list[MethodCheck] = [
 
 
 def digest(made: AugmentedSet) -> str:
-    """Return a digest of all arrays of an augmented set."""
+    """Return a digest of all arrays in a set of synthetic images."""
     arrays: dict[str, Any] = {"images": made.images, "labels": made.labels, "parents": made.parents, **made.extras}
     total = hashlib.sha256()
     for name in sorted(arrays):
@@ -158,7 +158,7 @@ def digest(made: AugmentedSet) -> str:
 
 
 def made_elsewhere(root: Path, method: Method) -> str:
-    """Return the digest of what `method` makes, everything computed in this process below `root`."""
+    """Return the digest of what `method` makes, computed in this process in a store at `root`."""
     return digest(_made(method, root))
 
 
@@ -178,13 +178,13 @@ def _skip_reason(method: Method, root: Path, dataset: ToyDataset | None = None) 
 
 
 def _context(method: Method, root: Path) -> Context:
-    """Return what the harness would give the method, its inputs computed."""
+    """Return the context that the harness would give the method; its inputs are computed first."""
     stage = _stage(method)
     return stage.context(Work(Store(root), stage, root / "unused" / "out", root / "unused" / "ckpt", Execution()))
 
 
 def _run(method: Method, root: Path, **changes: int) -> dict[str, np.ndarray]:
-    """Return images, labels and parents made in a context with `changes`; none made are empty arrays."""
+    """Return the images, labels and parents that the method makes in a context with `changes`."""
     batches = list(checked(method, replace(_context(method, root), **changes)))  # type: ignore[arg-type]
     width = max((b.parents.shape[1] for b in batches), default=1)
     padded = [np.pad(b.parents, ((0, 0), (0, width - b.parents.shape[1])), constant_values=-1) for b in batches]

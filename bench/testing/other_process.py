@@ -1,4 +1,4 @@
-"""Runs a function in another process: nothing in memory is shared, and strings hash differently there."""
+"""Runs a function in another process, which shares no memory with this one and hashes strings differently."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Argument = TypeVar("Argument")
 
 
 def in_another_process(function: Callable[[Path, Argument], T], argument: Argument) -> T:
-    """Return `function(folder, argument)` as a spawned process computes it in an empty folder.
+    """Return `function(folder, argument)`, computed by a spawned process in an empty folder.
 
-    The process is kept for the next call, since most of its time goes into imports.
+    The process is kept for the next call, because most of its time goes into imports.
     """
     with tempfile.TemporaryDirectory(prefix="bench-elsewhere-") as folder:
         return _process().submit(function, Path(folder), argument).result(timeout=240)

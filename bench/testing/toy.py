@@ -1,4 +1,4 @@
-"""Small stand-ins for tests: a diffusion pipeline with random weights, a data set of 60 images, tasks over both."""
+"""Small inputs for tests: a diffusion pipeline with random weights, a data set of 60 images, and tasks with both."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ SHARES = (0.5, 0.3, 0.2, 0.15)
 
 
 class ToyDataset(Dataset):
-    """Noise with one bright corner per finding: two head classes, two tail classes, a few unknown labels.
+    """Noise images with a bright corner for each finding: two head classes, two tail classes, a few unknown labels.
 
-    Every patient has two images; the official split keeps patients whole and has every class in every part.
+    Every patient has two images. The official split keeps patients whole and has every class in every part.
     """
 
     kind: ClassVar[str] = "toy"
@@ -38,11 +38,11 @@ class ToyDataset(Dataset):
     n_images: int = Field(60, ge=30, description="three fifths train, one fifth val, one fifth test")
     image_px: int = Field(32, ge=8, multiple_of=4)
     seed: int = 0
-    held_out_seed: int = Field(0, description="of val and test alone: a method's output must not change with it")
-    lonely: bool = Field(False, description="leave the last class one positive in each part")
+    held_out_seed: int = Field(0, description="seed of val and test only: a method's images must not depend on it")
+    lonely: bool = Field(False, description="give the last class only one positive in each part")
 
     def compute(self, work: Work) -> None:
-        """Draw labels, then images, part by part and row by row."""
+        """Draw the labels and images of each part; train, val and test have separate seeds."""
         patients = np.arange(self.n_images, dtype=np.int64) // 2
         splits = np.array([0, 0, 0, 1, 2])[patients % 5]
         labels = np.zeros((self.n_images, len(CLASS_NAMES)), np.float32)
@@ -72,13 +72,15 @@ class ToyDataset(Dataset):
 
 
 def build_pipeline(folder: Path, class_names: Sequence[str] = CLASS_NAMES, seed: int = 0, **settings: Any) -> Path:
-    """Save an untrained `StableDiffusionPipeline` to `folder` and return it: f = 4, four latent channels.
+    """Save a `StableDiffusionPipeline` with random weights to `folder`, and return the folder.
+
+    The VAE reduces the side by 4 and has four latent channels.
 
     Args:
-        folder: made where it is missing.
-        class_names: what its tokenizer knows as whole words.
-        seed: of the random weights; torch's global generator is left as it was.
-        settings: other fields of `bench.pretrain.networks.ModelSettings`.
+        folder: created if it does not exist.
+        class_names: names that the tokenizer knows as whole words.
+        seed: seed of the weights; torch's global generator is not touched.
+        settings: further fields of `bench.pretrain.networks.ModelSettings`.
     """
     import torch
     from transformers.utils import logging
@@ -103,14 +105,14 @@ def build_pipeline(folder: Path, class_names: Sequence[str] = CLASS_NAMES, seed:
 
 @functools.cache
 def tiny_pipeline() -> Path:
-    """Return the folder of a pipeline with random weights, built once a process and removed at its end."""
+    """Return the folder of a pipeline with random weights; it is built once per process and removed at its end."""
     folder = Path(tempfile.mkdtemp(prefix="bench-tiny-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return build_pipeline(folder)
 
 
 def toy_task(dataset: Dataset | None = None, plan: Plan | None = None, seed: int = 0) -> Task:
-    """Return a task over the toy data set (or `dataset`) and the pipeline with random weights."""
+    """Return a task with the toy data set (or `dataset`) and the pipeline with random weights."""
     split = Split(dataset=dataset or ToyDataset(), settings=SplitSettings(min_positives=1))
     train = Train(split=split)
     diffusion = DiffusionModel(folder=str(tiny_pipeline()))

@@ -66,7 +66,7 @@ def test_a_tokenizer_that_names_no_length_is_held_to_the_encoders_and_what_is_cu
 ) -> None:
     edit(folder / "tokenizer/tokenizer_config.json", model_max_length=None)
     noise = np.random.default_rng(0).standard_normal((1, 4, 8, 8)).astype(np.float32)
-    monkeypatch.setattr("bench.diffusion.pipeline._TOLD", set())
+    monkeypatch.setattr("bench.diffusion.pipeline._WARNED", set())
     for _ in range(2):
         found = loaded(folder).sample(["fracture " * 200], noise, 1, 2.0)
     (told,) = caplog.messages

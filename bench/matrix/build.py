@@ -1,4 +1,4 @@
-"""Build a matrix: from checked settings to cells, each a tree of stages."""
+"""Build a matrix: turn checked settings into cells, each a tree of stages."""
 
 from __future__ import annotations
 
@@ -26,13 +26,17 @@ from bench.matrix.settings import MatrixSettings
 from bench.pipeline.missing_inputs import noting_missing
 from bench.plugins import registry
 
-_LONGEST_NAME = 240  # bytes of a cell's name: of the 255 that a folder's may have, some are for what stands beside it
+_LONGEST_NAME = 240  # bytes of a cell's name; file systems take 255, and temporary files add a suffix
 
-_MOST_IMAGES = 1_000_000  # of one class: a slip of the finger must not ask for all memory
+_MOST_IMAGES = 1_000_000  # images of one class; a typing error must not use up all memory
 
 
 def build_matrix(raw: dict[str, Any], where: str) -> Matrix:
-    """Return the matrix that checked settings stand for.
+    """Return the matrix that a raw mapping describes, with all of its settings checked.
+
+    Args:
+        raw: the content of a matrix file.
+        where: the file's name, with which every error begins.
 
     Raises:
         ConfigError: for anything unknown, duplicated or out of range.
@@ -51,7 +55,7 @@ def build_matrix(raw: dict[str, Any], where: str) -> Matrix:
             known = dataset.known_labels()
         if known is not None:
             with noting_missing(settings.split):
-                checked_parts(known, settings.split)  # raises where the data set cannot be split so
+                checked_parts(known, settings.split)  # raises if the data set cannot be split this way
     _check_labels(datasets, where)
     rows = build_rows(settings.methods, settings.settings, settings.classifier, where)
     control = next((row for row in rows if not row.method.makes_images), None)
@@ -64,7 +68,7 @@ def build_matrix(raw: dict[str, Any], where: str) -> Matrix:
             for row in rows
             for seed in settings.seeds
         )
-    except ConfigError as error:  # a model that is not where `diffusion` says
+    except ConfigError as error:  # the diffusion model is not where the settings say
         raise ConfigError(f"{where}: {error}") from error
     _check_names([c.name for c in cells], where)
     if settings.study is not None:
@@ -73,7 +77,11 @@ def build_matrix(raw: dict[str, Any], where: str) -> Matrix:
 
 
 def _with_one_extractor(settings: MatrixSettings) -> MatrixSettings:
-    """Write down which seed's baseline measures distances: a cell's record builds it without the other seeds."""
+    """Return settings that name the seed of the baseline whose features measure distances.
+
+    The default is the first seed of the matrix. It is written down because a cell's record has one seed alone. Without
+    this, the cell that is built again from its record would get another extractor, and with it another key.
+    """
     extractor = settings.fidelity.extractor
     if not isinstance(extractor, ClassifierExtractor) or extractor.seed is not None:
         return settings
@@ -82,7 +90,7 @@ def _with_one_extractor(settings: MatrixSettings) -> MatrixSettings:
 
 
 def _check_plan(plan: Plan, datasets: Sequence[Dataset], where: str) -> None:
-    """Refuse classes that are known not to be there, and more images than anybody means."""
+    """Refuse classes that the data sets are known not to have, and absurd numbers of images."""
     for name, n in {"per_class": plan.per_class, **{f"counts.{k}": n for k, n in plan.counts.items()}}.items():
         if n > _MOST_IMAGES:
             raise ConfigError(f"{where}.augment.{name}: want {_MOST_IMAGES} images or fewer, got {n}")
@@ -98,7 +106,7 @@ def _check_plan(plan: Plan, datasets: Sequence[Dataset], where: str) -> None:
 
 
 def _check_nothing_needs_a_control(rows: Sequence[Row], fidelity: FidelitySettings, where: str) -> None:
-    """Refuse what the classifier of a row that adds no images is needed for, in a matrix without such a row."""
+    """Refuse teacher labels and the classifier's features in a matrix without a control, a row that adds no images."""
     if needing := next((r.label for r in rows if r.method.labels == "teacher"), None):
         what = f"row '{needing}' has labels by 'teacher'"
     elif isinstance(fidelity.extractor, ClassifierExtractor):
@@ -109,7 +117,7 @@ def _check_nothing_needs_a_control(rows: Sequence[Row], fidelity: FidelitySettin
 
 
 def _check_names(names: Sequence[str], where: str) -> None:
-    """Refuse cells that could not be told apart, or whose record no file system would take."""
+    """Refuse two cells of one name, and a name that is too long for a folder."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -123,7 +131,7 @@ def _check_names(names: Sequence[str], where: str) -> None:
 
 
 def _check_labels(datasets: Sequence[Dataset], where: str) -> None:
-    """Refuse two data sets that tables and records could not tell apart."""
+    """Refuse two data sets with the same label, which tables and records could not tell apart."""
     labels = [d.label for d in datasets]
     for i, dataset in enumerate(datasets):
         first = labels.index(dataset.label)
@@ -134,11 +142,18 @@ def _check_labels(datasets: Sequence[Dataset], where: str) -> None:
 
 
 def build_cell(settings: MatrixSettings, dataset: Dataset, row: Row, seed: int, control: Row | None = None) -> Cell:
-    """Return a cell. No seed but the cell's own enters, and none contains the method's name: methods are paired.
+    """Return the cell of a data set, a row and a seed.
 
-    The classifier of `control` (a row that adds nothing), trained as that row says, is the teacher; trained with the
-    extractor's own seed, it is the one whose features an extractor of kind `classifier` uses.
+    Args:
+        settings: the matrix's.
+        dataset: the data set.
+        row: the method with its settings.
+        seed: the cell's seed.
+        control: a row that adds no images. Its classifier with this cell's seed is the teacher. Its classifier with the
+            extractor's seed gives the features of an extractor of kind `classifier`.
     """
+    # The seeds of the stages come from the cell's seed and a fixed word, never from the method's name. So all methods
+    # of one seed share the split, the initial weights and the order of the batches, and their differences are paired.
     split = Split(dataset=dataset, settings=settings.split)
     train = Train(split=split)
     latents = Latents(train=train, diffusion=settings.diffusion)
@@ -178,7 +193,7 @@ def build_cell(settings: MatrixSettings, dataset: Dataset, row: Row, seed: int, 
 
 
 def _labelled(method: Method, augmented: Augmented, teacher: Classifier | None) -> Labelled | None:
-    """Return the stage that relabels the method's images, None where its own labels stand."""
+    """Return the stage that relabels the method's images, or None if its own labels are used."""
     if method.labels == "own" or not method.makes_images:
         return None
     taught_by = teacher if method.labels == "teacher" else None

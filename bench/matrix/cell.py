@@ -1,4 +1,4 @@
-"""One cell of a matrix: a data set, a row and a seed, with the stages that measure them."""
+"""One cell of a matrix: a data set, a row and a seed, with the stages that measure this combination."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -22,12 +22,9 @@ from bench.matrix.rows import Row
 from bench.pipeline.key import canonical_json
 from bench.pipeline.stage import Stage, walk
 
-if TYPE_CHECKING:
-    pass
-
 
 def own_stages(cell: Cell) -> list[Stage]:
-    """Return the stages that a cell is about, inputs first."""
+    """Return the cell's images, their new labels, its classifier and its measures: no input that many cells share."""
     labelled = cell.classifier.labelled
     return [cell.augmented, *([labelled] if labelled else []), cell.classifier, *cell.targets]
 
@@ -36,7 +33,7 @@ def own_stages(cell: Cell) -> list[Stage]:
 class Cell:
     """One data set × row (a method with its settings) × seed, and the stages that measure it.
 
-    `against` is the label of the row that this one's effect is measured from, where the matrix names one.
+    `diagnostics` is the stage that judges the method's inner steps, if the method has one.
     """
 
     matrix: str
@@ -62,7 +59,7 @@ class Cell:
 
     @property
     def against(self) -> str | None:
-        """Label of the row to compare with, or None."""
+        """Label of the row that this one's effect is measured from, or None."""
         return self.row.against
 
     @property
@@ -72,24 +69,24 @@ class Cell:
 
     @functools.cached_property
     def sharing(self) -> str:
-        """`open` if anybody may see its images: every data set and diffusion model that had a part in them says so."""
+        """`open` if every data set and diffusion model behind the cell's images is open, else `credentialed`."""
         models = [m for stage in walk([self.augmented]) for m in _models_in(stage)]
         said = {self.dataset.sharing, *(m.sharing for m in models if isinstance(m, (Dataset, DiffusionModel)))}
         return "open" if said == {"open"} else "credentialed"
 
     @property
     def targets(self) -> list[Stage]:
-        """The stages that finish the cell."""
+        """The stages that nothing else in the cell needs: with them, the cell is finished."""
         return [self.scores, self.fidelity, *([self.diagnostics] if self.diagnostics else [])]
 
     @functools.cached_property
     def key(self) -> str:
-        """Stands for the cell's numbers: equal keys, equal results."""
+        """Digest of the keys of `targets`: cells with equal keys have equal results."""
         return hashlib.sha256(canonical_json([s.key for s in self.targets]).encode()).hexdigest()[:32]
 
 
 def _models_in(value: Any) -> Iterator[BaseModel]:
-    """Yield a model and the settings inside of it; the stages below a stage are not gone into."""
+    """Yield a model and all models among its settings, but not the stages among its inputs."""
     inner: Iterable[Any] = ()
     if isinstance(value, BaseModel):
         yield value

@@ -1,4 +1,4 @@
-"""What a matrix needs from disk, found or not: data and weights, each with what is wrong with it and what to do."""
+"""What a matrix needs from disk: data and weights, each with what is wrong with it and what to do about it."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ from bench.weight_files import check_file
 
 @dataclass(frozen=True)
 class Planned:
-    """A matrix that was planned with what is there.
+    """A matrix that was planned although inputs may be missing.
 
     Attributes:
-        matrix: all of its cells. Keys that depend on what is missing begin with `?`; nothing computes under them.
-        inputs: what was looked at.
+        matrix: all of its cells. A key that depends on a missing input begins with `?`.
+        inputs: one check of each input.
     """
 
     matrix: Matrix
@@ -51,16 +51,19 @@ class Planned:
 
     @property
     def missing(self) -> tuple[Check, ...]:
-        """What is missing or wrong."""
+        """The checks that failed."""
         return tuple(check for check in self.inputs if not check.ok)
 
 
 def plan(name: str, overrides: Iterable[str] = ()) -> Planned:
-    """Return a matrix planned without the data and weights that are not there, every key of it worked out.
+    """Return a matrix with all of its keys, even if data or weights are missing.
 
     Raises:
-        ConfigError: for what is wrong with the file or the overrides themselves.
+        ConfigError: if the file or the overrides themselves are wrong.
     """
+    # A dry run and `bench doctor` must list everything that is missing at once, so planning may not stop at the first
+    # missing file. A missing digest is replaced by a mark that no real key contains: nothing can be computed, or found,
+    # under a key that was made without its input.
     with plan_without_inputs() as absent:
         matrix = load_matrix(name, overrides)
         targets: list[Stage] = [s for c in matrix.cells for s in c.targets]
@@ -69,7 +72,7 @@ def plan(name: str, overrides: Iterable[str] = ()) -> Planned:
 
 
 def _examine(matrix: Matrix, absent: list[Absent]) -> Iterator[Check]:
-    """Yield one check of every input, and of what planning found amiss that these do not see."""
+    """Yield one check of each input, then the errors of planning that no check has reported."""
     told: set[str] = set()
     for dataset in _datasets(matrix):
         for check in _of_dataset(dataset):
@@ -100,7 +103,7 @@ def _of_methods(matrix: Matrix) -> Iterator[Check]:
 
 
 def _datasets(matrix: Matrix) -> list[Dataset]:
-    """Return the data sets of the cells, and those that methods take something from, each once."""
+    """Return the data sets of the cells and those that a method reads besides, each once."""
     below = (s for s in walk([c.augmented for c in matrix.cells]) if isinstance(s, Dataset))
     return list({place_of(d): d for d in [*(c.dataset for c in matrix.cells), *below]}.values())
 
@@ -114,7 +117,7 @@ def _of_dataset(dataset: Dataset) -> Iterator[Check]:
 
 
 def _unseen(absent: list[Absent], told: set[str]) -> Iterator[Check]:
-    """Yield what planning could not read and no check has told, once."""
+    """Yield the errors of planning that no check has reported, each once."""
     seen: set[str] = set()
     for missing in absent:
         model, said = missing.model, _said(missing.error)
@@ -131,12 +134,12 @@ def _said(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class InputCheck:
-    """One thing to be looked at.
+    """One check that is still to be made.
 
     Attributes:
-        what: its name: the field that says where it is.
-        model: the settings that hold the field.
-        inspect: returns what is found, in words; raises ConfigError.
+        what: its name, usually the setting that names the file.
+        model: the settings that this setting belongs to.
+        inspect: returns in words what it finds; raises ConfigError if that is wrong.
         is_compatibility: True for a compatibility check rather than a file.
     """
 
@@ -147,7 +150,7 @@ class InputCheck:
 
 
 def check_weights(matrix: Matrix, where: str) -> None:
-    """Refuse weights that are missing or cut off, and images that the diffusion model's VAE cannot take.
+    """Refuse weights that are missing or truncated, and image sizes that the diffusion model's VAE cannot take.
 
     Raises:
         ConfigError: naming the field, the file, what is wrong with it and what to do.
@@ -160,7 +163,7 @@ def check_weights(matrix: Matrix, where: str) -> None:
 
 
 def looks(matrix: Matrix) -> Iterator[InputCheck]:
-    """Yield what is to be looked at for the weights of a matrix, each file once."""
+    """Yield the checks of all weights of a matrix, each file once."""
     first: dict[tuple[str, str], Cell] = {}
     for cell in matrix.cells:
         first.setdefault((cell.dataset.label, cell.label), cell)
@@ -203,7 +206,7 @@ def _see_extractor(extractor: InceptionExtractor | OracleExtractor | XrvExtracto
             return f"{coming} is not there, a run fetches it"
     elif (path := _file_of(extractor)) is not None and path.is_file():  # else the extractor says what to do
         check_file(path, field)
-    extractor.content()  # says where it looked for weights that no setting names
+    extractor.content()  # its error names the place of weights that no setting names
     return extractor.metric_id
 
 
@@ -232,7 +235,7 @@ def _check_prompt(cell: Cell, model: DiffusionModel) -> str:
 
 
 def _check_side(cell: Cell, model: DiffusionModel) -> str:
-    """Refuse a side that the VAE cannot halve as often as it does."""
+    """Refuse an image side that the VAE cannot halve as often as it must."""
     px, halvings = getattr(cell.dataset, "image_px", None), vae_halvings(model.path)
     if not isinstance(px, int) or halvings is None:
         return ""
@@ -247,7 +250,7 @@ def _check_side(cell: Cell, model: DiffusionModel) -> str:
 
 
 def _check_method(cell: Cell, model: DiffusionModel) -> str:
-    """Refuse latents that the method's settings do not go with."""
+    """Refuse settings of the method that do not fit the size of the latents."""
     px, halvings = getattr(cell.dataset, "image_px", None), vae_halvings(model.path)
     if isinstance(px, int) and halvings is not None:
         try:
@@ -256,7 +259,7 @@ def _check_method(cell: Cell, model: DiffusionModel) -> str:
             raise ConfigError(f"row '{cell.label}' on data set '{cell.dataset.label}': {error}") from error
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # a plugin's own code; in a run it must not stop the other rows
+        except BaseException as error:  # the plugin's own code; it must not stop the other rows
             if may_be_missing():
                 raise ConfigError(f"row '{cell.label}': its check broke: {in_words(error)}") from error
     return ""

@@ -1,18 +1,15 @@
-"""Matrices: a checked YAML file that stands for cells (data set × method × seed), each a tree of stages."""
+"""Load a matrix: find its YAML file, apply overrides, build its cells."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.data.dataset import Dataset
 from bench.data.split import SplitSettings
 from bench.errors import ConfigError, listed, nearest
 from bench.plugins import registry
-
-if TYPE_CHECKING:
-    pass
 
 from bench.config.yaml_file import apply_override, read_yaml
 from bench.matrix.build import build_matrix
@@ -37,11 +34,12 @@ def load_matrix(name: str, overrides: Iterable[str] = ()) -> Matrix:
 
 
 def _keep_used_settings(raw: dict[str, Any]) -> None:
-    """Drop the file's settings of rows that were chosen away with `--set methods=[...]`: nobody meant to refuse that.
+    """Drop the file's settings of methods that `--set methods=[...]` left out.
 
-    Names that are no method at all stay, to be refused as typing errors.
+    Settings that no row uses are an error in a file, but here they are no mistake of the user. A name that is no method
+    stays, so that it is refused as a typing error.
     """
-    raw.pop("study", None)  # its axis or its levels may be among the rows that went
+    raw.pop("study", None)  # its axis or its levels may name a row that is left out
     chosen, settings = raw.get("methods"), raw.get("settings")
     if isinstance(chosen, list) and isinstance(settings, dict):
         used = {method_name(row) for row in chosen}
@@ -54,7 +52,11 @@ def method_name(row: Any) -> str:
 
 
 def find(name: str) -> Path:
-    """Return the path of a matrix file, or of the shipped matrix called `name`."""
+    """Return the path of a matrix file, or of the shipped matrix called `name`.
+
+    Raises:
+        ConfigError: if there is neither.
+    """
     shipped = {p.stem: p for p in sorted(SHIPPED.glob("*.yaml"))}
     if name in shipped:
         return shipped[name]
@@ -71,12 +73,12 @@ def find(name: str) -> Path:
 
 
 def find_dataset(name: str, overrides: Iterable[str], label: str | None) -> tuple[Dataset, SplitSettings]:
-    """Return a data set of a matrix file, and how the matrix splits it; nothing else of the file need be usable.
+    """Return a data set of a matrix file and the settings of its split; the rest of the file need not be usable.
 
-    Where `name` is a kind of data set, the overrides are its settings, and it is split by the defaults.
+    If `name` is a kind of data set, the overrides are its settings, and the split has its defaults.
 
     Raises:
-        ConfigError: for a file that cannot be understood, a label that is no data set's, or none where there are many.
+        ConfigError: if the file is wrong, no data set has the label, or `label` is None and there are several.
     """
     from bench.config.yaml_file import apply_override, read_yaml
     from bench.matrix.settings import MatrixSettings

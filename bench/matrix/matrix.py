@@ -1,4 +1,4 @@
-"""A matrix that is ready to run: its settings and its cells."""
+"""A matrix that is ready to run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.matrix.settings import MatrixSettings
 
 @dataclass(frozen=True)
 class Matrix:
-    """A matrix ready to run."""
+    """A matrix file's checked settings, and the cells that they describe."""
 
     settings: MatrixSettings
     cells: tuple[Cell, ...]
@@ -22,10 +22,10 @@ class Matrix:
         return self.settings.name
 
     def cell(self, name: str) -> Cell:
-        """Return the cell by its full name, or by any part of it that is unique.
+        """Return the cell with this full name, or the only cell whose name contains it.
 
         Raises:
-            ConfigError: if no cell, or more than one, has it.
+            ConfigError: if no cell's name contains it, or several do.
         """
         names = [c.name for c in self.cells]
         hits = [c for c in self.cells if c.name == name] or [c for c in self.cells if name in c.name]

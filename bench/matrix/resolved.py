@@ -1,4 +1,4 @@
-"""The settings of cells written back: as a matrix file, and as one flat mapping."""
+"""Write the settings of cells back, as a matrix file or as one flat mapping."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from bench.pipeline.key import content_of
 
 
 def resolved(settings: MatrixSettings, cells: Sequence[Cell]) -> dict[str, Any]:
-    """Return a matrix file for `cells` of a matrix with every default written out; it builds the same cells again."""
+    """Return a matrix file with every default written out, which builds the same cells again."""
     methods: dict[str, dict[str, Any]] = {}
     rows: list[Any] = []
     for row in {c.label: c.row for c in cells}.values():
-        exclude = {row.method.at} if row.method.at else None  # the row's `@value` says it
+        exclude = {row.method.at} if row.method.at else None  # the `@value` of the row gives it
         full = row.method.model_dump(mode="json", exclude=exclude)
         given: dict[str, Any] = {"method": row.method.label}
         if methods.setdefault(row.method.name, full) != full:
@@ -43,7 +43,7 @@ def resolved(settings: MatrixSettings, cells: Sequence[Cell]) -> dict[str, Any]:
 
 
 def flat_config(settings: MatrixSettings, cell: Cell) -> dict[str, Any]:
-    """Return a cell's settings as `a.b.c` → value; for those that say where, digests: a path does not say which."""
+    """Return a cell's settings as `a.b.c` → value. Paths are replaced by the digest of what the files contain."""
     tree = {
         "dataset": {"kind": cell.dataset.kind, **_semantic(cell.dataset)},
         "method": {"name": cell.method.name, "label": cell.label, **_semantic(cell.method)},

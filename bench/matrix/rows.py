@@ -15,7 +15,7 @@ from bench.errors import ConfigError, listed, nearest
 from bench.pipeline.settings import Settings
 from bench.plugins import registry
 
-_LONGEST_LABEL = 100  # of 255 that a file name may have: data set and seed stand beside it
+_LONGEST_LABEL = 100  # bytes; the folder's name, at most 255 bytes, also holds the data set and the seed
 
 
 class RowSettings(Settings):
@@ -50,7 +50,7 @@ class RowSettings(Settings):
 
     @model_serializer(mode="wrap")
     def _as_written(self, handler: SerializerFunctionWrapHandler) -> Any:
-        """Return the shorthand where it says all."""
+        """Return the shorthand if the row has nothing else."""
         full: dict[str, Any] = handler(self)
         given = {name: value for name, value in full.items() if value not in (None, {})}
         return self.method if set(given) == {"method"} else given
@@ -102,7 +102,7 @@ def _build_row(
 
 
 def _check_label(row: RowSettings, method: Method, where: str) -> None:
-    """Refuse a label that means another method, and a value given both behind the `@` and as a setting."""
+    """Refuse a label that names another method, and a value that is given both after the `@` and as a setting."""
     label = row.row or method.label
     claimed = registry.Shorthand.of(label).name
     if label != method.label and claimed in registry.methods() and claimed != method.name:
@@ -118,7 +118,7 @@ def _preset(row: RowSettings, name: str, where: str) -> dict[str, Any]:
         return {}
     registry.require_method(name, where)
     if (cls := registry.methods().get(name)) is None:
-        return {}  # a plugin that cannot be used: its stand-in takes anything
+        return {}  # an unusable plugin: its placeholder takes any settings
     presets = cls.presets
     if row.preset not in presets:
         have = f"have: {listed(presets)}" if presets else f"'{name}' has none"
@@ -127,7 +127,7 @@ def _preset(row: RowSettings, name: str, where: str) -> dict[str, Any]:
 
 
 def merged(*layers: dict[str, Any]) -> dict[str, Any]:
-    """Return nested settings laid over each other, the later over the earlier, key by key."""
+    """Return nested settings merged key by key; a later layer wins over an earlier one."""
     out: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():

@@ -18,7 +18,7 @@ from bench.pipeline.settings import Settings
 
 
 class MatrixSettings(Settings):
-    """The matrix file as written. Every choice that a number depends on is here or in a default beside its reason."""
+    """The matrix file as written. Every choice that changes a number is one of these settings or has a default here."""
 
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=100, description="names the group in the tracker and the report"

@@ -1,4 +1,4 @@
-"""Studies: a matrix whose figure shows what changes with one setting. Reads finished cells, computes nothing."""
+"""Studies: settings for a figure that shows how results change with one setting of a matrix."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Scalar = bool | int | float | str
 
-# What a path may begin with: the parts of a cell whose settings are its own, not those of a stage further down.
+# A path begins with one of these parts of a cell. Settings of stages further down would only repeat them.
 _ROOTS = ("dataset", "method", "augmented.plan", "classifier.settings", "split.settings", "fidelity.settings")
 
 RECORD = "record."
@@ -25,10 +25,10 @@ RECORD = "record."
 class Study(Settings):
     """What the study figure of a matrix shows: `columns` against `x`, one line for each value of `line`.
 
-    A path is what a cell's settings are called in `Cell`: `method.codec.generations`, `dataset.n_images`,
-    `augmented.plan.per_class`, `classifier.settings.steps`. Three names are short: `row`, `method`, `dataset`, for
-    the labels. `record.n_real` is read from the record of the cell's training, where a number is known only then.
-    Rows without `x` (a control that has no codec), and those in `levels`, are drawn as horizontal lines.
+    A path names a setting as an attribute of `Cell`: `method.codec.generations`, `dataset.n_images`,
+    `augmented.plan.per_class`, `classifier.settings.steps`. The short names `row`, `method` and `dataset` stand for
+    labels. A path such as `record.n_real` is read from the record of the training, since the number is known only then.
+    Rows in `levels`, and rows without the setting `x` (a control has no codec), are drawn as horizontal lines.
     """
 
     x: str = Field(description="path of the setting on the axis")
@@ -43,10 +43,10 @@ class Study(Settings):
     band: Literal["sd", "ci"] = Field("sd", description="around a mean over seeds: one sd, or Student's 95 % interval")
 
     def check(self, cells: Sequence[Cell], where: str) -> None:
-        """Refuse paths that no cell has, unknown rows, and lines on which two cells would lie at the same place.
+        """Refuse paths that no cell has, unknown rows, and lines on which two cells would lie at the same point.
 
         Raises:
-            ConfigError: naming the field, what was got and the nearest that is there.
+            ConfigError: with the field, the value and the nearest allowed value.
         """
         found = [settings_of(cell) for cell in cells]
         paths = list(dict.fromkeys(path for settings in found for path in settings))
@@ -80,16 +80,16 @@ class Study(Settings):
 
     @property
     def spans_datasets(self) -> bool:
-        """Whether all data sets belong into one figure."""
+        """Whether one figure shows all data sets."""
         return self.pool or any(path.partition(".")[0] == "dataset" for path in (self.x, self.line))
 
     def is_level(self, label: str, settings: dict[str, Scalar]) -> bool:
-        """Return whether a row is drawn as a horizontal line."""
+        """Tell whether a row is drawn as a horizontal line."""
         return label in self.levels or self.x not in settings
 
 
 def settings_of(cell: Cell) -> dict[str, Scalar]:
-    """Return path → value of every setting of a cell that is one number or word; what is null is not there."""
+    """Return path → value of every setting of a cell that is one number or word; null settings are left out."""
     found: dict[str, Scalar] = {"row": cell.label, "method": cell.method.label, "dataset": cell.dataset.label}
     for root in _ROOTS:
         at: Any = cell
@@ -100,7 +100,7 @@ def settings_of(cell: Cell) -> dict[str, Scalar]:
 
 
 def scalars(path: str, value: Any) -> Iterator[tuple[str, Scalar]]:
-    """Yield (path, value) of every number and word in settings; the stages inside of them are not entered."""
+    """Yield (path, value) of every number and word in some settings, but not in the stages among them."""
     if isinstance(value, (bool, int, float, str)):
         yield path, value
     elif isinstance(value, BaseModel):

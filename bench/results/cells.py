@@ -1,4 +1,4 @@
-"""Reading finished cells back: what reports, sweeps and trackers build on. Nothing here computes."""
+"""Read finished cells back from the store: the base of reports, sweeps and trackers. Nothing here computes."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ CellState = Literal["done", "running", "failed", "missing"]
 
 @dataclass(frozen=True)
 class CellResult:
-    """What the store holds of one cell; every part is None until it is there.
+    """What the store holds of one cell. A part that is not there yet is None.
 
     Attributes:
         scores: test metrics, see `bench.evaluation.scores`.
         fidelity: metrics of the synthetic images, see `bench.evaluation.fidelity`.
-        diagnostics: what the method's own diagnostics say, name → number or None.
+        diagnostics: figures of the method's own diagnostics, name → number or None.
         classifier: the training's record (selection rule, steps, val metrics), see `bench.classifier.classifier`.
-        history: one mapping an evaluation on val.
+        history: one mapping for each evaluation on val.
         failure: the failure record of the stage that stopped the cell.
         skip: why the method declined this data set.
 
-    A cell whose diagnostics alone failed is `failed`, and a run of it ends with exit code 1, but it is `measured`:
-    tables and effects have its figures, and say that its diagnostics failed.
+    If only the diagnostics failed, the state is `failed` and a run ends with exit code 1. The cell still counts as
+    `measured`: tables and effects show its figures, and say that its diagnostics failed.
     """
 
     cell: Cell
@@ -51,12 +51,12 @@ class CellResult:
 
     @property
     def measured(self) -> bool:
-        """Whether the figures of the tables are all there."""
+        """Whether all figures that tables show are there."""
         return self.state == "done" or (self.scores is not None and self.fidelity is not None)
 
     @property
     def reason(self) -> str | None:
-        """Why figures are missing, or diagnostics where it is those alone; None where nobody knows a reason."""
+        """Why figures are missing, or why only the diagnostics are missing; None if no reason is known."""
         if self.skip or self.failure is None:
             return self.skip
         said = " ".join(str(self.failure.get("error")).split())
@@ -66,9 +66,8 @@ class CellResult:
 def cell_state(cell: Cell, store: Store) -> tuple[CellState, dict[str, Any] | None]:
     """Return a cell's state from the store alone, and the failure record if it failed.
 
-    `running` is a cell of which a stage of its own is being computed: its images, its classifier, what measures them.
-    One that waits for a stage below those (a codec that many cells share) is `missing`; `bench.run.status` says
-    for what.
+    A cell is `running` while one of its own stages is computed: its images, its classifier or its measures. A cell that
+    waits for a shared input (a codec, say) is `missing`; `bench.run.status` says what it waits for.
     """
     if all(store.has(s) for s in cell.targets):
         return "done", None
@@ -113,7 +112,7 @@ def _skip(cell: Cell, store: Store) -> str | None:
 
 
 def _diagnostics(cell: Cell, store: Store) -> tuple[dict[str, float | int | None] | None, dict[str, Any] | None]:
-    """Return the figures of a method's diagnostics, or why they cannot be read: a plugin's stage says how."""
+    """Return the figures of a method's diagnostics and None, or None and why they cannot be read."""
     if cell.diagnostics is None or not store.has(cell.diagnostics):
         return None, None
     try:
@@ -126,10 +125,9 @@ def _diagnostics(cell: Cell, store: Store) -> tuple[dict[str, float | int | None
 
 
 def _figures(found: dict[str, Any]) -> dict[str, float | int | None]:
-    """Return what of a method's diagnostics is a figure: a plain name and a number or None. The rest is not shown.
-
-    So nothing per image (a path as a name, a list as a value) gets from a plugin into a table or a tracker.
-    """
+    """Return the entries whose name is plain and whose value is a number or None."""
+    # Diagnostics are a plugin's own code, and they go to tables and trackers. A file's path as a name, or a list with
+    # one value for each image, would carry facts about single patients out of the machine.
     return {k: v for k, v in found.items() if _NAME.fullmatch(str(k)) and (v is None or type(v) in (int, float))}
 
 
@@ -139,7 +137,7 @@ def read_matrix(matrix: Matrix, store: Store) -> list[CellResult]:
 
 
 def frame(results: list[CellResult]) -> pd.DataFrame:
-    """Return one row a cell: dataset, method, seed, state and every scalar of its results (NaN = not there)."""
+    """Return one row for each cell: dataset, method, seed, state and every scalar of its results (NaN = missing)."""
     import pandas as pd
 
     rows = []

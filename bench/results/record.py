@@ -1,9 +1,9 @@
-"""The local record of a cell: what was run, on which code, with which seeds, how long it took, what came out.
+"""The local record of a cell: its settings, code, seeds and times, and its results.
 
-    <store>/cells/<matrix>/<data set>__<method>__s<seed>/record.json    everything below, one file
-                                                         resolved.yaml  the cell as a matrix file, defaults written out
+    <store>/cells/<matrix>/<data set>__<method>__s<seed>/record.json    all of that in one file
+                                                         resolved.yaml  the cell as a matrix file, with all defaults
 
-Written for every cell that finishes or fails, whatever tracker is chosen; trackers only mirror it.
+A record is written for every cell that finishes or fails, whatever tracker is chosen. Trackers only copy it.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from bench.matrix.resolved import flat_config, resolved
 
 SCHEMA = 1
 
-_LARGEST_STAGE_RECORD = 256 << 10  # bytes; larger JSON files of a stage are data, not a record
+_LARGEST_STAGE_RECORD = 256 << 10  # bytes; a larger JSON file of a stage is data, not a record
 
 _GIT_TIMEOUT_S = 10
 
 
 def record_folder(store: Store, cell: Cell) -> Path:
-    """Return where the record of a cell is or would be."""
+    """Return the folder for the record of a cell, whether or not it exists."""
     return store.root / "cells" / cell.matrix / cell.name.replace("/", "__")
 
 
@@ -49,16 +49,24 @@ def write_record(
     git: dict[str, Any] | None,
     share_with: str | None = None,
 ) -> Path:
-    """Write a cell's record and resolved configuration, each by one rename, and return their folder.
+    """Write a cell's record and its resolved settings, each by one rename, and return their folder.
 
-    A record of the same results is left as it is: it names the checkout that was there when they were made. What may be
-    shared is always as the matrix says now, though no key depends on it; a server that the user allowed to have what is
-    not open (`share_with`) is added, and stays.
+    Args:
+        store: the store, which holds the cell's results.
+        matrix: the cell's matrix.
+        cell: the cell.
+        result: what `read_cell` returns for it.
+        git: commit of the checkout and whether it was changed, see `git_state`.
+        share_with: host of a server that the user allows to have credentialed data. It is added to the servers in the
+            record; servers are never removed.
 
     Raises:
-        OSError: if the disk refuses.
-        StoreError: if what the store holds of the cell cannot be read.
+        OSError: if the record cannot be written.
+        StoreError: if the store's results of the cell cannot be read.
     """
+    # A record of the same results keeps its git state, which names the code that made them. A later run that only finds
+    # them finished would put its own commit there. Who may see the images is in no key, so it can change while the
+    # results stay. Then the record is written again, since trackers trust it.
     folder = record_folder(store, cell)
     there = read_record(folder)
     allowed = _allowed(there, share_with)
@@ -72,7 +80,7 @@ def write_record(
             write_strict_json(folder / "record.json", there | {"shared_with": allowed})
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    raw = resolved(matrix.settings, [*_controls(matrix, cell), cell]) | {"study": None}  # a cell is none
+    raw = resolved(matrix.settings, [*_controls(matrix, cell), cell]) | {"study": None}  # one cell is no study
     text = yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=110)
     write_text(folder / "resolved.yaml", text)
     record = cell_record(store, matrix, cell, result) | {"git": git, "shared_with": allowed}
@@ -81,18 +89,18 @@ def write_record(
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """Return the record in a folder, or None where there is none that can be read."""
+    """Return the record in a folder, or None if there is none that can be read."""
     return read_json(folder / "record.json")
 
 
 def _allowed(there: dict[str, Any] | None, server: str | None) -> list[str]:
-    """Return the servers that the user has allowed to have what is not open, this one added."""
+    """Return the servers that the user has allowed to have credentialed data, with `server` added."""
     before = list((there or {}).get("shared_with", []))
     return before if server is None or server in before else [*before, server]
 
 
 def _controls(matrix: Matrix, cell: Cell) -> list[Cell]:
-    """Return the cell of the control whose classifier this one builds on (its teacher, its extractor), if it does."""
+    """Return the control's cell, if this cell uses its classifier as teacher or extractor; else an empty list."""
     trained = [s for s in walk(list(cell.targets)) if type(s) is type(cell.classifier) and s.key != cell.classifier.key]
     same = (c for c in matrix.cells if c.dataset == cell.dataset and c.seed == cell.seed)
     return [c for c in same if trained and not c.method.makes_images][:1]
@@ -104,7 +112,7 @@ def _identity(cell: Cell, result: CellResult) -> dict[str, Any]:
 
 
 def cell_record(store: Store, matrix: Matrix, cell: Cell, result: CellResult) -> dict[str, Any]:
-    """Return everything that is known of a cell as JSON values (no NaN: what is not there is null)."""
+    """Return everything that is known about a cell as JSON values; NaN and missing values are null."""
     stages = walk(list(cell.targets))
     record = _identity(cell, result) | {
         "matrix": matrix.name,
@@ -136,7 +144,7 @@ def cell_record(store: Store, matrix: Matrix, cell: Cell, result: CellResult) ->
 
 
 def _timing(store: Store, stage: Stage) -> dict[str, Any]:
-    """Return what the manifest says of a stage's computation; shared stages were computed once for many cells."""
+    """Return seconds, device, host and bytes of a stage. A shared stage was computed once for many cells."""
     if not store.has(stage):
         return {"stage": stage.stage_name(), "state": store.state(stage)}
     manifest = store.manifest(stage)
@@ -145,7 +153,7 @@ def _timing(store: Store, stage: Stage) -> dict[str, Any]:
 
 
 def _stage_records(store: Store, stage: Stage) -> Iterator[tuple[str, Any]]:
-    """Yield (`<stage>/<file>`, content) of the small JSON files that a finished stage left beside its arrays."""
+    """Yield (`<stage>/<file>`, content) of the small JSON files in the folder of a finished stage."""
     if not store.has(stage):
         return
     for path in sorted(store.folder(stage).glob("*.json")):
@@ -159,7 +167,7 @@ def _stage_records(store: Store, stage: Stage) -> Iterator[tuple[str, Any]]:
 
 
 def git_state(folder: Path | None = None) -> dict[str, Any] | None:
-    """Return `{commit, dirty}` of the checkout that the harness runs from, or None outside of one."""
+    """Return `{commit, dirty}` of the checkout that the harness runs from, or None if it is installed."""
     folder = folder or Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():  # an installed package may lie inside somebody else's checkout
         return None

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    pass
 from bench.results.cells import CellResult
 
-# What the paper's table shows, and what must stand beside it to be read: no-skill levels, counts, the real-real floor.
+# The columns of the paper's table, and what a reader needs beside them: the number of synthetic images, FID at equal
+# numbers of images, and the FID between two sets of real images, below which no method can be expected to come.
 TABLE_COLUMNS = (
     "fid_tail",
     "kid_tail",
@@ -25,18 +24,18 @@ TABLE_COLUMNS = (
 
 
 def table(results: list[CellResult]) -> list[dict[str, Any]]:
-    """Return one row a (data set, method): mean and sd over seeds of `TABLE_COLUMNS`, numbers or None.
+    """Return one row for each data set and method: mean and sd of `TABLE_COLUMNS` over seeds, numbers or None.
 
     Keys: `dataset`, `method`, `n_seeds`, `seeds`, `state` (also `skipped`), `reason`, `fid_metric`, `n_test`, each
-    column, and its `<column>_sd` (None below two seeds). A seed counts where its figures are there, even if its
-    diagnostics failed; `state` and `reason` tell.
+    column, and its `<column>_sd` (None for fewer than two seeds). A seed counts if its figures are there, even if its
+    diagnostics failed; `state` and `reason` say so.
     """
     rows = []
     groups: dict[tuple[str, str], list[CellResult]] = {}
     for r in results:
         groups.setdefault((r.cell.dataset.label, r.cell.label), []).append(r)
     for (dataset, method), members in groups.items():
-        done = [m for m in members if m.measured and not m.skip]  # of a skip there is nothing to report
+        done = [m for m in members if m.measured and not m.skip]  # a skipped cell has no figures
         open_ends = sorted((m for m in members if m.state != "done"), key=lambda m: m.measured)
         row: dict[str, Any] = {
             "dataset": dataset,

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.errors import listed
 from bench.matrix.cell import Cell
 from bench.pipeline.stage import Stage, walk
 from bench.store.store import Store
 
-if TYPE_CHECKING:
-    pass
 from bench.run.status import StateCache, where_it_runs
 
 
 def explain_rows(cell: Cell, store: Store) -> list[dict[str, Any]]:
-    """Return one row a stage of the cell, inputs first: key, state, what would happen, and why.
+    """Return one row for each stage of the cell, inputs first: key, state, what a run would do, and why.
 
-    A stage that failed has its `traceback` too, as the store keeps it.
+    The row of a failed stage also has the `traceback` that the store kept.
     """
     seen, nearest_of = StateCache(store), _FinishedIdentities(store)
     rows = []
@@ -46,7 +44,7 @@ def _why_failed(found: dict[str, Any]) -> dict[str, Any]:
 
 
 class _FinishedIdentities:
-    """The finished stages of a store, by their kind: read once, and only if something is asked of them."""
+    """The identities of all finished stages by kind. They are read once, when they are first needed."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -59,7 +57,7 @@ class _FinishedIdentities:
         return found
 
     def difference(self, stage: Stage) -> str:
-        """Say in what the nearest finished stage of the same kind differs."""
+        """Return in words how the most similar finished stage of the same kind differs from `stage`."""
         candidates = self.identities.get(stage.stage_name())
         if not candidates:
             return "never computed here"
@@ -72,7 +70,7 @@ def _some_of(differences: list[str]) -> str:
 
 
 def differing(old: Any, new: Any, path: str = "") -> list[str]:
-    """Return where two identities differ, `classifier.steps: 100 → 200`; inputs by name, code by its modules."""
+    """Return the differences of two identities: `classifier.steps: 100 → 200`, names of inputs, names of modules."""
     if isinstance(old, dict) and isinstance(new, dict):
         if path == "code":
             modules = (name for name in old.keys() | new.keys() if old.get(name) != new.get(name))

@@ -1,4 +1,4 @@
-"""One stage after the other in this process: for debugging, tests and a single GPU."""
+"""Compute one stage after the other in this process: for debugging, tests and a single GPU."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ class Inline:
     """Computes in the calling process."""
 
     def run(self, work: Workload) -> None:
-        """Compute every stage in order; a failure is recorded in the store and stops only what needs it.
+        """Compute every stage in order. A failure is recorded in the store and blocks only the stages that need it.
 
-        A stage that takes its process with it (a segfault, `os._exit`) takes this one: see `processes` for those.
+        A stage that ends its process (a segfault, `os._exit`) ends this one too; `processes` survives that.
         """
         execution = dataclasses.replace(work.execution, on_progress=work.reporter.polled)
         while not work.finished:
@@ -21,7 +21,7 @@ class Inline:
             work.reporter.started(stage)
             try:
                 work.store.compute(stage, execution)
-            except Exception as error:  # any failure of a stage is data; the store has its traceback
+            except Exception as error:  # a failure is a result too; the store has its traceback
                 work.record_outcome(stage, "failed", f"{type(error).__name__}: {error}")
             else:
                 work.record_outcome(stage, "done")

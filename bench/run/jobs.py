@@ -1,4 +1,4 @@
-"""What is computing now, found through the store: the logs of a cell's stages, and their end."""
+"""Find the logs of a cell's stages, and stop stages that are being computed. Both ask the store."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from bench.store.submissions import Ledger
 
 
 def logs_of(cell: Cell, store: Store, name: str | None = None, every: bool = False) -> list[tuple[Path, str]]:
-    """Return the logs to look at, each with a word on why: the failed stage's, the running ones', else the last's.
+    """Return the logs of the failed stages, else of the running ones, else the newest log, each with its stage's state.
 
-    The output of a SLURM job that ended before the stage could begin is among them.
+    The output of a SLURM job is among them if the job ended before the stage could begin.
 
     Args:
-        cell: whose stages.
-        store: where they are.
-        name: only stages of this name.
-        every: those of all stages of the cell.
+        cell: the cell.
+        store: the store that holds the logs.
+        name: return the logs of stages of this name only.
+        every: return the logs of all stages of the cell.
 
     Raises:
         ConfigError: if the cell has no such stage, or nothing has been logged.
@@ -65,18 +65,20 @@ def _last_logged(stages: list[Stage], store: Store) -> list[Stage]:
 
 
 def cancel_stages(targets: Iterable[Stage], store: Store, others: Iterable[Stage] = ()) -> dict[str, Any]:
-    """Stop whatever computes unfinished stages below `targets`, but for what is below `others` too.
+    """Stop the computation of unfinished stages below `targets`, except of those that are below `others` too.
 
-    Commands on this machine that want them get SIGTERM and end what they started; without `others` alone, since they
-    cannot be told to leave a part out. SLURM jobs are cancelled, also those that wait; a record says so, for whoever
-    watches. Another matrix that wants the same stages is stopped with them.
+    Commands on this machine that compute them get SIGTERM and end their children. SLURM jobs are cancelled, waiting
+    ones too, and each gets a failure record, so that a command that watches them knows why. If another matrix wants
+    the same stages, it loses them as well.
 
     Returns:
-        `jobs` (ids), `processes` (pids) and `left` (a line for each that runs where we cannot reach it).
+        `jobs` (ids), `processes` (pids) and `left` (one line for each computation that cannot be reached from here).
 
     Raises:
-        ConfigError: if there are SLURM jobs and its commands do not answer.
+        ConfigError: if there are SLURM jobs and SLURM's commands do not answer.
     """
+    # A command on this machine computes many stages and cannot be told to leave some out. So if `others` must go on, no
+    # command is stopped at all: killing it would stop the stages of `others` too.
     kept = {s.key for s in walk(list(others)) if not store.has(s)}
     stages = [s for s in walk(list(targets)) if not store.has(s) and s.key not in kept]
     holders = {s.key: h for s in stages if (h := store.holder(s)) is not None}
@@ -90,12 +92,12 @@ def cancel_stages(targets: Iterable[Stage], store: Store, others: Iterable[Stage
     ]
     wanted = {s.key for s in stages}
     noted = {k: j for k, j in Ledger(store).jobs().items() if k in wanted}
-    noted |= {k: h["job"] for k, h in holders.items() if h.get("job")}  # who computes it says it best
+    noted |= {k: h["job"] for k, h in holders.items() if h.get("job")}  # the holder knows better than the ledger
     return {"jobs": _cancel_jobs(noted, stages, store), "processes": sorted(stopped), "left": left}
 
 
 def _stop_here(wanted: set[str], local: dict[str, dict[str, Any]], store: Store) -> set[int]:
-    """End the commands of this machine that want some stages; where none lives, the orphans that compute them."""
+    """Send SIGTERM to the commands here that want some stages, or to their orphaned children if no command lives."""
     held = list(store.locks.held())
     drivers = [h for h in held if "key" not in h and wanted & set(h.get("uses", ()))]
     pids = {pid_here(h.get("process")) for h in drivers} or {pid_here(h.get("process")) for h in local.values()}

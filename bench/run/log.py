@@ -1,4 +1,7 @@
-"""The log of a stage: a line when a computation begins, all that it prints, a line when it ends. Only appended to."""
+"""The log of a stage: a line when a computation begins, all that it prints, and a line when it ends.
+
+Logs are only appended to, so that the output of an attempt that was killed stays.
+"""
 
 from __future__ import annotations
 
@@ -18,21 +21,21 @@ from bench.store.work import Execution
 
 
 def log_path(store: Store, stage: Stage) -> Path:
-    """Return where a stage's log is, or would be."""
+    """Return the path of a stage's log, whether or not it exists."""
     return store.root / "logs" / stage.stage_name() / f"{stage.key}.log"
 
 
 def compute_logged(
     store: Store, stage: Stage, execution: Execution, *, job: str | None = None, redirect: bool = True, **options: float
 ) -> bool:
-    """Compute a stage as `Store.compute` does, and keep a log of it; what it raises is passed on.
+    """Compute a stage as `Store.compute` does, keep a log, and return whether it was computed. Exceptions pass through.
 
     Args:
         store: where the result goes.
-        stage: what to compute.
-        execution: where, and with how many threads.
-        job: the scheduler's name of the job that does it, for the first line.
-        redirect: send stdout and stderr of this process, and of what it starts, into the log.
+        stage: the stage.
+        execution: the device and the number of threads.
+        job: the scheduler's id of this job, for the first line.
+        redirect: send stdout and stderr of this process and of its children into the log.
         options: further arguments of `Store.compute`.
     """
     with _opened(log_path(store, stage)) as log:
@@ -52,7 +55,7 @@ def compute_logged(
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[int]:
-    """Open a log for appending; a disk that refuses it costs the log, not the computation."""
+    """Open a log for appending. If the disk refuses, the log is lost, but the computation goes on."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)

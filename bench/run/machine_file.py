@@ -1,4 +1,6 @@
-"""The machine file: where computations run and what they ask of it. Never part of a key, so never in a matrix.
+"""The machine file: where stages are computed and what they ask of the machine.
+
+Nothing here changes a result, so nothing here enters a key, and none of it may stand in a matrix file.
 
 ```yaml
 executor: slurm
@@ -23,20 +25,20 @@ from pydantic import Field, field_validator
 from bench.pipeline.settings import Settings
 from bench.pipeline.stage import Stage
 
-# as many threads as `threads` says in every library, so that rounding does not depend on a node's number of cores
+# Every library gets the number of threads that `threads` says. Left alone, it would take the node's number of cores,
+# and the rounding of sums would differ between nodes.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 ExecutorName = Literal["inline", "processes", "slurm"]
 EXECUTORS: tuple[ExecutorName, ...] = ("inline", "processes", "slurm")
 
-
-# what the executor stands on, and what has a setting of its own
+# sbatch options that `extra` may not give: those that the executor relies on, and those with a setting of their own
 _OURS = {"array", "dependency", "output", "error", "open-mode", "signal", "wckey", "job-name", "nodes", "ntasks"}
 _OURS |= {"ntasks-per-node", "requeue", "no-requeue", "export", "time", "partition", "account", "qos", "constraint"}
 _OURS |= {"cpus-per-task", "mem", "gpus-per-node", "wrap", "parsable", "wait"}
 
 
 class JobRequest(Settings):
-    """What a job asks of SLURM; None leaves it to the cluster, or to the group that the stage belongs to."""
+    """What a job asks of SLURM. None leaves the choice to the stage's group (`cpu` or `gpu`), then to the cluster."""
 
     partition: str | None = None
     account: str | None = None
@@ -57,7 +59,7 @@ class JobRequest(Settings):
         return {k: v for k, v in extra.items() if v is not False}
 
     def over(self, other: JobRequest) -> JobRequest:
-        """Return these wishes, completed by another's."""
+        """Return this request; what it leaves open is taken from `other`."""
         mine = {k: v for k, v in self.model_dump().items() if v is not None and k != "extra"}
         return JobRequest.model_validate(other.model_dump() | mine | {"extra": other.extra | self.extra})
 
@@ -80,7 +82,7 @@ class SlurmSettings(Settings):
     settle_s: float = Field(15.0, ge=0, description="seconds a shared file system may take to show a job's files")
 
     def ask(self, stage: Stage) -> JobRequest:
-        """Return what a stage's job asks for: its own entry, over its group's, over the account and partition."""
+        """Return the request of a stage's job: its own entry, then its group's, then `account` and `partition`."""
         wants = stage.resources
         group = self.gpu.over(SlurmSettings().gpu) if wants.gpu else self.cpu.over(SlurmSettings().cpu)
         own = self.stages.get(stage.stage_name(), JobRequest())
@@ -88,7 +90,7 @@ class SlurmSettings(Settings):
 
 
 class Machine(Settings):
-    """Where and how computations run; options of the command line win over the file."""
+    """Where and how stages are computed. Options of the command line win over the file."""
 
     executor: ExecutorName | None = Field(None, description="None: processes where jobs is more than 1, else inline")
     jobs: int | None = Field(None, ge=1, description="computations at once on this machine [GPUs, else cores]")
@@ -99,7 +101,7 @@ class Machine(Settings):
 
 
 def load_machine(path: Path | None) -> Machine:
-    """Return the settings in a machine file; the defaults where none is given.
+    """Return the settings in a machine file, or the defaults if `path` is None.
 
     Raises:
         ConfigError: one line that names the file and field.

@@ -1,4 +1,4 @@
-"""Which executor a request means."""
+"""Choose the executor."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from bench.run.workload import Executor
 
 @dataclass(frozen=True)
 class ChosenExecutor:
-    """An executor, and how many computations it runs at once (for the guess of what is left)."""
+    """An executor, and how many stages it computes at once (for the estimate of the time left)."""
 
     executor: Executor
     jobs: int
 
     @property
     def goes_on_alone(self) -> bool:
-        """Whether the computations outlive this process."""
+        """Whether the computations go on when this process ends."""
         return bool(getattr(self.executor, "goes_on_alone", False))
 
 
 def choose_executor(machine: Machine, jobs: int) -> ChosenExecutor:
-    """Return where a machine's settings put computations, `jobs` of them at once on this machine.
+    """Return the executor that the machine file asks for, with `jobs` computations at once on this machine.
 
     Raises:
-        ConfigError: for an executor that does not exist, or `inline` with several jobs.
+        ConfigError: for `inline` with several jobs.
     """
     name = machine.executor or ("processes" if jobs > 1 else "inline")
     if name == "slurm":
@@ -45,7 +45,7 @@ def choose_executor(machine: Machine, jobs: int) -> ChosenExecutor:
 
 
 def check_executor(name: str) -> None:
-    """Refuse an executor's name that does not exist.
+    """Refuse an unknown executor.
 
     Raises:
         ConfigError: with the nearest name.

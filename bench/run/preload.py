@@ -1,4 +1,8 @@
-"""What the fork server imports once. Imports only: no tensor work and no CUDA call may happen before the fork."""
+"""What the fork server imports once, so that each child starts in milliseconds. Imports only.
+
+No tensor may be computed and no CUDA call made here: children inherit thread pools without their threads and a CUDA
+context that cannot be used after a fork, and would hang or fail in their first computation.
+"""
 
 import diffusers  # noqa: F401
 import sklearn.neighbors  # noqa: F401

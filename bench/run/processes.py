@@ -1,7 +1,8 @@
-"""A fresh process per stage, several beside each other; GPUs are dealt by CUDA_VISIBLE_DEVICES.
+"""Compute each stage in a fresh process, several at once; CUDA_VISIBLE_DEVICES gives each process its GPU.
 
-Children come from a fork server that has imported the heavy libraries once, so that a fresh process costs
-milliseconds. A killed child costs one attempt of one stage: its checkpoints stay, the next attempt goes on from them.
+A fresh process for each stage leaves no memory, thread or random state behind, and a crash ends one attempt of one
+stage. Children come from a fork server that has imported the heavy libraries once: importing torch in each child would
+take seconds, and forking this process would copy its threads and locks in an unknown state.
 """
 
 from __future__ import annotations
@@ -23,14 +24,16 @@ from bench.run.workload import Workload
 from bench.store.store import Store
 from bench.store.work import Execution
 
+# A killed worker is started once more, and goes on from its checkpoints. Most kills come from outside (memory, an
+# administrator) and do not repeat; a stage that dies twice probably kills itself, and a third try would cost as much.
 _ATTEMPTS_AFTER_A_KILL = 2
 
 
 def count_gpus() -> int:
-    """Return the number of CUDA devices in sight."""
+    """Return the number of CUDA devices that this process can see."""
     import torch
 
-    return torch.cuda.device_count()  # asks the driver without starting CUDA in this process
+    return torch.cuda.device_count()  # it starts no CUDA context, which would take memory on the GPU
 
 
 @dataclass
@@ -38,21 +41,21 @@ class _Running:
     stage: Stage
     process: BaseProcess
     slot: int
-    said: Connection  # the child's error, where the store cannot take it (a full disk)
-    failed_before: int  # attempts on record when it began: an older record says nothing of this one
+    said: Connection  # brings the child's error if the store cannot take it (a full disk)
+    failed_before: int  # failed attempts on record at the start; a record that is not newer is not of this attempt
 
 
 class Processes:
     """Computes up to `jobs` stages at once."""
 
     def __init__(self, jobs: int, n_gpus: int | None = None) -> None:
-        """Use `jobs` processes; with GPUs (counted when the work begins if None), slot i sees GPU i modulo `n_gpus`."""
+        """Use `jobs` processes. Slot i sees GPU i modulo `n_gpus`, which is counted at the start of `run` if None."""
         self.jobs, self.n_gpus = jobs, n_gpus
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(["bench.run.preload"])
 
     def run(self, work: Workload) -> None:
-        """Bring every stage to an outcome; on an interrupt the children are stopped before it is passed on."""
+        """Bring every stage to an outcome. On an exception, Ctrl-C included, end the children first."""
         self.n_gpus = count_gpus() if self.n_gpus is None else self.n_gpus
         running: list[_Running] = []
         kills: dict[str, int] = {}
@@ -82,7 +85,7 @@ class Processes:
                 continue
             slot = free.pop(0)
             gpu = slot % self.n_gpus if self.n_gpus else None
-            # the reporter stays here: a child tells its progress through the store
+            # The reporter belongs to this process: a child writes its progress into the store, where `run` reads it.
             execution = replace(work.execution, on_progress=None)
             said, says = self.context.Pipe(duplex=False)
             process = self.context.Process(target=_child, args=(work.store.root, stage, execution, gpu, says))
@@ -109,13 +112,13 @@ class Processes:
             self._lost(work, stage, told or f"its process ended with code {code}")
 
     def _lost(self, work: Workload, stage: Stage, detail: str) -> None:
-        """Write down a failure that the child could not record itself; the next run tries again."""
+        """Record a failure that the child could not record itself. It is not sticky: the next run tries again."""
         work.store.record_failure(stage, StageError(detail), sticky=False)
         work.record_outcome(stage, "failed", detail)
 
 
 def _is_of(ended: _Running, failure: dict[str, Any]) -> bool:
-    """Tell whether a record of failure is of this attempt, or of one that keeps all later ones from trying."""
+    """Tell whether a failure record is of this attempt, or is sticky and so kept this attempt from starting."""
     return bool(failure.get("sticky", True)) or failure.get("attempt", 0) > ended.failed_before
 
 
@@ -127,12 +130,12 @@ def _last_words(said: Connection) -> str:
 
 
 def _child(root: Path, stage: Stage, execution: Execution, gpu: int | None, says: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
-    faulthandler.enable()  # a crash of a library leaves its stack in the log
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends Ctrl-C to all; the parent ends us in order
+    faulthandler.enable()  # a crash inside a library leaves its stack in the log
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
     try:
         compute_logged(Store(root), stage, execution)
-    except Exception as error:  # recorded in the store with its traceback; the driver reads it there, if it could be
+    except Exception as error:  # the store has its traceback, unless the disk is full
         says.send(f"{type(error).__name__}: {error}")
         os._exit(1)

@@ -1,10 +1,10 @@
-"""Running a matrix: plan the unfinished stages of all cells, compute them, record each cell as it finishes."""
+"""Run a matrix: plan the unfinished stages of all cells, compute them, tell the tracker as each cell ends."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from bench.matrix.cell import Cell
 from bench.matrix.matrix import Matrix
@@ -32,9 +32,14 @@ def run_stages(
     execution: Execution,
     reporter: Reporter,
     retry_failed: bool = False,
-    on_outcome: Any = lambda stage: None,
+    on_outcome: Callable[[Stage], None] = lambda stage: None,
 ) -> Workload:
-    """Compute what is unfinished below `targets` and return what became of each stage."""
+    """Compute the unfinished stages below `targets` and return what became of each.
+
+    Raises:
+        ConfigError: if a target was planned without its inputs.
+        StoreError: if something is left to compute and the store cannot be written.
+    """
     targets = list(targets)
     for target in targets:
         target.require_inputs()
@@ -52,7 +57,7 @@ def run_stages(
 
 
 def _require_writable(targets: list[Stage], store: Store) -> None:
-    """Refuse a store that cannot take what is left to compute; a finished one may well be read-only."""
+    """Refuse a read-only store if something is left to compute. A finished matrix can be read from such a store."""
     if not all(store.has(s) for s in targets):
         store.require_writable()
 
@@ -67,9 +72,9 @@ def run_matrix(
     tracker: Tracker,
     retry_failed: bool = False,
 ) -> None:
-    """Compute every cell's stages; the store then holds the results. A cell that fails does not stop the others."""
+    """Compute the stages of all cells into the store. A cell that fails does not stop the others."""
     targets = [s for c in matrix.cells for s in c.targets]
-    _require_writable(targets, store)  # before the tracker is given anything
+    _require_writable(targets, store)  # before the tracker writes anything
     waiting: dict[str, list[Cell]] = defaultdict(list)
     for cell in matrix.cells:
         for stage in cell.targets:
@@ -78,7 +83,7 @@ def run_matrix(
     told: set[str] = set()
 
     def tell(cell: Cell) -> None:
-        """Tell the tracker of a cell once, when each of its targets is finished or has failed."""
+        """Give a cell to the tracker, once, when each of its targets has ended."""
         if cell.name not in told and all(s.key in ended or store.has(s) for s in cell.targets):
             told.add(cell.name)
             tracker.cell_ended(cell)
@@ -99,6 +104,6 @@ def run_matrix(
             on_outcome=on_outcome,
         )
         for cell in matrix.cells:
-            tell(cell)  # cells that were finished before this run are mirrored too, once
+            tell(cell)  # a cell that was finished before this run may not have been mirrored yet
     finally:
         tracker.close()

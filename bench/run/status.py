@@ -1,10 +1,11 @@
-"""What the store says: the state of cells, the stages of one and why each would run, the list of what is finished."""
+"""The state of cells and stages, as the store and SLURM's queue know it."""
 
 from __future__ import annotations
 
 import functools
 import shutil
 import time
+from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ _SHOWN = 3  # stages named in a cell's note
 
 
 class StateCache:
-    """What the store says of stages, asked once for each: many cells share them."""
+    """The states of stages. The store is asked once for each stage, since many cells share it."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -39,14 +40,14 @@ class StateCache:
 
     @functools.cached_property
     def jobs(self) -> dict[str, str]:
-        """Key → SLURM job of what was submitted; of a stage that is neither done nor running it has not begun."""
+        """Key → SLURM job of each submitted stage. If a stage is neither done nor running, its job has not started."""
         from bench.store.submissions import Ledger
 
         return Ledger(self.store).jobs()
 
     @functools.cached_property
     def queue(self) -> Queue | None:
-        """What SLURM says of our jobs, if any were submitted and it is at hand: how one waits, or that it is gone."""
+        """SLURM's queue, or None if no job was submitted or SLURM does not answer here."""
         if not self.jobs or shutil.which("squeue") is None:
             return None
         from bench.run.slurm.queue import ask_queue
@@ -54,11 +55,12 @@ class StateCache:
         return ask_queue(timeout_s=5.0)
 
     def about(self, stage: Stage) -> dict[str, Any]:
-        """Return where a stage is: name, key, state, and what is known beside it.
+        """Return the `stage`, `key` and `state` of a stage, and more for some states.
 
-        A running one has `host`, `pid`, `job`, `since`, `share` (0 to 1) and `eta_s` (seconds left, about), a failed
-        one `error`, `attempt` and `sticky`, one that was handed to SLURM and has not begun `job` and `queue` (its
-        state there, where SLURM can be asked), one whose job left the queue without a result `ended_job`.
+        - running: `host`, `pid`, `job`, `since`, `share` done (0 to 1) and `eta_s` (about how many seconds are left);
+        - failed: `error`, `attempt` and `sticky`;
+        - submitted (SLURM has the job, and it has not begun): `job` and `queue`, its state in the queue or None;
+        - missing, if a job left the queue without a result: `ended_job`.
         """
         state = self.state(stage)
         row: dict[str, Any] = {"stage": stage.stage_name(), "key": stage.key, "state": state}
@@ -79,7 +81,7 @@ class StateCache:
 
 
 def _how_far(told: dict[str, Any] | None, since: str | None) -> dict[str, Any]:
-    """Return the share that is done and about how many seconds are left, None where nobody knows."""
+    """Return the share that is done, 0 to 1, and about how many seconds are left; None if that is unknown."""
     if not told or not told.get("total"):
         return {"share": None, "eta_s": None}
     share = min(max(told["done"] / told["total"], 0.0), 1.0)
@@ -88,9 +90,10 @@ def _how_far(told: dict[str, Any] | None, since: str | None) -> dict[str, Any]:
 
 
 def status_rows(matrix: Matrix, store: Store) -> list[dict[str, Any]]:
-    """Return one row a cell: name, state, stages done of all, and what of it is running, failed or waited for.
+    """Return one row for each cell: its name, state, number of stages done and in all, and the stages that matter now.
 
-    `running`, `failed`, `waits_for` and `ready` list stages (see `StateCache.about`); `note` says the same in words.
+    `running`, `failed` and `waits_for` list stages as `StateCache.about` describes them, `ready` the stages that could
+    begin; `note` says the same in words.
     """
     seen = StateCache(store)
     return [_status_row(cell, seen) for cell in matrix.cells]
@@ -116,12 +119,12 @@ def _status_row(cell: Cell, seen: StateCache) -> dict[str, Any]:
 
 
 def _is_waited_for(found: dict[str, Any], own: bool) -> bool:
-    """Tell whether somebody else brings it on: a shared stage that is computed now, or a job in SLURM's queue."""
+    """Tell whether the cell waits for a stage: one that is computed for many cells now, or a job in SLURM's queue."""
     return found["state"] == "submitted" or (found["state"] == "running" and not own)
 
 
 def _note(row: dict[str, Any]) -> str:
-    """Return what to know of a cell's state, in a line."""
+    """Return a cell's state in one line."""
     if row["failed"]:
         return " ".join(str(row["failed"][0]["error"]).split())
     if row["running"]:
@@ -131,14 +134,14 @@ def _note(row: dict[str, Any]) -> str:
     return f"ready: {_some(r['stage'] for r in row['ready'])}" if row["ready"] else ""
 
 
-def _some(texts: Any) -> str:
+def _some(texts: Iterable[str]) -> str:
     found = list(texts)
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return ", ".join(found[:_SHOWN]) + more
 
 
 def where_it_runs(row: dict[str, Any]) -> str:
-    """Return where a stage is in words: `running on h, pid 12, job 3_4, 40 %, about 2 min 5 s left`."""
+    """Return in words where a stage is computed: `running on h, pid 12, job 3_4, 40 %, about 2 min 5 s left`."""
     if row["state"] == "submitted":
         return f"submitted as job {row['job']}" + (f", {row['queue']}" if row["queue"] else "")
     job = f", job {row['job']}" if row["job"] else ""
@@ -149,6 +152,6 @@ def where_it_runs(row: dict[str, Any]) -> str:
 
 
 def ls_rows(store: Store) -> list[dict[str, Any]]:
-    """Return one row a finished stage: stage, key, bytes, seconds, finished, host."""
+    """Return one row for each finished stage: stage, key, bytes, seconds, finished, host."""
     names = ("stage", "key", "bytes", "seconds", "finished", "host")
     return [{name: found.get(name) for name in names} for found in store.manifests()]

@@ -1,4 +1,4 @@
-"""The order of work, and what every executor tells while it goes on."""
+"""The order of the stages, and the protocols of those who compute them and of those who report it."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ Outcome = Literal["done", "reused", "failed", "blocked"]
 
 
 class Reporter(Protocol):
-    """Hears what happens to every stage; see `bench.run.progress`."""
+    """Is called with everything that happens to a stage; see `bench.run.progress`."""
 
     def planned(self, pending: list[Stage], reused: int) -> None:
-        """Hear what is left to compute and how many stages are finished already."""
+        """Take note of the stages left to compute, and of how many are finished already."""
 
     def started(self, stage: Stage) -> None:
-        """Hear that a stage's computation began."""
+        """Take note that the computation of a stage began."""
 
     def polled(self, stage: Stage, done: float, total: float, note: str) -> None:
-        """Hear how far a running stage is."""
+        """Take note that a running stage has done `done` of `total` units."""
 
     def finished(self, stage: Stage, outcome: Outcome, detail: str = "") -> None:
-        """Hear how a stage ended."""
+        """Take note of how a stage ended."""
 
 
 class Executor(Protocol):
-    """Computes pending stages, inputs first; one that fails stops only what needs it."""
+    """Computes pending stages, inputs first. A failed stage blocks only the stages that need it."""
 
     def run(self, work: Workload) -> None:
         """Bring every stage of the workload to an outcome."""
@@ -39,7 +39,14 @@ class Executor(Protocol):
 
 @dataclass
 class Workload:
-    """The unfinished stages of some targets, and what became of each."""
+    """The unfinished stages of some targets, and the outcome of each.
+
+    Attributes:
+        stages: key → stage, inputs before the stages that need them.
+        waits_for: key → keys of the unfinished stages that this one needs directly.
+        outcomes: key → how the stage ended; a stage without an entry has not ended.
+        on_outcome: is called after each outcome.
+    """
 
     store: Store
     execution: Execution
@@ -51,10 +58,12 @@ class Workload:
 
     @classmethod
     def plan(cls, targets: list[Stage], store: Store, execution: Execution, reporter: Reporter) -> Workload:
-        """Return what is left to do for `targets`, each stage once. What only finished stages need is not wanted."""
+        """Return the stages that are left to compute for `targets`, each once."""
         everything = walk(targets)
         wanted: dict[str, Stage] = {}
 
+        # The walk stops at finished stages. An input that only finished stages need may have been removed to save
+        # space, and computing it again would help nobody.
         def want(stage: Stage) -> None:
             if stage.key not in wanted and not store.has(stage):
                 wanted[stage.key] = stage
@@ -69,7 +78,7 @@ class Workload:
         return cls(store, execution, reporter, stages, waits)
 
     def ready(self) -> list[Stage]:
-        """Return the stages whose inputs are all there, those with the longest way still behind them first."""
+        """Return the stages whose inputs are finished, those with the longest critical path first."""
         free = [s for k, s in self.stages.items() if k not in self.outcomes and self._settled(k)]
         return sorted(free, key=lambda s: -self.minutes_behind[s.key])
 
@@ -78,7 +87,7 @@ class Workload:
 
     @functools.cached_property
     def minutes_behind(self) -> dict[str, float]:
-        """The length of the critical path from each stage on, in the stages' own estimates of minutes."""
+        """Key → minutes of the critical path that begins with the stage, by `Resources.minutes`."""
         behind: dict[str, float] = {}
         for key in reversed(list(self.stages)):
             above = [behind[k] for k, below in self.waits_for.items() if key in below]
@@ -86,7 +95,7 @@ class Workload:
         return behind
 
     def record_outcome(self, stage: Stage, outcome: Outcome, detail: str = "") -> None:
-        """Record an outcome; a failure blocks everything that needs the stage, which is told before the failure is."""
+        """Record an outcome. A failure blocks all stages that need this one; those are reported first."""
         self.outcomes[stage.key] = outcome
         blocked = self._blocked_by(stage) if outcome == "failed" else []
         for above in blocked:
@@ -97,9 +106,9 @@ class Workload:
             self.on_outcome(ended)
 
     def _blocked_by(self, stage: Stage) -> list[Stage]:
-        """Return the stages without an outcome that need `stage`, directly or through others."""
+        """Return the stages without an outcome that need `stage`, directly or indirectly."""
         gone = {stage.key}
-        for key, below in self.waits_for.items():  # in order: inputs come before what needs them
+        for key, below in self.waits_for.items():  # inputs come before the stages that need them
             if below & gone:
                 gone.add(key)
         return [self.stages[k] for k in self.waits_for if k in gone and k not in self.outcomes]

@@ -1,7 +1,9 @@
-"""SLURM: an array a level of the work, through submitit; the store says what is finished, never the scheduler.
+"""Compute stages in SLURM jobs, one array of jobs for each level of the work.
 
-Everything is submitted at once, each array behind those that make its inputs, so this process may end: the cluster
-goes on. Another `bench run` of the same matrix finds what is in the queue, submits what is not, and watches.
+All arrays are submitted at once, and each depends on the arrays that make its inputs. So this process may end, and the
+cluster goes on. Another `bench run` of the same matrix finds the jobs in the queue, submits what is missing, and
+watches. The store says what is finished, never SLURM: a job can end well for SLURM and leave no result, or be killed
+after its result was complete.
 """
 
 from __future__ import annotations
@@ -25,21 +27,33 @@ from bench.run.slurm.recipe import write_recipe
 from bench.run.workload import Workload
 from bench.store.submissions import Ledger
 
-_ATTEMPTS = 3  # of a stage whose job ended without a word: the node died, or something kills it every time
+_ATTEMPTS = 3  # jobs of one stage that may end without a result or an error, e.g. because the node died
 
 
 @dataclass
 class _Watch:
-    """What one driver knows of its workload."""
+    """What this process knows about its workload.
+
+    Attributes:
+        work: the workload.
+        ledger: the record of submitted jobs, which all drivers of the store share.
+        jobs: key → the stage's last job.
+        queued: keys of the stages whose last job was in the queue when SLURM was last asked, or was submitted since.
+        told_started: keys of the stages whose start was reported.
+        gone_since: key → monotonic time since when the stage's job is neither in the queue nor running.
+        losses: key → number of jobs that ended without a result.
+        ended: job → how it ended; kept here because SLURM forgets ended jobs after some minutes.
+        told_stuck: (job, reason) pairs that were printed.
+    """
 
     work: Workload
     ledger: Ledger
-    jobs: dict[str, str] = field(default_factory=dict)  # key → last job
-    queued: set[str] = field(default_factory=set)  # keys whose last job was in the queue when last asked, or is newer
+    jobs: dict[str, str] = field(default_factory=dict)
+    queued: set[str] = field(default_factory=set)
     told_started: set[str] = field(default_factory=set)
     gone_since: dict[str, float] = field(default_factory=dict)
     losses: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    ended: dict[str, str] = field(default_factory=dict)  # job → how, also when SLURM has forgotten it
+    ended: dict[str, str] = field(default_factory=dict)
     told_stuck: set[tuple[str, str]] = field(default_factory=set)
 
     @property
@@ -51,17 +65,17 @@ class _Watch:
 class Slurm:
     """Computes every stage in a job of its own."""
 
-    goes_on_alone: ClassVar[bool] = True  # when this process ends, the jobs do not
+    goes_on_alone: ClassVar[bool] = True  # the jobs go on when this process ends
 
     def __init__(self, machine: Machine) -> None:
-        """JobRequest for what the machine file says."""
+        """Take the `slurm` settings of the machine file."""
         self.settings = machine.slurm
 
     def run(self, work: Workload) -> None:
-        """Submit what is not in the queue, then watch the store until every stage has an outcome.
+        """Submit the stages that are not in the queue, then watch the store until every stage has an outcome.
 
         Raises:
-            ConfigError: if SLURM's commands are not here, or sbatch refuses a job.
+            ConfigError: if SLURM's commands are missing here, or sbatch refuses a job.
         """
         if "%" in str(work.store.root):
             raise ConfigError(f"--store {work.store.root}: SLURM reads % in a path as a pattern; choose another")
@@ -79,21 +93,23 @@ class Slurm:
             raise ConfigError(f"slurm.stages.{unknown[0]}: no such stage{hint}; `bench explain` names them")
 
     def _settle_remembered(self, watch: _Watch) -> None:
-        """Failures that stick are not tried again; the others make room for what the new attempt says."""
+        """Record the outcome of stages with a sticky failure, which is not tried again."""
         for stage in watch.open:
             failure = watch.work.store.failure(stage)
             if failure and failure.get("sticky", True) and stage.key not in watch.work.outcomes:
                 watch.work.record_outcome(stage, "failed", failure["error"])
 
     def _submit(self, watch: _Watch, stages: Iterable[Stage]) -> None:
-        """Submit those of `stages` that are not in the queue by now, level by level."""
+        """Submit those of `stages` that are not in the queue, level by level."""
+        # The ledger is locked from the question to SLURM until the new jobs are written down. Without that, two
+        # commands that start together would both find the queue empty and submit every stage twice.
         store, ledger = watch.work.store, watch.ledger
         with ledger.alone():
             queue = self._patiently()
             ledger.prune(queue.live)
             watch.jobs |= {key: job for key, job in ledger.jobs().items() if job in queue.live}
             watch.queued = {k for k, job in watch.jobs.items() if job in queue.live}
-            self._settle_remembered(watch)  # also what another driver's jobs failed at while we waited
+            self._settle_remembered(watch)  # another driver's jobs may have failed while we waited
             stages = [s for s in stages if s.key not in watch.work.outcomes and not store.has(s)]
             wanted = [s for s in stages if s.key not in watch.queued]
             arrays: list[str] = []
@@ -105,7 +121,7 @@ class Slurm:
             finally:
                 missed = [s for s in wanted if s.key not in watch.queued]
                 for stage in missed:
-                    watch.jobs.pop(stage.key, None)  # of an attempt before this one
+                    watch.jobs.pop(stage.key, None)  # the job of an earlier attempt
                     recipe_path(store, stage.key).unlink(missing_ok=True)
                 n, held = len(wanted) - len(missed), len(stages) - len(wanted)
                 jobs = f"submitted {n} jobs to SLURM ({', '.join(arrays)})" if n else "nothing submitted"
@@ -113,14 +129,16 @@ class Slurm:
                 print(f"{jobs}{rest}, {held} in the queue already", file=sys.stderr)
 
     def _patiently(self) -> Queue:
-        """JobRequest SLURM until it answers: without, what is in the queue might be submitted twice."""
+        """Ask SLURM until it answers. Without an answer, stages that are in the queue might be submitted twice."""
         while (queue := ask_queue()) is None:
             print("SLURM does not answer; asked again in a while", file=sys.stderr)
             time.sleep(self.settings.poll_s)
         return queue
 
     def _groups(self, work: Workload, wanted: list[Stage]) -> dict[tuple[int, str, str], list[Stage]]:
-        """Return stages by (level, name, what they ask for), inputs' levels first."""
+        """Return stages by (level, name, job request as JSON), lower levels first."""
+        # A level is the longest way down to a finished stage. An array can only depend on jobs that were submitted
+        # before it, so levels are submitted from the bottom up. All jobs of an array have the same request.
         level: dict[str, int] = {}
         for key in work.stages:  # inputs come before what needs them
             level[key] = 1 + max((level[below] for below in work.waits_for[key]), default=-1)
@@ -143,7 +161,9 @@ class Slurm:
                 write_recipe(recipe_path(store, stage.key), stage)
             how = watch.work.execution
             jobs = [StageJob(str(store.root), name, s.key, how.device, how.threads, ask.gpus or 0) for s in part]
-            with uninterrupted():  # a job that is in no ledger would be nobody's
+            # A signal between sbatch and the ledger would leave jobs in the queue that no `bench` knows: nobody could
+            # cancel them, and the next run would submit their stages again.
+            with uninterrupted():
                 ids = submit(jobs, f"bench-{name}", ask, self.settings, watch.ledger.jobs_folder, after)
                 new = dict(zip((s.key for s in part), ids, strict=True))
                 try:
@@ -157,15 +177,15 @@ class Slurm:
         return arrays
 
     def _look(self, watch: _Watch) -> None:
-        """Settle what has ended; what left the queue without a result or a reason is submitted again."""
+        """Record the outcomes of ended stages, and submit stages again whose job left no result and no failure."""
         work, store = watch.work, watch.work.store
-        queue = ask_queue()  # before the store: what ends in between is seen at the next look
+        queue = ask_queue()  # before the store; a job that ends in between is seen next time
         watch.ended |= queue.ended if queue else {}
         for stage in watch.open:
             job = watch.jobs.get(stage.key, "")
             if store.has(stage):
                 work.record_outcome(stage, "done")
-                if queue and queue.is_pending(job):  # requeued or held for nothing, and others wait behind it
+                if queue and queue.is_pending(job):  # a waiting job that is not needed any more holds up its dependants
                     cancel([job])
                 continue
             in_queue = queue is None or job in queue.live
@@ -202,7 +222,7 @@ class Slurm:
     def _deal_with_lost(self, watch: _Watch, gone: list[Stage]) -> None:
         work, store, ended = watch.work, watch.work.store, watch.ended
         for stage in gone:
-            if stage.key in work.outcomes:  # blocked by one before it
+            if stage.key in work.outcomes:  # blocked by the failure of another stage
                 continue
             if failure := store.failure(stage):
                 work.record_outcome(stage, "failed", failure["error"])
@@ -211,7 +231,8 @@ class Slurm:
             if ended.get(job) == "CANCELLED":
                 self._give_up(work, stage, f"its SLURM job {job} was cancelled")
                 continue
-            # one that found its inputs missing left at once and is not to blame
+            # Dependencies are `afterany`, so a job also starts if a job below it died. It then finds its inputs missing
+            # and ends at once. That is not counted, or one lost job would use up the attempts of all stages above it.
             had_all = all(work.outcomes.get(k) == "done" for k in work.waits_for[stage.key])
             watch.losses[stage.key] += bool(job) and had_all
             if watch.losses[stage.key] >= _ATTEMPTS:
@@ -225,13 +246,13 @@ class Slurm:
             self._submit(watch, again)
 
     def _give_up(self, work: Workload, stage: Stage, detail: str) -> None:
-        """Write down why, so that `bench status` can tell; the next run tries again."""
+        """Record a failure with its reason, for `bench status`. It is not sticky: the next run tries again."""
         work.store.record_failure(stage, StageError(detail), sticky=False)
         work.record_outcome(stage, "failed", detail)
 
 
 def stage_classes() -> dict[str, type[Stage]]:
-    """Return every stage that there is, by its name."""
+    """Return every stage class by its name, plugins included."""
     from bench.plugins import registry
 
     registry.methods(), registry.datasets()
@@ -240,14 +261,14 @@ def stage_classes() -> dict[str, type[Stage]]:
     while waiting:
         cls = waiting.pop()
         waiting += cls.__subclasses__()
-        with contextlib.suppress(AttributeError):  # a base whose subclasses have the name
+        with contextlib.suppress(AttributeError):  # a base class without a name of its own
             found[cls.stage_name()] = cls
     return found
 
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Put off Ctrl-C and signals to stop until the end of a block."""
+    """Hold back SIGINT, SIGTERM and SIGHUP until the end of the block."""
     stops = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, stops)
     try:
@@ -257,11 +278,11 @@ def uninterrupted() -> Iterator[None]:
 
 
 def _last_words(paths: Iterable[Path]) -> str:
-    """Return the last line that a job printed, for a detail: a setup line that failed, a Python that is not there."""
+    """Return `: ` and the last line that a job printed, e.g. a setup line that failed; empty if it printed nothing."""
     for path in paths:
         with contextlib.suppress(OSError):
             lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
             own = [line for line in lines if not line.startswith(("srun: ", "slurmstepd: "))]
-            if own or lines:  # SLURM's own words come after, and say the least
+            if own or lines:  # SLURM's own lines come last and say the least
                 return f": {(own or lines)[-1].strip()[:200]}"
     return ""

@@ -1,4 +1,4 @@
-"""What runs inside a SLURM job: one stage, read from a file by its key."""
+"""Compute one stage inside a SLURM job."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ from bench.store.claims import slurm_job
 from bench.store.store import StageBusy, Store
 from bench.store.work import Execution
 
-_WAIT_S = 300.0  # for a predecessor that was cancelled or preempted and is still dying, or whose lease must run out
+_WAIT_S = 300.0  # for the claim of an earlier job that is still being killed, or whose lease has to expire
 
 
 @dataclasses.dataclass(frozen=True)
 class StageJob:
-    """Computes one stage. It holds strings and numbers: what it means is read, and checked, when it runs."""
+    """Computes one stage; submitit pickles this object and calls it on a node.
+
+    It holds only strings and numbers. A pickled stage would be unpickled by whatever code is there when the job starts,
+    maybe days later, and an edit in between would go unnoticed. So the job reads a recipe, and checks its key.
+    """
 
     root: str
     name: str
@@ -32,10 +36,12 @@ class StageJob:
     gpus: int = 0
 
     def __call__(self) -> str:
-        """Compute the stage if its inputs are there; never wait for another job, which may wait for this one's place.
+        """Compute the stage if its inputs are finished, and return what was done, in words.
 
-        What the computation raises is recorded in the store and passed on, so that SLURM calls the job failed.
+        What the computation raises is recorded in the store and passed on, so that SLURM counts the job as failed.
         """
+        # A job never waits for missing inputs, nor computes them: the job that makes them may itself be waiting for the
+        # place that this one takes. The driver submits the stage again.
         store = Store(Path(self.root))
         stage = read_recipe(recipe_path(store, self.key), self.key)
         lacking = [s for s in stage.inputs() if not store.has(s)]
@@ -51,7 +57,7 @@ class StageJob:
         return _say("done")
 
     def _require_gpu(self) -> None:
-        """Refuse a node whose GPU does not work: it would compute on its CPU until the time limit."""
+        """Refuse a node whose GPU does not work. The stage would run on the CPU until the time limit."""
         if self.gpus and not self.device.startswith("cpu"):
             import torch
 
@@ -59,25 +65,23 @@ class StageJob:
                 raise OSError(f"{socket.gethostname()}: {self.gpus} GPUs were asked for, torch sees none that works")
 
     def checkpoint(self, *args: Any) -> Any:
-        """Return what to run after a requeue (called by submitit at preemption or a time limit): the same.
-
-        The stage's own checkpoints are in the store, and any moment is good enough to be stopped at.
-        """
+        """Return what runs after a requeue: this object. submitit calls it at preemption and near the time limit."""
+        # Nothing needs saving here. Stages write their checkpoints into the store as they go and can be killed at any
+        # moment, and the requeued job finds them there. Without this method submitit would not requeue at a time limit.
         import submitit
 
         return submitit.helpers.DelayedSubmission(self)
 
 
 def recipe_path(store: Store, key: str) -> Path:
-    """Return where a submitted stage is written down."""
+    """Return the path of a submitted stage's recipe."""
     return store.root / "slurm" / "stages" / f"{key}.json"
 
 
 def _leave_at_once_when_requeued() -> None:
-    """Make submitit's handler of the signal to stop end this process, after it has put the job back into the queue.
-
-    It would raise SystemExit wherever the computation is, which must not be taken for the stage's own fault.
-    """
+    """Make submitit's signal handler end this process at once after it has requeued the job."""
+    # submitit's handler raises SystemExit in the middle of the computation. The store would record it as a failure of
+    # the stage, and the requeued job would find a failed stage instead of one to go on with.
     import submitit
 
     signum = getattr(signal, f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}")
@@ -89,7 +93,7 @@ def _leave_at_once_when_requeued() -> None:
         try:
             requeue(number, frame)
         except submitit.core.utils.UncompletedJobError as error:
-            raise TimeoutError(str(error)) from error  # the machine's fault: the next run goes on
+            raise TimeoutError(str(error)) from error  # not sticky: the next run tries again
         except SystemExit:
             os._exit(1)
 

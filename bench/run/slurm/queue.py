@@ -1,4 +1,4 @@
-"""The three words that are spoken with SLURM's queue: who is in it, take these out, put these in (through submitit)."""
+"""Query, cancel and submit SLURM jobs (through submitit)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _TIMEOUT_S = 60.0
 _ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"}
 _ENDED |= {"REVOKED", "TIMEOUT"}
-# reasons for waiting that do not pass while nobody does anything
+# Reasons for waiting that do not pass by themselves.
 _STUCK = (
     *("PartitionTimeLimit", "PartitionNodeLimit", "PartitionDown", "PartitionConfig", "BadConstraints"),
     *("Held", "held", "Invalid", "ReqNodeNotAvail", "Nodes required", "DependencyNeverSatisfied"),
@@ -31,16 +31,16 @@ _STUCK = (
 
 
 def require_slurm() -> None:
-    """Refuse a machine without SLURM's commands, before anything is written.
+    """Refuse a machine without SLURM's commands.
 
     Raises:
-        ConfigError: naming the first that is missing.
+        ConfigError: with the first missing command.
     """
     if missing := [name for name in ("sbatch", "squeue", "scancel") if shutil.which(name) is None]:
         raise ConfigError(f"--executor slurm: no `{missing[0]}` here; run this on a login node of the cluster")
 
 
-# what sbatch says when it would take the same job a little later
+# Messages of sbatch after which it may take the same job a little later.
 _PASSES = (
     *("Socket timed out", "Unable to contact slurm controller", "Zero Bytes were transmitted", "try again"),
     *("temporarily unable", "AssocMaxSubmitJobLimit", "QOSMaxSubmitJobPerUserLimit"),
@@ -49,33 +49,33 @@ _HANDED_ON = ("PYTHONPATH", "BENCH_METHODS", "BENCH_LOCKS", *THREADS)
 
 
 class SchedulerBusy(ConfigError):
-    """SLURM did not take a job now; it may take it later."""
+    """SLURM did not take a job now, but may take it later."""
 
 
 @dataclass(frozen=True)
 class Queue:
-    """What SLURM remembered of our jobs when it was asked; those that ended are forgotten after some minutes."""
+    """SLURM's answer about our jobs at one moment. SLURM forgets ended jobs after some minutes."""
 
     live: dict[str, str]  # job → `PENDING (Priority)`, `RUNNING (node3)`
     ended: dict[str, str]  # job → `COMPLETED`, `CANCELLED`, `OUT_OF_MEMORY`, ...
 
     def is_pending(self, job: str) -> bool:
-        """Tell whether a job has not begun."""
+        """Tell whether a job waits in the queue."""
         return self.live.get(job, "").startswith("PENDING")
 
     def stuck(self, job: str) -> str | None:
-        """Return why a job will not begin by itself, or None where it may."""
+        """Return why a job will not start without somebody's help, or None if it may."""
         state = self.live.get(job, "")
         return state if state.startswith("PENDING") and any(reason in state for reason in _STUCK) else None
 
 
 def ask_queue(timeout_s: float = _TIMEOUT_S) -> Queue | None:
-    """Return the state of our jobs; None if SLURM does not answer.
+    """Return the state of our jobs, or None if SLURM does not answer.
 
     Raises:
-        ConfigError: if its commands are not here.
+        ConfigError: if `squeue` is missing here.
     """
-    # `sacct` is not asked: accounting is off on many clusters
+    # `sacct` would remember ended jobs for longer, but accounting is off on many clusters.
     command = ["squeue", "--me", "--states=all", "--noheader", "--array", "--format", "%i|%T|%r|%N"]
     try:
         told = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
@@ -102,7 +102,7 @@ def cancel(jobs: Iterable[str]) -> None:
         ConfigError: with what scancel said.
     """
     wanted = sorted(jobs)
-    for start in range(0, len(wanted), 200):  # a command line has an end
+    for start in range(0, len(wanted), 200):  # a command line has a largest length
         told = subprocess.run(["scancel", *wanted[start : start + 200]], capture_output=True, text=True, check=False)
         if told.returncode:
             raise ConfigError(f"scancel: {' '.join(told.stderr.split())}")
@@ -116,19 +116,19 @@ def submit(
     folder: Path,
     after: Iterable[str] = (),
 ) -> list[str]:
-    """Hand jobs to SLURM as one array (a single one as itself) and return their ids, in order.
+    """Submit jobs as one array (a single job without one) and return their ids, in order.
 
     Args:
         jobs: what to run.
-        name: shown by squeue.
-        ask: what each asks for.
+        name: the name that squeue shows.
+        ask: the request of each job.
         settings: cap, setup lines, time-outs.
-        folder: where submitit keeps its files and the jobs' own output; seen by all machines.
-        after: ids that must have ended, however they did, before any of these begins.
+        folder: where submitit keeps its files and the jobs' output; all machines must see it.
+        after: ids of jobs that must have ended, well or not, before any of these begins.
 
     Raises:
         ConfigError: with what sbatch said.
-        SchedulerBusy: if what it said passes by itself.
+        SchedulerBusy: if sbatch may take the jobs later.
     """
     import submitit
 
@@ -136,7 +136,7 @@ def submit(
     executor = submitit.SlurmExecutor(folder, max_num_timeout=settings.max_timeouts, python=settings.python)
     executor.update_parameters(**_parameters(name, ask, settings, after))
     try:
-        # sbatch's own lines are in the error that we raise
+        # The error that we raise already holds sbatch's lines, so they need not be printed as well.
         with outside_any_job(ask), contextlib.redirect_stderr(io.StringIO()):
             return [str(job.job_id) for job in executor.submit_array(list(jobs))]
     except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, OSError) as error:
@@ -152,10 +152,10 @@ def submit(
 
 @contextlib.contextmanager
 def outside_any_job(ask: JobRequest | None = None) -> Iterator[None]:
-    """Hide from sbatch the job that we are in, which it would hand on, and the profile's SBATCH_ variables.
-
-    Those win over a script's lines, so they would win over the machine file; what it leaves open they may say.
-    """
+    """Hide the SLURM and SBATCH variables of our own environment from sbatch for the length of the block."""
+    # If `bench` runs inside a job, sbatch would hand that job's variables on to the new one. SBATCH_ variables of a
+    # user's profile win over the lines of a script, and so over the machine file. They are kept only for what the
+    # request leaves open.
     kept = {"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT"}
     if ask:
         said = {"ACCOUNT": ask.account, "PARTITION": ask.partition, "QOS": ask.qos, "CONSTRAINT": ask.constraint}
@@ -171,13 +171,13 @@ def outside_any_job(ask: JobRequest | None = None) -> Iterator[None]:
 
 
 def _exports() -> list[str]:
-    """Return shell lines that hand on what a result or a claim stands on, where a site exports nothing."""
+    """Return shell lines that set the variables that results and claims depend on; some sites export none to jobs."""
     found = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
     return ["export SLURM_EXPORT_ENV=ALL", *(f"export {name}={shlex.quote(value)}" for name, value in found.items())]
 
 
 def _cause(text: str) -> str:
-    """Return what sbatch itself said of all that submitit tells."""
+    """Return sbatch's own lines from submitit's error, or its last line if there are none."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     said = [line for line in lines if line.startswith("sbatch:")]
     return " ".join(said or lines[-1:])
@@ -201,8 +201,10 @@ def _parameters(name: str, ask: JobRequest, settings: SlurmSettings, after: Iter
         "setup": [*_exports(), *settings.setup],
         "stderr_to_stdout": True,
         "wckey": None,  # submitit sets its own name, which a cluster with a list of wckeys refuses
+        # `afterok` would leave jobs in the queue for ever behind a failed one. With `afterany` a job starts, finds its
+        # inputs missing, and ends; the driver then says which stage failed.
         "dependency": ",".join(f"afterany:{job}" for job in sorted(after)) or None,
-        # the signal that a job must stop reaches Python through srun alone
+        # Only srun passes the signal before the time limit on to Python; a batch script keeps it to itself.
         "use_srun": True,
         "additional_parameters": {"requeue": True} | ask.extra,
     }

@@ -1,4 +1,8 @@
-"""A stage as plain JSON and back, so that a job can be handed a file's name instead of a pickled object."""
+"""Write a stage as plain JSON, and build it again from today's code.
+
+A job gets the path of such a file instead of a pickled stage: the file survives a change of the code, and reading it
+shows whether the stage still has the same key.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +21,15 @@ def write_recipe(path: Path, stage: Stage) -> None:
     """Write a stage and everything below it, each once.
 
     Raises:
-        StageError: if it would not come back as the same stage.
+        StageError: if reading the file gives another stage.
     """
     known: dict[str, Any] = {}
     write_json(path, {"target": _encode(stage, known)["stage"], "stages": known})
-    read_recipe(path, stage.key)  # what a job could not read is refused before there is a job
+    read_recipe(path, stage.key)  # refuse here, before a job is submitted that could not read it
 
 
 def read_recipe(path: Path, key: str) -> Stage:
-    """Return the stage in a file, built by today's code.
+    """Return the stage in a file, built from today's code.
 
     Raises:
         StageError: if the file cannot be read, or today's code gives the stage another key than `key`.

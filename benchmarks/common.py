@@ -1,4 +1,4 @@
-"""What every benchmark shares: the machine in words, medians with spread, a table or JSON, the exit code."""
+"""What all benchmarks share: facts about the machine, medians with spread, the table or JSON, the exit code."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Figure:
 
     Attributes:
         name: what was measured.
-        unit: of all numbers.
-        value: the median, or the one value there is.
-        low, high: least and most of the repeats.
+        unit: unit of all numbers.
+        value: the median of the repeats.
+        low, high: the smallest and the largest of the repeats.
         n: number of repeats.
-        bound: what `value` must not exceed; None where nothing is promised.
+        bound: the largest allowed `value`, or None if nothing is promised.
     """
 
     name: str
@@ -40,16 +40,16 @@ class Figure:
 
     @classmethod
     def of(cls, name: str, unit: str, values: Sequence[float], bound: float | None = None) -> Figure:
-        """Return the figure of repeats."""
+        """Return the figure for the values of some repeats."""
         return cls(name, unit, median(values), min(values), max(values), len(values), bound)
 
     @property
     def kept(self) -> bool:
-        """Whether the bound is kept; true where there is none."""
+        """Whether the bound is kept; true if there is none."""
         return self.bound is None or self.value <= self.bound
 
     def cells(self) -> list[str]:
-        """Return the texts of the table's line."""
+        """Return the texts of the table's cells."""
         bound = "" if self.bound is None else f"{self.bound:g}"
         verdict = "" if self.bound is None else "kept" if self.kept else "BROKEN"
         spread = f"{self.low:.3g} to {self.high:.3g}" if self.n > 1 else ""
@@ -57,7 +57,7 @@ class Figure:
 
 
 def machine() -> dict[str, Any]:
-    """Return cores, CPU model, load, Python and torch of this machine: what a figure cannot be read without."""
+    """Return cores, CPU model, load, Python and torch of this machine. No figure means anything without them."""
     from importlib.metadata import version
 
     return {
@@ -78,14 +78,14 @@ def _cpu_model() -> str:
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
-    """Return a command line that knows `--json` and is described by a module's docstring."""
+    """Return a parser with the option `--json`, described by the first line of a module's docstring."""
     made = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
     made.add_argument("--json", action="store_true", help="print data as JSON")
     return made
 
 
 def report(figures: Sequence[Figure], as_json: bool, **facts: Any) -> int:
-    """Print the figures with the machine and other facts; return the exit code, 1 where a bound is broken."""
+    """Print the figures, the machine and other facts, and return the exit code: 1 if a bound is broken, else 0."""
     around = {"machine": machine(), **facts}
     if as_json:
         rows = [asdict(f) | {"kept": f.kept} for f in figures]
@@ -101,13 +101,13 @@ def report(figures: Sequence[Figure], as_json: bool, **facts: Any) -> int:
 
 
 def say(line: str) -> None:
-    """Print talk on stderr."""
+    """Print a message on stderr; stdout is for data."""
     print(line, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def folder(given: Path | None, prefix: str) -> Iterator[Path]:
-    """Yield the given folder, made and kept, or one that is removed at the end."""
+    """Yield the given folder, which is made and kept, or a temporary one, which is removed at the end."""
     if given is not None:
         given.mkdir(parents=True, exist_ok=True)
         yield given.resolve()
@@ -122,10 +122,10 @@ def bench(*arguments: str) -> list[str]:
 
 
 def checked_run(command: list[str]) -> None:
-    """Run a command with one thread a library.
+    """Run a command, with one thread in each numerical library.
 
     Raises:
-        SystemExit: with the command's own last words, if it fails.
+        SystemExit: with the end of the command's stderr, if it fails.
     """
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     if done.returncode:

@@ -1,8 +1,8 @@
-"""What is the table of decoded pictures worth? Seconds of an epoch over it, as a share of decoding the JPEGs anew.
+"""What is the table of decoded pictures worth? Compare epochs over it with epochs that decode the JPEGs again.
 
-The pictures are phantoms of 2,500 x 3,000 px in a tree of MIMIC-CXR-LT's shape. Both read in random order, in batches
-of 32, to grey images of the same side. The table is measured from the page cache and, on as many rows as take 256 MB,
-with its pages dropped before every epoch. The first epoch, which makes the table, is measured as the stage itself.
+The pictures are phantoms of 2,500 x 3,000 px in a folder tree like MIMIC-CXR-LT's. Both kinds of epoch read in random
+order, in batches of 32, and give grey images of the same side. The table is read from the page cache, and then,
+repeated up to 256 MB, with its pages dropped before every epoch. The time to make the table is measured too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.cxr_lt_trees import Tree, mimic_tree
 
 SIZE_PX = (2500, 3000)
 BATCH = 32
-SHARE_BOUND = 0.05  # twenty times as fast
+SHARE_BOUND = 0.05  # the table must be twenty times as fast
 _COLD_BYTES = 256 << 20
 
 
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def figures_of(tree: Tree, paths: list[Path], px: int, threads: int, repeats: int, place: Path) -> Iterator[Figure]:
-    """Yield the figures of one side in pixels; a share is of the decoding epoch's median."""
+    """Yield the figures for one image side in pixels. Shares are of the median epoch that decodes every pixel."""
     for jpeg in ("draft", "full"):
         dataset = MimicCxrLt(**tree.settings(image_px=px, jpeg=jpeg, workers=threads))
         started = time.perf_counter()
@@ -69,7 +69,7 @@ def figures_of(tree: Tree, paths: list[Path], px: int, threads: int, repeats: in
 
 
 def told(name: str, seconds_an_image: list[float], decoding: float) -> Iterator[Figure]:
-    """Yield the rate, and the time as a share of decoding's."""
+    """Yield images per second, and the time for an image as a share of the time to decode it."""
     yield Figure.of(name, "images/s", [1 / s for s in seconds_an_image])
     yield Figure.of(f"{name}: share of decoding", "", [s / decoding for s in seconds_an_image], SHARE_BOUND)
 
@@ -83,7 +83,7 @@ def decoded(paths: list[Path], px: int, draft: bool, threads: int) -> float:
 
 
 def read(images: ImageRows, seed: int) -> float:
-    """Return the seconds an image of an epoch over the table, in random order."""
+    """Return the seconds for one image in an epoch over the table, in random order."""
     order = np.random.default_rng(seed).permutation(len(images))
     started = time.perf_counter()
     for start in range(0, len(order), BATCH):
@@ -92,7 +92,7 @@ def read(images: ImageRows, seed: int) -> float:
 
 
 def tiled(images: np.ndarray, path: Path) -> Path:
-    """Write the table over and over until it takes 256 MB."""
+    """Write the table repeatedly into one file until it has 256 MB, and return the file."""
     wide = np.lib.format.open_memmap(path, "w+", np.uint8, (_COLD_BYTES // images[0].size, *images.shape[1:]))
     for start in range(0, len(wide), len(images)):
         wide[start : start + len(images)] = images[: len(wide) - start]
@@ -101,7 +101,7 @@ def tiled(images: np.ndarray, path: Path) -> Path:
 
 
 def dropped(path: Path) -> None:
-    """Let the kernel forget a file's pages."""
+    """Make the kernel drop a file's pages from its cache."""
     with open(path, "rb") as handle:
         os.fsync(handle.fileno())
         os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

@@ -1,8 +1,8 @@
 """Does memory stay flat as a data set grows ten-fold? Peak anonymous memory of every stage, each in a fresh process.
 
-The data set is a folder of PNG files; what is added to it are more images of head classes, so that labels of the
-tail, the number of synthetic images and of training steps stay what they are and only the size grows. Anonymous
-memory (`RssAnon`) leaves out file pages, which the kernel takes back as it likes: memory-mapped images do not count.
+The data set is a folder of PNG files. Only images of a head class are added, so that the labels of the tail, the number
+of synthetic images and the number of training steps stay the same. Anonymous memory (`RssAnon`) leaves out the pages of
+files, which the kernel can take back at any time, so memory-mapped images do not count.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from benchmarks.common import Figure
 if TYPE_CHECKING:
     from bench.pipeline.stage import Stage
 
-GROWTH_MIB = 16.0  # of the peak, that a ten-fold data set may cost; its images are 27,000 x 64 x 64 B = 105 MiB
+GROWTH_MIB = 16.0  # largest growth of the peak; the added images are 27,000 x 64 x 64 B = 105 MiB
 _POLL_S = 0.004
-_DRAWN = 3000  # different phantoms; the pictures of a larger data set are links to these
+_DRAWN = 3000  # number of different phantoms; further pictures are hard links to these
 
 
 def main() -> int:
@@ -57,7 +57,7 @@ def main() -> int:
 
 
 def report(figures: list[Figure], sizes: tuple[int, int], as_json: bool) -> int:
-    """Print every stage's peak at both sizes beside the growth that is held against the bound."""
+    """Print the peak of every stage at both sizes, and its growth. Return 1 if a growth breaks the bound, else 0."""
     if as_json:
         return common.report(figures, True, images=sizes)
     for f in figures:
@@ -68,7 +68,7 @@ def report(figures: list[Figure], sizes: tuple[int, int], as_json: bool) -> int:
 
 
 def write_pictures(folder: Path, n: int, n_labelled: int, image_px: int) -> Path:
-    """Write `n` PNG files and their CSV and return it; rows past `n_labelled` have the first head class alone."""
+    """Write `n` PNG files and their CSV file, and return its path. Rows after `n_labelled` have one head class only."""
     from PIL import Image
 
     from bench.data.kinds.phantom import CLASS_NAMES, HEAD, Phantom, render
@@ -97,7 +97,7 @@ def write_pictures(folder: Path, n: int, n_labelled: int, image_px: int) -> Path
 
 
 def stages_over(data: Path, image_px: int) -> list[Stage]:
-    """Return every kind of stage over a data set, inputs first; steps and numbers of samples are fixed."""
+    """Return stages of every kind over a data set, inputs first. Numbers of steps and samples are fixed."""
     from bench.data.kinds.phantom import TAIL
     from bench.matrix.build import build_matrix
     from bench.pipeline.stage import walk
@@ -114,17 +114,17 @@ def stages_over(data: Path, image_px: int) -> list[Stage]:
         "classifier": {"architecture": "resnet18", "steps": 2, "batch_size": 16, "n_validations": 1},
     }
     cells = build_matrix(raw, "benchmarks.memory").cells
-    chosen = [c for c in cells if c.method.name in ("ours", "smote")]  # of the others the images alone
+    chosen = [c for c in cells if c.method.name in ("ours", "smote")]  # of the other methods, the images only
     return walk([*(t for c in chosen for t in c.targets), *(c.augmented for c in cells)])
 
 
 def measured(stages: list[Stage], root: Path) -> Iterator[tuple[str, float]]:
-    """Compute stages into `root`, inputs first, and yield the name and peak in MiB of the first of each kind."""
+    """Compute stages into `root`, and yield the name and the peak memory in MiB of the first stage of each kind."""
     seen: set[str] = set()
     for stage in stages:
         name = name_of(stage)
         if name in seen:
-            compute(root, stage)  # an input of what is measured, of a kind that is measured already
+            compute(root, stage)  # a later stage needs it, but its kind is measured already
             continue
         seen.add(name)
         started = time.monotonic()
@@ -134,13 +134,13 @@ def measured(stages: list[Stage], root: Path) -> Iterator[tuple[str, float]]:
 
 
 def name_of(stage: Stage) -> str:
-    """Return a stage's name, with the method where it is one's."""
+    """Return a stage's name, with its method's name if it has one."""
     method = getattr(stage, "method", None)
     return f"{stage.stage_name()} {method.name}" if method is not None else stage.stage_name()
 
 
 def peak_rss_anon(root: Path, stage: Stage) -> float:
-    """Compute a stage in a fresh process and return the most anonymous memory it was seen with, in MiB."""
+    """Compute a stage in a fresh process and return its peak anonymous memory in MiB, sampled every 4 ms."""
     process = multiprocessing.get_context("spawn").Process(target=compute, args=(root, stage))
     process.start()
     status, peak = Path(f"/proc/{process.pid}/status"), 0.0
@@ -159,7 +159,7 @@ def peak_rss_anon(root: Path, stage: Stage) -> float:
 
 
 def compute(root: Path, stage: Stage) -> None:
-    """Compute one stage; every input is there."""
+    """Compute one stage whose inputs are finished."""
     from bench.store.store import Store
     from bench.store.work import Execution
 

@@ -1,7 +1,7 @@
-"""How long does a finished matrix of a hundred cells take once more? `bench run`, `status` and `table`, wall seconds.
+"""How long do `bench run`, `status` and `table` take on a finished matrix of a hundred cells? Wall seconds.
 
-The store is made first, once: ten rows x ten seeds of `hundred.yaml`, every stage computed for real (two minutes on two
-cores, 4.3 GB for a hundred ResNet18s). `--split` shows where the time of one such rerun goes.
+The store is made once, before that: ten rows and ten seeds of `hundred.yaml`, every stage really computed (two minutes
+on two cores; 4.3 GB, mostly a hundred ResNet18s). `--split` shows where the time of one rerun goes.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def figures_of(verbs: dict[str, list[str]], repeats: int, bound: float) -> Iterator[Figure]:
-    """Yield the wall and the CPU seconds of each command, run by turns; the first turn warms the disk's cache."""
+    """Yield the wall and the CPU seconds of each command. The first run of each only warms the disk's cache."""
     taken = {name: [timed(common.bench(*verb)) for _ in range(repeats + 1)][1:] for name, verb in verbs.items()}
     for name, runs in taken.items():
         yield Figure.of(name, "s", [wall for wall, _ in runs], bound)
@@ -72,7 +72,7 @@ def timed(command: list[str]) -> tuple[float, float]:
 
 
 def split(root: Path) -> Iterator[tuple[str, float]]:
-    """Yield (part, CPU seconds) of a rerun, taken one after the other in this process."""
+    """Yield (part, CPU seconds) of a rerun, whose parts are done one after the other in this process."""
     at = time.process_time()
 
     def since() -> float:

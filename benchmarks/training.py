@@ -1,10 +1,10 @@
-"""What does the harness add to a training? The classifier's stage against a bare loop over the same tensors.
+"""What does the harness add to a training? Compare the classifier's stage with a bare loop over the same tensors.
 
 Both train a DenseNet121 on the same batches in the same order from the same initial weights, with the same optimiser,
 schedule and number of evaluations, and write their weights at the end. The stage also reads images through a memory
-map, masks unknown labels, tells its progress, keeps the best weights, checkpoints, and digests and syncs its result.
-The two take their steps by turns, so that a slow spell of the machine falls on both: the bare loop goes one step on
-whenever the stage tells its progress, and that time is taken off the stage's.
+map, masks unknown labels, reports progress, keeps the best weights, writes checkpoints, and digests and syncs its
+result. The two take their steps in turn, so that other work on the machine slows down both. The bare loop takes a step
+whenever the stage reports progress, and that time is subtracted from the stage's.
 """
 
 from __future__ import annotations
@@ -21,34 +21,36 @@ from benchmarks import common
 from benchmarks.common import Figure
 
 if TYPE_CHECKING:
+    import torch
+
     from bench.classifier.classifier import Classifier
     from bench.store.store import Store
 
 BOUND = 1.05
-_PX, _BATCH = 64, 22  # of the demo
+_PX, _BATCH = 64, 22  # as in the demo matrix
 
 
 @dataclass(frozen=True)
 class Tensors:
-    """What the bare loop trains on, all in memory: images `uint8 [n, H, W]`, labels `float32 [n, C]`, rows a step."""
+    """Data of the bare loop, in memory: images `uint8 [n, H, W]`, labels `float32 [n, C]`, the rows of each step."""
 
-    images: Any
-    labels: Any
-    val_images: Any
-    val_labels: Any
-    rows: list[Any]
+    images: torch.Tensor
+    labels: torch.Tensor
+    val_images: torch.Tensor
+    val_labels: torch.Tensor
+    rows: list[torch.Tensor]
     seed: int
 
 
 @dataclass
 class Clock:
-    """Wall and CPU seconds since it was last asked."""
+    """Measures wall and CPU seconds between two calls of `lap`."""
 
     wall: float = 0.0
     cpu: float = 0.0
 
     def lap(self) -> tuple[float, float]:
-        """Return both, and start anew."""
+        """Return the wall and CPU seconds since the last call."""
         now = time.perf_counter(), time.process_time()
         taken = now[0] - self.wall, now[1] - self.cpu
         self.wall, self.cpu = now
@@ -71,7 +73,8 @@ def main() -> int:
     with common.folder(given.folder, "bench-training-") as place:
         stage, store = prepared(place, given.images, given.steps, given.validations)
         tensors = read(store, stage)
-        # kernels are built for a shape when it first comes: two steps and an evaluation, so that neither pays for both
+        # The first step and evaluation of a shape build its kernels. They run here once, so that neither side pays for
+        # both.
         list(bare_loop(replace(tensors, rows=tensors.rows[:2]), stage, store.root / "bare.pt"))
         runs = [by_turns(store, stage, tensors, given.threads) for _ in range(given.runs)]
     steps = [(h, b) for run in runs for h, b in zip(run["harness steps"], run["bare steps"], strict=True)]
@@ -91,7 +94,7 @@ def main() -> int:
 
 
 def by_turns(store: Store, stage: Classifier, tensors: Tensors, threads: int) -> dict[str, Any]:
-    """Compute the stage anew with the bare loop in between; return the seconds and the last loss on val of each."""
+    """Compute the stage again, in turn with the bare loop; return the seconds and the last loss on val of each."""
     from bench.store.work import Execution
 
     shutil.rmtree(store.folder(stage), ignore_errors=True)
@@ -105,7 +108,7 @@ def by_turns(store: Store, stage: Classifier, tensors: Tensors, threads: int) ->
             bare.append(clock.lap())
 
     clock.lap()
-    next(loop)  # its network is built, as the stage's is before its first step
+    next(loop)  # builds its network, as the stage does before its first step
     bare.append(clock.lap())
     store.compute(stage, Execution(device="cpu", threads=threads, on_progress=turn))
     harness.append(clock.lap())
@@ -114,7 +117,7 @@ def by_turns(store: Store, stage: Classifier, tensors: Tensors, threads: int) ->
     return {
         "harness": tuple(map(sum, zip(*harness, strict=True))),
         "bare": tuple(map(sum, zip(*bare, strict=True))),
-        "harness steps": harness[1:-1],  # the first has the building, the last the saving
+        "harness steps": harness[1:-1],  # the first lap is building the network, the last is saving it
         "bare steps": bare[2:-1],
         "harness around": harness[0][1] - harness[1][1] + harness[-1][1],
         "bare around": bare[0][1] + bare[-1][1],
@@ -124,7 +127,7 @@ def by_turns(store: Store, stage: Classifier, tensors: Tensors, threads: int) ->
 
 
 def prepared(root: Path, n_images: int, steps: int, validations: int) -> tuple[Classifier, Store]:
-    """Return a classifier's stage whose inputs are all in the store."""
+    """Return a classifier's stage and the store with its finished inputs."""
     from bench.matrix.build import build_matrix
     from bench.store.store import Store
 
@@ -142,7 +145,7 @@ def prepared(root: Path, n_images: int, steps: int, validations: int) -> tuple[C
 
 
 def read(store: Store, stage: Classifier) -> Tensors:
-    """Return the tensors of a stage, and the batches that it will draw."""
+    """Return the tensors of a stage and the batches that it will draw."""
     import numpy as np
     import torch
 
@@ -163,7 +166,7 @@ def read(store: Store, stage: Classifier) -> Tensors:
 
 
 def bare_loop(tensors: Tensors, stage: Classifier, weights: Path) -> Iterator[float]:
-    """Train as anyone would in a page of torch; yield when ready and after each step, the last loss on val."""
+    """Train with a page of plain torch; yield the last loss on val, once when ready and then after each step."""
     import torch
     import torchvision
     from sklearn.metrics import average_precision_score

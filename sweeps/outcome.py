@@ -1,4 +1,4 @@
-"""What a sweep found: its trials as a table, and the best setting as a matrix file that `bench run` takes."""
+"""The result of a sweep: its trials as a table, and the best setting as a matrix file for `bench run`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STATES = {"COMPLETE": "done", "FAIL": "failed", "RUNNING": "running", "WAITING"
 
 @dataclass(frozen=True)
 class TrialRow:
-    """One trial: `values` by metric (empty unless done), `params` by the keys of `search`, seconds, why it failed."""
+    """One trial: `values` by metric (empty unless done), `params` by the keys of `search`, and why it failed."""
 
     number: int
     state: str
@@ -38,11 +38,11 @@ class SweepResult:
 
     Attributes:
         name: the study.
-        objectives: metric → direction, all on val.
-        trials: every trial, those that failed or wait included.
-        best: number of the best trial by the first objective (the earliest of equals), None if none is done.
-        pareto: numbers of the trials that no other beats in every objective.
-        files: what was written: `journal`, `csv`, `json`, `best`.
+        objectives: metric → direction; all metrics are of val.
+        trials: all trials, also failed and waiting ones.
+        best: number of the best trial by the first objective (the earliest of equals), or None if none is done.
+        pareto: numbers of the trials that no other trial beats in every objective.
+        files: paths of the written files: `journal`, `csv`, `json`, `best`.
     """
 
     name: str
@@ -53,7 +53,7 @@ class SweepResult:
     files: dict[str, str]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, for `--json`."""
+        """Return the result as JSON values, for `--json`."""
         return json.loads(json.dumps(asdict(self)))
 
     def trial(self, number: int) -> TrialRow:
@@ -61,7 +61,7 @@ class SweepResult:
         return next(t for t in self.trials if t.number == number)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one flat mapping a trial, for a table or a CSV file."""
+        """Return one flat mapping for each trial, for a table or a CSV file."""
         return [
             {"trial": t.number, "state": t.state, "best": t.number == self.best}
             | {m: t.values.get(m) for m in self.objectives}
@@ -72,11 +72,11 @@ class SweepResult:
 
     @property
     def best_path(self) -> str | None:
-        """Path of the best setting as a matrix file; None while no trial is done."""
+        """Path of the matrix file with the best setting, or None if no trial is done."""
         return self.files.get("best")
 
     def table(self) -> Table:
-        """Return the trials as a table for a terminal; of a dotted key the last part is shown."""
+        """Return the trials as a table for a terminal. Columns have the last part of a dotted key."""
         from rich.table import Table
 
         keys = list(dict.fromkeys(k for t in self.trials for k in t.params))
@@ -145,7 +145,7 @@ def write_outcome(result: SweepResult, sweep: Sweep, folder: Path) -> None:
 
 
 def best_yaml(result: SweepResult, sweep: Sweep) -> str:
-    """Return the best setting as a whole matrix file: the sweep's base, its rows, and the values that were found.
+    """Return the best setting as a complete matrix file: the base of the sweep, its rows, and the values found.
 
     Raises:
         ValueError: if no trial is done.

@@ -1,27 +1,30 @@
-"""Which stages a study stands on: what clean-up must keep so that the sweep can go on and its trials can be read."""
+"""The stages of a study, which clean-up must keep: without them its trials could not be read or continued."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from bench.errors import ConfigError
 from bench.pipeline.stage import Stage
 from bench.store.store import Store
 from sweeps.settings import load_sweep
 
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
 
 def stages_of(path: str | Path, store: Store, overrides: Iterable[str] = ()) -> list[Stage]:
-    """Return the stages that measure every trial of a study: finished ones, those at work and those in the queue.
+    """Return the stages that measure the trials of a study: finished, running and waiting ones.
 
     Args:
         path: sweep file, or the name of a shipped one.
-        store: the store that holds the study's journal, which is only read.
-        overrides: `key=value` of the base matrix, as the sweep was run with.
+        store: the store with the study's journal, which is only read.
+        overrides: the `key=value` overrides of the base matrix with which the sweep was run.
 
     Raises:
-        ConfigError: for a file that cannot be understood, or a study that is not in the store.
+        ConfigError: if the sweep file is wrong, or the study is not in the store.
     """
     from optuna.trial import TrialState
 
@@ -36,14 +39,14 @@ def stages_of(path: str | Path, store: Store, overrides: Iterable[str] = ()) -> 
         params = trial.system_attrs.get("fixed_params", {}) if trial.state == TrialState.WAITING else trial.params
         try:
             cells = sweep.matrix(params).cells
-        except ConfigError:  # settings that cannot go together: the trial has no stages
+        except ConfigError:  # the settings exclude each other, so the trial has no stages
             continue
         stages = (getattr(cell, part) for cell in cells for part in sorted(sweep.needs))
         found |= {s.key: s for s in stages}
     return list(found.values())
 
 
-def _trials(journal: Path, name: str) -> list[Any]:
+def _trials(journal: Path, name: str) -> list[FrozenTrial]:
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend

@@ -1,4 +1,4 @@
-"""The sweep file: a checked YAML that names a matrix, one method of it, what to vary and what to look at on val."""
+"""The sweep file: a checked YAML file that names a matrix, one row of it, what to vary and what to measure on val."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from bench.plugins import registry
 SHIPPED = Path(__file__).parent
 Scalar = bool | int | float | str
 
-# All that a sweep may look at: numbers of the selected weights on val, and of synthetic images against val.
+# The metrics that a sweep may use, with the part of a cell that holds each: scores of the selected weights on val, and
+# measures of synthetic images against val. Nothing of test is here, or the tuned numbers would be too good.
 VAL_METRICS = {
     "val_map_tail": "classifier",
     "val_map_head": "classifier",
@@ -35,7 +36,7 @@ VAL_METRICS = {
     "kid_tail": "fidelity",
     "label_fidelity_tail": "fidelity",
 }
-_LARGEST_GRID = 10_000  # values of one setting
+_LARGEST_GRID = 10_000  # most values of one setting
 _TEST_METRICS = {"map_tail": "val_map_tail", "map_head": "val_map_head", "map_all": "val_map_all"}
 
 
@@ -97,11 +98,11 @@ class FloatRange(Settings):
         return [self.low, self.high]
 
     def n_grid(self) -> int:
-        """Return the number of values that the step makes; 0 where there is none."""
+        """Return the number of values; 0 if there is no step."""
         return int((self.high - self.low) / self.step + 1e-8) + 1 if self.step else 0
 
     def grid(self) -> list[Scalar]:
-        """Return every value; empty where there is no step."""
+        """Return every value; none if there is no step."""
         return [self.low + i * (self.step or 0.0) for i in range(self.n_grid())]
 
 
@@ -148,7 +149,7 @@ def _check_range(dimension: IntRange | FloatRange) -> None:
 
 
 class Objective(Settings):
-    """One number to make large or small; the mean over seeds and data sets."""
+    """One metric to make large or small, as a mean over seeds and data sets."""
 
     metric: str
     direction: Literal["maximize", "minimize"]
@@ -165,7 +166,7 @@ class Objective(Settings):
 
 
 class SamplerSettings(Settings):
-    """Optuna's sampler. Never left to a default, since the default changes between Optuna's versions."""
+    """Optuna's sampler. A sweep file must name it, since the default changes between versions of Optuna."""
 
     name: Literal["TPESampler", "RandomSampler", "QMCSampler", "NSGAIISampler", "GPSampler", "GridSampler"]
     seed: int = Field(ge=0)
@@ -173,14 +174,14 @@ class SamplerSettings(Settings):
 
 
 class SweepSettings(Settings):
-    """A sweep file as written. Trials are not pruned: a stage is finished or not there."""
+    """A sweep file as written. Trials are not pruned, since a stage has no result until it is finished."""
 
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=100, description="names the study, its journal and its results"
     )
     description: str = ""
     base: str = Field(description="matrix file (relative to this file) or shipped matrix")
-    set: dict[str, Any] = Field({}, description="dotted key → value, applied to the base (its scale, say)")
+    set: dict[str, Any] = Field({}, description="dotted key → value, applied to the base, e.g. to make it smaller")
     method: str = Field(description="the row to tune: `name` or `name@value`")
     search: dict[str, Dimension] = Field(min_length=1, description="dotted key of the matrix → what to try")
     objectives: list[Objective] = Field(min_length=1)
@@ -192,7 +193,7 @@ class SweepSettings(Settings):
 
 @dataclass(frozen=True)
 class Sweep:
-    """A checked sweep: what a driver needs."""
+    """A checked sweep."""
 
     settings: SweepSettings
     base: dict[str, Any]  # the base matrix as written, with `set` and overrides applied
@@ -209,17 +210,16 @@ class Sweep:
         return {VAL_METRICS[o.metric] for o in self.settings.objectives}
 
     def raw(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Return the base with some values set, as a matrix file."""
+        """Return the base matrix, as a raw mapping, with some dotted keys set."""
         raw = json.loads(json.dumps(self.base))
         for key, value in values.items():
             set_key(raw, key, value)
         return raw
 
     def matrix(self, values: dict[str, Any]) -> Matrix:
-        """Return the cells that measure one trial. Their synthetic images are compared with val, never with test.
-
-        The base's rows that add nothing are built beside them, since an extractor may be the classifier of such a row.
-        """
+        """Return the cells that measure one trial. Their synthetic images are compared with val, never with test."""
+        # The control rows of the base are built as well and dropped at the end: the classifier of a control may be the
+        # teacher or the extractor.
         raw, row = self.raw(values), self.settings.method
         rows = [row, *(m for m in raw["methods"] if m != row and not self._class_of(method_name(m)).makes_images)]
         raw |= {"methods": rows, "seeds": self.settings.seeds, "study": None}
@@ -227,7 +227,7 @@ class Sweep:
         raw["settings"] = {k: v for k, v in raw.get("settings", {}).items() if k in names}
         set_key(raw, "fidelity.reference", "val")
         built = build_matrix(raw, self.source)
-        # cells are in the order of data sets, then rows, then seeds
+        # Cells are ordered by data set, then row, then seed. The tuned row is the first.
         n_seeds = len(self.settings.seeds)
         return replace(built, cells=tuple(c for i, c in enumerate(built.cells) if i // n_seeds % len(rows) == 0))
 
@@ -242,7 +242,7 @@ def set_key(raw: dict[str, Any], key: str, value: Any) -> None:
 
 
 def load_sweep(name: str | Path, overrides: Iterable[str] = ()) -> Sweep:
-    """Return the sweep in a file, or the shipped one of that name; overrides are of its base matrix, as in `bench run`.
+    """Return the sweep in a file, or the shipped one of that name, with `key=value` overrides of its base matrix.
 
     Raises:
         ConfigError: one line that names the file and field, what was got, what is allowed.
@@ -324,10 +324,9 @@ def _check_enqueued(settings: SweepSettings, values: dict[str, Scalar], where: s
 
 
 def search_paths(method: str, where: str) -> list[str]:
-    """Return the dotted keys that a sweep of `method` may vary: the method's settings, the classifier's, the plan's.
-
-    Data, split and fidelity are left out: a trial with others would be measured with another ruler.
-    """
+    """Return the dotted keys that a sweep of `method` may vary: settings of the method, the classifier and the plan."""
+    # Settings of data, split and fidelity are left out. Trials that differ in them are measured in different ways, and
+    # their numbers cannot be compared.
     name, value = registry.Shorthand.of(method)
     cls = registry.method_class(name, f"{where}.method")
     fields = MatrixSettings.model_fields
@@ -338,7 +337,7 @@ def search_paths(method: str, where: str) -> list[str]:
 
 
 def _leaves(model: Any) -> Iterator[str]:
-    """Yield the dotted names of the scalar settings of a model class, those of models inside it included."""
+    """Yield the dotted names of the scalar settings of a model class, including those of nested models."""
     for name, info in model.model_fields.items():
         inner = [t for t in _options(info.annotation) if isinstance(t, type) and issubclass(t, BaseModel)]
         if inner:
@@ -348,7 +347,7 @@ def _leaves(model: Any) -> Iterator[str]:
 
 
 def _options(annotation: Any) -> Iterator[Any]:
-    """Yield the classes that an annotation allows, looking into unions and `Annotated`."""
+    """Yield the classes that an annotation allows, also inside unions and `Annotated`."""
     inside = getattr(annotation, "__args__", ())
     if isinstance(annotation, type) and not inside:
         yield annotation

@@ -1,9 +1,9 @@
-"""Drives an Optuna study over cells: ask for settings, compute the stages that measure them on val, tell the numbers.
+"""Run an Optuna study over cells: ask for settings, compute the stages that measure them on val, tell the numbers.
 
-The journal `<store>/studies/<name>.journal` is the study; results of trials are stages in the store. A sweep goes on
-where it stopped, any number of drivers may share a journal, and a trial whose driver died is queued again with the
-same settings, for which most stages are then there. Scores is never computed and synthetic images are held against
-val: nothing of test is in an objective.
+The file `<store>/studies/<name>.journal` is the study; the results of its trials are stages in the store. A sweep goes
+on where it stopped, and several drivers (processes) may share a journal. If a driver dies, its trials are queued again
+with the same settings, and most of their stages are finished by then. The stage `scores`, which reads test, is never
+computed, and synthetic images are compared with val: no objective depends on test.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from bench.store.claims import alone, is_flocked
 from bench.store.store import Store
 from bench.store.work import Execution
 from sweeps.outcome import SweepResult, outcome, write_outcome
-from sweeps.settings import VAL_METRICS, Choices, Sweep, load_sweep
+from sweeps.settings import VAL_METRICS, Choices, Dimension, IntRange, Sweep, load_sweep
 
 if TYPE_CHECKING:
     import optuna
 
-_DEATHS = 2  # a trial is queued again after its process died, but not for ever: it may be what kills it
+_DEATHS = 2  # times that a trial is queued again after its driver died; more, and the trial is probably the cause
 
 
 def run_sweep(
@@ -54,27 +54,27 @@ def run_sweep(
 ) -> SweepResult:
     """Run a sweep until it has `n_trials` trials in total and return what was found.
 
-    Where several computations run at once, as many trials are proposed at a time as fill them, each without knowing the
-    others' outcome.
+    If several stages are computed at once, enough trials are proposed together to keep all places busy. Trials that are
+    proposed together do not know each other's results.
 
     Args:
         path: sweep file, or the name of a shipped one.
-        store: where stages, the journal and the results go.
-        n_trials: total over all runs of this study; the file's number when None.
-        placement: the executor, and how many computations it runs at once; this process when None.
-        execution: where and with how many threads.
-        reporter: hears of stages.
+        store: gets the stages, the journal and the results.
+        n_trials: number of trials over all runs of this study; the file's number if None.
+        placement: the executor, and how many stages it computes at once; this process if None.
+        execution: the device and the number of threads.
+        reporter: is called with everything that happens to a stage.
         overrides: `key=value` of the base matrix, as in `bench run --set`.
-        say: takes a line for every trial that ends.
+        say: is called with one line for every trial that ends.
 
     Raises:
-        ConfigError: for a file that cannot be understood, or a journal that was made with other settings or code.
+        ConfigError: if the file is wrong, or the journal was made with other settings or other code.
     """
     sweep = load_sweep(path, overrides)
     total = sweep.settings.n_trials if n_trials is None else n_trials
     if total < 1:
         raise ConfigError(f"--trials {total}: want 1 or more")
-    make_sampler(sweep, 0)  # refuses its options before anything is written
+    make_sampler(sweep, 0)  # refuses wrong options before anything is written
     store.require_writable()
     placement = placement or ChosenExecutor(Inline(), 1)
     driver = Driver(sweep, store)
@@ -83,7 +83,7 @@ def run_sweep(
         while batch := driver.ask(total, max(1, placement.jobs // len(sweep.matrix({}).cells))):
             try:
                 driver.measure(batch, placement.executor, execution or Execution(), reporter or Silent(), say)
-            except BaseException:  # Ctrl-C or a fault of ours: what was asked for is not lost
+            except BaseException:  # after Ctrl-C or an error of ours, the next run goes on with these trials
                 driver.give_back()
                 raise
             write_outcome(driver.outcome(), sweep, driver.folder)
@@ -93,10 +93,10 @@ def run_sweep(
 
 
 class Driver:
-    """One process at work on a study."""
+    """One process that works on a study."""
 
     def __init__(self, sweep: Sweep, store: Store) -> None:
-        """Open the study's journal, made if it is not there.
+        """Open the study's journal; make it if it is not there.
 
         Raises:
             ConfigError: if the journal belongs to a sweep with other settings, or the sampler refuses its options.
@@ -112,7 +112,7 @@ class Driver:
             self._check_fingerprint()
 
     def _check_fingerprint(self) -> None:
-        """Refuse to mix trials that were not measured alike: other settings, or code that gives other results."""
+        """Refuse a study whose trials were measured with other settings or other code."""
         mark = fingerprint(self.sweep)
         known = self.study.user_attrs.get("fingerprint")
         if known is None:
@@ -125,13 +125,15 @@ class Driver:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Keep other drivers out for a moment; the kernel frees the lock if we die."""
+        """Hold the study's lock for the length of the block. The kernel frees it if we die."""
         with alone(self.folder / f"{self.sweep.name}.lock"):
             yield
 
     @contextlib.contextmanager
     def alive(self) -> Iterator[None]:
-        """Hold the lock that tells other drivers that our trials are being worked on."""
+        """Hold a lock that tells other drivers that we live."""
+        # Optuna cannot tell a running trial from one whose driver was killed. The kernel frees this lock at our death,
+        # whatever the cause, so another driver that can take it may queue our trials again.
         path = self._life(self.id)
         with alone(path):
             try:
@@ -143,12 +145,12 @@ class Driver:
         return self.folder / f"{self.sweep.name}.drivers" / driver
 
     def _is_alive(self, driver: str | None) -> bool:
-        if driver is None:  # asked for, but its process died before it could say whose it is
+        if driver is None:  # its process died between asking for the trial and writing its name on it
             return False
         return is_flocked(self._life(driver))
 
     def prepare(self, total: int) -> None:
-        """Queue again what dead drivers left behind, then what the file wants tried first (and the grid, if any)."""
+        """Queue the trials of dead drivers again, then the settings in `enqueue`, then the grid if there is one."""
         from optuna.trial import TrialState
 
         settings = self.sweep.settings
@@ -172,10 +174,7 @@ class Driver:
             self.study.enqueue_trial(trial.params, user_attrs=kept | {"retry_of": trial.number, "deaths": deaths})
 
     def ask(self, total: int, n: int) -> list[optuna.Trial]:
-        """Return up to `n` trials to measure; none when the study has its total, counting those of other drivers.
-
-        A sampler is seeded by (seed, trial number): a study that was stopped proposes what it would have proposed.
-        """
+        """Return up to `n` trials to measure; none if all drivers together have asked for `total` trials."""
         from optuna.trial import TrialState
 
         batch: list[optuna.Trial] = []
@@ -187,6 +186,8 @@ class Driver:
             while len(batch) < n and taken + len(batch) < total:
                 if self.sweep.settings.sampler.name == "GridSampler" and len(batch) >= waiting:
                     break
+                # The sampler's seed depends on the trial's number. One generator for the whole run would start again
+                # after a stop, and the study would propose other settings than without the stop.
                 self.study.sampler = make_sampler(self.sweep, len(trials) + len(batch))
                 trial = self.study.ask()
                 for key, dimension in self.sweep.settings.search.items():
@@ -204,7 +205,7 @@ class Driver:
         reporter: Reporter,
         say: Callable[[str], Any],
     ) -> None:
-        """Compute what the trials need, together, and tell the study how each came out."""
+        """Compute the stages of all trials together, and tell the study the numbers of each."""
         from optuna.trial import TrialState
 
         started = time.monotonic()
@@ -227,7 +228,7 @@ class Driver:
             del self.mine[trial.number]
 
     def _matrix(self, trial: optuna.Trial) -> Matrix | str:
-        """Return the trial's cells, or why its settings cannot go together."""
+        """Return the trial's cells, or why its settings exclude each other."""
         try:
             return self.sweep.matrix(trial.params)
         except ConfigError as error:
@@ -237,7 +238,7 @@ class Driver:
         return [getattr(cell, part) for cell in matrix.cells for part in sorted(self.sweep.needs)]
 
     def _values(self, matrix: Matrix) -> list[float] | str:
-        """Return the objectives, each the mean over the trial's cells, or the reason why there are none."""
+        """Return the objectives, each a mean over the trial's cells, or why they cannot be computed."""
         for stage in walk(self._targets(matrix)):
             if failure := (None if self.store.has(stage) else self.store.failure(stage)):
                 return str(failure["error"])
@@ -274,7 +275,7 @@ class Driver:
         return outcome(self.study, self.sweep, self.folder)
 
 
-def _open(journal: Path, sweep: Sweep, sampler: Any) -> optuna.Study:
+def _open(journal: Path, sweep: Sweep, sampler: optuna.samplers.BaseSampler) -> optuna.Study:
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -289,12 +290,15 @@ def _open(journal: Path, sweep: Sweep, sampler: Any) -> optuna.Study:
     )
 
 
-def make_sampler(sweep: Sweep, number: int) -> Any:
+def make_sampler(sweep: Sweep, number: int) -> optuna.samplers.BaseSampler:
     """Return the sampler that proposes trial `number`.
 
-    The quasi-random one keeps its seed, which decides the whole sequence; a grid is queued as a whole (Optuna's own
-    GridSampler stops a study, which ask and tell cannot), so that random draws only complete partial settings.
+    Raises:
+        ConfigError: if Optuna refuses the options.
     """
+    # QMCSampler keeps its seed, since the seed decides its whole sequence. A grid is queued as a whole beforehand,
+    # because Optuna's GridSampler ends a study by itself, which does not work with ask and tell. The random sampler
+    # then only completes settings that `enqueue` leaves open.
     import optuna
 
     chosen = sweep.settings.sampler
@@ -308,20 +312,20 @@ def make_sampler(sweep: Sweep, number: int) -> Any:
         raise ConfigError(f"{sweep.source}.sampler.options: {error}") from error
 
 
-def _suggest(trial: optuna.Trial, key: str, dimension: Any) -> None:
+def _suggest(trial: optuna.Trial, key: str, dimension: Dimension) -> None:
     if isinstance(dimension, Choices):
         trial.suggest_categorical(key, dimension.choices)
-    elif dimension.type == "int":
+    elif isinstance(dimension, IntRange):
         trial.suggest_int(key, dimension.low, dimension.high, step=dimension.step, log=dimension.log)
     else:
         trial.suggest_float(key, dimension.low, dimension.high, step=dimension.step, log=dimension.log)
 
 
 def fingerprint(sweep: Sweep) -> str:
-    """Return what must be equal for trials to be compared: the search, the objectives, and the base's stage keys.
+    """Return a digest of what must be equal for trials to be compared: search, objectives and the base's stage keys.
 
-    The keys hold the base's settings with their defaults, the data and the code. The number of trials and the queue
-    may change between runs.
+    The keys stand for the base's settings with their defaults, the data and the code. The number of trials and
+    `enqueue` are left out, so they may change between runs.
     """
     free = {"n_trials", "enqueue", "description", "set", "base"}
     described = sweep.settings.model_dump(mode="json", exclude=free)

@@ -1,4 +1,4 @@
-"""This machine and its Python: libraries, device, memory, W&B, plugins; and the store, see `bench.doctor.store`."""
+"""Check this machine and its Python: libraries, device, memory, the store, W&B, plugins."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from bench.run.machine_file import Machine
 from bench.store.manifest import device_name, versions
 
 _DISTRIBUTION = "longtail-bench"
-_LEAST_MEMORY_GB = 4.0  # what a stage asks for unless it says otherwise
+_LEAST_MEMORY_GB = 4.0  # what most stages ask for, see `Resources`
 
 InputCheck = Callable[[Machine, Path], Iterator[Check]]
 
 
 def examine(machine: Machine, store: Path) -> Iterator[Check]:
-    """Yield the checks of this machine and of a store's folder, which is left as it was."""
+    """Yield the checks of this machine and of a store's folder, and leave the folder as it was."""
     looks: dict[str, InputCheck] = {
         "libraries": _libraries,
         "device": _device,
@@ -63,7 +63,7 @@ def _there(requirement: Requirement) -> bool:
 
 def _device(machine: Machine, store: Path) -> Iterator[Check]:
     said, works = devices()
-    if machine.executor == "slurm":  # jobs compute elsewhere: there it is looked at by a probe
+    if machine.executor == "slurm":  # jobs run on other machines, and a probe job checks the device there
         works = True
     elif machine.device.startswith("cuda") and not said.startswith("cuda"):
         works, said = False, f"device {machine.device} is asked for, and torch sees {said}; see `nvidia-smi`"
@@ -71,10 +71,9 @@ def _device(machine: Machine, store: Path) -> Iterator[Check]:
 
 
 def devices() -> tuple[str, bool]:
-    """Return what torch computes on, in words, and whether it does: each device convolves, a GPU in half precision too.
-
-    Where it does not, the words say which and why.
-    """
+    """Return in words which devices torch uses, or what is wrong with one; and whether all of them work."""
+    # A device that torch lists can still fail: its driver may not fit, or the GPU may be too old for the kernels. Only
+    # a real convolution shows that, and on a GPU one in each precision.
     import torch
 
     if not torch.cuda.is_available():
@@ -92,7 +91,7 @@ def devices() -> tuple[str, bool]:
 
 
 def device_fault(device: str, precision: str) -> str | None:
-    """Return what is wrong where a device convolves ones in a precision, or None."""
+    """Return what is wrong with a device's convolution of ones in a precision, or None."""
     import torch
 
     try:
@@ -116,7 +115,7 @@ def best_device(machine: Machine) -> str:
 def _machine(machine: Machine, store: Path) -> Iterator[Check]:
     yield Check("cores", True, str(len(os.sched_getaffinity(0))))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")  # a container's own, where there is one
+    limit = Path("/sys/fs/cgroup/memory.max")  # the limit of a container, if there is one
     if limit.is_file() and (text := limit.read_text(encoding="utf-8").strip()).isdigit():
         memory = min(memory, int(text))
     gb = memory / 2**30
@@ -126,7 +125,7 @@ def _machine(machine: Machine, store: Path) -> Iterator[Check]:
 
 
 def _temporary(machine: Machine, store: Path) -> Iterator[Check]:
-    folder = tempfile.gettempdir()  # raises where none can be written
+    folder = tempfile.gettempdir()  # raises if no temporary folder can be written
     free = shutil.disk_usage(folder).free / 2**30
     little = f"{free:.1f} GB free at {folder}; make room, or set TMPDIR to another folder"
     enough = free >= LEAST_FREE_GB

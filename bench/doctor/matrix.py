@@ -1,4 +1,4 @@
-"""What a matrix needs, held against this machine: data, weights, and the precision that it computes in."""
+"""Check what a matrix needs on this machine: data, weights, and the precision of its computations."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from bench.run.machine_file import Machine
 
 
 def examine_matrix(planned: Planned, machine: Machine) -> Iterator[Check]:
-    """Yield the checks of a matrix, named after it."""
+    """Yield the checks of a matrix; their names begin with its name."""
     for check in (*planned.inputs, *guarded("precision", _precisions(planned, machine))):
         yield replace(check, what=f"{planned.matrix.name}, {check.what}")
 
 
 def _precisions(planned: Planned, machine: Machine) -> Iterator[Check]:
-    if machine.executor == "slurm":  # jobs compute elsewhere
+    if machine.executor == "slurm":  # jobs run on other machines
         return
     device = best_device(machine)
     asked: dict[str, set[str]] = {
@@ -37,7 +37,7 @@ def _precisions(planned: Planned, machine: Machine) -> Iterator[Check]:
 
 
 def precision_fault(precision: str, device: str) -> str | None:
-    """Return why a precision makes no sense on a device, or None."""
+    """Return why a precision is a bad choice on a device, or None."""
     import torch
 
     if precision == "float16" and device == "cpu":

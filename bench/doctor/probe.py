@@ -1,4 +1,4 @@
-"""What `bench doctor` runs in a job: looks around on the node, tells what it sees, and waits to be let go."""
+"""The probe that `bench doctor` runs in a job: it looks at the node, reports, and waits to be dismissed."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from bench.files import read_json, write_json
 from bench.store.claims import Claim, Locks
 from bench.store.manifest import versions
 
-_LONGEST_S = 120.0  # that a probe stays for the other side to look at its lock
+_LONGEST_S = 120.0  # longest wait of a probe for the other side to test its lock
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Writes `<folder>/<label>.json`, and holds the lock `<label>` until `<folder>/done` is there.
+    """Writes `<folder>/<label>.json`, then holds the lock `<label>` until the file `<folder>/done` is there.
 
     Attributes:
-        folder: in the store, made by who submits.
+        folder: a folder in the store, made by the process that submits the probe.
         label: the probe's name.
         locks: `flock` or `lease`.
-        gpus: how many were asked for.
+        gpus: number of GPUs that the job asked for.
     """
 
     folder: str
@@ -38,7 +38,7 @@ class Probe:
     gpus: int
 
     def __call__(self) -> None:
-        """InputCheck, tell, wait."""
+        """Look at the node, write the report, wait."""
         folder = Path(self.folder)
         with contextlib.ExitStack() as stack:
             told = {
@@ -58,7 +58,7 @@ class Probe:
 
 
 def code_digest() -> str:
-    """Return the digest of every source file of ours, plugins included: the same where the same code is run."""
+    """Return the digest of all source files of ours, plugins included, to tell whether a node runs the same code."""
     digest = hashlib.sha256()
     for folder in [folder for package in ("bench", "methods") for folder in importlib.import_module(package).__path__]:
         for path in sorted(Path(folder).rglob("*.py")):
@@ -67,7 +67,7 @@ def code_digest() -> str:
 
 
 def _gpus() -> list[str] | str:
-    """Return the GPUs' names; what is wrong, where they cannot be used."""
+    """Return the names of the GPUs, or what is wrong if they cannot be used."""
     try:
         import torch
 
@@ -76,7 +76,7 @@ def _gpus() -> list[str] | str:
         said, works = devices()
         n = torch.cuda.device_count() if torch.cuda.is_available() else 0
         return [torch.cuda.get_device_name(i) for i in range(n)] if works else said
-    except Exception as error:  # drivers and libraries that do not fit fail in many ways
+    except Exception as error:  # a driver and a library that do not fit can fail in any way
         return in_words(error)
 
 
@@ -88,7 +88,7 @@ def _read(path: Path) -> str | None:
 
 
 def _kept_out(folder: Path, kind: str) -> bool | str:
-    """Tell whether the lock that the other side holds is held, seen from here; or what went wrong."""
+    """Tell whether this node sees that the other side holds its lock, or return what went wrong."""
     try:
         claim = Locks(folder / "locks", kind).try_claim("ours", {})
     except OSError as error:
@@ -108,12 +108,14 @@ def _held(stack: contextlib.ExitStack, folder: Path, kind: str, label: str) -> b
 
 
 def _is_there(path: Path) -> bool:
-    """Tell whether a file is there, asking the file server anew: a listing is not answered from a cache of names."""
+    """Tell whether a file is there."""
+    # On a network file system, `exists` may be answered for seconds from a cache that remembers the file as missing. A
+    # listing of the folder asks the server.
     with contextlib.suppress(OSError):
         return path.name in os.listdir(path.parent)
     return False
 
 
 def report_of(folder: Path, label: str) -> dict[str, Any] | None:
-    """Return what a probe has told, or None while it has not."""
+    """Return a probe's report, or None if it has not reported yet."""
     return read_json(folder / f"{label}.json") if _is_there(folder / f"{label}.json") else None

@@ -1,4 +1,4 @@
-"""Probe jobs: a tiny one of each kind through the route of the real ones, and what its report means."""
+"""Submit a small probe job of each kind, in the same way as real jobs, and check its report."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from bench.run.slurm.queue import Queue, ask_queue, cancel, submit
 from bench.store.claims import Locks
 from bench.store.manifest import versions
 
-_TO_REPORT_S = 300.0  # from a job's start: Python and torch may come from a slow file server
+_TO_REPORT_S = 300.0  # from a job's start to its report; loading torch from a slow file server takes long
 _TO_END_S = 10.0
-_CLOCK_S = 5.0
+_CLOCK_S = 5.0  # largest difference that two clocks may have
 
 
 @dataclass
 class _Sent:
-    """A probe on its way."""
+    """A probe that was submitted and has not reported."""
 
     label: str
     ask: JobRequest
     job: str
     at: float = field(default_factory=time.time)
-    begun: float | None = None  # monotonic, when it was first seen to run
-    gone: float | None = None  # monotonic, when it was first seen to be out of the queue
+    begun: float | None = None  # monotonic time when the job was first seen running
+    gone: float | None = None  # monotonic time when the job was first missing in the queue
 
 
 def probe_nodes(machine: Machine, store: Path, asks: dict[str, JobRequest], wait_s: float) -> Iterator[Check]:
-    """Submit a probe for each of `asks`, and yield what they find as they report."""
+    """Submit a probe for each of `asks`, and yield the checks of each report as it comes."""
     kind = lock_kind(machine, store)
     with scratch(store) as folder, contextlib.ExitStack() as stack:
         claim = Locks(folder / "locks", kind).try_claim("ours", {})
-        if claim:  # else the machine's own check has said what is wrong with the locks
+        if claim:  # else `examine_store` has said what is wrong with the locks
             stack.callback(claim.release)
         write_text(folder / "token", token := secrets.token_hex(8))
         sent: list[_Sent] = []
@@ -62,13 +62,13 @@ def probe_nodes(machine: Machine, store: Path, asks: dict[str, JobRequest], wait
 
 
 def _tiny(ask: JobRequest) -> JobRequest:
-    """Return what a probe asks for: the same kind of node, little of it, so that it starts soon."""
+    """Return a small request for the same kind of node, so that the probe starts soon."""
     little = {"cpus": 1, "memory_gb": min(ask.memory_gb or 4, 4), "minutes": min(ask.minutes or 10, 10)}
     return ask.model_copy(update=little)
 
 
 def _dismiss(folder: Path, sent: list[_Sent]) -> None:
-    """Let the probes go, and cancel those that do not: their folder is about to be removed."""
+    """Tell the probes to end, and cancel those that do not, since their folder is about to be removed."""
     write_text(folder / "done", "")
     end = time.monotonic() + _TO_END_S
     while (left := _living(sent)) and time.monotonic() < end and all(report_of(folder, s.label) for s in left):
@@ -103,7 +103,7 @@ def _reports(
 
 
 def _given_up(sent: _Sent, queue: Queue, folder: Path, waited_s: float, wait_s: float, settle_s: float) -> str | None:
-    """Return why a probe is not waited for any longer, or None."""
+    """Return why it is useless to wait longer for a probe, or None."""
     state, now = queue.live.get(sent.job), time.monotonic()
     if state is None:
         sent.gone = sent.gone or now
@@ -120,7 +120,7 @@ def _given_up(sent: _Sent, queue: Queue, folder: Path, waited_s: float, wait_s: 
 
 
 def _log(folder: Path, sent: _Sent) -> str:
-    """Return the end of what a probe printed."""
+    """Return the last lines that a probe printed."""
     texts = [p.read_text(encoding="utf-8", errors="replace") for p in (folder / "jobs").glob(f"{sent.job}_*_log.out")]
     lines = [line.strip() for text in texts for line in text.splitlines() if line.strip()]
     if lines:
@@ -130,7 +130,7 @@ def _log(folder: Path, sent: _Sent) -> str:
 
 
 def _judge(sent: _Sent, report: dict[str, Any], folder: Path, token: str, kind: str) -> Iterator[Check]:
-    """Yield what a report means; the probe holds its lock still."""
+    """Yield the checks of a report. The probe still holds its lock while this runs."""
     seen, what, host = time.time(), f"probe {sent.label}", report["host"]
     yield Check(what, True, f"job {sent.job} ran on {host}")
     yield _same_code(what, report)

@@ -1,4 +1,4 @@
-"""What jobs would stumble over on a cluster: SLURM's commands, what the machine file asks for, and the nodes."""
+"""Check a cluster for jobs: SLURM's commands, the requests of the machine file, and the nodes."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Records = list[dict[str, str]]
 
 
 def examine_slurm(machine: Machine, store: Path, wait_s: float) -> Iterator[Check]:
-    """Yield the checks of a cluster; those that need what was found missing are left out.
+    """Yield the checks of a cluster. A check is left out if something that it needs was found missing.
 
     Args:
-        machine: whose `slurm` settings are tried.
+        machine: the machine file, with the `slurm` settings to try.
         store: the folder that jobs will write to.
         wait_s: how long a probe job may stay in the queue.
     """
@@ -53,7 +53,7 @@ def _examine(machine: Machine, store: Path, wait_s: float) -> Iterator[Check]:
 
 
 def asks_of(settings: SlurmSettings) -> dict[str, JobRequest]:
-    """Return all that jobs may ask for: of the groups `cpu` and `gpu`, and of the stages with an entry of their own."""
+    """Return label → request: of the groups `cpu` and `gpu`, and of each stage with an entry of its own."""
     asks = {}
     for name, cls in stage_classes().items():
         label = f"stages.{name}" if name in settings.stages else "gpu" if cls.resources.gpu else "cpu"
@@ -66,7 +66,10 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 def _records(*command: str) -> Records:
-    """Return what `scontrol --oneliner show` tells, a mapping a line; a value ends where the next name begins."""
+    """Return the output of `scontrol --oneliner show`, one mapping for each line.
+
+    A value may hold spaces, so it ends where the next `name=` begins.
+    """
     lines = _run(*command, "--oneliner").stdout.splitlines()
     return [dict(re.findall(r"(\S+?)=(.*?)(?=\s+\S+?=|\s*$)", line)) for line in lines if "=" in line]
 
@@ -116,7 +119,7 @@ def _unknown_stages(settings: SlurmSettings) -> Iterator[Check]:
 
 
 def _satisfiable(label: str, ask: JobRequest, partitions: Records, nodes: Records) -> Iterator[Check]:
-    """Hold a wish against the partitions and nodes; what only the cluster knows (accounts, QOS), sbatch must say."""
+    """Check a request against partitions and nodes, then ask sbatch, which also knows accounts and QOS."""
     wish = f"{ask.cpus or 1} CPUs, {ask.memory_gb or 0:g} GB, {ask.gpus or 0} GPUs, {ask.minutes} min"
     defaults = [p["PartitionName"] for p in partitions if p.get("Default") == "YES"]
     names = ask.partition.split(",") if ask.partition else defaults
@@ -158,7 +161,7 @@ def _options(ask: JobRequest) -> list[str]:
 def why_refused(
     ask: JobRequest, wish: str, name: str, partitions: dict[str, dict[str, str]], nodes: Records
 ) -> str | None:
-    """Return why a partition cannot give what is asked for, or None."""
+    """Return why a partition cannot serve a request, or None."""
     if (partition := partitions.get(name)) is None:
         return f"no partition {name}{nearest(name, partitions)} (have: {listed(partitions)})"
     if (state := partition.get("State", "UP")) != "UP":
@@ -189,7 +192,7 @@ def _fits(ask: JobRequest, node: dict[str, str]) -> bool:
 
 
 def _minutes(limit: str) -> float | None:
-    """Return SLURM's `[days-]hours:minutes:seconds` in minutes; None where there is no limit."""
+    """Return SLURM's `[days-]hours:minutes:seconds` in minutes, or None if there is no limit."""
     match = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", limit)
     if not match:
         return None

@@ -1,4 +1,4 @@
-"""Whether a store can be used from here: its disk, writing to it, its locks."""
+"""Check that a store can be used from this machine: free space, writing, locks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ sys.exit(0 if Locks(Path(sys.argv[1]), sys.argv[2]).try_claim("doctor", {}) else
 
 
 def examine_store(machine: Machine, store: Path) -> Iterator[Check]:
-    """Yield the checks of a store's folder, which is left as it was."""
+    """Yield the checks of a store's folder, and leave the folder as it was."""
     there = next(p for p in (store, *store.parents) if p.exists())
     free = shutil.disk_usage(there).free / 2**30
     said = f"{free:.1f} GB free at {store}, file system {file_system(there)}"
@@ -42,7 +42,7 @@ def examine_store(machine: Machine, store: Path) -> Iterator[Check]:
 
 
 def file_system(path: Path) -> str:
-    """Return the type of the file system that holds a path: `ext4`, `nfs4`, `lustre`; `unknown` off Linux."""
+    """Return the type of the file system that holds a path: `ext4`, `nfs4`, `lustre`; `unknown` if not on Linux."""
     mounts = Path("/proc/self/mountinfo")
     best, kind = "", "unknown"
     for line in mounts.read_text(encoding="utf-8").splitlines() if mounts.exists() else ():
@@ -55,10 +55,10 @@ def file_system(path: Path) -> str:
 
 @contextmanager
 def scratch(store: Path) -> Iterator[Path]:
-    """Have a folder inside a store for the length of a block; the store's own is gone after, if it was not there.
+    """Yield a new folder inside a store and remove it after the block, with the store itself if that was new.
 
     Raises:
-        StoreError: if it cannot be written.
+        StoreError: if the store cannot be written.
     """
     made = [p for p in (store, *store.parents) if not p.exists()]
     try:

@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.filesize import decimal
 
 from bench.augment.latents import Latents
-from bench.diffusion.folder import NETWORKS, variant, weights_read
-from bench.errors import ConfigError, in_words
-from bench.evaluation.extractors import ClassifierExtractor, InceptionExtractor, OracleExtractor, XrvExtractor
-from bench.pipeline.missing_inputs import may_be_missing, noting_missing
-from bench.pipeline.settings import Settings, place_of
-from bench.pipeline.stage import walk
-
-if TYPE_CHECKING:
-    from bench.diffusion.model import DiffusionModel
-    from bench.matrix.cell import Cell
-    from bench.matrix.matrix import Matrix
-from collections.abc import Iterable
-from dataclasses import replace
-
 from bench.augment.unusable import UnusableDataset, UnusableDiagnostics, UnusableMethod
 from bench.checks import Check, guarded
 from bench.data.dataset import Dataset
-from bench.diffusion.folder import check_pipeline, vae_halvings
-from bench.errors import BenchError
+from bench.diffusion.folder import NETWORKS, check_pipeline, vae_halvings, variant, weights_read
+from bench.diffusion.model import DiffusionModel
+from bench.errors import BenchError, ConfigError, in_words
+from bench.evaluation.extractors import ClassifierExtractor, InceptionExtractor, OracleExtractor, XrvExtractor
+from bench.matrix.cell import Cell
 from bench.matrix.load import load_matrix
 from bench.matrix.matrix import Matrix
-from bench.pipeline.missing_inputs import Absent, plan_without_inputs
-from bench.pipeline.stage import Stage
+from bench.pipeline.missing_inputs import Absent, may_be_missing, noting_missing, plan_without_inputs
+from bench.pipeline.settings import Settings, place_of
+from bench.pipeline.stage import Stage, walk
 from bench.weight_files import check_file
 
 

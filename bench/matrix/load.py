@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from bench.config.yaml_file import apply_override, read_yaml
 from bench.data.dataset import Dataset
 from bench.data.split import SplitSettings
 from bench.errors import ConfigError, listed, nearest
-from bench.plugins import registry
-
-from bench.config.yaml_file import apply_override, read_yaml
 from bench.matrix.build import build_matrix
 from bench.matrix.matrix import Matrix
+from bench.matrix.settings import MatrixSettings
+from bench.plugins import registry
 
 SHIPPED = Path(__file__).parent / "shipped"
 
@@ -80,9 +80,6 @@ def find_dataset(name: str, overrides: Iterable[str], label: str | None) -> tupl
     Raises:
         ConfigError: if the file is wrong, no data set has the label, or `label` is None and there are several.
     """
-    from bench.config.yaml_file import apply_override, read_yaml
-    from bench.matrix.settings import MatrixSettings
-
     kind = name in registry.datasets() and not Path(name).is_file()
     try:
         path = Path(name) if kind else find(name)

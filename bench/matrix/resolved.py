@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel
 
-from bench.pipeline.settings import is_semantic
-
-if TYPE_CHECKING:
-    from bench.matrix.cell import Cell
-    from bench.matrix.settings import MatrixSettings
 from bench.files import flatten
+from bench.matrix.cell import Cell
+from bench.matrix.settings import MatrixSettings
 from bench.pipeline.key import content_of
+from bench.pipeline.settings import is_semantic
 
 
 def resolved(settings: MatrixSettings, cells: Sequence[Cell]) -> dict[str, Any]:

@@ -7,15 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import StoreError
-from bench.matrix.cell import Cell
+from bench.matrix.cell import Cell, own_stages
 from bench.matrix.matrix import Matrix
-from bench.pipeline.stage import Stage
+from bench.pipeline.stage import Stage, unfinished
 from bench.store.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
-from bench.matrix.cell import own_stages
-from bench.pipeline.stage import unfinished
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 

@@ -12,22 +12,19 @@ import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from bench.errors import StoreError
-from bench.files import read_json, write_strict_json, write_text
+from bench.files import finite, read_json, write_strict_json, write_text
+from bench.matrix.cell import Cell
+from bench.matrix.matrix import Matrix
+from bench.matrix.resolved import flat_config, resolved
 from bench.pipeline.stage import Stage, walk
+from bench.results.cells import CellResult
 from bench.store.manifest import versions
 from bench.store.store import Store
-
-if TYPE_CHECKING:
-    from bench.matrix.cell import Cell
-    from bench.matrix.matrix import Matrix
-    from bench.results.cells import CellResult
-from bench.files import finite
-from bench.matrix.resolved import flat_config, resolved
 
 SCHEMA = 1
 

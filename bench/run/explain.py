@@ -8,9 +8,8 @@ from typing import Any
 from bench.errors import listed
 from bench.matrix.cell import Cell
 from bench.pipeline.stage import Stage, walk
-from bench.store.store import Store
-
 from bench.run.status import StateCache, where_it_runs
+from bench.store.store import Store
 
 
 def explain_rows(cell: Cell, store: Store) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
-"""Trackers: what hears of every cell that ends. The local record always; Weights & Biases mirrors it if wanted.
+"""Trackers, which are told when a cell finishes or fails. One writes the local record, one copies it to W&B.
 
-W&B runs in a child process that reads the local record (`bench.tracking.wandb_mirror`), so that a missing package, a
-failed login, a dead network or a crash in it costs the benchmark nothing but one line of warning. What could not be
-mirrored is tried again the next time that the matrix runs.
+W&B runs in a child process that reads the local record (`bench.tracking.wandb_mirror`). In this process, a failed
+login, a dead network or a crash in W&B's library could block or end the run. In a child it costs one line of warning,
+and the cells that were not copied are tried again when the matrix runs next.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ Mode = Literal["offline", "online", "off"]
 MODES: tuple[Mode, ...] = ("offline", "online", "off")
 Say = Callable[[str], Any]
 
-_BATCH = 200  # cells a child is given: far below the system's limit on a command line
-_WAIT_S = 60.0  # at the end of a matrix, for the last child, and so much more for every cell that it still has
-_WAIT_PER_CELL_S = 10.0
+_BATCH = 200  # cells for one child; their folders stay far below the system's limit on a command line
+_WAIT_S = 60.0  # longest wait for the last child at the end of a matrix
+_WAIT_PER_CELL_S = 10.0  # added to it for every cell that is still to be copied
 
 
 def make_tracker(
     mode: str, store: Store, matrix: Matrix, say: Say | None = None, share_with: str | None = None
 ) -> LocalTracker | WandbTracker:
-    """Return the tracker for `--wandb MODE`: the local record, mirrored to W&B unless the mode is `off`.
+    """Return the tracker for `--wandb MODE`: the local record, copied to W&B unless the mode is `off`.
 
     Args:
         mode: `offline` (run folders under `<store>/wandb`, for `wandb sync`), `online` (needs a login) or `off`.
-        store: where results are and records go.
-        matrix: what is being run.
-        say: takes a line of warning; standard error when None.
-        share_with: host of a W&B server that is given everything of data that are not open, too.
+        store: holds the results, and gets the records.
+        matrix: the matrix that runs.
+        say: prints one line of warning; to standard error if None.
+        share_with: host of a W&B server that gets everything, even if the data are credentialed.
 
     Raises:
-        ConfigError: for another mode, or a server that may not have that; see `bench.privacy.border.check_server`.
+        ConfigError: for an unknown mode, or a server that may not have the data (`bench.privacy.border.check_server`).
     """
     if mode not in MODES:
         raise ConfigError(f"--wandb {mode}: no such mode{nearest(mode, MODES)} (have: {', '.join(MODES)})")
@@ -61,9 +61,13 @@ def make_tracker(
 
 
 def _server_of_wandb(share_with: str) -> str:
-    """Return the address that W&B would talk to: asked in a process of its own, as it runs in one."""
+    """Return the address of the server that W&B would use, as a child process of the same kind finds it.
+
+    Raises:
+        ConfigError: if W&B does not say.
+    """
     try:
-        with tempfile.TemporaryDirectory() as root:  # W&B leaves notes of its own, and nothing is to be written yet
+        with tempfile.TemporaryDirectory() as root:  # W&B writes files of its own, and the store must stay untouched
             command = [sys.executable, "-m", "bench.tracking.wandb_mirror", "where", root, NO_SERVER]
             quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
             done = subprocess.run(command, timeout=_WAIT_S, **quiet, **_surroundings())
@@ -78,7 +82,9 @@ def _server_of_wandb(share_with: str) -> str:
 
 
 def _surroundings() -> dict[str, Any]:
-    """Return folder and variables of a child: none that the user works in, for W&B reads settings lying there."""
+    """Return the working folder and the variables of a child."""
+    # W&B reads a settings file in the working folder. The user's own could send data elsewhere, so a child works in
+    # `/`, and the paths that it imports from are made absolute.
     given = (p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p)
     search = os.pathsep.join([str(Path(__file__).parents[2]), *map(os.path.abspath, given)])
     return {"cwd": os.sep, "env": os.environ | {"PYTHONPATH": search}}
@@ -92,7 +98,7 @@ class LocalTracker:
     """Writes the record of every cell; see `bench.results.record`."""
 
     def __init__(self, store: Store, matrix: Matrix, say: Say | None = None, share_with: str | None = None) -> None:
-        """Record cells of `matrix` under `store`; the checkout's state is read once, now."""
+        """Record the cells of `matrix` under `store`. The git state is read once, here."""
         self.store, self.matrix, self.say, self.share_with = store, matrix, say or _to_stderr, share_with
         self.git = git_state()
         self._warned = False
@@ -102,10 +108,10 @@ class LocalTracker:
         self.record(cell, read_cell(cell, self.store))
 
     def record(self, cell: Cell, result: CellResult) -> Path | None:
-        """Write the cell's record and return its folder; None (and one warning a run) if the disk refuses."""
+        """Write the cell's record and return its folder, or None if the disk refuses; the first time, warn."""
         try:
             return write_record(self.store, self.matrix, cell, result, self.git, self.share_with)
-        except OSError as error:  # the results are in the store; a record can be written again from them
+        except OSError as error:  # the store has the results; the next run writes the record from them
             if not self._warned:
                 place = f"{self.store.root}: {error.strerror}"
                 self.say(f"warning: the record of {cell.name} cannot be written under {place}")
@@ -113,14 +119,14 @@ class LocalTracker:
             return None
 
     def close(self) -> None:
-        """Do nothing: every record is complete when it is written."""
+        """Do nothing. Every record is complete when it is written."""
 
 
 class WandbTracker:
-    """Mirrors finished cells to W&B, one run a cell, from a child process that nothing waits for until the end."""
+    """Copies finished cells to W&B, one W&B run for each, in child processes. Only `close` waits for them."""
 
     def __init__(self, local: LocalTracker, mode: Literal["offline", "online"]) -> None:
-        """Mirror what `local` records."""
+        """Copy the records that `local` writes."""
         self.local, self.mode = local, mode
         self._root = local.store.root.resolve()
         self._log = self._root / "wandb" / f"mirror-{os.getpid()}.log"
@@ -131,7 +137,7 @@ class WandbTracker:
         self._were_open: list[str] = []
 
     def cell_ended(self, cell: Cell) -> None:
-        """Write the local record, then queue a finished cell that W&B does not have yet."""
+        """Write the local record, then queue the cell if it is finished and W&B does not have it yet."""
         result = read_cell(cell, self.local.store)
         folder = self.local.record(cell, result)
         if folder is None or result.state != "done" or self._gave_up:
@@ -144,7 +150,7 @@ class WandbTracker:
         self._pump()
 
     def close(self) -> None:
-        """Wait for the last child, within limits; then there is no process left."""
+        """Copy the cells that are left and wait for the last child, but not for ever; no process is left after this."""
         if self._were_open:
             self.local.say(
                 f"warning: W&B was given pictures of {listed(self._were_open, 3)} while these data were said to be "
@@ -187,7 +193,8 @@ class WandbTracker:
         try:
             self._log.parent.mkdir(parents=True, exist_ok=True)
             with open(self._log, "wb") as log:
-                # its own session: Ctrl-C is for the benchmark, and the whole group can be ended at the deadline
+                # In a session of its own the child gets no Ctrl-C from the terminal, and can finish the cell that it
+                # copies. At the deadline, W&B's helper processes can be killed with it as one group.
                 self._child = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
@@ -224,4 +231,4 @@ class WandbTracker:
             self._child.wait()
             self._child = None
         elif not self._gave_up:
-            self._log.unlink(missing_ok=True)  # kept where it explains a failure
+            self._log.unlink(missing_ok=True)  # after a failure the log is kept: it says why

@@ -2,9 +2,9 @@
 
 Run as `python -m bench.tracking.wandb_mirror MODE ROOT SERVER FOLDER...`.
 
-One run a cell: its id stands for the cell and its key, its group is the matrix, its job type the method. What it is
-given has passed the border (`bench.privacy.border`). A marker beside the record says what was mirrored, so that a cell
-is not sent twice. `python -m bench.tracking.wandb_mirror where ROOT` prints the server that W&B would talk to.
+Each cell is one W&B run. The run's id is made from the cell and its key, its group is the matrix, its job type the
+method. Only what has passed the border (`bench.privacy.border`) is sent. A marker file beside the record says what was
+sent. `python -m bench.tracking.wandb_mirror where ROOT SERVER` prints the server that W&B would use.
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ from bench.files import read_json, write_text
 from bench.privacy.border import check_server, is_open, payload
 from bench.results.record import read_record
 
-FAILED = "mirror failed: "  # what the parent looks for in the log
-SERVER = "server: "  # what it looks for when it asks where
-NO_SERVER = "-"  # stands for none among the arguments
+FAILED = "mirror failed: "  # the parent looks for these words in the log
+SERVER = "server: "  # and for these when it asks for the server
+NO_SERVER = "-"  # the argument SERVER if there is none
 PROJECT = "longtail-bench"  # WANDB_PROJECT overrides it
+# The marker keeps a finished matrix from being sent again at every run. It holds the run's id, which changes with the
+# cell's key, so that new results are sent; and whether the data were open then, so that a later change can be noticed.
 _MARKER = "wandb.json"
-# variables that say where and how W&B is reached; it takes any other for words about the run, or settings of it
+# Only these variables may reach W&B for credentialed data: they say where and how it is reached. W&B would send most
+# others along with the run (notes, tags, names).
 _NEEDED = re.compile(
     r"WANDB_(API_KEY|BASE_URL|PROJECT|ENTITY|ERROR_REPORTING|IDENTITY_TOKEN_FILE|CREDENTIALS_FILE|INSECURE_DISABLE_SSL|"
     r"X_EXTRA_HTTP_HEADERS|\w*_?(DIR|PROXY|TIMEOUT|TIMEOUT_SECONDS))"
@@ -38,47 +41,49 @@ _INIT_TIMEOUT_S, _FINISH_TIMEOUT_S = 30, 60
 
 
 def run_id(record: dict[str, Any], server: str | None = None) -> str:
-    """Return the id of a cell's run: the same for the same cell with the same key, another when its results differ.
-
-    What is not open has runs of its own, and so has a server that is given of it what no other is.
-    """
+    """Return the id of a cell's W&B run, 16 hex digits: the same for the same cell and key, else another."""
+    # A run of credentialed data is reduced, unless it goes to the one server that may have everything. These kinds get
+    # different ids, or a run that was sent in full could be continued on a server that may only have the reduced one.
     own = [] if is_open(record.get("sharing", "")) else ["reduced" if server is None else server]
     text = json.dumps([record["matrix"], record["cell"], record["key"], *own])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def is_mirrored(folder: Path, record: dict[str, Any], mode: str, server: str | None = None) -> bool:
-    """Tell whether this result is at W&B already; one that was sent online needs no offline copy."""
+    """Tell whether W&B has this result already. A result that was sent online needs no offline copy."""
     marker = read_json(folder / _MARKER) or {}
     return marker.get("run_id") == run_id(record, server) and marker.get("mode") in (mode, "online")
 
 
 def was_open(folder: Path, record: dict[str, Any]) -> bool:
-    """Tell whether W&B was given everything of a cell while its data were open, and they no longer are."""
+    """Tell whether W&B got everything about a cell when its data were open, although they are credentialed now."""
     marker = read_json(folder / _MARKER) or {}
     return is_open(str(marker.get("sharing", ""))) and not is_open(record.get("sharing", ""))
 
 
 def mirror(folder: Path, root: Path, mode: str, server: str | None = None) -> None:
-    """Send one cell and leave the marker; nothing to do if it was sent before.
+    """Send one cell and write its marker, unless it was sent before.
 
     Args:
-        folder: of the cell's record.
-        root: the store's.
+        folder: the folder of the cell's record.
+        root: the store's folder.
         mode: `offline` or `online`.
-        server: host that the user allowed to have everything; nothing is sent if W&B talks to another.
+        server: host that the user allows to have everything, or None.
+
+    Raises:
+        ConfigError: if W&B would use another server than `server`.
     """
     import wandb
 
     record = read_record(folder)
     if record is None or is_mirrored(folder, record, mode, server):
         return
-    pinned: dict[str, str] = {}  # nothing that is read later sends elsewhere what one server alone may have
+    pinned: dict[str, str] = {}  # W&B reads further settings later; these it may not change
     if server is not None:
         pinned["base_url"] = base_url(wandb)
         check_server(server, mode, pinned["base_url"])
     if not is_open(record.get("sharing", "")):
-        pinned["run_notes"] = ""  # else those of a settings file
+        pinned["run_notes"] = ""  # else W&B sends the notes of a settings file
     sent = payload(record, root, server)
     run = wandb.init(
         project=os.environ.get("WANDB_PROJECT", PROJECT),
@@ -108,29 +113,29 @@ def mirror(folder: Path, root: Path, mode: str, server: str | None = None) -> No
 
 
 def _remove_logs(run_folder: Path) -> None:
-    """Remove what W&B noted for itself: it names this machine's places, and a run's folder may be passed on."""
+    """Remove W&B's own logs of a run: they name paths of this machine, and a run's folder may be passed on."""
     shutil.rmtree(run_folder / "logs", ignore_errors=True)
     for link in ("debug.log", "debug-internal.log"):
         (run_folder.parent / link).unlink(missing_ok=True)
 
 
 def _remove_service_logs(root: Path) -> None:
-    """End W&B's service, which writes until then, and remove what it noted of places below our own cache."""
+    """End W&B's service process, which writes until then, and remove its logs below our cache: they name paths."""
     import wandb
 
-    with contextlib.suppress(Exception):  # what was to be sent has been sent
+    with contextlib.suppress(Exception):  # everything has been sent by now
         wandb.teardown()
     for logs in (root / "wandb" / "cache").rglob("logs"):
         shutil.rmtree(logs, ignore_errors=True)
 
 
 def base_url(wandb: Any) -> str:
-    """Return the address of the server that W&B talks to, by its own reading of variables and settings files."""
+    """Return the address of the server that W&B uses, as W&B reads it from variables and settings files."""
     return str(wandb.setup().settings.base_url)
 
 
 def _settings(wandb: Any, **pinned: str) -> Any:
-    """Return settings under which W&B sends what it is given and nothing that it would collect by itself."""
+    """Return settings under which W&B sends what it is given, and collects nothing by itself."""
     return wandb.Settings(
         console="off",
         silent=True,
@@ -141,7 +146,7 @@ def _settings(wandb: Any, **pinned: str) -> Any:
         x_disable_stats=True,
         x_disable_machine_info=True,
         x_save_requirements=False,
-        host="-",  # else the name of this machine
+        host="-",  # else W&B sends the name of this machine
         init_timeout=_INIT_TIMEOUT_S,
         login_timeout=_INIT_TIMEOUT_S,
         finish_timeout=_FINISH_TIMEOUT_S,
@@ -151,12 +156,12 @@ def _settings(wandb: Any, **pinned: str) -> Any:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Mirror the records in some folders; stop at the first that fails, since the others would fail the same way."""
+    """Send the records in some folders; stop at the first that fails, since the others would fail in the same way."""
     mode, root = arguments[0], Path(arguments[1])
     server = None if arguments[2] == NO_SERVER else arguments[2]
     folders = [Path(a) for a in arguments[3:]]
     os.nice(10)  # the benchmark's processes come first
-    os.environ["WANDB_ERROR_REPORTING"] = "false"  # it would send its errors' messages and the paths of the code
+    os.environ["WANDB_ERROR_REPORTING"] = "false"  # else W&B reports its errors, with messages and paths
     for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR"):
         os.environ.setdefault(name, str(root / "wandb" / "cache"))
     try:
@@ -166,7 +171,7 @@ def main(arguments: Sequence[str]) -> int:
             print(f"{SERVER}{base_url(wandb)}", flush=True)
         if not all(is_open((read_record(f) or {}).get("sharing", "")) for f in folders):
             for name in [n for n in os.environ if n.startswith("WANDB_") and not _NEEDED.fullmatch(n)]:
-                del os.environ[name]  # free text that nobody has looked at
+                del os.environ[name]  # may hold free text that nobody has checked
         for folder in folders:
             mirror(folder, root, mode, server)
         if folders:
@@ -174,7 +179,7 @@ def main(arguments: Sequence[str]) -> int:
     except ImportError as error:
         print(f"{FAILED}{error.name or error} is not installed", flush=True)
         return 1
-    except Exception as error:  # W&B may fail in any way; the parent says so in one line and goes on
+    except Exception as error:  # W&B can fail in any way; the parent prints one line and goes on
         first = (str(error).strip().splitlines() or [""])[0]
         print(f"{FAILED}{type(error).__name__}: {first}"[:300], flush=True)
         return 1

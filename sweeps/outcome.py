@@ -121,7 +121,7 @@ def _row(trial: optuna.trial.FrozenTrial, metrics: list[str], retried_as: int | 
     state = _STATES[trial.state.name]
     reason = trial.user_attrs.get("reason")
     if state == "failed" and reason is None:
-        again = f"again as trial {retried_as}" if retried_as is not None else "too often to try again"
+        again = f"again as trial {retried_as}" if retried_as is not None else "not tried again, it stopped too often"
         reason = f"its process stopped: {again}"
     return TrialRow(
         number=trial.number,

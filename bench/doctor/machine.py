@@ -157,4 +157,4 @@ def _plugins(machine: Machine, store: Path) -> Iterator[Check]:
     if not registry.broken():
         yield Check("plugins", True, told)
     for entry in registry.broken():
-        yield Check("plugins", False, f"{entry.module} cannot be used: {entry.reason}; its cells would fail, mend it")
+        yield Check("plugins", False, f"{entry.module} cannot be used: {entry.reason}; its cells would fail; repair it")

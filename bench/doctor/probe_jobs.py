@@ -168,7 +168,7 @@ def _locks_meet(what: str, report: dict[str, Any], folder: Path, label: str, kin
         got_in.release()
     alone = socket.gethostname() == report["host"]
     both = report["kept_out"] is True and report["holds"] and not got_in
-    far = "the job ran on this very host: nothing is known of others" if alone else "each side sees the other's"
+    far = "the job ran on this host, so nothing is known about others" if alone else "each side sees the other's"
     detail = f" ({report['kept_out']})" if isinstance(report["kept_out"], str) else ""
     wrong = f"{kind} is not carried between {socket.gethostname()} and {report['host']}{detail}"
     return Check(f"{what}, locks", both, f"{kind}: {far}" if both else f"{wrong}; {USE_LEASES}")

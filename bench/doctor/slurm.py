@@ -105,7 +105,7 @@ def _accounts(settings: SlurmSettings) -> Iterator[Check]:
     query = ("sacctmgr", "--noheader", "--parsable2", "show", "associations", "format=account", "where")
     told = _run(*query, f"user={getpass.getuser()}") if shutil.which("sacctmgr") else None
     if told is None or told.returncode:
-        yield Check("slurm.account", True, f"{listed(named)}; this cluster keeps no accounts to hold it against")
+        yield Check("slurm.account", True, f"{listed(named)}; not checked, this cluster keeps no accounts")
         return
     known = set(told.stdout.split())
     wrong = [f"{name}: not yours{nearest(name, known)} (have: {listed(known) or 'none'})" for name in named - known]

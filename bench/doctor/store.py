@@ -91,7 +91,7 @@ def _locks(machine: Machine, store: Path, folder: Path) -> Check:
     try:
         claim = Locks(folder / "locks", kind).try_claim("doctor", {})
         if claim is None:
-            return Check("locks", False, f"{kind}: a lock that nobody has cannot be had; {USE_LEASES}")
+            return Check("locks", False, f"{kind}: a free lock cannot be taken; {USE_LEASES}")
         while_held = _other_process_claims(folder / "locks", kind)
         claim.release()
         after = _other_process_claims(folder / "locks", kind)
@@ -100,8 +100,8 @@ def _locks(machine: Machine, store: Path, folder: Path) -> Check:
     except StoreError as error:
         return Check("locks", False, str(error))
     if (while_held, after) == (False, True):
-        return Check("locks", True, f"{kind}: a second process has to wait, and has its turn")
-    wrong = "a second process is let in" if while_held else "what was given back is still held"
+        return Check("locks", True, f"{kind}: a second process has to wait, and gets the lock once it is free")
+    wrong = "a second process is let in" if while_held else "a released lock is still held"
     return Check("locks", False, f"{kind}: {wrong}; {USE_LEASES}")
 
 

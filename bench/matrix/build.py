@@ -113,7 +113,7 @@ def _check_nothing_needs_a_control(rows: Sequence[Row], fidelity: FidelitySettin
         what = "fidelity.extractor is of kind 'classifier'"
     else:
         return
-    raise ConfigError(f"{where}: {what}, the classifier of the row that adds no images; give `methods` such a row")
+    raise ConfigError(f"{where}: {what}, the classifier of the row that adds no images; add such a row to `methods`")
 
 
 def _check_names(names: Sequence[str], where: str) -> None:
@@ -124,8 +124,8 @@ def _check_names(names: Sequence[str], where: str) -> None:
             raise ConfigError(f"{where}: the cell {name} is there twice; give each data set, method and seed once")
         if len(name.encode()) > _LONGEST_NAME:
             raise ConfigError(
-                f"{where}: the cell {name[:60]}… has a name of {len(name.encode())} bytes, at most {_LONGEST_NAME} can "
-                "be; give the data set a shorter `name`, or the row a shorter `row`"
+                f"{where}: the cell {name[:60]}… has a name of {len(name.encode())} bytes, want {_LONGEST_NAME} "
+                "or fewer; give the data set a shorter `name`, or the row a shorter `row`"
             )
         seen.add(name)
 

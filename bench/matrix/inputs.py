@@ -192,7 +192,7 @@ def _see_extractor(extractor: InceptionExtractor | OracleExtractor | XrvExtracto
         if extractor.weights is not None:
             check_file(Path(extractor.weights).expanduser(), field)
         elif may_be_missing() and (coming := extractor.to_be_fetched()):
-            return f"{coming} is not there, a run fetches it"
+            return f"{coming} is not there; a run downloads it"
     elif (path := _file_of(extractor)) is not None and path.is_file():  # else the extractor says what to do
         check_file(path, field)
     extractor.content()  # its error names the place of weights that no setting names
@@ -250,5 +250,5 @@ def _check_method(cell: Cell, model: DiffusionModel) -> str:
             raise
         except BaseException as error:  # the plugin's own code; it must not stop the other rows
             if may_be_missing():
-                raise ConfigError(f"row '{cell.label}': its check broke: {in_words(error)}") from error
+                raise ConfigError(f"row '{cell.label}': its own check failed: {in_words(error)}") from error
     return ""

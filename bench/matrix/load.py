@@ -64,7 +64,7 @@ def find(name: str) -> Path:
     if path.is_file():
         return path
     if path.exists() or path.is_symlink():
-        what = "is a folder" if path.is_dir() else "is a link to nothing" if path.is_symlink() else "is no plain file"
+        what = "is a folder" if path.is_dir() else "is a broken link" if path.is_symlink() else "is not a regular file"
         raise ConfigError(f"matrix '{name}': {what}; give a YAML file or one of {listed(shipped)}")
     hint = nearest(name, shipped)
     raise ConfigError(

@@ -1,4 +1,4 @@
-"""The rows of a matrix: a method's shorthand, or a variant of it under a label of its own."""
+"""The rows of a matrix: a method by its shorthand, or a variant of it with a label of its own."""
 
 from __future__ import annotations
 

@@ -34,12 +34,10 @@ class Study(Settings):
     x: str = Field(description="path of the setting on the axis")
     line: str = Field("row", description="`row`, `method`, `dataset` or a path: cells that agree on it make a line")
     columns: list[str] = Field(min_length=1, description="names in the scores, the fidelity or the diagnostics")
-    levels: list[str] = Field(
-        [], description="labels of rows to draw as horizontal lines, wherever they are on the axis"
-    )
-    pool: bool = Field(False, description="all data sets in one figure; so it is anyway where they make `x` or `line`")
-    x_label: str | None = Field(None, description="of the axis; null = the path in words")
-    scale: Literal["linear", "log"] = Field("linear", description="of the axis, where `x` is a number")
+    levels: list[str] = Field([], description="labels of rows that are drawn as horizontal lines, whatever their `x`")
+    pool: bool = Field(False, description="one figure for all data sets; so it is anyway if they make `x` or `line`")
+    x_label: str | None = Field(None, description="label of the axis; null = the path in words")
+    scale: Literal["linear", "log"] = Field("linear", description="scale of the axis if `x` is a number")
     band: Literal["sd", "ci"] = Field("sd", description="around a mean over seeds: one sd, or Student's 95 % interval")
 
     def check(self, cells: Sequence[Cell], where: str) -> None:

@@ -36,7 +36,8 @@ def logs_of(cell: Cell, store: Store, name: str | None = None, every: bool = Fal
     if name is not None:
         names = {s.stage_name() for s in stages}
         if name not in names:
-            raise ConfigError(f"--stage {name}: the cell has none{nearest(name, names)} (have: {listed(names)})")
+            hint = f"{nearest(name, names)} (have: {listed(names)})"
+            raise ConfigError(f"--stage {name}: the cell has no such stage{hint}")
         stages = [s for s in stages if s.stage_name() == name]
     states = {s.key: store.state(s) for s in stages}
     asked = every or name is not None

@@ -131,7 +131,7 @@ class Slurm:
     def _patiently(self) -> Queue:
         """Ask SLURM until it answers. Without an answer, stages that are in the queue might be submitted twice."""
         while (queue := ask_queue()) is None:
-            print("SLURM does not answer; asked again in a while", file=sys.stderr)
+            print("SLURM does not answer; asking again in a while", file=sys.stderr)
             time.sleep(self.settings.poll_s)
         return queue
 

@@ -85,5 +85,5 @@ def _build(body: dict[str, Any], known: dict[str, Any], built: dict[str, Stage])
     module, _, name = body["model"].partition(":")
     cls = getattr(importlib.import_module(module), name)
     if not (isinstance(cls, type) and issubclass(cls, BaseModel)):
-        raise TypeError(f"{body['model']} is no stage and no settings")
+        raise TypeError(f"{body['model']} is neither a stage nor settings")
     return cls.model_validate({k: _decode(v, known, built) for k, v in body["fields"].items()})

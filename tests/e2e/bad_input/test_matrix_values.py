@@ -152,11 +152,11 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "teacher without a baseline": (
         {"methods": [{"method": "smote", "settings": {"labels": "teacher"}}]},
-        ": row 'smote' has labels by 'teacher', the classifier of the row that adds no images; give `methods` such a row",
+        ": row 'smote' has labels by 'teacher', the classifier of the row that adds no images; add such a row to `methods`",
     ),
     "features of no baseline": (
         {"methods": ["smote"], "fidelity/extractor": {"kind": "classifier"}},
-        ": fidelity.extractor is of kind 'classifier', the classifier of the row that adds no images; give `methods`",
+        ": fidelity.extractor is of kind 'classifier', the classifier of the row that adds no images; add such a row",
     ),
     # data sets
     "data set": ({"datasets": ["fantom"]}, ".datasets.0.kind: no data set kind 'fantom'; did you mean 'phantom'? (have: "),

@@ -196,7 +196,7 @@ def test_precisions_that_make_no_sense(
 def test_a_plugin_that_does_not_import(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "broken", lambda: [Broken("methods.mine", "SyntaxError: here")])
     (line,) = wrong(bench("doctor", "--store", tmp_path))
-    assert line == "plugins: methods.mine cannot be used: SyntaxError: here; its cells would fail, mend it"
+    assert line == "plugins: methods.mine cannot be used: SyntaxError: here; its cells would fail; repair it"
 
 
 def test_a_check_that_breaks_does_not_hide_the_others(

@@ -127,7 +127,7 @@ def test_planning_downloads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     planned = plan("paper-nih", sets)
     assert planned.missing == ()  # a run may go and fetch it
     assert {c.fidelity.key[0] for c in planned.matrix.cells} == {"?"}
-    assert "a run fetches it" in {c.what: c.said for c in planned.inputs}["fidelity.extractor.weights"]
+    assert "a run downloads it" in {c.what: c.said for c in planned.inputs}["fidelity.extractor.weights"]
     sets = over(trees["paper-nih"], **{"fidelity.extractor": extractor % "false"})
     assert "no Inception weights" in wrong(plan("paper-nih", sets))["fidelity.extractor.weights"]
 
@@ -242,7 +242,7 @@ def test_a_methods_own_check_that_breaks_is_told_and_stops_no_run(monkeypatch: p
     monkeypatch.setattr("methods.fusion.method.Fusion.check", broken)
     found = wrong(plan("toy", ["methods=[baseline, ours@1]"]))
     assert list(found) == ["row ours@1"]
-    assert "its check broke: SystemExit" in found["row ours@1"]
+    assert "its own check failed: SystemExit" in found["row ours@1"]
     check_weights(load_matrix("toy", ["methods=[baseline, ours@1]"]), "toy.yaml")
 
 

@@ -198,7 +198,7 @@ def test_a_trial_whose_process_was_killed_is_tried_again_with_the_same_settings_
     assert [t.state for t in result.trials] == ["failed"] * 3 + ["done"]  # given up after three; it counts as one
     assert len({json.dumps(t.params) for t in result.trials[:3]}) == 1
     assert result.trials[0].reason == "its process stopped: again as trial 1"
-    assert result.trials[2].reason == "its process stopped: too often to try again"
+    assert result.trials[2].reason == "its process stopped: not tried again, it stopped too often"
     assert not list((store.root / "studies").glob("*.lock.*"))
 
 

@@ -84,7 +84,7 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     return made
 
 
-def report(figures: Sequence[Figure], as_json: bool, **facts: Any) -> int:
+def report(figures: Sequence[Figure], as_json: bool, **facts: object) -> int:
     """Print the figures, the machine and other facts, and return the exit code: 1 if a bound is broken, else 0."""
     around = {"machine": machine(), **facts}
     if as_json:

@@ -54,10 +54,11 @@ class IntRange(Settings):
         _check_range(self)
         return self
 
-    def holds(self, value: Any) -> bool:
+    def holds(self, value: Scalar) -> bool:
         """Tell whether `value` is one of the numbers."""
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        return whole and self.low <= value <= self.high and (value - self.low) % self.step == 0
+        if isinstance(value, bool) or not isinstance(value, int):
+            return False
+        return self.low <= value <= self.high and (value - self.low) % self.step == 0
 
     def ends(self) -> list[Scalar]:
         """Return the values that show whether the setting accepts the range."""
@@ -86,7 +87,7 @@ class FloatRange(Settings):
         _check_range(self)
         return self
 
-    def holds(self, value: Any) -> bool:
+    def holds(self, value: Scalar) -> bool:
         """Tell whether `value` is one of the numbers."""
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not self.low <= value <= self.high:
             return False
@@ -119,7 +120,7 @@ class Choices(Settings):
                 raise ValueError(f"the choice {shown(choice)} is there twice; give it once")
         return self
 
-    def holds(self, value: Any) -> bool:
+    def holds(self, value: Scalar) -> bool:
         """Tell whether `value` is one of the choices."""
         return value in self.choices
 
@@ -346,7 +347,7 @@ def _leaves(model: Any) -> Iterator[str]:
             yield name
 
 
-def _options(annotation: Any) -> Iterator[Any]:
+def _options(annotation: object) -> Iterator[type]:
     """Yield the classes that an annotation allows, also inside unions and `Annotated`."""
     inside = getattr(annotation, "__args__", ())
     if isinstance(annotation, type) and not inside:

@@ -16,7 +16,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench import seeds
 from bench.errors import ConfigError
@@ -50,7 +50,7 @@ def run_sweep(
     execution: Execution | None = None,
     reporter: Reporter | None = None,
     overrides: Iterable[str] = (),
-    say: Callable[[str], Any] = lambda line: None,
+    say: Callable[[str], object] = lambda line: None,
 ) -> SweepResult:
     """Run a sweep until it has `n_trials` trials in total and return what was found.
 
@@ -203,7 +203,7 @@ class Driver:
         executor: Executor,
         execution: Execution,
         reporter: Reporter,
-        say: Callable[[str], Any],
+        say: Callable[[str], object],
     ) -> None:
         """Compute the stages of all trials together, and tell the study the numbers of each."""
         from optuna.trial import TrialState

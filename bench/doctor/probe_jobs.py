@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from bench.checks import Check
 from bench.doctor.probe import Probe, code_digest, report_of
@@ -52,7 +52,7 @@ def probe_nodes(machine: Machine, store: Path, asks: dict[str, JobRequest], wait
         for label, ask in asks.items():
             probe = Probe(str(folder), label, kind, ask.gpus or 0)
             try:
-                (job,) = submit([cast(Any, probe)], f"bench-doctor-{label}", _tiny(ask), machine.slurm, folder / "jobs")
+                (job,) = submit([probe], f"bench-doctor-{label}", _tiny(ask), machine.slurm, folder / "jobs")
             except BenchError as error:
                 yield Check(f"probe {label}", False, str(error))
                 continue

@@ -6,7 +6,6 @@ import functools
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from pydantic import BaseModel
 
@@ -85,9 +84,9 @@ class Cell:
         return hashlib.sha256(canonical_json([s.key for s in self.targets]).encode()).hexdigest()[:32]
 
 
-def _models_in(value: Any) -> Iterator[BaseModel]:
+def _models_in(value: object) -> Iterator[BaseModel]:
     """Yield a model and all models among its settings, but not the stages among its inputs."""
-    inner: Iterable[Any] = ()
+    inner: Iterable[object] = ()
     if isinstance(value, BaseModel):
         yield value
         inner = [getattr(value, name) for name in type(value).model_fields]

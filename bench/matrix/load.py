@@ -46,7 +46,7 @@ def _keep_used_settings(raw: dict[str, Any]) -> None:
         raw["settings"] = {k: v for k, v in settings.items() if k in used or k not in registry.known_methods()}
 
 
-def method_name(row: Any) -> str:
+def method_name(row: object) -> str:
     """Return the method that a row of a raw file names."""
     return registry.Shorthand.of(row.get("method") if isinstance(row, dict) else row).name
 

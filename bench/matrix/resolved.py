@@ -17,7 +17,7 @@ from bench.pipeline.settings import is_semantic
 def resolved(settings: MatrixSettings, cells: Sequence[Cell]) -> dict[str, Any]:
     """Return a matrix file with every default written out, which builds the same cells again."""
     methods: dict[str, dict[str, Any]] = {}
-    rows: list[Any] = []
+    rows: list[str | dict[str, Any]] = []
     for row in {c.label: c.row for c in cells}.values():
         exclude = {row.method.at} if row.method.at else None  # the `@value` of the row gives it
         full = row.method.model_dump(mode="json", exclude=exclude)
@@ -55,7 +55,7 @@ def flat_config(settings: MatrixSettings, cell: Cell) -> dict[str, Any]:
     return dict(flatten(tree))
 
 
-def _semantic(value: Any) -> Any:
+def _semantic(value: object) -> Any:
     if isinstance(value, BaseModel):
         fields = type(value).model_fields
         told = {name: _semantic(getattr(value, name)) for name, info in fields.items() if is_semantic(info)}

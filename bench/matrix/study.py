@@ -62,7 +62,7 @@ class Study(Settings):
             self._check_places(cells, where)
 
     def _check_places(self, cells: Sequence[Cell], where: str) -> None:
-        taken: dict[tuple[Any, ...], str] = {}
+        taken: dict[tuple[Scalar | None, ...], str] = {}
         for cell in cells:
             settings = settings_of(cell)
             if self.is_level(cell.label, settings):
@@ -97,7 +97,7 @@ def settings_of(cell: Cell) -> dict[str, Scalar]:
     return found
 
 
-def scalars(path: str, value: Any) -> Iterator[tuple[str, Scalar]]:
+def scalars(path: str, value: object) -> Iterator[tuple[str, Scalar]]:
     """Yield (path, value) of every number and word in some settings, but not in the stages among them."""
     if isinstance(value, (bool, int, float, str)):
         yield path, value

@@ -68,7 +68,7 @@ def _some_of(differences: list[str]) -> str:
     return "; ".join(differences[:3]) + (f"; and {len(differences) - 3} more" if len(differences) > 3 else "")
 
 
-def differing(old: Any, new: Any, path: str = "") -> list[str]:
+def differing(old: object, new: object, path: str = "") -> list[str]:
     """Return the differences of two identities: `classifier.steps: 100 → 200`, names of inputs, names of modules."""
     if isinstance(old, dict) and isinstance(new, dict):
         if path == "code":

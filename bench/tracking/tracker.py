@@ -29,7 +29,7 @@ from bench.tracking.wandb_mirror import FAILED, NO_SERVER, SERVER, is_mirrored, 
 
 Mode = Literal["offline", "online", "off"]
 MODES: tuple[Mode, ...] = ("offline", "online", "off")
-Say = Callable[[str], Any]
+Say = Callable[[str], object]
 
 _BATCH = 200  # cells for one child; their folders stay far below the system's limit on a command line
 _WAIT_S = 60.0  # longest wait for the last child at the end of a matrix

@@ -18,11 +18,15 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from bench.files import read_json, write_text
 from bench.privacy.border import check_server, is_open, payload
 from bench.results.record import read_record
+
+if TYPE_CHECKING:
+    from wandb import Settings
 
 FAILED = "mirror failed: "  # the parent looks for these words in the log
 SERVER = "server: "  # and for these when it asks for the server
@@ -129,12 +133,12 @@ def _remove_service_logs(root: Path) -> None:
         shutil.rmtree(logs, ignore_errors=True)
 
 
-def base_url(wandb: Any) -> str:
+def base_url(wandb: ModuleType) -> str:
     """Return the address of the server that W&B uses, as W&B reads it from variables and settings files."""
     return str(wandb.setup().settings.base_url)
 
 
-def _settings(wandb: Any, **pinned: str) -> Any:
+def _settings(wandb: ModuleType, **pinned: str) -> Settings:
     """Return settings under which W&B sends what it is given, and collects nothing by itself."""
     return wandb.Settings(
         console="off",

@@ -9,13 +9,16 @@ import socket
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING
 
 from bench.run.log import compute_logged
 from bench.run.slurm.recipe import read_recipe
 from bench.store.claims import slurm_job
 from bench.store.store import StageBusy, Store
 from bench.store.work import Execution
+
+if TYPE_CHECKING:
+    import submitit
 
 _WAIT_S = 300.0  # for the claim of an earlier job that is still being killed, or whose lease has to expire
 
@@ -64,7 +67,7 @@ class StageJob:
             if not torch.cuda.is_available():
                 raise OSError(f"{socket.gethostname()}: {self.gpus} GPUs were asked for, torch sees none that works")
 
-    def checkpoint(self, *args: Any) -> Any:
+    def checkpoint(self, *args: object) -> submitit.helpers.DelayedSubmission:
         """Return what runs after a requeue: this object. submitit calls it at preemption and near the time limit."""
         # Nothing needs saving here. Stages write their checkpoints into the store as they go and can be killed at any
         # moment, and the requeued job finds them there. Without this method submitit would not requeue at a time limit.

@@ -8,16 +8,12 @@ import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bench.errors import ConfigError
 from bench.run.machine_file import THREADS, JobRequest, SlurmSettings
-
-if TYPE_CHECKING:
-    from bench.run.slurm.job import StageJob
 
 _TIMEOUT_S = 60.0
 _ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"}
@@ -109,7 +105,7 @@ def cancel(jobs: Iterable[str]) -> None:
 
 
 def submit(
-    jobs: Sequence[StageJob],
+    jobs: Sequence[Callable[[], object]],
     name: str,
     ask: JobRequest,
     settings: SlurmSettings,
@@ -119,7 +115,7 @@ def submit(
     """Submit jobs as one array (a single job without one) and return their ids, in order.
 
     Args:
-        jobs: what to run.
+        jobs: what each job calls; submitit pickles it.
         name: the name that squeue shows.
         ask: the request of each job.
         settings: cap, setup lines, time-outs.

@@ -78,5 +78,5 @@ def test_nothing_but_settings_is_built(tmp_path: Path) -> None:
     path.write_text(
         path.read_text(encoding="utf-8").replace("tests.reliability.toys:Toy", "subprocess:Popen"), encoding="utf-8"
     )
-    with pytest.raises(StageError, match="is no stage"):
+    with pytest.raises(StageError, match="is neither a stage nor settings"):
         read_recipe(path, Toy(value=1).key)

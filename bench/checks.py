@@ -1,4 +1,4 @@
-"""One thing that was looked at."""
+"""The result of one check, as `bench doctor` and the audits print it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ AFFECTS_RESULTS = False
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        what: its name.
-        ok: whether all is well.
-        said: the value that was found; or what is wrong, and what to do.
+        what: the name of the thing that was checked.
+        ok: whether it is in order.
+        said: the value that was found; or, if the check failed, what is wrong and what to do.
     """
 
     what: str
@@ -25,20 +25,23 @@ class Check:
     said: str
 
     def line(self, width: int = 0) -> str:
-        """Return it as a line, what was looked at in a column `width` letters wide."""
+        """Return the check as one line, with its name in a column `width` characters wide."""
         return f"{'ok' if self.ok else 'WRONG':5} {self.what + ':':{width + 1}} {self.said}"
 
 
 def summary(checks: Sequence[Check]) -> str:
-    """Return how many things were looked at, and the names of those that are wrong."""
+    """Return one line with the number of checks and the names of those that failed."""
     wrong = [check.what for check in checks if not check.ok]
     told = f"{len(wrong)} wrong: {'; '.join(wrong)}" if wrong else "all is well"
     return f"{len(checks)} things looked at, {told}"
 
 
 def guarded(what: str, checks: Iterator[Check]) -> Iterator[Check]:
-    """Yield checks; one that breaks is wrong, and must not keep the others from being made."""
+    """Yield `checks`. If the iterator raises, yield the error as a failed check named `what` instead.
+
+    One group of checks that crashes must not keep the caller from making the other groups.
+    """
     try:
         yield from checks
-    except Exception as error:  # a library that is half installed can fail in any way
+    except Exception as error:  # a half-installed library can fail in any way
         yield Check(what, False, in_words(error))

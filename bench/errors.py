@@ -1,4 +1,7 @@
-"""Errors with one clear line each: what, where, what was got, what is allowed, what to do."""
+"""The errors that the harness raises on purpose. Each message is one line.
+
+A message says what is wrong and where, which value was found, which values are allowed, and what the user can do.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ class BenchError(Exception):
 
 
 class ConfigError(BenchError):
-    """A request (matrix file, `--set`, command-line value) that cannot be understood or met."""
+    """A request (matrix file, `--set`, command-line value) that cannot be understood or carried out."""
 
 
 class DataError(BenchError):
@@ -24,51 +27,57 @@ class DataError(BenchError):
 
 
 class SourceError(DataError, OSError):
-    """Pictures that are not where a data set says, or cannot be read; mending them is enough to go on."""
+    """Pictures that are missing or cannot be read. The run can continue once they are put right.
+
+    It is an `OSError` too, so that the store does not treat the failure as permanent.
+    """
 
 
 class ContractError(BenchError):
-    """A method that broke its contract: names the method, the rule and what was seen."""
+    """A method that broke its contract. The message names the method, the rule and what was found."""
 
     exit_code = 1
 
     def __init__(self, method: str, rule: str, detail: str) -> None:
-        """Compose the line `method 'x' broke the contract (rule): detail`."""
+        """Build the message `method 'x' broke the contract (rule): detail`."""
         super().__init__(f"method '{method}' broke the contract ({rule}): {detail}")
         self.method, self.rule, self.detail = method, rule, detail
 
 
 class StageError(BenchError):
-    """A stage that failed while computing; the cause is chained and recorded in the store."""
+    """A stage that failed while it was computed. The cause is chained to this error and recorded in the store."""
 
     exit_code = 1
 
 
 class StageBusy(StageError):
-    """A stage that a living process was still computing when the time to wait for it was over.
+    """A stage that another living process was still computing when the waiting time ran out.
 
     Attributes:
-        holder: who: host, pid, since, job (SLURM's id or None), log.
+        holder: the process that computes it: host, pid, since, job (the SLURM job id or None), log.
     """
 
     def __init__(self, message: str, holder: Mapping[str, Any] | None = None) -> None:
-        """Keep who holds the stage beside the line that says it."""
+        """Keep the message, and the facts about the process that holds the stage."""
         super().__init__(message)
         self.holder = dict(holder or {})
 
 
 class PluginError(BenchError, ImportError):
-    """A plugin that does not import, or breaks where its stages are planned; mending it is enough to go on."""
+    """A plugin that cannot be imported, or that fails while its stages are planned.
+
+    It is an `ImportError` too, so that the store does not treat the failure as permanent.
+    """
 
     exit_code = 1
 
 
 class BorderError(BenchError):
-    """Something that may not leave was about to; nothing was written."""
+    """An attempt to share something that must not leave this machine. Nothing was written."""
 
 
 class StoreError(BenchError):
-    """A store that cannot be used: not writable, full, or holding a damaged artefact."""
+    """A store that cannot be used because it is not writable, its disk is full, or a result in it is damaged."""
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
@@ -78,12 +87,12 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
 
 
 def listed(names: Iterable[str], limit: int = 12) -> str:
-    """Return names as `a, b, c` (sorted, shortened past `limit`)."""
+    """Return the sorted names as `a, b, c`; names beyond the first `limit` are only counted."""
     ordered = sorted(names)
     rest = len(ordered) - limit
     return ", ".join(ordered[:limit]) + (f", … ({rest} more)" if rest > 0 else "")
 
 
 def in_words(error: BaseException) -> str:
-    """Return `ValueError: what it says` without line breaks."""
+    """Return an error as one line, `ValueError: message`."""
     return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")

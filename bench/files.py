@@ -1,4 +1,8 @@
-"""Files: small ones that a reader never sees half of, JSON, digests, arrays in memory maps."""
+"""Helpers for files: atomic writes of text and JSON, digests, and memory-mapped arrays.
+
+Several processes, often on several hosts, read and write one store at the same time. Small files are therefore written
+beside their place and renamed into it: a reader sees the old file or the new one, and never half of one.
+"""
 
 from __future__ import annotations
 
@@ -12,29 +16,36 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
+    import numpy.typing as npt
 
 AFFECTS_RESULTS = False
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file, and the folders above it, by a rename in its own folder."""
+    """Write a text file by a rename in its own folder, and make the folders above it.
+
+    Raises:
+        OSError: if it cannot be written; no partial file is left.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")  # hosts may share the folder
+    # The host is in the name because hosts that share the folder may have processes with equal pids. The file lies in
+    # the same folder because a rename is atomic only within one file system.
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
     try:
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
-    except OSError:  # a full disk: what was written of it takes space
+    except OSError:  # on a full disk, the partial file would take up space
         temporary.unlink(missing_ok=True)
         raise
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file by a rename; what JSON does not know is written as its text."""
+    """Write a JSON file by a rename. A value of a type that JSON lacks is written as `str(value)`."""
     write_text(path, json.dumps(value, indent=1, default=str) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the mapping in a JSON file, or None where there is none that can be read."""
+    """Return the mapping in a JSON file, or None if the file is missing, unreadable or not a mapping."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -46,8 +57,8 @@ def write_strict_json(path: Path, value: Any) -> None:
     """Write a JSON file by a rename.
 
     Raises:
-        ValueError: for NaN or an infinity, which no reader of JSON has to understand.
-        TypeError: for what JSON does not know.
+        ValueError: for NaN or an infinity, because standard JSON has no way to write them.
+        TypeError: for a value of a type that JSON lacks.
     """
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
@@ -57,13 +68,13 @@ def read_json_or_raise(path: Path) -> Any:
 
     Raises:
         OSError: if the file cannot be read.
-        ValueError: if it is no JSON, or no UTF-8.
+        ValueError: if it is not JSON or not UTF-8.
     """
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def file_digest(path: Path, hex_digits: int = 32) -> str:
-    """Return the first digits of the SHA-256 of a file's bytes.
+    """Return the first `hex_digits` digits of the SHA-256 of a file's bytes.
 
     Raises:
         OSError: if the file cannot be read.
@@ -72,10 +83,8 @@ def file_digest(path: Path, hex_digits: int = 32) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()[:hex_digits]
 
 
-def new_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
-    """Return a new npy file as a writable memory map, its space taken at once.
-
-    Without that a full disk would be found out while a page is written, and the kernel would kill the process.
+def new_array(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.memmap:
+    """Return a new npy file as a writable memory map, with its disk space allocated.
 
     Raises:
         OSError: if the disk has no room for it.
@@ -83,14 +92,16 @@ def new_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
     import numpy as np
 
     array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-    if hasattr(os, "posix_fallocate"):  # macOS has none
+    # A memory map is a sparse file. If the disk fills up later, writing to a page kills the process with SIGBUS, which
+    # Python cannot catch. Allocating all space now turns that into an ordinary OSError at the start.
+    if hasattr(os, "posix_fallocate"):  # macOS lacks it
         with open(path, "rb+") as handle:
             os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
     return array
 
 
 def flatten(tree: dict[str, Any], prefix: str = "", separator: str = ".") -> Iterator[tuple[str, Any]]:
-    """Yield (`a.b.c`, value) for every leaf of nested mappings."""
+    """Yield (`a.b.c`, value) for every leaf of a tree of nested mappings."""
     for name, value in tree.items():
         if isinstance(value, dict):
             yield from flatten(value, f"{prefix}{name}{separator}", separator)
@@ -99,7 +110,7 @@ def flatten(tree: dict[str, Any], prefix: str = "", separator: str = ".") -> Ite
 
 
 def finite(value: Any) -> Any:
-    """Return JSON values with NaN and infinities replaced by None, and what JSON does not know by its text."""
+    """Return a copy of a JSON tree with NaN and infinities replaced by None, and other types by `str(value)`."""
     if isinstance(value, dict):
         return {str(k): finite(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""The values that stages hand to each other: tables of images, the train split, augmented sets."""
+"""The values that stages pass to each other: tables of images, the train split, and augmented sets."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ Int64 = npt.NDArray[np.int64]
 
 
 class ImageRows:
-    """Read-only rows of a memory-mapped image array: indexable like `uint8 [n, H, W]`, nothing copied until asked."""
+    """A read-only view of some rows of a memory-mapped image array, indexed like `uint8 [n, H, W]`.
+
+    Only the rows that are indexed are read from disk and copied.
+    """
 
     def __init__(self, images: UInt8, rows: Int64 | None = None) -> None:
-        """View `images` at `rows` (all when None)."""
+        """View the given `rows` of `images`, or all of them if `rows` is None."""
         self._images = images
         self._rows = np.arange(len(images)) if rows is None else np.asarray(rows, dtype=np.int64)
 
     def __len__(self) -> int:
-        """Return the number of images in view."""
+        """Return the number of rows in the view."""
         return len(self._rows)
 
     def __getitem__(self, index: int | slice | npt.NDArray[np.integer] | list[int]) -> UInt8:
@@ -30,21 +33,21 @@ class ImageRows:
 
     @property
     def image_px(self) -> int:
-        """Side of the (square) images in pixels."""
+        """Side length of the square images in pixels."""
         return int(self._images.shape[-1])
 
 
 @dataclass(frozen=True)
 class ImageTable:
-    """A whole data set as read: one row an image.
+    """A whole data set with one row per image.
 
     Attributes:
         images: `uint8 [n, H, W]`, grey, memory-mapped.
         labels: `float32 [n, C]`, observed labels, 0 or 1; NaN = unknown.
-        patients: `int64 [n]`, patient number; splits never cut through one.
-        class_names, head, tail: names; head and tail are disjoint parts of class_names.
-        true_labels: `float32 [n, C]` where the truth is known (the phantom), else None.
-        splits: `int64 [n]` official split, 0 train, 1 val, 2 test; None where the data set has none.
+        patients: `int64 [n]`, patient numbers. A split never puts one patient into two parts.
+        class_names, head, tail: class names; head and tail are disjoint subsets of class_names.
+        true_labels: `float32 [n, C]` if the true labels are known (as in the phantom), else None.
+        splits: `int64 [n]`, the official split: 0 train, 1 val, 2 test; None if the data set has none.
     """
 
     images: UInt8
@@ -59,12 +62,12 @@ class ImageTable:
 
 @dataclass(frozen=True)
 class TrainSet:
-    """The train split, all that a method may see. Row i here is what `parents` refer to.
+    """The train split, which is all that a method may see. `parents` of synthetic images are row numbers in it.
 
     Attributes:
-        images: rows of `uint8 [n, H, W]`.
-        labels: `float32 [n, C]` observed labels, 0 or 1; NaN = unknown.
-        class_names, head, tail: names; `head_index`, `tail_index` their columns.
+        images: a view of `uint8 [n, H, W]`.
+        labels: `float32 [n, C]`, observed labels, 0 or 1; NaN = unknown.
+        class_names, head, tail: class names; `head_index` and `tail_index` are their columns in `labels`.
     """
 
     images: ImageRows
@@ -79,17 +82,17 @@ class TrainSet:
 
     @property
     def head_index(self) -> list[int]:
-        """Columns of the head classes."""
+        """Columns of the head classes in `labels`."""
         return [self.class_names.index(c) for c in self.head]
 
     @property
     def tail_index(self) -> list[int]:
-        """Columns of the tail classes."""
+        """Columns of the tail classes in `labels`."""
         return [self.class_names.index(c) for c in self.tail]
 
     @property
     def counts(self) -> Int64:
-        """Positives per class, `int64 [C]`."""
+        """Number of positives per class, `int64 [C]`."""
         return np.nansum(self.labels, axis=0).astype(np.int64)
 
     def rows_with(self, class_index: int) -> Int64:
@@ -99,15 +102,16 @@ class TrainSet:
 
 @dataclass(frozen=True)
 class AugmentedBatch:
-    """What a method yields: some synthetic samples, in the order of `Context.samples`.
+    """A batch of synthetic samples that a method yields, in the order of `Context.samples`.
 
     Attributes:
-        images: `uint8 [b, H, W]` grey, the size of the train images.
+        images: `uint8 [b, H, W]`, grey, of the same size as the train images.
         labels: `float32 [b, C]` in [0, 1]; NaN = unknown (masked from the loss).
-        parents: `int64 [b, p]` train rows that the sample was made from; -1 = none.
-        extras: further arrays with first axis b, stored beside (masks, maps); names are file names. Two are read by
-            label policies: `parent_share` `float32 [b, p]`, each parent's share of the image (default: equal ones),
-            and `claimed_class` `int64 [b]`, the class that the method takes a sample to be of (default: its target).
+        parents: `int64 [b, p]`, the train rows that each sample was made from; -1 = none.
+        extras: further arrays with first axis b, such as masks or maps. They are stored in files of these names. Label
+            policies read two of them: `parent_share` `float32 [b, p]` is each parent's share of the image (default:
+            equal shares), and `claimed_class` `int64 [b]` is the class that the method says the sample belongs to
+            (default: its target class).
     """
 
     images: UInt8
@@ -118,7 +122,7 @@ class AugmentedBatch:
 
 @dataclass(frozen=True)
 class AugmentedSet:
-    """A method's finished output, memory-mapped; `target_class` is `int64 [n]`, the column each was made for."""
+    """A method's finished output, memory-mapped. `target_class` `int64 [n]` is the column each image was made for."""
 
     images: UInt8
     labels: Float32

@@ -1,4 +1,7 @@
-"""Settings that people write, held against a model: what does not fit is one line with place, value and what fits."""
+"""Build models from the settings that people write, and turn pydantic's errors into one readable line.
+
+The line names the place in the file, the value that was given, and what is allowed there.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,14 @@ from bench.errors import ConfigError, listed, nearest
 
 T = TypeVar("T", bound=BaseModel)
 
-_LARGEST = 2**63 - 1  # what arrays and files can count to
+_LARGEST = 2**63 - 1  # numpy's int64 and file offsets hold no larger number
 
 
 def build(cls: type[T], settings: dict[str, Any], where: str) -> T:
     """Return `cls(**settings)`.
 
     Raises:
-        ConfigError: one line with the field, what was got and what is allowed.
+        ConfigError: if the settings do not fit. The line names the field, the value given and what is allowed.
     """
     try:
         built = cls.model_validate(settings)
@@ -32,7 +35,14 @@ def build(cls: type[T], settings: dict[str, Any], where: str) -> T:
 
 
 def _refuse_misread(given: Any, read: Any, where: str) -> None:
-    """Refuse what a lenient reader turns into something else: `true` into 1, 1.0 into true; and what no file holds."""
+    """Refuse values that pydantic accepts but changes (`true` into 1, 1.0 into true), and too large numbers.
+
+    `given` is what the file says and `read` is what the model made of it.
+
+    Raises:
+        ConfigError: naming the place, the value and what is allowed.
+    """
+    # pydantic's strict mode would refuse these too, but also a list where a tuple is meant, and YAML has only lists.
     if isinstance(given, Mapping):
         for name, value in given.items():
             inner = getattr(read, name, None) if isinstance(read, BaseModel) else _item(read, name)
@@ -53,10 +63,10 @@ def _item(read: Any, name: Any) -> Any:
 
 
 def one_line(error: ValidationError, where: str, cls: type[BaseModel], settings: Any = None) -> str:
-    """Return a pydantic error as one line: where, field, what was got, what is allowed, nearest valid name."""
+    """Return a pydantic error as one line: the place, the value given, what is allowed, and the nearest valid name."""
     found = error.errors(include_url=False)
     first = found[0]
-    if first["type"] == "missing":  # most often because its name has a typing error
+    if first["type"] == "missing":  # a field is most often missing because its name is misspelt: report that name
         first = next((e for e in found if e["type"] == "extra_forbidden"), first)
     place = ".".join([where, *map(_brief, _path(first, settings))])
     others = {tuple(_path(e, settings)) for e in found} - {tuple(_path(first, settings))}
@@ -66,7 +76,7 @@ def one_line(error: ValidationError, where: str, cls: type[BaseModel], settings:
     if first["type"] == "extra_forbidden":
         return f"{place}: unknown setting{nearest(str(first['loc'][-1]), allowed)} (have: {listed(allowed)}){more}"
     arms = [e for e in found if _path(e, settings) == _path(first, settings)]
-    if first["type"].endswith("_type") and len(arms) > 1:  # a union: whatever it may be
+    if first["type"].endswith("_type") and len(arms) > 1:  # a union has one error per arm: name all types it allows
         wants = dict.fromkeys(_want(e)[0].removeprefix("want ") for e in arms)
         return f"{place}: want {', '.join(wants)}{_got(first)}{more}"
     want, hint = _want(first)
@@ -74,14 +84,14 @@ def one_line(error: ValidationError, where: str, cls: type[BaseModel], settings:
 
 
 def told(error: ValidationError) -> str:
-    """Return what a value of one kind should be, and what it is."""
+    """Return the first fault of a single value: what is allowed, and what was given."""
     first = error.errors(include_url=False)[0]
     want, hint = _want(first)
     return f"{want}{_got(first)}{hint}"
 
 
 def _path(error: ErrorDetails, settings: Any) -> list[int | str]:
-    """Return where the fault stands in the file: without the names that pydantic adds for the arms of a union."""
+    """Return the path of a fault in the file, without the names that pydantic adds for the arms of a union."""
     path: list[int | str] = []
     at = settings
     for part in error["loc"]:
@@ -101,7 +111,7 @@ def _brief(part: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """Return a value as a reader of YAML knows it, shortened."""
+    """Return a value, shortened, as it would be written in YAML."""
     if value is None or isinstance(value, bool):
         return {None: "nothing", True: "true", False: "false"}[value]
     return _repr.repr(value)
@@ -151,7 +161,7 @@ _WANTS: dict[str, Callable[[dict[str, Any]], str]] = {
 
 
 def _want(error: ErrorDetails) -> tuple[str, str]:
-    """Return what is allowed, in our words where we have some, and the nearest name that is."""
+    """Return what is allowed, in our own words if there is an entry in `_WANTS`, and a hint at the nearest name."""
     context: dict[str, Any] = error.get("ctx") or {}
     if error["type"] == "literal_error":
         expected = context["expected"]
@@ -173,7 +183,7 @@ def _quoted(text: str) -> list[str]:
 
 
 def _models_at(cls: type[BaseModel], loc: tuple[int | str, ...]) -> list[type[BaseModel]]:
-    """Return the model classes that may stand at a location inside `cls`."""
+    """Return the model classes that are allowed at a location inside `cls`."""
     models = [cls]
     for part in loc:
         fields = [model.model_fields[part] for model in models if part in model.model_fields]
@@ -181,7 +191,7 @@ def _models_at(cls: type[BaseModel], loc: tuple[int | str, ...]) -> list[type[Ba
             models = [model for info in fields for model in _models_in(info.annotation)]
         elif tagged := [model for model in models if part in _tags(model)]:
             models = tagged
-        # else it is a place in a list or mapping of such models
+        # else the part is an index or key of a list or mapping that holds these models
     return models
 
 

@@ -1,4 +1,4 @@
-"""YAML files that people write: read safely, refused by file and line, changed key by key."""
+"""Read YAML files that people write, refuse faults by file and line, and change single values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from bench.config.validation import shown
 from bench.errors import ConfigError
 
 _LARGEST_FILE = 1 << 20
-_MOST_VALUES = 100_000  # aliases counted as often as they stand: nine lines can mean a thousand million values
+# Each use of an alias counts. Nine lines of nested aliases can stand for a thousand million values, and expanding them
+# would fill the memory.
+_MOST_VALUES = 100_000
 _DEEPEST = 40
 _HINTS = {
     "found character '\\t'": "indent with spaces, not tabs",
@@ -22,7 +24,10 @@ _HINTS = {
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML without its traps: keys given twice, text read as a date, aliases that grow without end."""
+    """A safe YAML loader without the usual traps.
+
+    It refuses keys that are given twice and aliases that expand without end, and it never reads a text as a date.
+    """
 
     yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
@@ -45,10 +50,10 @@ class _Loader(yaml.SafeLoader):
         seen: set[str] = set()
         for key_node, _ in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":
-                continue  # `<<: *other` is no key of its own; a key beside it wins
+                continue  # `<<: *other` is not a key: it copies entries, and keys written beside it win
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
-                raise _Fault(f"key {shown(key)} is no text; put it in quotes", key_node.start_mark)
+                raise _Fault(f"key {shown(key)} is not text; put it in quotes", key_node.start_mark)
             if key in seen:
                 raise _Fault(f"key '{key}' is given twice; give it once", key_node.start_mark)
             seen.add(key)
@@ -61,9 +66,13 @@ class _Fault(yaml.constructor.ConstructorError):
 
 
 def _count(node: yaml.Node, sizes: dict[int, int], above: tuple[int, ...]) -> int:
-    """Return how many values a node stands for; refuse one that holds itself, or too much."""
+    """Return how many values a node stands for, with aliases expanded.
+
+    Raises:
+        _Fault: if the node contains itself, is nested too deeply, or stands for too many values.
+    """
     if id(node) in above:
-        raise _Fault("an alias stands inside of what it names, so this has no end", node.start_mark)
+        raise _Fault("an alias stands inside the value that it names, so it never ends", node.start_mark)
     if len(above) > _DEEPEST:
         raise _Fault(f"nested too deeply (at most {_DEEPEST} levels)", node.start_mark)
     if id(node) not in sizes:
@@ -76,10 +85,10 @@ def _count(node: yaml.Node, sizes: dict[int, int], above: tuple[int, ...]) -> in
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """Return what a YAML text stands for.
+    """Return the value of a YAML text.
 
     Raises:
-        ConfigError: with `where` and the line for anything that is not YAML or should not be read.
+        ConfigError: if the text is not YAML or is refused. The message names `where` and the line.
     """
     try:
         return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
@@ -87,7 +96,7 @@ def parse_yaml(text: str, where: str) -> Any:
         raise ConfigError(_message(error, where)) from error
     except RecursionError as error:
         raise ConfigError(f"{where}: nested too deeply (at most {_DEEPEST} levels)") from error
-    except Exception as error:  # `!!bool x`, a number of 5,000 digits: PyYAML lets any error of Python's through
+    except Exception as error:  # PyYAML lets Python's own errors through, e.g. for `!!bool x` or a 5,000-digit number
         raise ConfigError(f"{where}: not YAML: a value cannot be read ({type(error).__name__}: {error})") from error
 
 
@@ -100,10 +109,10 @@ def _message(error: yaml.YAMLError, where: str) -> str:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return a YAML mapping.
+    """Return the mapping in a YAML file.
 
     Raises:
-        ConfigError: with file and line for anything that is not one.
+        ConfigError: if the file cannot be read or is not a mapping. The message names the file and the line.
     """
     try:
         if (size := path.stat().st_size) > _LARGEST_FILE:
@@ -124,10 +133,11 @@ _KINDS: dict[type, str] = {list: "list", str: "text", int: "number", float: "num
 
 
 def apply_override(raw: dict[str, Any], override: str) -> None:
-    """Set one dotted key, `classifier.steps=10` or `datasets.0.n_images=50`, the value read as YAML.
+    """Set one dotted key in `raw`, e.g. `classifier.steps=10` or `datasets.0.n_images=50`. The value is read as YAML.
 
     Raises:
-        ConfigError: if it is not `key=value` or a step of the path does not exist as a mapping or list.
+        ConfigError: if the text is not `key=value`, or if a part of the path leads into a value that is neither a
+            mapping nor a list.
     """
     dotted, equals, text = override.partition("=")
     if not equals or not all(dotted.split(".")):

@@ -1,8 +1,9 @@
-"""Checkpoints that a kill can never damage: written beside, renamed into place, checked by digest when read.
+"""Save and load the checkpoints of a training, so that no kill or power failure can damage them.
 
-Why all three: the rename keeps a killed process from leaving half a file under the right name; `fsync` keeps a machine
-that loses power from doing so; and the digest finds what neither caught, so that an older checkpoint is used instead of
-an error, or of wrong weights. The fingerprint keeps a training from going on from one with other settings.
+A checkpoint is written to a temporary file, flushed with `fsync`, renamed into place, and checked by its digest when it
+is read. All three are needed. Without the rename, a killed process leaves half a file under the right name. Without
+`fsync`, a power failure does. The digest finds what both miss; an older checkpoint is then used instead of an error or
+of wrong weights. The fingerprint keeps a training from resuming from a checkpoint that has other settings.
 """
 
 from __future__ import annotations
@@ -16,27 +17,29 @@ from pathlib import Path
 from typing import Any
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
-_KEPT = 2  # the newest, and the one before it in case the newest is found to be damaged
+_KEPT = 2  # the newest, and the one before it in case the newest is damaged
 
 
 def save(folder: Path, number: int, state: dict[str, Any], fingerprint: str = "") -> Path:
-    """Write `state` as checkpoint `number`, remove all but the last two, and return the file.
+    """Write `state` as checkpoint `number`, remove all checkpoints but the last two, and return the new file.
 
     Args:
-        folder: where checkpoints are.
-        number: larger for later ones, 0 to 999,999,999.
+        folder: the folder of the checkpoints.
+        number: 0 to 999,999,999; a later checkpoint has a larger number.
         state: tensors, numbers, strings, lists and dicts.
-        fingerprint: stands for the settings; `load_newest` reads checkpoints of an equal one alone.
+        fingerprint: stands for the settings; `load_newest` skips checkpoints with another fingerprint.
 
     Raises:
-        OSError: if the disk refuses; nothing half-written is left.
+        OSError: if the file cannot be written; no partial file is left.
     """
     import torch
 
     buffer = io.BytesIO()
     torch.save({"fingerprint": fingerprint, "number": number, "state": state}, buffer)
     payload = buffer.getbuffer()
-    for left in folder.glob("*.part"):  # of a process killed while it wrote; the stage's lock makes us the only one
+    # A process that was killed while it wrote leaves a .part file. Nobody else writes here now, because we hold the
+    # claim on the stage.
+    for left in folder.glob("*.part"):
         left.unlink()
     path = folder / f"{number:09d}.ckpt"
     part = path.with_suffix(".part")
@@ -47,7 +50,7 @@ def save(folder: Path, number: int, state: dict[str, Any], fingerprint: str = ""
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(part, path)
-    except OSError:  # a full disk: what was written of it takes space
+    except OSError:  # on a full disk, the partial file would take up space
         part.unlink(missing_ok=True)
         raise
     for old in _newest_first(folder)[_KEPT:]:
@@ -56,7 +59,7 @@ def save(folder: Path, number: int, state: dict[str, Any], fingerprint: str = ""
 
 
 def load_newest(folder: Path, device: str = "cpu", fingerprint: str = "") -> dict[str, Any] | None:
-    """Return the state of the newest undamaged checkpoint on `device`, or None where there is none."""
+    """Return the newest undamaged checkpoint's state, loaded onto `device`, or None if there is none."""
     found = _newest(folder, device, fingerprint)
     return None if found is None else found[1]
 
@@ -81,22 +84,22 @@ def _newest_first(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints of one training in a folder, told apart from others' by a fingerprint of its settings."""
+    """The checkpoints of one training in a folder. The fingerprint of its settings marks them as its own."""
 
     folder: Path
     fingerprint: str
 
     def save(self, step: int, state: dict[str, Any]) -> Path:
-        """Write `state` as the checkpoint of `step`; see `save`."""
+        """Write `state` as the checkpoint of `step`; see the function `save`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         return save(self.folder, step, state, self.fingerprint)
 
     def newest(self) -> tuple[int, dict[str, Any]] | None:
-        """Return (step, state) of the newest undamaged checkpoint, or None where there is none."""
+        """Return (step, state) of the newest undamaged checkpoint, or None if there is none."""
         return _newest(self.folder, "cpu", self.fingerprint)
 
 
 def fingerprint(*parts: Any) -> str:
-    """Return 16 hex digits that stand for parts that JSON knows."""
+    """Return 16 hex digits that stand for `parts`, which are JSON values."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

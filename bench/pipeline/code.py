@@ -1,4 +1,9 @@
-"""The code behind a stage: which modules of ours it depends on, and a digest of each."""
+"""Find the code behind a stage: the modules of this project that it depends on, and a digest of each.
+
+The code is part of a stage's key. If it were not, a changed line in a helper module would be answered with an old
+result, because nobody remembers to raise a version number by hand. Some modules are left out of the key, because no
+result depends on them: otherwise an edit of an error message or of a lock would throw away a week of trainings.
+"""
 
 from __future__ import annotations
 
@@ -14,33 +19,29 @@ from pathlib import Path
 from typing import Any
 
 AFFECTS_RESULTS = False
-_MARK = "AFFECTS_RESULTS"  # a module, or the package around it, that sets this to False is left out of keys
-
-# Why the code is in the key: a changed line in a helper module must never be answered with an old result, and nobody
-# remembers to raise a version by hand. Why modules are left out: an edit of a message or a lock would otherwise throw
-# away a week of trainings.
+_MARK = "AFFECTS_RESULTS"  # a module that sets this to False, or whose package does, is left out of keys
 
 
 @functools.cache
 def code_digests(cls: type) -> dict[str, str]:
-    """Return module → digest of the code that gives `cls` its meaning.
+    """Return the digests of the code that gives `cls` its meaning, as a mapping from module to digest.
 
-    That is its module and every module of ours that it imports, directly or through others, but for those that are
-    marked with `AFFECTS_RESULTS = False`. Digests are of the syntax tree without docstrings: comments, formatting and
-    documentation do not count.
+    The modules are that of `cls` and every module of ours that it imports, directly or through others, except modules
+    marked with `AFFECTS_RESULTS = False`. A digest is that of the syntax tree without docstrings, so a change of
+    comments, formatting or documentation does not change it.
 
     Raises:
         TypeError: if the code of `cls` cannot be read.
     """
     if _source(cls.__module__) is None:
-        # without its code in the key, a changed stage would be answered with an old result
+        # Refuse instead of leaving the code out of the key: the stage would get its old result after every change.
         raise TypeError(f"the code of {cls.__name__} cannot be read ({cls.__module__}); put it into a module's file")
     return {name: _code(name).digest for name in sorted(modules_behind(cls.__module__))}
 
 
 @functools.cache
 def modules_behind(module: str) -> frozenset[str]:
-    """Return the names of our modules that `module` depends on, itself included. Ours are those of no library."""
+    """Return the names of our modules that `module` depends on, including itself. Installed libraries are not ours."""
     own = module.partition(".")[0]
     seen: set[str] = set()
     todo = [module]
@@ -57,7 +58,7 @@ def modules_behind(module: str) -> frozenset[str]:
 
 @functools.cache
 def is_left_out(module: str) -> bool:
-    """Tell whether a module, or a package around it, says that no result depends on it."""
+    """Tell whether a module, or a package around it, is marked with `AFFECTS_RESULTS = False`."""
     package = module.rpartition(".")[0]
     return not _code(module).affects_results or (bool(package) and is_left_out(package))
 
@@ -65,9 +66,11 @@ def is_left_out(module: str) -> bool:
 def _homes(base: str, name: str | None) -> Iterator[str]:
     """Yield the modules that `from base import name` depends on; `name` is None for `import base`.
 
-    A face (a module of imports and `__all__` alone, as `bench.contract` or a package's `__init__`) is looked through
-    to the module that the name comes from. Otherwise the key of every method would hold all that the face names.
+    A face is a module that holds only imports and `__all__`, such as `bench.contract` or a package's `__init__`. A
+    name that is imported from a face is traced to the module that defines it.
     """
+    # If faces counted as modules of their own, the key of every method would depend on everything that
+    # `bench.contract` names, and a change of any of it would compute every method again.
     if name is None:
         yield base
         return
@@ -87,7 +90,9 @@ def _homes(base: str, name: str | None) -> Iterator[str]:
 
 @functools.cache
 def _is_ours(root: str) -> bool:
-    """Tell whether a package is edited here: of a library, only its version could change (manifests hold it)."""
+    """Tell whether a top-level package belongs to this project or to a user's plugin, and not to a library."""
+    # An installed library changes only with its version. Versions are recorded in the manifests, not in the keys:
+    # otherwise an update of any library would make every result in the store useless.
     if root in ("bench", "methods"):
         return True
     spec = None if root in sys.stdlib_module_names else _spec(root)
@@ -99,12 +104,12 @@ def _is_ours(root: str) -> bool:
 
 @functools.cache
 def _spec(module: str) -> ModuleSpec | None:
-    """Find a module without importing it or its parents: they may be heavy, or broken."""
+    """Return where a module is found, without importing it or its parents, which may be slow or broken."""
     parent = module.rpartition(".")[0]
     if not parent:
         try:
             return importlib.util.find_spec(module)
-        except ValueError:  # `__main__` and modules made by hand have none
+        except ValueError:  # `__main__`, and modules that were made at run time, have no spec
             return None
     above = _spec(parent)
     if above is None or above.submodule_search_locations is None:
@@ -122,13 +127,13 @@ def _source(module: str) -> str | None:
 
 @dataclass(frozen=True)
 class _Module:
-    """What a key needs of a module.
+    """The facts about one module that a key needs.
 
     Attributes:
-        digest: of its syntax tree without docstrings.
-        imports: (module, name) of each import in it; the name is None for `import module`.
-        affects_results: False where the module says so.
-        names: name → (module, name) that it comes from, of a face; None for a module with code of its own.
+        digest: the digest of its syntax tree without docstrings.
+        imports: (module, name) for each import in it; the name is None for `import module`.
+        affects_results: False if the module sets `AFFECTS_RESULTS = False`.
+        names: for a face, where each name comes from, as (module, name); None for a module with code of its own.
     """
 
     digest: str
@@ -139,7 +144,7 @@ class _Module:
 
 @functools.cache
 def _code(module: str) -> _Module:
-    """Return what a module's text says. An import by a name that is worked out while the module runs is not seen."""
+    """Return the facts about a module. An import whose name is only computed at run time is not found."""
     tree = ast.parse(_source(module) or "")
     text: list[str] = []
     imports: list[tuple[str, str | None]] = []
@@ -154,16 +159,16 @@ def _code(module: str) -> _Module:
             affects = not (isinstance(node.value, ast.Constant) and node.value.value is False)
         elif not _is_docstring(node) and not _sets_all(node):
             is_face = False
-    # the tree is not kept: the trees of all modules take a process as long to take down as to build
+    # Only the facts are cached, and not the tree: a process needs as long to free the trees of all modules at its end
+    # as it needed to build them.
     digest = hashlib.sha256("".join(text).encode()).hexdigest()[:16]
     return _Module(digest, tuple(imports), affects, names if is_face else None)
 
 
 def _dump(value: Any, module: str, text: list[str], imports: list[tuple[str, str | None]]) -> None:
-    """Add a part of the syntax tree to `text`, without docstrings and positions, and its imports to `imports`.
-
-    One pass does both: with `ast.walk` and `ast.dump`, it took a third of a run in which everything is finished.
-    """
+    """Append a part of the syntax tree to `text`, without docstrings and positions, and its imports to `imports`."""
+    # This does the work of `ast.walk` and `ast.dump` in one pass. Those two took a third of the time of a run in which
+    # everything was already finished.
     if isinstance(value, ast.AST):
         if isinstance(value, (ast.Import, ast.ImportFrom, ast.Call)):
             imports.extend(_imported(module, value))

@@ -1,4 +1,4 @@
-"""The key of a stage: the digest of its settings, of its inputs' keys and of the code behind it."""
+"""The key of a stage: a digest of its settings, of the keys of its inputs, and of the code behind it."""
 
 from __future__ import annotations
 
@@ -19,29 +19,35 @@ AFFECTS_RESULTS = False
 
 
 class Keyed(Settings):
-    """Settings with a key: everything about a stage that needs neither a store nor a computation."""
+    """Settings with a key. This is the part of a stage that needs neither a store nor a computation."""
 
     def __hash__(self) -> int:
-        """Hash by key, so that stages with lists or dicts inside can stand in sets."""
+        """Hash by key, so that stages with lists or dicts inside can be put into sets."""
         return hash(self.key)
 
     @functools.cached_property
     def key(self) -> str:
-        """32 hex digits that stand for everything that decides the result; see `bench.pipeline.missing_inputs`."""
+        """32 hex digits that stand for everything that decides the result.
+
+        The first digit is `?` if an input is missing; see `bench.pipeline.missing_inputs`.
+        """
         key = key_of(self.identity)
         return f"{MISSING_MARK}{key[1:]}" if may_be_missing() and has_missing_mark(self.identity) else key
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
-        """The JSON tree behind the key: class, version, full settings, inputs by their keys, modules by their digests.
+        """The JSON tree behind the key: class, version, all settings, the inputs' keys, and the modules' digests.
 
         `code` holds the modules behind the stage and behind every model in its settings; see `code_digests`.
         """
+        # One mapping for all models: most of them share their modules, and each module must stand in the key only once.
         code: dict[str, str] = {}
         return _describe_model(self, code) | {"code": code}
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a copy with changes. The copy never inherits the key that was worked out for the original."""
+        """Return a copy with changes. The copy gets a key of its own."""
+        # pydantic copies `__dict__`, which holds the cached properties. Without this, a changed copy would keep the
+        # original's key and be given its result.
         copied = super().model_copy(update=update, deep=deep)
         for name in ("key", "identity"):
             copied.__dict__.pop(name, None)
@@ -54,7 +60,7 @@ class Keyed(Settings):
 
 
 def canonical_json(value: Any) -> str:
-    """Return JSON that is equal for equal values: sorted keys, repr floats, no NaN."""
+    """Return JSON text that is equal for equal values: keys are sorted, floats are exact, and NaN is refused."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -64,13 +70,13 @@ def key_of(identity: dict[str, Any]) -> str:
 
 
 def content_of(model: BaseModel) -> dict[str, str]:
-    """Return the digests of the weights that settings name, by which keys know them; empty where there are none."""
+    """Return the digests that stand in keys for the weights that settings name, or an empty mapping."""
     content = getattr(model, "content", None)
-    if not callable(content) or isinstance(model, Keyed):  # a data set's digest stands in its stage's key
+    if not callable(content) or isinstance(model, Keyed):  # a data set is a stage: its key holds its digest already
         return {}
     try:
         return dict(content())
-    except (BenchError, OSError):  # nothing in the cell needs them, and they are not there
+    except (BenchError, OSError):  # the weights are missing, and no stage of this cell needs them
         return {}
 
 
@@ -89,7 +95,7 @@ def _describe(value: Any, code: dict[str, str]) -> Any:
 
 
 def _describe_model(model: BaseModel, code: dict[str, str]) -> dict[str, Any]:
-    """Return what a model says, and add the modules behind its class to `code`."""
+    """Return the JSON tree of a model for a key, and add the modules behind its class to `code`."""
     cls = type(model)
     code.update(code_digests(cls))
     fields = {
@@ -99,7 +105,9 @@ def _describe_model(model: BaseModel, code: dict[str, str]) -> dict[str, Any]:
     if hidden := sorted(fields.keys() & (facts.keys() | {"code", "content"})):
         raise TypeError(f"{cls.__name__}: a setting cannot be called '{hidden[0]}', the key has a part of that name")
     described = facts | fields
-    content = getattr(model, "content", None)  # data on disk enters by what it holds, not by where it lies
+    # A file on disk enters the key by its digest and never by its path. So a data set can move without a new key, and
+    # a changed file under an old path gets a new one.
+    content = getattr(model, "content", None)
     if callable(content):
         with noting_missing(model):
             described["content"] = content()

@@ -1,8 +1,8 @@
-"""Planning while data or weights are missing, so that a plan can be shown before they are there.
+"""Plan stages while data or weights are missing, so that `--dry-run` can show the plan before they are there.
 
-The key of a stage holds digests of the files that it reads. Where such a file is not there, a mark stands in for its
-digest, and every key that depends on it begins with `?`, as no digest does. Nothing is computed under such a key.
-Where nothing is missing, keys are the usual ones.
+The key of a stage holds digests of the files that it reads. If such a file is missing, a mark takes the place of its
+digest, and every key that depends on it begins with `?`. No digest begins with `?`, so such a key can never be confused
+with a real one, and nothing is computed under it. Keys that depend on no missing file are the usual ones.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MISSING_MARK = "?"
 
 @dataclass(frozen=True)
 class Absent:
-    """Something on disk that a plan was made without: the model that names it, and what is wrong with it."""
+    """A missing input: the model that names it, and the error that says what is wrong with it."""
 
     model: BaseModel
     error: Exception
@@ -35,9 +35,9 @@ _NOTED: ContextVar[list[Absent] | None] = ContextVar("noted", default=None)
 
 @contextlib.contextmanager
 def plan_without_inputs() -> Iterator[list[Absent]]:
-    """Let stages be planned without their data and weights; yield a list that fills with what is missing.
+    """Allow stages to be planned without their data and weights; yield a list that collects what is missing.
 
-    A key is worked out when it is first asked for, so ask for keys inside of the block.
+    A key is computed when it is first asked for, so ask for all keys inside the block.
     """
     noted: list[Absent] = []
     token = _NOTED.set(noted)
@@ -54,7 +54,7 @@ def may_be_missing() -> bool:
 
 @contextlib.contextmanager
 def noting_missing(model: BaseModel) -> Iterator[None]:
-    """Note an error that a model's files raise while stages are planned without inputs; otherwise let it pass."""
+    """Record an error that reading a model's files raises, if inputs may be missing; otherwise raise it."""
     noted = _NOTED.get()
     try:
         yield
@@ -65,7 +65,7 @@ def noting_missing(model: BaseModel) -> Iterator[None]:
 
 
 def has_missing_mark(described: Any) -> bool:
-    """Tell whether a stage's identity holds the mark, or names an input whose key does."""
+    """Tell whether a stage's identity holds the mark, or names an input whose key begins with it."""
     if isinstance(described, dict):
         below = described.get("key") if "stage" in described else None
         found = MISSING_MARK in described or (isinstance(below, str) and below.startswith(MISSING_MARK))

@@ -1,4 +1,4 @@
-"""Settings: frozen models that refuse unknown fields, and the mark of fields that never enter a key."""
+"""The base class of all settings, and the mark for fields that never enter a key."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ AFFECTS_RESULTS = False
 
 
 class Settings(BaseModel):
-    """A frozen model that refuses unknown fields: the base of stages, methods and every other setting."""
+    """A frozen pydantic model that refuses unknown fields. Stages, methods and all other settings derive from it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def not_semantic(default: Any, *, word: bool = False, **kwargs: Any) -> Any:
-    """Return a pydantic field that never enters a key: where or how fast, not what.
+    """Return a pydantic field that never enters a key, because it says where or how fast something is computed.
 
-    A text in it is taken for a place on disk, which no report that is passed on names, unless it is a `word`.
+    A text in such a field is taken for a place on disk, and reports for others leave it out. `word=True` says that it
+    is an ordinary word that may be shown.
     """
     return Field(default, json_schema_extra={"semantic": False, "word": word}, **kwargs)
 
@@ -30,7 +31,10 @@ def is_semantic(info: FieldInfo) -> bool:
 
 
 def place_of(model: BaseModel) -> str:
-    """Return where a model looks: its settings that never enter a key. Equal places are one input."""
+    """Return a text that stands for where a model looks for its files: its class and the fields outside of keys.
+
+    Two models with equal places read the same input.
+    """
     cls = type(model)
     given = {name: getattr(model, name) for name, info in cls.model_fields.items() if not is_semantic(info)}
     return f"{cls.__module__}.{cls.__qualname__} {given!r}"

@@ -1,9 +1,8 @@
-"""The stage: a frozen configuration that is also a step of the pipeline, and the key it is stored under.
+"""The stage: a frozen configuration that is also a step of the pipeline.
 
-A stage is a pydantic model. Plain fields are its settings, fields that hold stages (also inside lists, dicts and
-other models) are its inputs. Its key is the digest of that whole tree and of the code that gives it meaning, so
-two cells that ask for the same thing share it, and a changed setting, default or helper module can never be
-answered with an old result.
+A stage is a pydantic model. Its plain fields are its settings. Its fields that hold stages, also inside lists, dicts
+and other models, are its inputs. Its key is the digest of that whole tree and of the code that gives it meaning. So two
+cells that need the same result share it, and a changed setting, default or helper module never gets an old result.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ AFFECTS_RESULTS = False
 
 @dataclass(frozen=True)
 class Resources:
-    """What one computation of a stage asks of a machine (read by executors, never part of a key)."""
+    """What one computation of a stage needs of a machine. Executors read it; it is never part of a key."""
 
     gpu: bool = False
     cpus: int = 1
@@ -33,11 +32,13 @@ class Resources:
 
 
 class Work(Protocol):
-    """What a stage is given while it computes; `bench.store.work` has the one implementation outside of tests.
+    """What a stage is given while it computes. `bench.store.work` has the only implementation outside of tests.
+
+    It is a protocol here so that stages need not import the store.
 
     Attributes:
-        out: the folder to write the result's files into, empty at the start of every attempt.
-        ckpt: a folder that is kept between attempts, for checkpoints.
+        out: the folder for the files of the result. It is empty at the start of every attempt.
+        ckpt: a folder for checkpoints. It is kept from one attempt to the next.
     """
 
     out: Path
@@ -48,14 +49,17 @@ class Work(Protocol):
         """The torch device to compute on: `cpu`, `cuda`, `cuda:1` or `mps`."""
 
     def get(self, stage: Stage) -> Any:
-        """Return the result of an input, computing it first if it is not there."""
+        """Return the result of an input stage. It is computed first if it is not in the store."""
 
     def progress(self, done: float, total: float, note: str = "") -> None:
-        """Report how far the computation is; cheap enough to be called at every step."""
+        """Report how far the computation is. It is cheap enough to be called at every step."""
 
 
 class Stage(Keyed):
-    """One step: `compute` fills a folder, `open` reads it back. Subclasses bump `version` when meaning changes."""
+    """One step of the pipeline: `compute` writes a folder of files, and `open` reads it back.
+
+    A subclass raises `version` when the meaning of its result changes although its code does not.
+    """
 
     version: ClassVar[int] = 1
     resources: ClassVar[Resources] = Resources()
@@ -65,14 +69,14 @@ class Stage(Keyed):
         raise TypeError(f"{type(self).__name__} does not say how it is computed")
 
     def open(self, folder: Path) -> Any:
-        """Return the finished result in `folder` (memory-mapped where it is large)."""
+        """Return the finished result in `folder`. Large arrays are memory-mapped."""
         return folder
 
     def size(self) -> int | None:
-        """Return how many images a computation passes through, or None where that is not known before it runs.
+        """Return how many images one computation processes, or None if that is not known before it runs.
 
-        Seconds and bytes of one computation are scaled to another of its kind by the ratio of their sizes. Unless a
-        stage says otherwise, it passes once through the data set below it.
+        Estimates scale the seconds and bytes of one computation to another of its kind by the ratio of their sizes.
+        By default, the size is that of the data set below the stage.
         """
         sizes = [s.size() for s in walk([self])[:-1] if not s.inputs()]
         return max((n for n in sizes if n is not None), default=None)
@@ -82,10 +86,10 @@ class Stage(Keyed):
         return self.stage_name()
 
     def require_inputs(self) -> None:
-        """Refuse a stage that was planned without all of its inputs.
+        """Refuse to compute a stage that was planned while an input was missing.
 
         Raises:
-            ConfigError: naming the stage.
+            ConfigError: if the stage was planned so. The message names it.
         """
         if self.key.startswith(MISSING_MARK):
             raise ConfigError(f"{self.stage_name()} was planned without all of its inputs; plan it again to compute it")
@@ -111,7 +115,7 @@ def _stages_in(value: Any) -> Iterator[Stage]:
 
 
 def walk(targets: list[Stage]) -> list[Stage]:
-    """Return `targets` and everything below them, each once, inputs before what needs them."""
+    """Return `targets` and all stages below them, each once, and every input before the stages that need it."""
     seen: dict[str, Stage] = {}
 
     def visit(stage: Stage) -> None:
@@ -126,7 +130,7 @@ def walk(targets: list[Stage]) -> list[Stage]:
 
 
 class FinishedStages(Protocol):
-    """Knows which stages are finished: a store, or what was seen of one."""
+    """Something that knows which stages are finished, such as a store."""
 
     def has(self, stage: Stage) -> bool:
         """Tell whether `stage` is finished."""
@@ -134,6 +138,7 @@ class FinishedStages(Protocol):
 
 def unfinished(targets: list[Stage], store: FinishedStages) -> list[Stage]:
     """Return the stages that a run would still have to compute for `targets`, each once, inputs first."""
+    # The inputs of a finished stage are not visited. They may have been cleaned up, and nothing needs them any more.
     found: dict[str, Stage | None] = {}
 
     def visit(stage: Stage) -> None:
@@ -142,7 +147,7 @@ def unfinished(targets: list[Stage], store: FinishedStages) -> list[Stage]:
         found[stage.key] = None
         for below in stage.inputs():
             visit(below)
-        del found[stage.key]  # set again, behind its inputs
+        del found[stage.key]  # and insert it again, so that it stands behind its inputs
         found[stage.key] = stage
 
     for target in targets:

@@ -82,9 +82,9 @@ FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no weights": (lambda p: (p / UNET).unlink(), f"unet has no weights (.safetensors); {AGAIN}"),
     "half of the shards": (_in_shards, f"unet has no model-00002-of-00002.safetensors; {AGAIN}"),
     "cut off": (lambda p: _cut(p / VAE), f"{VAE} is cut off: 209496 of 209596 bytes; copy or download it again"),
-    "cut off in the header": (lambda p: (p / UNET).write_bytes((p / UNET).read_bytes()[:20]), f"{UNET} is no safetensors"),
-    "no bytes": (lambda p: (p / UNET).write_bytes(b""), f"{UNET} is no safetensors file, or cut off in its header"),
-    "a program": (lambda p: _pickled(p / UNET), f"{UNET} is no safetensors file, or cut off in its header"),
+    "cut off in the header": (lambda p: (p / UNET).write_bytes((p / UNET).read_bytes()[:20]), f"{UNET} is not a safetensors"),
+    "no bytes": (lambda p: (p / UNET).write_bytes(b""), f"{UNET} is not a safetensors file, or its header is cut off"),
+    "a program": (lambda p: _pickled(p / UNET), f"{UNET} is not a safetensors file, or its header is cut off"),
 }  # fmt: skip
 
 
@@ -197,10 +197,10 @@ EVIL = b"\x80\x04cos\nsystem\n(S'mkdir made'\ntR."  # what a pickle that runs a 
 FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "missing": (lambda f: f / "none.pth", "none.pth is not there; give a file of weights, or null"),
     "a folder": (lambda f: f, " is a folder; give a file of weights, or null"),
-    "no bytes": (lambda f: _written(f / "w.pth", b""), "w.pth is no file of weights (0 bytes); give a .pth or .safeten"),
-    "a text": (lambda f: _written(f / "w.pth", b"404: Not Found"), "w.pth is no file of weights (14 bytes); give a .pth"),
+    "no bytes": (lambda f: _written(f / "w.pth", b""), "w.pth is not a file of weights (0 bytes); give a .pth or .safeten"),
+    "a text": (lambda f: _written(f / "w.pth", b"404: Not Found"), "w.pth is not a file of weights (14 bytes); give a .pth"),
     "cut off": (lambda f: _halved(f / "w.pth"), "w.pth is cut off ("),
-    "a program as safetensors": (lambda f: _written(f / "w.safetensors", EVIL), "w.safetensors is no safetensors file"),
+    "a program as safetensors": (lambda f: _written(f / "w.safetensors", EVIL), "w.safetensors is not a safetensors file"),
 }  # fmt: skip
 
 

@@ -187,7 +187,7 @@ def test_a_fault_in_a_file_is_one_line_with_the_place_and_the_nearest_name(
         ("a: 1\n---\nb: 2\n", "not YAML: but found another document"),
         ("name: *nowhere\n", "m.yaml:1: not YAML: found undefined alias"),
         ("name: !!python/object/apply:os.getcwd []\n", "m.yaml:1: not YAML: could not determine a constructor"),
-        ("{[1]: 2}\n", "m.yaml:1: not YAML: key [1] is no text; put it in quotes"),
+        ("{[1]: 2}\n", "m.yaml:1: not YAML: key [1] is not text; put it in quotes"),
         ("name: \x00\n", "m.yaml: not YAML: unacceptable character"),
         ("[" * 1000, "m.yaml: nested too deeply"),
         ("", "m.yaml: want a mapping of settings (lines `key: value`), got nothing"),

@@ -1,4 +1,4 @@
-"""The kernel distance (KID): unbiased at any sample size, where the Fréchet distance is not."""
+"""The kernel distance (KID), which is unbiased at every sample size; the Fréchet distance is not."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Features = npt.NDArray[np.floating]
 
 
 def kernel_distance(a: Features, b: Features, subset_size: int = 1000, n_subsets: int = 100, seed: int = 0) -> float:
-    """Return the kernel distance of `a [n, d]` and `b [m, d]` (KID, Bińkowski et al. 2018), x 1.
+    """Return the kernel distance of `a [n, d]` and `b [m, d]` (KID, Bińkowski et al. 2018), not scaled by 1000.
 
-    The squared maximum mean discrepancy under the kernel (x·y / d + 1)^3. The estimate is unbiased, so it may be
-    slightly negative. With more than `subset_size` samples on a side it is the mean over `n_subsets` random subsets
-    without replacement (the convention of torch-fidelity and torchmetrics, unscaled as theirs); a side with fewer is
-    taken whole, and if both have fewer, the whole sets are compared once.
+    This is the squared maximum mean discrepancy under the kernel (x·y / d + 1)^3. The estimate is unbiased, so it may
+    be slightly negative. If a side has more than `subset_size` samples, the result is the mean over `n_subsets` pairs
+    of random subsets without replacement, as in torch-fidelity and torchmetrics. A side with fewer samples is used
+    whole, and if both have fewer, the whole sets are compared once.
 
     Raises:
         ValueError: for fewer than two samples on a side or different widths.
@@ -25,6 +25,8 @@ def kernel_distance(a: Features, b: Features, subset_size: int = 1000, n_subsets
         raise ValueError(
             f"kernel_distance: want [n, d] and [m, d] with two samples or more, got {list(a.shape)}, {list(b.shape)}"
         )
+    # The cube of a product of features sums terms of very different size, and the distance is a small difference of
+    # large means. In float32, the rounding error would be as large as the differences between methods.
     x, y = a.astype(np.float64), b.astype(np.float64)
     if max(len(x), len(y)) <= subset_size:
         return _unbiased_mmd2(x, y)
@@ -36,11 +38,12 @@ def subset_distances(
 ) -> npt.NDArray[np.float64] | None:
     """Return the kernel distances of `n_subsets` pairs of random subsets of `a [n, d]` and `b [m, d]`.
 
-    A subset has `subset_size` samples without replacement, or half of the smaller side if that is fewer: subsets as
-    large as a side would not vary. Their standard deviation (KID's ± in torch-fidelity and torchmetrics) tells how
-    far the estimate moves with the choice of images; it is that of subsets of this size, hence more than the error of
-    the estimate on the whole sets. None where half of a side is fewer than two samples.
+    A subset has `subset_size` samples without replacement, or half of the smaller side if that is fewer. The standard
+    deviation of these distances (KID's ± in torch-fidelity and torchmetrics) says how much the estimate depends on the
+    choice of images. It is that of subsets of this size, so it is larger than the error of the estimate on the whole
+    sets. The result is None if half of a side is fewer than two samples.
     """
+    # A subset as large as its side would be the same set every time, and the deviation would be 0.
     size = min(subset_size, len(a) // 2, len(b) // 2)
     if size < 2:
         return None
@@ -63,7 +66,7 @@ def _kernel(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArr
 
 
 def _unbiased_mmd2(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
-    """Return the unbiased MMD^2 (Gretton et al. 2012, eq. 3), without pairs of a sample with itself."""
+    """Return the unbiased MMD^2 (Gretton et al. 2012, eq. 3), which leaves out pairs of a sample with itself."""
 
     def within(x: npt.NDArray[np.float64]) -> float:
         gram = _kernel(x, x)

@@ -1,7 +1,7 @@
-"""Does a map point at what is truly there? Class activation maps against true masks, each map by itself.
+"""Compare class activation maps with the true masks of findings, one map at a time.
 
-A map is a score a site, at any scale; only `iou_above` reads its values. A constant map singles out no site: it counts
-as a miss and as no overlap, never as chance.
+A map has a score for every site of a grid. Every measure but `iou_above` ignores the scale of the scores. A constant
+map prefers no site. It counts as a miss and as no overlap; otherwise it would get the score of a random guess.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ PerMap = npt.NDArray[np.float64]
 def pointing_hits(maps: Float32, masks: Masks, tolerance: float = 0.0) -> PerMap:
     """Return the pointing game of each map (Zhang et al. 2018, section 4.2), `float64 [n]` in [0, 1].
 
-    1 where the map's maximum falls inside the true mask or within `tolerance` of it, else 0; their mean is the share
-    of hits. Where several sites share the maximum it is their share inside: the hit that a fair choice of one expects.
+    The value is 1 if the map's maximum is inside the true mask or within `tolerance` of it, else 0; the mean over maps
+    is the share of hits. If several sites share the maximum, the value is the share of these sites that hit, which is
+    the expected value when one of them is drawn at random.
 
     Args:
         maps: `float32 [n, h, w]`.
         masks: `bool [n, h, w]`; none may be empty.
-        tolerance: in sites, Euclidean (15 px in the paper's images).
+        tolerance: Euclidean distance in sites (Zhang et al. allow 15 px of the image).
 
     Raises:
         ValueError: for shapes that differ or an empty mask.
@@ -36,15 +37,19 @@ def pointing_hits(maps: Float32, masks: Masks, tolerance: float = 0.0) -> PerMap
 
 
 def pointing_chance(masks: Masks, tolerance: float = 0.0) -> PerMap:
-    """Return the share of sites that would be hits, `float64 [n]`: the pointing game of a site drawn at random."""
+    """Return the share of sites that are hits, `float64 [n]`: what a site drawn at random scores in the pointing game.
+
+    `masks` and `tolerance` are those of `pointing_hits`.
+    """
     return _widened(masks, tolerance).mean(axis=(1, 2))
 
 
 def pointing_prior(masks: Masks, classes: Int64) -> PerMap:
-    """Return the pointing game of a map that knows the class alone, `float64 [n]` in [0, 1].
+    """Return what a map that knows only the class scores in the pointing game, `float64 [n]` in [0, 1].
 
-    It points at the sites that are true oftenest in the class's other masks: what a map must beat to say more of its
-    image than where the finding usually is. The only mask of a class has no others and counts as a miss.
+    Such a map points at the sites that are in most of the other masks of the class. A real map has to beat it to show
+    that it looks at its own image, and not only where the finding usually is. If a mask is the only one of its class,
+    there are no other masks, and it counts as a miss.
 
     Args:
         masks: `bool [n, h, w]`; none may be empty.
@@ -63,8 +68,8 @@ def pointing_prior(masks: Masks, classes: Int64) -> PerMap:
 def iou_top(maps: Float32, masks: Masks) -> PerMap:
     """Return the intersection over union of each map's k highest sites with its mask of k sites, `float64 [n]`.
 
-    As many sites as are true, so that the measure reads the order of the sites alone, whatever a map's scale. Of sites
-    that tie for the last places, each counts by the same share.
+    The map's k is the number of sites in its mask, so the measure depends on the order of the sites and not on the
+    scale of the map. If several sites tie for the last places, each of them counts with an equal fraction.
 
     Raises:
         ValueError: for shapes that differ or an empty mask.
@@ -90,10 +95,11 @@ def iou_above(maps: Float32, masks: Masks, level: float = 0.5) -> PerMap:
 
 
 def inside_ratio(maps: Float32, masks: Masks) -> PerMap:
-    """Return the share of each map's energy inside its mask over the mask's share of the sites, `float64 [n]`.
+    """Return the share of each map's energy inside its mask, divided by the mask's share of the sites, `float64 [n]`.
 
-    The energy-based pointing game (Wang et al. 2020, Score-CAM, section 4.3), divided by what a map without any
-    preference would get: 1 is chance, 2 twice as much as that. Values below 0 have no energy; a map without any has 0.
+    This is the energy-based pointing game (Wang et al. 2020, Score-CAM, section 4.3), divided by the score of a map
+    without any preference: 1 is chance, and 2 is twice as good as chance. Values below 0 count as no energy. A map
+    without energy gets 0.
 
     Raises:
         ValueError: for shapes that differ or an empty mask.
@@ -104,12 +110,16 @@ def inside_ratio(maps: Float32, masks: Masks) -> PerMap:
 
 
 def _flat(maps: Float32, masks: Masks) -> tuple[Float32, Masks]:
-    """Return maps and masks as `[n, h * w]`."""
+    """Return maps and masks as `[n, h * w]`.
+
+    Raises:
+        ValueError: for shapes that differ or an empty mask.
+    """
     if maps.ndim != 3 or maps.shape != masks.shape:
         raise ValueError(f"maps and masks: want [n, h, w] twice, got {list(maps.shape)} and {list(masks.shape)}")
     if len(masks) and not masks.any(axis=(1, 2)).all():
         where = int(np.argmin(masks.any(axis=(1, 2))))
-        raise ValueError(f"masks: number {where} is empty, no map can be right; leave such pairs out")
+        raise ValueError(f"masks: number {where} is empty, so no map can be right; leave such pairs out")
     n_sites = maps.shape[1] * maps.shape[2]
     return maps.reshape(len(maps), n_sites), masks.reshape(len(masks), n_sites)
 
@@ -119,13 +129,13 @@ def _is_constant(values: Float32) -> Masks:
 
 
 def _share(part: npt.NDArray, whole: npt.NDArray) -> PerMap:
-    """Return the row sums of `part` over those of `whole`; 0 where there is nothing."""
+    """Return the row sums of `part` divided by those of `whole`, or 0 where `whole` sums to 0."""
     total = whole.sum(axis=1, dtype=np.float64)
     return np.divide(part.sum(axis=1, dtype=np.float64), total, out=np.zeros(len(total)), where=total > 0)
 
 
 def _widened(masks: Masks, tolerance: float) -> Masks:
-    """Return the sites within `tolerance` of a true one."""
+    """Return the sites within `tolerance` of a site in the mask."""
     if tolerance == 0:
         return masks
     from scipy import ndimage

@@ -1,4 +1,4 @@
-"""The loss of multi-label classifiers whose labels may be unknown."""
+"""The loss that trains multi-label classifiers when some labels are unknown."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from torch.nn import functional
 
 
 def masked_bce(logits: Tensor, labels: Tensor, weights: Tensor | None = None, positive: Tensor | None = None) -> Tensor:
-    """Return the binary cross-entropy averaged over the known entries (0 if none is known).
+    """Return the binary cross-entropy, averaged over the known entries (0 if no entry is known).
 
     Args:
         logits: `[b, C]`.
-        labels: `[b, C]` in [0, 1], soft ones allowed; NaN = unknown, contributes neither loss nor gradient.
-        weights: `[b]`, factor on each sample's loss; None = 1.
-        positive: `[C]`, factor on the positive part of each class's loss; None = 1.
+        labels: `[b, C]` in [0, 1], soft labels allowed. An entry that is NaN is unknown and adds neither loss nor
+            gradient.
+        weights: `[b]`, a factor on each sample's loss; None = 1.
+        positive: `[C]`, a factor on the positive part of each class's loss; None = 1.
     """
     known = ~labels.isnan()
-    target = torch.where(known, labels, 0.0)  # before the loss: 0 * NaN would be NaN in the gradient
+    # NaN has to be replaced before the loss. Masking the loss alone gives 0 * NaN, which is NaN, in the gradient.
+    target = torch.where(known, labels, 0.0)
     losses = functional.binary_cross_entropy_with_logits(logits, target, pos_weight=positive, reduction="none")
     if weights is not None:
         losses = losses * weights[:, None]

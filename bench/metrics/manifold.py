@@ -1,4 +1,7 @@
-"""What nearest neighbours say of two sets of features: precision, recall, density, coverage, and copies."""
+"""Measures from nearest neighbours in a feature space: precision, recall, density, coverage, and distances to parents.
+
+The distances show whether synthetic images are near copies of train images.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +18,18 @@ MEASURES = ("precision", "recall", "density", "coverage")
 
 
 def manifold_measures(synthetic: Features, real: Features, k: int = 3, block: int = 256) -> dict[str, float] | None:
-    """Return how the k-NN manifolds of `synthetic [m, d]` and `real [n, d]` overlap; None unless k < m and k < n.
+    """Return how the k-NN manifolds of `synthetic [m, d]` and `real [n, d]` overlap, or None unless k < m and k < n.
 
-    A set's manifold is the union of balls around its points, each as wide as the distance to the point's k-th nearest
-    neighbour in the set, itself not counted. Points on a ball's edge are in it.
+    The manifold of a set is the union of balls around its points. The radius of a ball is the distance to the point's
+    k-th nearest neighbour in the set, not counting the point itself. Points on the edge of a ball are inside it.
 
-    - precision: share of synthetic points in the real manifold; recall: share of real points in the synthetic one
-      (Kynkäänniemi et al. 2019, eq. 1 to 3). One outlier with a wide ball makes either large.
-    - density: how many real balls hold a synthetic point, mean over these, divided by k; about 1 for equal
-      distributions, and it may be more. Coverage: share of real balls that hold a synthetic point (Naeem et al. 2020).
+    - Precision is the share of synthetic points in the real manifold, and recall the share of real points in the
+      synthetic manifold (Kynkäänniemi et al. 2019, eq. 1 to 3). A single outlier with a large ball can raise either.
+    - Density is the number of real balls that contain a synthetic point, averaged over the synthetic points and divided
+      by k. It is about 1 for equal distributions and may be larger. Coverage is the share of real balls that contain a
+      synthetic point (Naeem et al. 2020).
 
-    All depend on both sizes and on k: only figures of equal ones can be held against each other.
+    All four depend on n, m and k, so values can only be compared if these are equal.
     """
     from scipy.spatial.distance import cdist
 
@@ -34,7 +38,7 @@ def manifold_measures(synthetic: Features, real: Features, k: int = 3, block: in
     real_radii, synthetic_radii = radii(real, k, block), radii(synthetic, k, block)
     n_precise, n_inside = 0, 0
     recalled, covered = np.zeros(len(real), dtype=bool), np.zeros(len(real), dtype=bool)
-    for i in range(0, len(synthetic), block):  # bounds memory: block x n distances at a time
+    for i in range(0, len(synthetic), block):  # only block x n distances are in memory at a time
         distances = cdist(synthetic[i : i + block], real)
         in_real = distances <= real_radii
         n_precise += int(in_real.any(axis=1).sum())
@@ -50,28 +54,29 @@ def manifold_measures(synthetic: Features, real: Features, k: int = 3, block: in
 
 
 def radii(points: Features, k: int, block: int = 256) -> Distances:
-    """Return `float64 [n]`, the distance of each of `points [n, d]` to its k-th nearest other; k < n."""
+    """Return the distance of each of `points [n, d]` to its k-th nearest other point, `float64 [n]`; k < n."""
     from scipy.spatial.distance import cdist
 
     blocks = (cdist(points[i : i + block], points) for i in range(0, len(points), block))
-    # the point itself stands at position 0 of its sorted distances
+    # Position 0 of a point's sorted distances is the point itself, so position k is its k-th nearest neighbour.
     return np.concatenate([np.partition(distances, k, axis=1)[:, k] for distances in blocks])
 
 
 def nearest_distances(
     queries: Features, among: Features, parents: Int64 | None = None, rows: Int64 | None = None, block: int = 8192
 ) -> tuple[Distances, Distances]:
-    """Return the distance of each of `queries [n, d]` to its nearest of `among [m, d]`, and to its nearest non-parent.
+    """Return each query's distance to the nearest vector in `among`, and to the nearest one that is not its parent.
 
     Args:
         queries: `[n, d]`.
-        among: `[m, d]`, memory-mapped where it is large.
-        parents: `int64 [n, p]`, rows of `among` that each query was made from; -1 = none. None: nobody has any.
-        rows: `int64 [m']`, the rows of `among` that count, which `parents` are then positions in; None: all.
-        block: how many of them are in memory at a time.
+        among: `[m, d]`, memory-mapped if it is large.
+        parents: `int64 [n, p]`, the rows of `among` that each query was made from; -1 = none. None if no query has
+            parents.
+        rows: `int64 [m']`, the rows of `among` to search; `parents` are then positions in `rows`. None means all rows.
+        block: the number of rows that are in memory at a time.
 
     Returns:
-        Two `float64 [n]`; NaN where nothing is there to be near to.
+        Two arrays `float64 [n]`; NaN where there is no vector to measure the distance to.
     """
     if rows is None:
         rows = np.arange(len(among))
@@ -80,7 +85,7 @@ def nearest_distances(
         return none, none.copy()
     if parents is None:
         parents = np.full((len(queries), 1), -1)
-    wanted = min(parents.shape[1] + 1, len(rows))  # one more than the parents: one of them is no parent
+    wanted = min(parents.shape[1] + 1, len(rows))  # among p + 1 neighbours, at least one is not one of the p parents
     blocks = (among[rows[start : start + block]] for start in range(0, len(rows), block))
     found, near = nearest(queries, blocks, wanted)
     is_parent = (near[:, :, None] == parents[:, None, :]).any(axis=2)

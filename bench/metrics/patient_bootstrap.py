@@ -1,6 +1,6 @@
-"""The test set resampled by patient: how much the means of average precision owe to who happens to be in it.
+"""Resample the test set by patient, to see how much the mean average precision depends on who happens to be in it.
 
-A module of its own, so that a change here leaves the keys of trained classifiers alone.
+This is a module of its own so that a change here does not change the keys of trained classifiers.
 """
 
 from __future__ import annotations
@@ -12,46 +12,51 @@ import numpy.typing as npt
 
 from bench.tables import Float32, Int64
 
-_BLOCK_BYTES = 1 << 23  # of weights at a time: bounds memory at any size of the test set
+_BLOCK_BYTES = 1 << 23  # bytes of weights that are in memory at a time, whatever the size of the test set
 Integers = npt.NDArray[np.integer]
 
 
 def weighted_average_precision(
     scores: npt.NDArray[np.floating], positive: npt.NDArray[np.bool_], weights: Integers
 ) -> npt.NDArray[np.float64]:
-    """Return the average precision under each column of weights, `float64 [B]`; NaN where no positive has weight.
+    """Return the average precision under each column of weights, `float64 [B]`; NaN if no positive has any weight.
 
-    AP = sum over thresholds of (R_k - R_{k-1}) P_k (scikit-learn's, with its `sample_weight`); equal scores share a
-    threshold. A weight of w is the same as the row given w times.
+    AP = sum over thresholds of (R_k - R_{k-1}) P_k, as in scikit-learn with `sample_weight`. Equal scores share one
+    threshold. A row with weight w counts as w equal rows.
 
     Args:
         scores: `[n]`, higher means more likely; any monotone scale.
         positive: `bool [n]`.
         weights: whole numbers of at least 0, `[n, B]`.
     """
+    # scikit-learn sorts the scores again for each of thousands of resamples. The order is the same for all of them, so
+    # here they are sorted once, and one cumulative sum serves all columns of weights.
     order = np.argsort(-scores, kind="stable")
     ranked, hit = scores[order], positive[order]
     weights = weights[order]
     if len(ranked) == 0 or not hit.any():
         return np.full(weights.shape[1], np.nan)
     starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
-    # recall rises only at thresholds with a positive: everything between two of them is summed in one go
+    # Recall rises only at thresholds that have a positive, so all rows between two of these are summed in one step.
     with_hit = np.logical_or.reduceat(hit, starts)
     cuts = np.r_[starts[1:], len(ranked)][with_hit]
     up_to = np.cumsum(np.add.reduceat(weights[: cuts[-1]], np.r_[0, cuts[:-1]], axis=0, dtype=np.int64), axis=0)
     groups = np.searchsorted(cuts, np.flatnonzero(hit), side="right")
     gained = np.add.reduceat(weights[hit], np.flatnonzero(np.diff(groups, prepend=-1)), axis=0, dtype=np.int64)
     found = np.cumsum(gained, axis=0)
-    with np.errstate(invalid="ignore"):  # 0 / 0 where nothing of any weight has come yet, or no positive ever does
+    with np.errstate(invalid="ignore"):  # 0 / 0 while no row so far has weight, or if no positive has any
         precision = np.where(up_to > 0, found / up_to, 0.0)
         return (gained * precision).sum(axis=0) / found[-1]
 
 
 def patient_weights(patients: Int64, n_resamples: int, rng: np.random.Generator) -> Iterator[Integers]:
-    """Yield how often each image is in each resample of as many patients, with replacement: `uint16 [n, b]` in blocks.
+    """Yield how often each image is in each resample, in blocks `uint16 [n, b]`.
 
-    The resamples together are `n_resamples` and do not depend on the size of the blocks.
+    A resample draws as many patients as there are, with replacement. The blocks together hold `n_resamples` resamples,
+    which do not depend on the size of the blocks.
     """
+    # Images of one patient resemble each other. Resampling single images would treat them as independent and make the
+    # intervals too narrow.
     ids, image_of = np.unique(patients, return_inverse=True)
     block = max(1, _BLOCK_BYTES // (8 * max(1, len(patients))))
     for start in range(0, n_resamples, block):
@@ -70,17 +75,17 @@ def resampled_means(
 ) -> Float32:
     """Return the mean average precision of each group of classes in each resample of patients, `float32 [B, groups]`.
 
-    A class without a positive in a resample has no AP there: the mean is over the group's other classes, NaN if there
-    are none. Two classifiers resampled by equal generators see the same patients and so miss the same classes: their
-    difference, resample by resample, is paired.
+    A class without a positive in a resample has no AP there. The mean is then over the other classes of the group, and
+    NaN if there are no others. Two classifiers that are resampled with equal generators get the same patients and lack
+    the same classes, so their differences, resample by resample, are paired.
 
     Args:
         scores: `float32 [n, C]`, higher means more likely.
-        labels: `float32 [n, C]`, 0 or 1; NaN = unknown, that entry is left out.
-        patients: `int64 [n]`, drawn whole.
-        groups: columns of each group.
-        n_resamples: B.
-        rng: of the resamples alone.
+        labels: `float32 [n, C]`, 0 or 1; entries that are NaN (unknown) are left out.
+        patients: `int64 [n]`, the patient of each image; all images of a patient are drawn together.
+        groups: the columns of each group.
+        n_resamples: the number of resamples, B.
+        rng: draws the resamples and is used for nothing else.
     """
     blocks = [np.zeros((0, len(groups)), np.float32)]
     for weights in patient_weights(patients, n_resamples, rng):

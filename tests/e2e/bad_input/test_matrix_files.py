@@ -43,10 +43,10 @@ CASES: dict[str, tuple[str | bytes, str]] = {
     "key that steers a terminal": (TEXT + '"a\\e[31m": 3\n', "m.yaml.a\\x1b[31m: unknown setting"),
     "key without end": (TEXT + "? " + "k" * 3000 + "\n: 3\n", "m.yaml.kkk"),
     "unknown anchor": (TEXT + "seeds: *mine\n", "m.yaml:14: not YAML: found undefined alias"),
-    "alias of itself": ("name: &n [*n]\n", "m.yaml:1: not YAML: an alias stands inside of what it names"),
+    "alias of itself": ("name: &n [*n]\n", "m.yaml:1: not YAML: an alias stands inside the value that it names"),
     "alias of itself in settings": (
         TEXT + "settings: &s {baseline: *s}\n",
-        "m.yaml:14: not YAML: an alias stands inside of what it names",
+        "m.yaml:14: not YAML: an alias stands inside the value that it names",
     ),
     "a thousand million values": (
         TEXT + _grown("[x,x,x,x,x,x,x,x,x,x]", "list").replace("i: &i", "description: &i"),

@@ -1,7 +1,7 @@
-"""One attempt at a stage: its own folders, and the steps that make them the result.
+"""One attempt to compute a stage: its folders, and the steps that turn them into the result.
 
-Folders carry the claim's token, so that an attempt that was given up for dead and goes on (a stopped process, a
-cancelled job) can neither write into its successor's files nor remove them.
+The names of the folders carry the token of the claim. A stopped process can be taken for dead and wake up after another
+has taken over. With folders of its own, it can neither write into its successor's files nor remove them.
 """
 
 from __future__ import annotations
@@ -18,11 +18,17 @@ from bench.files import file_digest
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FULL_SAID = ("No space left on device", "os error 28", "Disk quota exceeded", "os error 122")
-_FULL_BYTES = 1 << 20  # numpy and torch do not say why a file could not be written
+_FULL_BYTES = 1 << 20  # numpy and torch do not say why a write failed, so less free space than this counts as full
 
 
 def begin(work: Path, token: str) -> tuple[Path, Path]:
-    """Make the folders `out` and `ckpt` of an attempt; files of dead attempts go, their checkpoints are taken over."""
+    """Make the folders `out` and `ckpt` of a new attempt, and return them.
+
+    The output of dead attempts is removed. The newest folder of checkpoints among them becomes the new `ckpt`.
+    """
+    # We hold the claim, so every other folder here belongs to an attempt that is dead or has lost its claim. Partial
+    # output cannot be trusted and is computed again, but a checkpoint has a digest, so hours of training can be kept.
+    # The rename moves them out of reach of an old attempt that still runs.
     work.mkdir(parents=True, exist_ok=True)
     kept = []
     for left in work.iterdir():
@@ -44,7 +50,7 @@ def begin(work: Path, token: str) -> tuple[Path, Path]:
 
 
 def end(out: Path, ckpt: Path) -> None:
-    """Remove what a finished attempt leaves, and nothing of any other."""
+    """Remove the folders of a finished attempt, and the work folder if no other attempt has a folder in it."""
     shutil.rmtree(out, ignore_errors=True)
     shutil.rmtree(ckpt, ignore_errors=True)
     with contextlib.suppress(OSError):
@@ -53,13 +59,16 @@ def end(out: Path, ckpt: Path) -> None:
 
 
 def publish(out: Path, target: Path) -> None:
-    """Make `out` the result by one rename after everything in it is on disk.
+    """Make `out` the result by one rename, after everything in it is on disk.
 
-    A folder without a manifest is no result and gives way.
+    A folder at `target` without a manifest is not a result and is replaced.
 
     Raises:
-        OSError: if a result is there by now (a copied store, a twin), which is kept.
+        OSError: if there is a result at `target` by now (from another process, or copied there). That one is kept.
     """
+    # Readers see the whole result or none, because the rename is atomic. The fsync comes first because a file system
+    # may write the rename to disk before the data: after a power failure, a result with empty files would look finished
+    # and never be computed again.
     for path in [*out.rglob("*"), out]:
         _fsync(path)
     if target.exists() and not is_result(target):
@@ -75,19 +84,22 @@ def is_result(folder: Path) -> bool:
 
 
 def files_of(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield name and path of every file of a result, the manifest left out."""
+    """Yield the name and path of every file of a result except the manifest."""
     for path in sorted(folder.rglob("*")):
         if path.is_file() and (name := path.relative_to(folder).as_posix()) != "manifest.json":
             yield name, path
 
 
 def file_record(path: Path) -> dict[str, Any]:
-    """Return size and digest of a file, as they stand in a manifest."""
+    """Return the size and digest of a file, as a manifest records them."""
     return {"bytes": path.stat().st_size, "sha256": file_digest(path, 64)}
 
 
 def first_cut_off(folder: Path, manifest: dict[str, Any]) -> str | None:
-    """Return the first file that is not there or has another size than its manifest says (no digest is computed)."""
+    """Return the first file that is missing or has another size than the manifest says, or None.
+
+    Only sizes are compared: this runs every time a result is opened, and digests of large results take minutes.
+    """
     for name, record in manifest.get("files", {}).items():
         try:
             if (folder / name).stat().st_size == record["bytes"]:
@@ -99,7 +111,9 @@ def first_cut_off(folder: Path, manifest: dict[str, Any]) -> str | None:
 
 
 def is_disk_full(error: BaseException, folder: Path) -> bool:
-    """Tell whether an error comes of a full disk; libraries wrap it or tell no reason, so the disk is asked too."""
+    """Tell whether a full disk caused an error."""
+    # Libraries wrap the OSError, or raise an error of their own that gives no reason. So the whole chain of causes is
+    # searched, and then the free space is looked up.
     chain: BaseException | None = error
     while chain is not None:
         said = str(chain)

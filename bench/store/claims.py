@@ -1,14 +1,14 @@
-"""Who computes a stage now: a claim on its key that one process holds and that is free again when it dies.
+"""A claim says which process computes a stage now. One process holds it, and it becomes free when that process dies.
 
-Two kinds, one for a whole store:
+There are two kinds, and a store uses one of them for all its keys:
 
-- `flock` (`locks/<key>`): the kernel, or the file server, frees it when its holder dies.
-- `lease` (`locks/<key>.lease/<n>`), for file systems that do not carry flock between hosts: the highest number holds
-  it, and its holder counts a number up in that file. Who wants it and has seen no change for `lease_s` seconds of its
-  own monotonic clock makes the next number, which only one can. See `bench.store.leases`.
+- `flock` (`locks/<key>`): the kernel, or the file server, frees the claim when its holder dies.
+- `lease` (`locks/<key>.lease/<n>`), for file systems that do not carry flock between hosts: the file with the highest
+  number holds the claim, and its holder keeps changing a counter in that file. A process that wants the claim and has
+  seen no change for `lease_s` seconds of its own clock creates the file with the next number. See `bench.store.leases`.
 
-Which kind: the argument, else BENCH_LOCKS, else `lease` where it was used in this store before (`locks/.lease`), else
-`flock`, unless the file system refuses it.
+The kind is the argument `kind`, else BENCH_LOCKS, else `lease` if this store has used leases before (`locks/.lease`
+exists), else `flock`. If the file system refuses flock, the store changes to leases.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from bench.store.leases import Leases, this_process
 Kind = Literal["flock", "lease"]
 Facts = Mapping[str, Any]
 
+# A file system without flock answers with one of these. Any other error, such as a full disk, is not a reason to change
+# the kind: processes that use different kinds do not see each other's claims.
 _NO_FLOCK = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _SAY_AFTER_S = 2.0
 _LONGEST_PAUSE_S = 0.25
@@ -40,34 +42,34 @@ _LOG = logging.getLogger(__name__)
 
 
 class Claim(Protocol):
-    """A key that this process holds."""
+    """A claim on a key that this process holds. `token` names it and is never used again."""
 
     token: str
 
     def confirm(self) -> bool:
-        """Tell whether we hold it still, and make sure that we do for a while (before a result is committed)."""
+        """Tell whether we still hold the claim, and renew it. It is called just before a result is published."""
 
     def lost(self) -> bool:
-        """Tell whether another process has taken over; cheap."""
+        """Tell whether another process has taken over. It is cheap and may be called often."""
 
     def release(self) -> None:
-        """Let others have it."""
+        """Give the claim up, so that other processes can have it."""
 
 
 class Locks:
     """All claims of one store."""
 
     def __init__(self, folder: Path, kind: str | None = None, lease_s: float = 120.0, beat_s: float = 5.0) -> None:
-        """Keep claims in `folder`, made when the first one is.
+        """Keep claims in `folder`, which is made with the first claim.
 
         Args:
-            folder: where.
-            kind: `flock` or `lease`; None chooses.
-            lease_s: seconds without a sign of life after which a lease is taken over.
-            beat_s: seconds between signs of life.
+            folder: the folder of all claims.
+            kind: `flock` or `lease`; None chooses, as the module's docstring says.
+            lease_s: a lease is taken over after this many seconds without a sign of life.
+            beat_s: seconds between two signs of life.
 
         Raises:
-            ConfigError: for another kind.
+            ConfigError: for any other kind.
         """
         self.folder = folder
         chosen = kind or os.environ.get("BENCH_LOCKS") or None
@@ -89,12 +91,14 @@ class Locks:
         wait_s: float | None = None,
         finished: Callable[[], bool] = lambda: False,
     ) -> Claim | None:
-        """Claim a key, waiting while a living process holds it; None as soon as `finished()` is true.
+        """Return a claim on a key, waiting while a living process holds it; None as soon as `finished()` is true.
 
         Raises:
-            StageBusy: if it is still held after `wait_s` seconds (None: wait as long as it takes).
+            StageBusy: if the key is still held after `wait_s` seconds. If `wait_s` is None, waiting never ends so.
             OSError: if claims cannot be written.
         """
+        # Waiting is by polling, because neither a lease nor a flock on a network file system can wake us up. The pause
+        # doubles from 5 ms, so that short stages are not slowed down and long waits do not load the file server.
         started, pause, said = time.monotonic(), 0.005, False
         while not finished():
             if claim := self.try_claim(key, facts):
@@ -111,7 +115,7 @@ class Locks:
         return None
 
     def try_claim(self, key: str, facts: Facts) -> Claim | None:
-        """Claim a key unless a living process holds it.
+        """Return a claim on a key, or None if a living process holds it.
 
         Raises:
             OSError: if claims cannot be written.
@@ -125,13 +129,15 @@ class Locks:
                 if error.errno not in _NO_FLOCK or self._chosen:
                     raise
                 _LOG.warning("%s: no file locks here (%s); leases are used", self.folder, error.strerror)
-        (self.folder / ".lease").touch()  # from now on for every process at this store
+        # From now on, every process at this store uses leases, also one on a host where flock would work. Claims of
+        # different kinds do not exclude each other.
+        (self.folder / ".lease").touch()
         return self._leases.try_claim(key, told)
 
     def holder(self, key: str) -> dict[str, Any] | None:
-        """Return who holds a key (host, pid, since, job, log and the facts of the claim), or None.
+        """Return the holder of a key (host, pid, since, job, log and the facts of the claim), or None.
 
-        A lease on another host counts as held until it was seen without a change for `lease_s`.
+        A lease on another host counts as held until we have seen no change in it for `lease_s` seconds.
         """
         if self.kind == "lease":
             found = self._leases.holder(key)
@@ -153,7 +159,7 @@ class Locks:
         return []
 
     def forget(self, key: str) -> None:
-        """Remove the files of a key that nobody holds; nothing happens where somebody does."""
+        """Remove the lock files of a key, unless a process holds it."""
         with contextlib.suppress(OSError):
             if self.kind == "lease":
                 self._leases.forget(key)
@@ -165,7 +171,7 @@ _UNKNOWN: dict[str, Any] = dict.fromkeys(("host", "pid", "since", "job", "log"))
 
 
 def described(holder: Facts) -> str:
-    """Return a holder in words: `host h, process 12 (SLURM job 3_4)`."""
+    """Return a holder as text, e.g. `host h, process 12 (SLURM job 3_4)`."""
     if not holder.get("host"):
         return "another process"
     job = f" (SLURM job {holder['job']})" if holder.get("job") else ""
@@ -188,7 +194,7 @@ def _about_us() -> dict[str, Any]:
 
 
 def slurm_job() -> str | None:
-    """Return the SLURM job that this process runs in, `12_3` in an array, or None."""
+    """Return the id of the SLURM job that this process runs in, e.g. `12`, or `12_3` in an array, or None."""
     if (array := os.environ.get("SLURM_ARRAY_JOB_ID")) and (task := os.environ.get("SLURM_ARRAY_TASK_ID")):
         return f"{array}_{task}"
     return os.environ.get("SLURM_JOB_ID") or None
@@ -206,11 +212,14 @@ class _Flocked:
         return False
 
     def release(self) -> None:
-        """Remove the file while it is locked: who waits on it finds that it is gone and makes another."""
+        """Remove the lock file and give up the lock."""
+        # The file is removed while we still hold the lock. Whoever has it open and gets the lock afterwards sees that
+        # the file has gone (`_same_file`) and makes a new one. If we unlocked first, another process could lock the
+        # file before we remove it, and a third could make and lock a new one: two holders of one key.
         with contextlib.suppress(OSError):
             if _same_file(self.path, self.handle):
                 self.path.unlink()
-        with contextlib.suppress(OSError):  # a full disk: it is closed all the same
+        with contextlib.suppress(OSError):  # on a full disk, closing fails to write, but the lock is free all the same
             self.handle.close()
 
 
@@ -225,10 +234,12 @@ def _try_flock(path: Path, facts: Facts, create: bool = True) -> _Flocked | None
         except OSError:
             handle.close()
             raise
-        if _same_file(path, handle):  # else it was removed between our open and our lock
+        # The last holder may have removed the file between our open and our lock. We would then hold a lock on a file
+        # without a name, which nobody else can see, while the next process locks a new file of that name.
+        if _same_file(path, handle):
             break
         handle.close()
-    with contextlib.suppress(OSError):  # on a full disk the claim holds, its holder is not named
+    with contextlib.suppress(OSError):  # on a full disk the claim is still valid, but its holder is not named
         handle.truncate(0)
         handle.write(json.dumps(facts))
         handle.flush()
@@ -237,10 +248,11 @@ def _try_flock(path: Path, facts: Facts, create: bool = True) -> _Flocked | None
 
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Keep other processes out of a block: they wait until we leave it, or until the kernel sees that we died.
+    """Keep other processes out of a block: they wait until we leave it or die.
 
-    Where the file system has no locks, nobody waits, and a warning says so: two processes may then do the same work.
+    If the file system has no locks, nobody waits, and a warning says that two processes may do the same work.
     """
+    # The lock file is never removed, so the race that `_same_file` guards against cannot happen here.
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a") as handle:
         try:
@@ -258,10 +270,11 @@ def _same_file(path: Path, handle: TextIO) -> bool:
 
 
 def is_flocked(path: Path) -> bool:
-    """Tell whether a living process holds the lock of a file; False where there is no such file."""
+    """Tell whether a living process holds the lock of a file; False if there is no such file."""
     try:
         with open(path) as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who ask do not see each other
+            # The lock is a shared one, so two processes that ask at the same time do not take each other for holders.
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:
@@ -270,7 +283,7 @@ def is_flocked(path: Path) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return what the holder wrote; nothing where it is just writing it."""
+    """Return the facts that the holder wrote, or an empty mapping if it has not finished writing them."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

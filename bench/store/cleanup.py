@@ -1,8 +1,9 @@
-"""Clean-up of a store: keep what named matrices and sweeps stand on, remove the rest, beside any number of runs.
+"""Clean up a store: keep what the named matrices and sweeps need, and remove the rest, also while runs are active.
 
-Never touched: what a living process computes or uses, what waits in SLURM's queue with all that it stands on, and what
-was written less than a grace period ago, so that a running matrix that nobody named keeps its inputs. What goes is
-renamed into `<store>/.trash/` first: a reader sees a whole result or none, and one that has it open keeps it.
+Three things are never removed: what a living process computes or uses; what waits in SLURM's queue, with all its
+inputs; and what was written less than a grace period ago, so that a matrix that has just been started keeps its inputs.
+A result is first renamed into `<store>/.trash/` and then deleted. So a reader sees a whole result or none, and a
+process that has its files open can go on reading them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _LOOK_AGAIN_S = 1.0
 
 
 def in_use(store: Store) -> set[str]:
-    """Return the keys that living processes hold or use, and those of stages in a queue, with all below them."""
+    """Return the keys that living processes hold or use, and those of stages in SLURM's queue with all their inputs."""
     keys: set[str] = set()
     for holder in store.locks.held():
         keys |= {holder.get("key", ""), *holder.get("uses", ())}
@@ -48,15 +49,17 @@ def unwanted(
     older_than_s: float = 0.0,
     keep_kinds: Collection[str] = (),
 ) -> list[Entry]:
-    """Return what clean-up would remove; nothing is.
+    """Return what clean-up would remove. Nothing is removed here.
 
     Args:
         store: the store.
-        keep: keys of all stages to keep.
-        grace_s: seconds for which whatever was written last stays.
-        older_than_s: seconds for which results stay.
-        keep_kinds: kinds of stages of which every result stays.
+        keep: the keys of all stages to keep.
+        grace_s: everything that was written within this many seconds is kept.
+        older_than_s: results that were written within this many seconds are kept.
+        keep_kinds: all results of these kinds of stages are kept.
     """
+    # Ages are measured with the clock of the file system. The clock of this host may differ from it by more than the
+    # grace period.
     entries, now = list(inventory(store)), clock(store.root)
     wanted = set(keep) | in_use(store) | {e.key for e in entries if e.stage in keep_kinds}
 
@@ -78,15 +81,28 @@ def unwanted(
 
 
 def remove(
-    store: Store, entries: Iterable[Entry], keep: Collection[str] = (), on_each: Callable[[Entry], Any] = lambda e: None
+    store: Store,
+    entries: Iterable[Entry],
+    keep: Collection[str] = (),
+    on_each: Callable[[Entry], object] = lambda e: None,
 ) -> list[Entry]:
-    """Remove entries of `unwanted`, and return those that are gone; what has come into use meanwhile stays.
+    """Remove the entries that `unwanted` returned, and return those that were removed.
+
+    An entry that has come into use in the meantime stays.
+
+    Args:
+        store: the store.
+        entries: what to remove.
+        keep: the keys of all stages to keep.
+        on_each: called with each entry that was removed.
 
     Raises:
         StoreError: if the store cannot be written.
     """
     gone, looked, wanted = [], float("-inf"), set(keep)
     for entry in entries:
+        # Removing a large store takes hours, and a run may start meanwhile and reuse old results. So what is in use is
+        # looked up again every second.
         if time.monotonic() - looked > _LOOK_AGAIN_S:
             wanted, looked = set(keep) | in_use(store), time.monotonic()
         if entry.what not in ("trash", "temporary", "lock") and entry.key in wanted:
@@ -115,7 +131,8 @@ def _remove(store: Store, entry: Entry) -> bool:
     if claim is None:
         return False
     try:
-        if weigh(entry.path) != (entry.bytes, entry.touched):  # computed anew since we looked
+        # The key may have been computed again since the inventory was made. Only what was listed then is removed.
+        if weigh(entry.path) != (entry.bytes, entry.touched):
             return False
         discard(store, entry.path)
     finally:
@@ -140,7 +157,7 @@ def discard(store: Store, path: Path) -> None:
 
 
 def _delete(path: Path) -> None:
-    """Delete a file, a link (never what it points to) or a folder; what resists stays in the trash."""
+    """Delete a file, a link (never what it points to) or a folder. What cannot be deleted stays in the trash."""
     with contextlib.suppress(OSError):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -149,7 +166,7 @@ def _delete(path: Path) -> None:
 
 
 def summary(entries: Iterable[Entry]) -> list[dict[str, Any]]:
-    """Return one row a kind: what, stage, count, bytes; the largest first."""
+    """Return one row for each kind of entry: what, stage, count, bytes. The largest comes first."""
     groups: dict[tuple[str, str], list[int]] = {}
     for e in entries:
         groups.setdefault((e.what, e.stage), []).append(e.bytes)

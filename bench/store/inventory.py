@@ -1,7 +1,7 @@
-"""What lies in a store, finished or not: the one list that sizes, clean-up and verification go by.
+"""List everything that stages have in a store, finished or not. Sizes, clean-up and verification all use this list.
 
-Records of cells, reports, studies and trackers' folders are no part of it: nothing here ever touches them, but for the
-temporary files of records that were never finished.
+Records of cells, reports, studies and the folders of trackers are not in it, so clean-up never touches them. The only
+exception are temporary files of records that were never finished.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bench.store.store import Store
 
 What = Literal["result", "work", "failure", "log", "lock", "temporary", "trash"]
 _KEY = re.compile(r"[0-9a-f]{32}")
-_TEMPORARY = re.compile(r"\..+\.\d+")  # of `bench.files.write_text`, left by a process that was killed
+_TEMPORARY = re.compile(r"\..+\.\d+")  # a file of `bench.files.write_text` that a killed process left behind
 _SUFFIXES: dict[str, What] = {"": "result", ".work": "work", ".failed.json": "failure", ".log": "log"}
 TRASH = ".trash"
 
@@ -30,12 +30,12 @@ class Entry:
     """One thing in a store.
 
     Attributes:
-        what: what it is.
-        stage: kind of the stage; empty for what belongs to none.
-        key: the stage's key; a name where there is none.
-        path: file or folder.
-        bytes: of everything in it.
-        touched: when the newest file in it was written, by the clock of the file system (seconds).
+        what: the kind of entry.
+        stage: the kind of the stage; empty if the entry belongs to no stage.
+        key: the key of the stage, or a name if there is no stage.
+        path: the file or folder.
+        bytes: the size of everything in it.
+        touched: when the newest file in it was written (seconds, by the clock of the file system).
     """
 
     what: What
@@ -46,12 +46,12 @@ class Entry:
     touched: float
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what is printed of it."""
+        """Return the fields that are printed."""
         return {"what": self.what, "stage": self.stage, "key": self.key, "bytes": self.bytes}
 
 
 def inventory(store: Store) -> Iterator[Entry]:
-    """Yield everything that stages have in a store. What vanishes while we look is left out."""
+    """Yield everything that stages have in a store. Entries that vanish while we look are left out."""
     for what, stage, key, path in _listed(store.root):
         if weight := weigh(path):
             yield Entry(what, stage, key, path, *weight)
@@ -62,7 +62,7 @@ def inventory(store: Store) -> Iterator[Entry]:
 
 
 def results(store: Store) -> Iterator[tuple[str, str, Path]]:
-    """Yield kind, key and folder of every result, readable or not."""
+    """Yield the kind, key and folder of every result, readable or not."""
     for what, stage, key, path in _listed(store.root):
         if what == "result" and path.is_dir():
             yield stage, key, path
@@ -98,15 +98,15 @@ def _temporary(folder: Path, name: str) -> Iterator[tuple[What, str, str, Path]]
 def _names(folder: Path) -> list[str]:
     try:
         return sorted(os.listdir(folder))
-    except OSError:  # not there, or a file
+    except OSError:  # it is missing, or it is a file
         return []
 
 
 def weigh(path: Path) -> tuple[int, float] | None:
-    """Return the bytes of a file or folder and when its newest part was written; None if it is gone."""
+    """Return the size of a file or folder in bytes and when its newest part was written; None if it has gone."""
     try:
         status = path.lstat()
-        is_folder = stat.S_ISDIR(status.st_mode)  # a link is weighed, not what it points to
+        is_folder = stat.S_ISDIR(status.st_mode)  # for a link, its own size counts, not that of its target
         size, newest = (0 if is_folder else status.st_size), status.st_mtime
         if is_folder:
             for entry in os.scandir(path):
@@ -118,7 +118,7 @@ def weigh(path: Path) -> tuple[int, float] | None:
 
 
 def clock(root: Path) -> float:
-    """Return the time by the clock that stamps the store's files, which need not be this host's."""
+    """Return the time by the clock that stamps the store's files. On a network disk, that is the file server's."""
     try:
         with tempfile.TemporaryFile(dir=root) as handle:
             return os.fstat(handle.fileno()).st_mtime
@@ -127,7 +127,7 @@ def clock(root: Path) -> float:
 
 
 def size_rows(store: Store) -> list[dict[str, Any]]:
-    """Return one row a kind of stage (count, bytes, the largest and its key), then one a kind of anything else."""
+    """Return one row for each kind of stage (count, bytes, the largest and its key), then one for everything else."""
     groups: dict[tuple[str, str], list[tuple[int, str]]] = {}
     for entry in inventory(store):
         groups.setdefault((entry.what, entry.stage if entry.what == "result" else ""), []).append(

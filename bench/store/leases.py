@@ -1,9 +1,10 @@
-"""A lease: a claim for file systems without locks, kept by a sign of life and taken over where there is none.
+"""A lease is a claim for file systems without locks. Its holder gives signs of life, and loses it when they stop.
 
-`<folder>/<key>.lease/<n>`: the highest n holds the key. Its first line is a counter that the holder's thread writes
-again and again, through its open descriptor, so that a holder that was taken over can only write into its own file.
-Making file n + 1 with O_EXCL is the one step by which a lease changes hands, and only one process can take it. Clocks
-of different hosts, and the times of files, are never compared: a clock may be set back.
+The files are `<folder>/<key>.lease/<n>`, and the file with the highest n holds the key. Its first line is a counter. A
+thread of the holder keeps increasing it, through a descriptor that stays open, so a holder that was taken over can only
+write into its own old file. A lease changes hands in exactly one way: a process creates file n + 1 with O_EXCL, and
+only one process can succeed in that. Neither clocks of different hosts nor times of files are ever compared, because
+clocks differ and may be set back.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _FREE = b"free".ljust(_DIGITS)
 
 @dataclass
 class _Seen:
-    """What one file of a lease held, since when, and when we looked last (seconds of our monotonic clock)."""
+    """What we saw in one file of a lease, since when, and when we looked last (seconds of our monotonic clock)."""
 
     number: int
     content: bytes
@@ -38,15 +39,15 @@ class Leases:
     """The leases in one folder, as this process sees them."""
 
     def __init__(self, folder: Path, lease_s: float, beat_s: float) -> None:
-        """Take over after `lease_s` seconds without a change; give a sign of life every `beat_s` seconds."""
+        """Take leases over after `lease_s` seconds without a change, and give a sign of life every `beat_s` seconds."""
         self.folder, self.lease_s, self.beat_s = folder, lease_s, beat_s
         self._seen: dict[str, _Seen] = {}
 
     def try_claim(self, key: str, facts: Mapping[str, Any]) -> Lease | None:
-        """Claim a key unless it is held.
+        """Return a lease on a key, or None if another process holds it.
 
         Raises:
-            OSError: if it cannot be written.
+            OSError: if the lease cannot be written.
         """
         folder = self.folder / f"{key}.lease"
         folder.mkdir(parents=True, exist_ok=True)
@@ -57,14 +58,14 @@ class Leases:
         return None if descriptor is None else Lease(folder, top + 1, descriptor, facts, self.beat_s)
 
     def holder(self, key: str) -> dict[str, Any] | None:
-        """Return what the holder of a key wrote of itself, or None where nobody holds it."""
+        """Return the facts that the holder of a key wrote, or None if nobody holds it."""
         top = _top(self.folder / f"{key}.lease")
         if not top or self._is_over(key, top):
             return None
         return _facts(self._seen[key].content)
 
     def forget(self, key: str) -> None:
-        """Remove the folder of a key that nobody holds."""
+        """Remove the folder of a key, unless a process holds it."""
         folder = self.folder / f"{key}.lease"
         if not folder.is_dir() or self.holder(key):
             return
@@ -75,15 +76,16 @@ class Leases:
             folder.rmdir()
 
     def _is_over(self, key: str, number: int) -> bool:
-        """Tell whether a file's holder has let go, is a dead process of this machine, or was silent too long."""
+        """Tell whether the holder of a file has released it, has died on this machine, or was silent for too long."""
         try:
             content = (self.folder / f"{key}.lease" / str(number)).read_bytes()
         except FileNotFoundError:
-            content = b""  # taken over this instant: the next look sees by whom
+            content = b""  # it was taken over this instant; the next look finds the new file
         now = time.monotonic()
         seen = self._seen.get(key)
         same = seen is not None and (seen.number, seen.content) == (number, content)
-        # who did not look for long was perhaps stopped together with the holder (Ctrl-Z, a suspended laptop)
+        # Silence only counts while we watch. If we have not looked for a long time, we may have been stopped together
+        # with the holder (Ctrl-Z, a suspended laptop), and it deserves another `lease_s` seconds to show that it lives.
         if seen is None or not same or now - seen.last > self.lease_s / 2:
             seen = self._seen[key] = _Seen(number, content, now, now)
         seen.last = now
@@ -93,10 +95,10 @@ class Leases:
 
 
 class Lease:
-    """A key that this process holds by giving signs of life."""
+    """A lease on a key that this process holds by giving signs of life."""
 
     def __init__(self, folder: Path, number: int, descriptor: int, facts: Mapping[str, Any], beat_s: float) -> None:
-        """Start to give signs of life in file `number`, which is open as `descriptor`."""
+        """Start giving signs of life in file `number`, which is open as `descriptor`."""
         self.token = uuid.uuid4().hex[:12]
         self._folder, self._number, self._descriptor, self._facts = folder, number, descriptor, facts
         self._gone = False
@@ -111,7 +113,10 @@ class Lease:
             return self._is_gone()
 
     def confirm(self) -> bool:
-        """Succeed ourselves, the step that only one can take: true means that nobody else had taken it."""
+        """Renew the lease by taking it over from ourselves. True means that no other process had taken it before."""
+        # It is not enough to look whether we still have the highest number: another process could take over between
+        # our look and the publishing of our result. Creating the next file is the step that only one process can take,
+        # and afterwards we have `lease_s` seconds until anyone may take over again.
         with self._guard:
             if self._is_gone() or (descriptor := _enter(self._folder, self._number + 1, self._facts)) is None:
                 self._gone = True
@@ -121,10 +126,10 @@ class Lease:
             return True
 
     def release(self) -> None:
-        """Stop giving signs of life, and say so."""
+        """Stop giving signs of life, and mark the lease as free."""
         self._stop.set()
         self._thread.join()
-        with contextlib.suppress(OSError):  # a lease that cannot be written any more runs out
+        with contextlib.suppress(OSError):  # if the mark cannot be written, the lease runs out after `lease_s` seconds
             os.pwrite(self._descriptor, _FREE, 0)
             os.fsync(self._descriptor)
         os.close(self._descriptor)
@@ -143,16 +148,18 @@ class Lease:
 
 
 def _enter(folder: Path, number: int, facts: Mapping[str, Any]) -> int | None:
-    """Make file `number` and return its descriptor; None where another was quicker. Older files are removed."""
+    """Create file `number`, remove older files, and return its descriptor; None if another process was faster."""
     try:
         descriptor = os.open(folder / str(number), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
-    except (FileExistsError, FileNotFoundError):  # another was quicker, or the folder was just cleaned away
+    except (FileExistsError, FileNotFoundError):  # another process was faster, or clean-up removed the folder just now
         return None
-    with contextlib.suppress(OSError):  # on a full disk the claim holds, its holder is not named
+    with contextlib.suppress(OSError):  # on a full disk the claim is still valid, but its holder is not named
         os.write(descriptor, _counter(0) + b"\n" + json.dumps(dict(facts)).encode())
         os.fsync(descriptor)
     numbers = _numbers(folder)
-    if numbers and max(numbers) > number:  # we looked long ago: the file that we made again had come and gone
+    # O_EXCL alone is not enough, because older files are removed. If we were stopped after we chose `number`, that
+    # file may have come and gone, and we have created it a second time while a later file holds the lease.
+    if numbers and max(numbers) > number:
         os.close(descriptor)
         (folder / str(number)).unlink(missing_ok=True)
         return None
@@ -186,24 +193,27 @@ def _facts(content: bytes) -> dict[str, Any]:
 
 
 def this_process() -> str | None:
-    """Return what stands for this process on this machine, for good: boot, pid namespace, pid, start time."""
+    """Return a name for this process that no other process ever gets, or None if there is none (not on Linux).
+
+    It is made of the boot, the pid namespace, the pid and the start time. The pid alone would be reused.
+    """
     return _identity(os.getpid())
 
 
 def has_died(process: str | None) -> bool:
-    """Tell whether a process of this machine (see `this_process`) is no more; False where we cannot know."""
+    """Tell whether a process (see `this_process`) of this machine has ended; False if we cannot know."""
     pid = _pid_if_ours(process)
     return pid is not None and _identity(pid) != process
 
 
 def pid_here(process: str | None) -> int | None:
-    """Return the pid of a process (see `this_process`) that lives on this machine, None for any other."""
+    """Return the pid of a process (see `this_process`) if it is alive on this machine, else None."""
     pid = _pid_if_ours(process)
     return pid if pid is not None and _identity(pid) == process else None
 
 
 def _pid_if_ours(process: str | None) -> int | None:
-    """Return the pid that a process of this machine has, or had; None for one of another machine."""
+    """Return the pid that a process of this machine has or had; None for a process of another machine."""
     here = _machine()
     if not process or here is None or not process.startswith(f"{here}/"):
         return None
@@ -219,12 +229,13 @@ def _identity(pid: int) -> str | None:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return None
+    # A zombie (Z) still has a pid but computes nothing. Field 19 after the name is the start time.
     return None if fields[0] in "ZX" else f"{machine}/{pid}/{fields[19]}"
 
 
 @functools.cache
 def _machine() -> str | None:
-    """Return boot and pid namespace, None where they cannot be told (no Linux)."""
+    """Return the boot id and the pid namespace, or None if they are not available (not on Linux)."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return f"{boot}/{os.readlink('/proc/self/ns/pid')}"

@@ -1,4 +1,4 @@
-"""The manifest of a finished stage: what it was, where it ran, and what it left."""
+"""The manifest of a finished stage: what was computed, where and how long it ran, and which files it wrote."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LIBRARIES = ("longtail-bench", "torch", "torchvision", "diffusers", "transforme
 
 @functools.cache
 def device_name(device: str | None) -> str:
-    """Return the model of the GPU or CPU behind a torch device; None is the CPU."""
+    """Return the model of the GPU or CPU behind a torch device; None means the CPU."""
     if device is not None and device.startswith("cuda"):
         import torch
 
@@ -48,8 +48,8 @@ def manifest_of(stage: Stage, out: Path, seconds: float, device: str | None, thr
         stage: what was computed.
         out: the folder with its files.
         seconds: how long the computation took.
-        device: the torch device that it used; None if it asked for none.
-        threads: CPU threads that it was allowed.
+        device: the torch device that was used; None if the stage did not ask for one.
+        threads: the number of CPU threads that it was allowed.
     """
     files = {name: attempt.file_record(path) for name, path in attempt.files_of(out)}
     return {
@@ -72,7 +72,8 @@ def manifest_of(stage: Stage, out: Path, seconds: float, device: str | None, thr
 
 
 def size_of(stage: Stage) -> int | None:
-    """Return the size that a stage gives (`Stage.size`), or None: a mistake in a plugin must not cost its result."""
+    """Return `stage.size()`, or None if it fails."""
+    # The result has been computed already, and a mistake in the `size` of a plugin must not throw it away.
     try:
         size = stage.size()
     except Exception:

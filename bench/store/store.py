@@ -1,10 +1,10 @@
-"""The store: one folder per finished stage, computed once, that appears by one rename and never changes after.
+"""The store has one folder per finished stage. It is computed once, appears by one rename, and never changes again.
 
-- `<root>/<stage>/<key>/`: the result, plain files and manifest.json
-- `<root>/<stage>/<key>.work/`: while computing: out.<attempt>/, ckpt.<attempt>/ (the next attempt goes on from it),
-  progress.json
+- `<root>/<stage>/<key>/`: the result: plain files and manifest.json
+- `<root>/<stage>/<key>.work/`: the computation: out.<attempt>/, ckpt.<attempt>/ (from which the next attempt resumes)
+  and progress.json
 - `<root>/<stage>/<key>.failed.json`: why the last attempt failed
-- `<root>/locks/`: who is at what, see `bench.store.claims`
+- `<root>/locks/`: which process computes what; see `bench.store.claims`
 """
 
 from __future__ import annotations
@@ -36,11 +36,14 @@ State = Literal["done", "running", "failed", "missing"]
 
 _LOG = logging.getLogger(__name__)
 
-_NOT_STICKY = (MemoryError, OSError, ImportError, StoreError)  # the machine's fault: the next attempt may succeed
+_LOOKS = 3  # how often `get` tries, because clean-up may remove a result before it is read
 
-_LOOKS = 3
+# A sticky failure is the fault of the code or of its settings: the next attempt would fail too, so none is made. These
+# errors are the fault of the machine, and the next attempt may succeed.
+_NOT_STICKY = (MemoryError, OSError, ImportError, StoreError)
 
-# torch's RuntimeErrors of a machine that is too small, or broken: one bad node must not fail a matrix for good
+# torch raises a plain RuntimeError with these texts on a machine that is too small or broken. One bad node of a cluster
+# must not make a matrix fail for good.
 _MACHINES_SAID = (
     *("CUDA out of memory", "DefaultCPUAllocator: ", "Found no NVIDIA driver", "No CUDA GPUs are available"),
     *("CUDA driver", "CUDNN_STATUS", "Torch not compiled with CUDA", "uncorrectable", "unspecified launch"),
@@ -51,19 +54,18 @@ class Store:
     """Finished stages under one root folder, safe for any number of processes at once."""
 
     def __init__(self, root: Path | str, locks: str | None = None, **lease: float) -> None:
-        """Use `root`, made when something is first written.
+        """Use the store in `root`. The folder is made when something is first written.
 
         Args:
-            root: folder of everything.
-            locks: how processes keep out of each other's way, `flock` or `lease`; None chooses (see
-                `bench.store.claims`).
-            lease: `lease_s` and `beat_s` of leases, see `bench.store.claims.Locks`.
+            root: the folder of the store.
+            locks: the kind of claims, `flock` or `lease`; None chooses (see `bench.store.claims`).
+            lease: `lease_s` and `beat_s` of leases; see `bench.store.claims.Locks`.
         """
         self.root = Path(root)
         self.locks = Locks(self.root / "locks", locks, **lease)
 
     def folder(self, stage: Stage) -> Path:
-        """Return the folder where the result of `stage` is or would be."""
+        """Return the folder where the result of `stage` is, or will be."""
         return self.root / stage.stage_name() / stage.key
 
     def has(self, stage: Stage) -> bool:
@@ -71,7 +73,7 @@ class Store:
         return attempt.is_result(self.folder(stage))
 
     def state(self, stage: Stage) -> State:
-        """Tell whether `stage` is done, being computed by a living process, failed, or none of these."""
+        """Return whether `stage` is done, running in a living process, failed, or missing."""
         if self.has(stage):
             return "done"
         if self.holder(stage):
@@ -79,14 +81,17 @@ class Store:
         return "failed" if self._failure_path(stage).is_file() else "missing"
 
     def holder(self, stage: Stage) -> dict[str, Any] | None:
-        """Return which living process is at `stage` (host, pid, since, job: SLURM's id or None, log), or None."""
+        """Return the living process that computes `stage`, or None.
+
+        Its facts are host, pid, since, job (the SLURM job id or None) and log.
+        """
         return self.locks.holder(stage.key)
 
     def manifest(self, stage: Stage) -> dict[str, Any]:
         """Return the manifest of a finished stage.
 
         Raises:
-            StoreError: if it is not there or cannot be read.
+            StoreError: if it is missing or cannot be read.
         """
         path = self.folder(stage) / "manifest.json"
         if (found := read_json(path)) is None:
@@ -105,7 +110,7 @@ class Store:
             if name := attempt.first_cut_off(folder, manifest):
                 raise EOFError(f"{name} is missing or cut off")
             return stage.open(folder)
-        except Exception as error:  # every format has its own way to say that a file is cut off
+        except Exception as error:  # each file format raises errors of its own for a file that is cut off
             said = " ".join(f"{type(error).__name__}: {error}".split())
             raise StoreError(f"{folder} cannot be read ({said}); if damaged, delete it to compute it anew") from error
 
@@ -114,24 +119,26 @@ class Store:
         return read_json(self._failure_path(stage))
 
     def progress(self, stage: Stage) -> dict[str, Any] | None:
-        """Return `{done, total, note}` as last told by a running computation, or None."""
+        """Return `{done, total, note}` as the running computation last reported it, or None."""
         return read_json(self._work_path(stage) / "progress.json")
 
     def forget_failure(self, stage: Stage) -> None:
-        """Let a failed stage be tried again."""
+        """Remove the record of a failure, so that the stage is tried again."""
         self._failure_path(stage).unlink(missing_ok=True)
 
     def get(self, stage: Stage, execution: Execution | None = None) -> Any:
-        """Return the result of `stage`, computing it (and what it needs) if it is not there.
+        """Return the result of `stage`. If it is not there, compute it and the inputs that it needs.
 
-        What the computation raises is recorded and passed on.
+        An error of the computation is recorded and raised again.
 
         Raises:
-            StageError: if it failed before and was not forgotten (see `forget_failure`).
-            StoreError: if the store cannot be written, or the result in it cannot be read.
+            StageError: if the stage failed before and the failure was not forgotten (see `forget_failure`).
+            StoreError: if the store cannot be written, or if the result in it cannot be read.
         """
+        # Clean-up may remove a result between our look and our reading. A result that we compute ourselves is therefore
+        # opened before the claim is released, because clean-up must hold the claim to remove it.
         opened: list[Any] = []
-        for _ in range(_LOOKS):  # clean-up may take a result between our look and our reading
+        for _ in range(_LOOKS):
             if self.has(stage):
                 with contextlib.suppress(StoreError):
                     return self.open(stage)
@@ -140,23 +147,27 @@ class Store:
         return self.open(stage)
 
     def compute(self, stage: Stage, execution: Execution, wait_s: float | None = None) -> bool:
-        """Compute `stage` unless it is finished; wait if a living process is at it. Return whether we computed.
+        """Compute `stage` unless it is finished, and return whether this process computed it.
+
+        If another living process computes it, wait until that has finished.
 
         Args:
-            stage: what to compute; its inputs are computed first where they are not there.
-            execution: where and with how many threads.
-            wait_s: seconds to wait for a living process that is at it; None waits as long as it takes.
+            stage: the stage to compute; inputs that are missing are computed first.
+            execution: the device and the number of threads.
+            wait_s: seconds to wait for another process that computes it; None waits as long as it takes.
 
         Raises:
-            StageBusy: if it was still being computed after `wait_s` seconds.
-            StageError: if it failed before and was not forgotten (see `forget_failure`).
-            StoreError: if the store cannot be written, or its disk is full.
+            StageBusy: if another process still computed it after `wait_s` seconds.
+            StageError: if the stage failed before and the failure was not forgotten (see `forget_failure`).
+            StoreError: if the store cannot be written or its disk is full.
         """
         return self._compute(stage, execution, wait_s, lambda: None)
 
     def _compute(
-        self, stage: Stage, execution: Execution, wait_s: float | None, before_release: Callable[[], Any]
+        self, stage: Stage, execution: Execution, wait_s: float | None, before_release: Callable[[], object]
     ) -> bool:
+        # The state is looked up again under the claim: the process that we waited for may have finished the stage, or
+        # have failed, and neither may be computed a second time.
         stage.require_inputs()
         while not self.has(stage):
             claim = self._claim(stage, wait_s)
@@ -178,6 +189,7 @@ class Store:
         return False
 
     def _claim(self, stage: Stage, wait_s: float | None) -> Claim | None:
+        # The claim names all stages below this one, so that clean-up does not remove an input while we compute.
         facts = {"stage": stage.stage_name(), "key": stage.key, "uses": sorted(s.key for s in walk([stage]))}
         log = f"logs/{stage.stage_name()}/{stage.key}.log"
         if (self.root / log).is_file():
@@ -188,7 +200,7 @@ class Store:
             raise self._unwritable(error) from error
 
     def _attempt(self, stage: Stage, execution: Execution, claim: Claim) -> bool:
-        """Compute and commit; false where our lease was taken over meanwhile and the result is another's to make."""
+        """Compute the stage and publish its result; return False if another process took over our lease meanwhile."""
         try:
             out, ckpt = attempt.begin(self._work_path(stage), claim.token)
         except OSError as error:
@@ -200,12 +212,15 @@ class Store:
             took = time.monotonic() - started
             manifest = manifest_of(stage, out, took, work.used_device, execution.threads)
             write_json(out / "manifest.json", manifest)
+            # Without this, a process that slept past the end of its lease would publish beside its successor.
             if not claim.confirm():
                 raise TakenOver
             attempt.publish(out, self.folder(stage))
-        except KeyboardInterrupt:  # a person's, or the scheduler's: nothing failed
+        except KeyboardInterrupt:  # a person or the scheduler stopped us: nothing failed, and nothing is recorded
             raise
         except BaseException as error:
+            # If the result is there all the same, an equal one came from elsewhere while we computed (our successor, a
+            # copied store), and the stage has not failed.
             if not self.has(stage):
                 if claim.lost():
                     attempt.end(out, ckpt)
@@ -217,7 +232,7 @@ class Store:
         return True
 
     def _fail(self, stage: Stage, error: Exception, out: Path) -> NoReturn:
-        """Record why an attempt failed and pass it on; a full disk gets its space back and a line of its own."""
+        """Record why an attempt failed, and raise the error. If the disk is full, free space and raise a StoreError."""
         if attempt.is_disk_full(error, out.parent):
             shutil.rmtree(out, ignore_errors=True)
             full = StoreError(
@@ -230,7 +245,10 @@ class Store:
         raise error
 
     def record_failure(self, stage: Stage, error: Exception, sticky: bool | None = None) -> None:
-        """Write why an attempt failed; a sticky failure (by default: not the machine's fault) stops later attempts."""
+        """Record why an attempt failed.
+
+        A sticky failure stops later attempts. By default, a failure is sticky unless the machine is at fault.
+        """
         before = (self.failure(stage) or {}).get("attempt", 0)
         record = {
             "stage": stage.stage_name(),
@@ -246,10 +264,10 @@ class Store:
             write_json(self._failure_path(stage), record)
 
     def require_writable(self) -> None:
-        """Refuse a store that cannot be written before anything is computed for it.
+        """Refuse a store that cannot be written, before anything is computed for it.
 
         Raises:
-            StoreError: with the reason.
+            StoreError: if it cannot be written, with the reason.
         """
         try:
             (self.root / "locks").mkdir(parents=True, exist_ok=True)
@@ -263,9 +281,11 @@ class Store:
 
     @contextlib.contextmanager
     def using(self, stages: Iterable[Stage]) -> Iterator[None]:
-        """Keep clean-up from these stages and all below them for the length of a block; see `bench.store.cleanup`."""
+        """Protect these stages and all their inputs from clean-up while a block runs; see `bench.store.cleanup`."""
+        # A claim under a name of our own lists what we use. It excludes nobody, and it ends with our process, so a run
+        # that is killed does not protect its stages for ever.
         claim, name = None, f"run-{uuid.uuid4().hex[:12]}"
-        with contextlib.suppress(OSError):  # a store that can only be read is not cleaned up either
+        with contextlib.suppress(OSError):  # a read-only store is not cleaned up either
             claim = self.locks.try_claim(name, {"uses": sorted(s.key for s in walk(list(stages)))})
         try:
             yield
@@ -275,12 +295,12 @@ class Store:
                 self.locks.forget(name)
 
     def tidy(self) -> None:
-        """Remove what is left of finished stages where a process was killed just after its rename."""
+        """Remove the work folders and failure records that a process leaves if it is killed just after its rename."""
         for folder, name in self._left_over():
             key = name.partition(".")[0]
             if not attempt.is_result(folder / key):
                 continue
-            with contextlib.suppress(OSError):  # a store that can only be read stays as it is
+            with contextlib.suppress(OSError):  # a read-only store stays as it is
                 if claim := self.locks.try_claim(key, {}):
                     if name.endswith(".work"):
                         shutil.rmtree(folder / name, ignore_errors=True)
@@ -289,7 +309,7 @@ class Store:
                     claim.release()
 
     def _left_over(self) -> Iterator[tuple[Path, str]]:
-        """Yield folder and name of everything that lies beside results: work folders and records of failures."""
+        """Yield the folder and name of everything that lies beside results: work folders and failure records."""
         for kind in _folders(self.root):
             for entry in os.scandir(kind):
                 if entry.name.endswith((".work", ".failed.json")) and entry.name[0] != ".":
@@ -316,7 +336,7 @@ def _folders(root: Path) -> list[str]:
 
 
 def _as_exception(error: BaseException) -> Exception:
-    """Return the error, or one that says what it was: a stage's `sys.exit()` must end the stage, not the run."""
+    """Return the error as an `Exception`, because a `sys.exit()` in a stage must end the stage and not the run."""
     if isinstance(error, Exception):
         return error
     told = StageError(f"it raised {in_words(error)}")

@@ -1,4 +1,7 @@
-"""Which stages were handed to SLURM, and as which jobs: kept with the store, so that any `bench` can go on from it."""
+"""Remember which stages were handed to SLURM, and as which jobs.
+
+The records are kept in the store, so that any later `bench` command, on any host, can continue from them.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +17,26 @@ from bench.store.store import Store
 
 
 class Ledger:
-    """Entries under `<store>/slurm/submitted/`, one file a submission."""
+    """The submissions of a store, one file each under `<store>/slurm/submitted/`.
+
+    Submissions are separate files, because several drivers add to them and a shared file would need a lock.
+    """
 
     def __init__(self, store: Store) -> None:
-        """Read and write the entries of a store."""
+        """Read and write the submissions of a store."""
         self.folder = store.root / "slurm" / "submitted"
         self.jobs_folder = store.root / "slurm" / "jobs"
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep other drivers from submitting meanwhile: what two want is submitted once."""
-        # where the file system has no locks two may submit the same; the second job then finds it claimed
+        """Keep other drivers from submitting during a block, so that a stage that several want is submitted once."""
+        # On a file system without locks, both may submit it. That costs a place in the queue and nothing else, because
+        # the second job finds the stage claimed or finished.
         with alone(self.folder.parent / "lock"):
             yield
 
     def add(self, jobs: Mapping[str, str]) -> None:
-        """Note that the stages with these keys were submitted as these jobs."""
+        """Record a submission: `jobs` maps the key of each stage to the id of its job."""
         if jobs:
             at = datetime.now(UTC).isoformat(timespec="microseconds")
             write_json(
@@ -37,14 +44,19 @@ class Ledger:
             )
 
     def jobs(self) -> dict[str, str]:
-        """Return the last job of every stage that was submitted and not forgotten, key → job id."""
+        """Return the latest job of every submitted stage that was not forgotten, as a mapping from key to job id."""
+        # File names begin with the time, so in sorted order a later job of a stage replaces an earlier one.
         found: dict[str, str] = {}
         for path in sorted(self.folder.glob("*.json")):
             found |= jobs_in(path)
         return found
 
     def prune(self, live: Mapping[str, str]) -> None:
-        """Forget submissions of which no job is in the queue any more, and the files that were kept for them."""
+        """Forget submissions whose jobs have all left the queue, and remove the files that were kept for them.
+
+        Args:
+            live: the jobs in the queue; its keys are job ids.
+        """
         entries = {path: jobs_in(path) for path in self.folder.glob("*.json")}
         over = {path for path, jobs in entries.items() if not any(job in live for job in jobs.values())}
         wanted = {key for path, jobs in entries.items() if path not in over for key in jobs}
@@ -55,22 +67,22 @@ class Ledger:
                 if key not in wanted:
                     (self.folder.parent / "stages" / f"{key}.json").unlink(missing_ok=True)
         for link in self.jobs_folder.glob(".submission_file_*.sh"):
-            if not link.exists():  # submitit leaves a link to each script
+            if not link.exists():  # submitit leaves a link to each script, which now points to nothing
                 link.unlink(missing_ok=True)
 
     def output(self, job: str) -> list[Path]:
-        """Return the files in which SLURM keeps what a job printed outside of its stage's own log."""
+        """Return the files with what a job printed outside the log of its stage."""
         return sorted(self.jobs_folder.glob(f"{job}_*_log.out")) if job else []
 
 
 def jobs_in(path: Path) -> dict[str, str]:
-    """Return key → job of one entry; nothing of one that is damaged."""
+    """Return the jobs in one submission file, as a mapping from key to job id; empty if the file is damaged."""
     found = (read_json(path) or {}).get("jobs")
     return {k: j for k, j in found.items() if isinstance(j, str)} if isinstance(found, dict) else {}
 
 
 def _forget_files(folder: Path, job: str) -> None:
-    """Remove submitit's pickles and scripts of a job; its output stays for `bench logs`."""
+    """Remove the pickles and scripts of a job; its output is kept for `bench logs`."""
     for pattern in (f"{job}_*.pkl", f"{job.partition('_')[0]}_submission.sh"):
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Does every result hold what was written? Digests of all files, computed beside each other."""
+"""Verify that every result still holds what was written, by comparing the digests of all files in parallel."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Problem = Literal["missing", "changed", "extra", "manifest", "key"]
 
 @dataclass(frozen=True)
 class Damage:
-    """What is wrong with one file of a result, or with the whole (`file` is `manifest.json`)."""
+    """What is wrong with one file of a result. If the result as a whole is wrong, `file` is `manifest.json`."""
 
     stage: str
     key: str
@@ -31,13 +31,13 @@ class Damage:
     detail: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values."""
+        """Return the fields as JSON values."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What `verify` saw: numbers of stages, files and bytes, and all damage."""
+    """The result of `verify`: the number of stages, files and bytes that were read, and all damage."""
 
     stages: int
     files: int
@@ -45,7 +45,7 @@ class Verified:
     damage: list[Damage]
 
     def damaged(self) -> list[tuple[str, str]]:
-        """Return kind and key of every damaged result."""
+        """Return the kind and key of every damaged result."""
         return sorted({(d.stage, d.key) for d in self.damage})
 
 
@@ -54,15 +54,15 @@ def verify(
     keys: Collection[str] | None = None,
     *,
     jobs: int = 1,
-    on_progress: Callable[[int, int], Any] = lambda done, total: None,
+    on_progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> Verified:
-    """Compare every file of every result (or of those in `keys`) with its manifest.
+    """Compare every file of every result with its manifest, and return what is damaged.
 
     Args:
         store: the store; it is only read.
-        keys: look at these results alone.
-        jobs: results read at once.
-        on_progress: hears bytes done and bytes in all.
+        keys: the keys of the results to look at; None means all.
+        jobs: how many results are read in parallel.
+        on_progress: called with the number of bytes done and the number in all.
     """
     found = [r for r in results(store) if keys is None or r[1] in keys]
     total = sum(_size_from_manifest(path)[1] for _, _, path in found)
@@ -78,27 +78,29 @@ def verify(
 
 
 def _result(store: Store, stage: str, key: str, path: Path) -> Verified | None:
-    """Look at one result; None where it is none: cleaned away or on its way while we read."""
+    """Return what was found in one result; None if it was cleaned away, or not yet finished, while we read it."""
     manifest = read_json(path / "manifest.json")
     try:
         damage = list(_whole(stage, key, path, manifest)) or list(_files(stage, key, path, manifest or {}))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         said = f"cannot be understood ({type(error).__name__}: {error})"
         damage = [Damage(stage, key, "manifest.json", "manifest", said)]
+    # Runs and clean-up may be active. A result that is removed or computed again while we read it looks damaged, but
+    # is not.
     if damage and (not path.exists() or (store.locks.holder(key) and not attempt.is_result(path))):
         return None
     return Verified(1, *_size_from_manifest(path), damage)
 
 
 def _size_from_manifest(path: Path) -> tuple[int, int]:
-    """Return how many files, and bytes, a manifest speaks of; none where it makes no sense."""
+    """Return the number of files and of bytes in a manifest; 0 for what it does not say."""
     manifest = read_json(path / "manifest.json") or {}
     files, size = manifest.get("files"), manifest.get("bytes")
     return len(files) if isinstance(files, dict) else 0, size if isinstance(size, int) else 0
 
 
 def _whole(stage: str, key: str, path: Path, manifest: dict[str, Any] | None) -> Iterator[Damage]:
-    """Yield what is wrong with a manifest."""
+    """Yield what is wrong with the manifest of a result."""
     if manifest is None or not isinstance(manifest.get("files"), dict):
         there = "cannot be read" if (path / "manifest.json").exists() else "is not there"
         yield Damage(stage, key, "manifest.json", "manifest", there)
@@ -116,7 +118,7 @@ def _files(stage: str, key: str, path: Path, manifest: dict[str, Any]) -> Iterat
     for name in sorted(told.keys() - there.keys()):
         yield Damage(stage, key, name, "missing", f"{told[name]['bytes']} bytes")
     for name in sorted(there.keys() - told.keys()):
-        if not os.path.basename(name).startswith(".nfs"):  # a file that was removed while somebody reads it
+        if not os.path.basename(name).startswith(".nfs"):  # NFS keeps a removed file so while a process has it open
             yield Damage(stage, key, name, "extra", f"{there[name].stat().st_size} bytes")
     for name in sorted(there.keys() & told.keys()):
         record = _record(there[name])
@@ -136,7 +138,9 @@ def _record(path: Path) -> dict[str, Any] | str:
 
 
 def delete_damaged(store: Store, found: Verified) -> list[tuple[str, str]]:
-    """Take damaged results out of the store so that they are computed anew; one that is just computed is left.
+    """Remove damaged results, so that they are computed again, and return their kinds and keys.
+
+    A result that a process computes at this moment is left alone.
 
     Raises:
         StoreError: if the store cannot be written.
@@ -151,7 +155,7 @@ def delete_damaged(store: Store, found: Verified) -> list[tuple[str, str]]:
                 discard(store, store.root / stage / key)
             finally:
                 claim.release()
-        except FileNotFoundError:  # gone already
+        except FileNotFoundError:  # another process has removed it already
             continue
         except OSError as error:
             raise StoreError(f"store {store.root}: {key[:8]} cannot be removed: {error.strerror}") from error

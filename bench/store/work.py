@@ -1,4 +1,4 @@
-"""What a stage is given while it computes, and where it computes."""
+"""What a stage is given while it computes, and where it is computed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,21 @@ from bench.store.claims import Claim
 
 @dataclass(frozen=True)
 class Execution:
-    """Where a computation runs: never part of a key. One thread by default, so that results do not depend on jobs."""
+    """Where a computation runs. This is never part of a key.
+
+    Attributes:
+        device: a torch device, or `auto`.
+        threads: CPU threads of torch. The default is one, because sums over several threads round differently, and
+            results would depend on how many jobs share the machine.
+        on_progress: called with the stage, the work done, the work in all, and a note.
+    """
 
     device: str = "auto"
     threads: int = 1
     on_progress: Callable[[Stage, float, float, str], None] | None = field(default=None, compare=False)
 
     def apply(self) -> str:
-        """Set torch's threads and return the device to use: `cuda`, `mps` or `cpu`."""
+        """Set the number of torch's threads, and return the device to use; `auto` becomes `cuda` or `cpu`."""
         import torch
 
         torch.set_num_threads(self.threads)
@@ -33,15 +40,15 @@ class Execution:
 
 
 class Results(Protocol):
-    """Where a stage's inputs come from: the store."""
+    """Where the inputs of a stage come from. The store is one; this protocol keeps `work` from importing it."""
 
     def get(self, stage: Stage, execution: Execution | None = None) -> Any:
-        """Return the result of `stage`, computing it if it is not there."""
+        """Return the result of `stage`. It is computed if it is not there."""
 
 
 @dataclass
 class Work:
-    """What a stage is given while it computes; see `bench.pipeline.stage.Work`, which this satisfies."""
+    """What a stage is given while it computes. It implements the protocol `bench.pipeline.stage.Work`."""
 
     store: Results
     stage: Stage
@@ -53,19 +60,20 @@ class Work:
     _reported_at: float = field(default=0.0, repr=False)
 
     def get(self, stage: Stage) -> Any:
-        """Return an input's result, computing it first if it is not there."""
+        """Return the result of an input stage. It is computed first if it is not there."""
         return self.store.get(stage, self.execution)
 
     @property
     def device(self) -> str:
-        """The torch device to compute on (also applies the number of threads)."""
+        """The torch device to compute on. Reading it also sets the number of threads."""
         self.used_device = self.execution.apply()
         return self.used_device
 
     def progress(self, done: float, total: float, note: str = "") -> None:
-        """Report how far the computation is. It is cheap to call at every step: it writes twice a second at most.
+        """Report how far the computation is. It is cheap enough for every step: it writes at most twice a second.
 
-        An attempt that another process has taken over ends here.
+        Raises:
+            TakenOver: if another process has taken over our claim, because going on would be wasted work.
         """
         if self.execution.on_progress:
             self.execution.on_progress(self.stage, done, total, note)
@@ -78,4 +86,4 @@ class Work:
 
 
 class TakenOver(StageError):
-    """Our lease ran out while we computed, and another process has the stage now."""
+    """Raised when our lease ran out while we computed, and another process has the stage now."""

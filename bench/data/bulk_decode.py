@@ -1,8 +1,9 @@
-"""Very many pictures into one table: looked up once, decoded by threads, resumable to the chunk, memory flat.
+"""Decode very many pictures into one table: with threads, in constant memory, and resumable to the last chunk.
 
-All of it is kept in the stage's checkpoint folder: `found.npy`, what is known of every picture, and `images.npy`, the
-table itself, which becomes part of the result by a link at the end. A chunk counts as done once its pixels are on
-disk, so that neither a kill nor a power failure leaves a row that is neither.
+Everything is kept in the checkpoint folder of the stage. `found.npy` holds the size of every picture, `images.npy` is
+the table itself, and `done.npy` marks the chunks that are finished. At the end, the table becomes part of the result by
+a hard link. A chunk is marked only after its pixels are on disk. With the mark first, a power failure could leave a
+chunk of black images that counts as done.
 """
 
 from __future__ import annotations
@@ -23,26 +24,33 @@ from bench.files import new_array
 from bench.tables import Int64, UInt8
 
 Tell = Callable[[float, float, str], None]
-CHUNK = 64  # pictures between two looks at Ctrl-C, and what a kill can cost
-_LOOKED = 2048  # pictures looked up between two looks at Ctrl-C
-_MARK_EVERY_S = 2.0  # seconds between two waits for the disk
-_UNKNOWN, MISSING = 0, -1  # zero, so that a page that a power failure took is looked up again
+CHUNK = 64  # pictures that are decoded between two chances for Ctrl-C, and that are marked as done together
+_LOOKED = 2048  # pictures that are looked up between two chances for Ctrl-C
+_MARK_EVERY_S = 2.0  # seconds between two marks; each waits for the disk, and a kill costs this much work
+_UNKNOWN, MISSING = 0, -1  # unknown is 0 because a power failure can turn pages to zeros: these are looked up again
 
 
 def look_up(places: Sequence[Path], ckpt: Path, workers: int, tell: Tell) -> Int64:
-    """Return the size of every picture in bytes plus one, `MISSING` where it is not there.
+    """Return the size of every picture in bytes plus one, `int64 [n]`, or `MISSING` if it is not there.
 
-    Nothing is opened. What was found before is not looked at again, what was missing is, unless decoding has begun:
-    rows must stay what they are from then on.
+    No picture is opened. Pictures that an earlier attempt found are not looked up again.
+
+    Args:
+        places: the paths of the pictures.
+        ckpt: the checkpoint folder.
+        workers: the number of threads.
+        tell: called with the number done, the number in all, and a note.
 
     Raises:
-        SourceError: if a picture cannot be reached for another reason than that it is not there.
+        SourceError: if a picture cannot be reached for any other reason than that it is not there.
     """
     path = ckpt / "found.npy"
     if not _open(path, (len(places),), np.int64):
-        (ckpt / "images.npy").unlink(missing_ok=True)  # which rows it holds is not known any more
+        (ckpt / "images.npy").unlink(missing_ok=True)  # nobody knows any more which pictures its rows are
         new_array(path, (len(places),), np.int64)
     found = np.load(path, mmap_mode="r+")
+    # Missing pictures have no row in the table. One that turns up later would shift all rows behind it. So once
+    # decoding has begun, missing pictures stay missing.
     begun = (ckpt / "images.npy").exists()
     left = np.flatnonzero(found == _UNKNOWN if begun else found <= _UNKNOWN)
     with ThreadPoolExecutor(workers) as pool:
@@ -64,10 +72,10 @@ def _size(path: Path) -> int:
 
 
 def _open(path: Path, shape: tuple[int, ...], dtype: type) -> bool:
-    """Tell whether a checkpoint's array is there as it should be; one that is not is removed."""
+    """Tell whether a checkpoint's array is there with the right shape and type. A wrong or damaged one is removed."""
     try:
         known = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError):  # not there, or cut off while it was made
+    except (OSError, ValueError, EOFError):  # it is missing, or was cut off while it was made
         path.unlink(missing_ok=True)
         return False
     if known.shape == shape and known.dtype == dtype:
@@ -77,15 +85,20 @@ def _open(path: Path, shape: tuple[int, ...], dtype: type) -> bool:
 
 
 class ResumableTable(TableWriter):
-    """A table that is written into the checkpoint folder, in any order, through no memory map: memory stays flat."""
+    """A table in the checkpoint folder whose rows are written in any order, and that a later attempt can continue.
+
+    Rows are written with `pwrite` and not through a memory map: pages of a map count as memory of the process until the
+    kernel writes them back, and a job with a memory limit would be killed.
+    """
 
     def __init__(self, ckpt: Path, out: Path, n_images: int, image_px: int) -> None:
-        """Go on with the table that is in `ckpt`, or begin one."""
+        """Continue the table in `ckpt`, or begin a new one. The finished table goes to `out`."""
         self.out, self.path = out, ckpt / "images.npy"
         shape, marks = (n_images, image_px, image_px), (-(-n_images // CHUNK),)
         there = _open(self.path, shape, np.uint8)
         if not (there and _open(ckpt / "done.npy", marks, np.uint8)):
-            new_array(ckpt / "done.npy", marks, np.uint8).flush()  # before the table: it must not count old marks
+            # The marks come first. A kill between the two lines must not leave old marks beside an empty table.
+            new_array(ckpt / "done.npy", marks, np.uint8).flush()
             new_array(self.path, shape, np.uint8)
         self.done = np.load(ckpt / "done.npy", mmap_mode="r+")
         self.images: UInt8 = np.load(self.path, mmap_mode="r")
@@ -93,33 +106,36 @@ class ResumableTable(TableWriter):
         self._file = os.open(self.path, os.O_RDWR)
 
     def write(self, row: int, image: UInt8) -> None:
-        """Write one row; any number of threads may."""
+        """Write one row. Any number of threads may call this at once."""
         os.pwrite(self._file, image.tobytes(), self._offset + row * self._bytes)
 
     def mark(self, chunks: list[int]) -> None:
-        """Count chunks as done, once they are on disk."""
+        """Wait until everything written is on disk, and mark chunks as done."""
         os.fsync(self._file)
         self.done[chunks] = 1
         self.done.flush()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file of the table."""
         os.close(self._file)
 
     def hand_over(self) -> None:
-        """Let the table be part of the result, and of the checkpoint until that is there: its digest takes minutes."""
+        """Make the table part of the result."""
+        # A hard link keeps the table in the checkpoint as well. Publishing the result takes minutes, because of the
+        # digest of a large file, and a kill in that time must not cost hours of decoding.
         try:
             os.link(self.path, self.out / "images.npy")
-        except OSError:  # a file system without links
+        except OSError:  # a file system without hard links
             os.rename(self.path, self.out / "images.npy")
 
 
 def decode(
     places: Sequence[Path], table: ResumableTable, image_px: int, fit: Fit, draft: bool, workers: int, tell: Tell
 ) -> dict[int, str]:
-    """Decode what is left into the table; return what is wrong with pictures, by row.
+    """Decode all pictures that are not done yet into the table; return what is wrong with pictures, by row.
 
-    A chunk with a picture at fault is not marked: once that is mended, it alone is decoded again.
+    A chunk with a faulty picture is not marked as done, so only this chunk is decoded again once the picture is
+    repaired.
     """
     faults: dict[int, str] = {}
     todo = [int(c) for c in np.flatnonzero(table.done == 0)]
@@ -132,7 +148,7 @@ def decode(
             image = read_image(places[row], image_px, fit, "minmax", draft)
         except DataError as error:
             return str(error)
-        except OSError as error:  # its own words hold the path, which no log may
+        except OSError as error:  # the error's own text holds the path, and no log may hold the path of a patient
             return f"cannot be read now ({error.strerror})"
         table.write(row, image)
         return None
@@ -161,7 +177,9 @@ def _rows(chunk: int, n: int) -> range:
 def _ahead(
     pool: ThreadPoolExecutor, one: Callable[[int], str | None], todo: list[int], n: int
 ) -> Iterator[tuple[int, list[str | None]]]:
-    """Yield chunks in order with what was said of their pictures; the next one is under way meanwhile."""
+    """Yield the chunks in order, with the fault of each picture or None."""
+    # One chunk ahead is always being decoded, so the threads do not idle while the caller handles the last one. More
+    # than one ahead would only make Ctrl-C slower.
     running: list[tuple[int, Iterator[str | None]]] = []
     try:
         for chunk in todo:

@@ -1,4 +1,4 @@
-"""The rows of a CSV: read strictly, faults collected by line."""
+"""Read the rows of a CSV file strictly, and collect faults by line."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _SIGNATURES = {
 
 @dataclass(frozen=True)
 class Rows:
-    """The table as text.
+    """A CSV file as text.
 
     Attributes:
         path: the file.
-        source: the file's bytes.
-        header: column names.
-        columns: their cells, one tuple a column, as they are written.
-        lines: line number of every row in the file (the header is line 1).
+        source: the bytes of the file.
+        header: the names of the columns.
+        columns: the cells of each column, exactly as they are written.
+        lines: the line of each row in the file (the header is line 1).
     """
 
     path: Path
@@ -44,30 +44,34 @@ class Rows:
         return len(self.lines)
 
     def column(self, name: str) -> tuple[str, ...]:
-        """Return a column's cells, stripped."""
+        """Return the cells of a column without spaces around them."""
+        # A column can have ten million cells but has few different ones, so the set is checked before any is stripped.
         cells = self.columns[self.header.index(name)]
-        odd = {c for c in set(cells) if c != c.strip()}  # ten million cells are not stripped one by one
+        odd = {c for c in set(cells) if c != c.strip()}
         return tuple(c.strip() for c in cells) if odd else cells
 
 
 class Problems:
-    """Faults by line; `stop` raises them together, the first few in words, and behind them what to do (`hint`)."""
+    """Collects faults by line. `raise_if_any` raises them together: the first three in full, and then `hint`.
+
+    Faults are collected so that a user can repair a file in one go, and not one row per run.
+    """
 
     def __init__(self, where: str) -> None:
-        """Collect for the file `where`."""
+        """Collect the faults of the file `where`."""
         self.where = where
         self.found: list[tuple[int, str]] = []
         self.hint = ""
 
     def add(self, line: int, what: str) -> None:
-        """Note a fault."""
+        """Add a fault of a line."""
         self.found.append((line, what))
 
     def raise_if_any(self, noun: str) -> None:
-        """Raise what was found.
+        """Raise an error if there are faults. `noun` says what is counted, e.g. `row`.
 
         Raises:
-            DataError: with the first three faults by row and the number of all.
+            DataError: with the first three faults by row and the number of all faults.
         """
         if self.found:
             self.found.sort()
@@ -78,12 +82,12 @@ class Problems:
 
 
 def quoted(text: str, limit: int = 60) -> str:
-    """Return a cell in quotes, shortened, and harmless to a terminal."""
+    """Return a cell in quotes, shortened, and without characters that could control a terminal."""
     return repr(text if len(text) <= limit else text[: limit - 1] + "…")
 
 
 def missing_column(name: str, header: list[str]) -> str:
-    """Return what to say of a column that is not there: nearest name, and those that are."""
+    """Return the message for a missing column: it names the nearest column and lists those that exist."""
     plain = [c for c in header if c.isprintable()]
     same = next((c for c in plain if c.casefold() == name.casefold()), None)
     hint = f"; did you mean '{same}'?" if same else nearest(name, plain)
@@ -91,10 +95,10 @@ def missing_column(name: str, header: list[str]) -> str:
 
 
 def read_rows(path: Path, needed: list[str]) -> Rows:
-    """Return the table in `path`.
+    """Return the rows of the CSV file `path`.
 
     Raises:
-        DataError: if it is missing, not UTF-8, empty, malformed, or lacks a column in `needed`.
+        DataError: if the file is missing, not UTF-8, empty or malformed, or if it lacks a column in `needed`.
     """
     source, text = _text(path)
     cells, lines = _parse(path, text)
@@ -113,7 +117,11 @@ def read_rows(path: Path, needed: list[str]) -> Rows:
 
 
 def _text(path: Path) -> tuple[bytes, str]:
-    """Return the file's bytes and their text."""
+    """Return the bytes of a file, and the text in them.
+
+    Raises:
+        DataError: if the file cannot be read, is another kind of file, or is not UTF-8.
+    """
     try:
         source = path.read_bytes()
     except OSError as error:
@@ -136,7 +144,10 @@ def _line(source: bytes, at: int) -> int:
 
 
 def _parse(path: Path, text: str) -> tuple[list[list[str]], list[int]]:
-    """Return the cells of every line that is not blank, and the line each begins at; the header's are stripped."""
+    """Return the cells of every row that is not blank, and the line where each row begins. Header cells are stripped.
+
+    A row can span several lines, because a quoted cell may hold line breaks.
+    """
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     cells: list[list[str]] = []
     lines: list[int] = []

@@ -1,4 +1,7 @@
-"""What a CSV of pictures says: classes, labels, patients, official parts; all that can be checked without a picture."""
+"""Read what a CSV file says about pictures: classes, labels, patients and the official split.
+
+Everything that can be checked without opening a picture is checked here.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +25,14 @@ PARTS = {"train": 0, "val": 1, "valid": 1, "validate": 1, "validation": 1, "test
 _PART_NAMES = ("train", "val", "test")
 _LABELS = {"1": 1.0, "1.0": 1.0, "0": 0.0, "0.0": 0.0}
 _UNCERTAIN = ("-1", "-1.0")
-# Not labels, but a column of them is meant to be a class: it must be refused, not passed over in silence.
+# These words are not labels, but a column of them is meant to be a class. It must be refused and not silently ignored.
 _WORDS = {"yes", "no", "true", "false", "positive", "negative"}
 _NO_VALUE = {"nan", "na", "n/a", "none", "null", "uncertain", "unknown"}
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns hold what, and what their cells mean; see the settings of the same names in `FolderDataset`."""
+    """Which columns hold what, and what their cells mean. `FolderDataset` has the settings of the same names."""
 
     path: str
     patient: str | None
@@ -40,25 +43,25 @@ class Columns:
 
     @property
     def others(self) -> list[str]:
-        """The columns that hold something else than a class."""
+        """The columns that do not hold a class."""
         return [c for c in (self.path, self.patient, self.split) if c is not None]
 
     @property
     def meaning(self) -> dict[str, float]:
-        """The value of every cell that is a label; NaN = unknown."""
+        """The label that each text in a cell stands for; NaN = unknown. Other texts are not labels."""
         values = {"unknown": np.nan, "negative": 0.0, "positive": 1.0}
         return _LABELS | dict.fromkeys(_UNCERTAIN, values[self.uncertain]) | {"": values[self.blank]}
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A checked CSV, one row a picture.
+    """A checked CSV file with one row per picture.
 
     Attributes:
-        digest: of the file's bytes.
-        paths: as they are written.
-        lines: line of every row in the file.
-        class_names: in the order of the columns, or as the settings name them.
+        digest: the digest of the file's bytes.
+        paths: the paths of the pictures, as they are written.
+        lines: the line of each row in the file.
+        class_names: in the order of the columns, or in the order of the settings if these name them.
         labels: `float32 [n, C]`, 0, 1 or NaN = unknown; read-only.
         patients: `int64 [n]`; read-only.
         splits: `int64 [n]`, 0 train, 1 val, 2 test, or None; read-only.
@@ -74,11 +77,12 @@ class Listing:
 
 
 def read_listing(csv: Path, columns: Columns) -> Listing:
-    """Return what a CSV says; it is read once while it stays as it is.
+    """Return what a CSV file says. It is read only once while it does not change.
 
     Raises:
-        DataError: if it cannot be read or understood, or its rows contradict each other.
+        DataError: if it cannot be read or understood, or if its rows contradict each other.
     """
+    # A plan asks for the listing of one file dozens of times. Inode, size and time tell whether the file has changed.
     try:
         found = csv.stat()
     except OSError as error:
@@ -97,16 +101,18 @@ def _read(csv: Path, columns: Columns, cwd: Path, version: tuple[int, ...]) -> L
     problems.raise_if_any("row")
     for array in (labels, patients, splits):
         if array is not None:
-            array.setflags(write=False)  # shared by whoever asks
+            array.setflags(write=False)  # all callers share these arrays through the cache
     digest = hashlib.sha256(rows.source).hexdigest()
     return Listing(digest, rows.column(columns.path), tuple(rows.lines), names, labels, patients, splits)
 
 
 def _class_columns(rows: Rows, columns: Columns) -> tuple[str, ...]:
-    """Return the columns that hold classes: those asked for, else all that hold labels more often than not.
+    """Return the columns that hold classes: those that the settings name, else all that hold mostly labels.
 
-    A single wrong cell must not turn a class into a column that is passed over, hence not "all of its cells".
+    Raises:
+        DataError: if a named column is missing, or if fewer than two columns are found.
     """
+    # "Mostly" and not "only": a single wrong cell must be reported, and must not make a class disappear.
     if columns.classes is not None:
         for name in columns.classes:
             if name not in rows.header:
@@ -126,7 +132,7 @@ def _mostly_labels(cells: Sequence[str], columns: Columns) -> bool:
 
 
 def _labels(rows: Rows, names: tuple[str, ...], columns: Columns, problems: Problems) -> Float32:
-    """Return `float32 [n, C]`: 1, 0, NaN for unknown."""
+    """Return the labels `float32 [n, C]`, 0, 1 or NaN = unknown. Cells that are no label are added to `problems`."""
     labels = np.zeros((len(rows), len(names)), np.float32)
     meaning = columns.meaning
     for column, name in enumerate(names):

@@ -1,9 +1,12 @@
-"""What may leave: the one guard that all that goes to a tracker, or into a report to be passed on, is made by.
+"""The border: everything that goes to a tracker, or into a report that is passed on, is built here.
 
-It is a list of what may pass. Of a data set that is not declared `open` these are settings without places on disk,
-names of classes and rows, final aggregates and the curves of the training. No image, real or made, no map, no latents,
-nothing of one image, no id, no text that came from the data (an error, the reason of a skip), no name of a machine.
-Names that people gave are let through where they look like names (`bench.privacy.names`).
+It is an allow-list. A list of what is forbidden would miss each field that somebody adds later, and patient data that
+has been sent once cannot be taken back. Anything that is not named here stays on this machine.
+
+For a data set that is not declared `open`, these may pass: settings without places on disk, names of classes and rows,
+final aggregates, and training curves. These may not: images (real or synthetic), maps, latents, values of a single
+image, ids, texts that came from the data (an error, the reason of a skip), and names of machines. Names that people
+chose pass if they look like names (`bench.privacy.names`).
 """
 
 from __future__ import annotations
@@ -27,24 +30,27 @@ if TYPE_CHECKING:
     from bench.pipeline.stage import Stage
     from bench.tables import UInt8
 
-_WORDS = ("metric_id", "reference", "selection", "architecture")  # texts in results, all of the harness's own making
+_WORDS = ("metric_id", "reference", "selection", "architecture")  # the fields of results whose texts we write ourselves
 _CLOUDS = ("wandb.ai", "wandb.io", "wandb.com", "coreweave.com")
 _PORTS = {"https": 443, "http": 80}
 _GRID_COLUMNS, _GRID_ROWS = 8, 10
 _DIGITS = re.compile(r"\d+")
-_MOST_ALIKE = 30  # names that differ in a number alone; more are of images, not of steps or classes
-_MOST_NAMES = 64  # names in one mapping that are of no class; more are of images
+# A method may put one entry per image into its diagnostics, under names such as image_0, image_1. No name says so, but
+# the number of names does: there are only a few steps and classes, but many images.
+_MOST_ALIKE = 30  # more names that differ only in a number are taken for images
+_MOST_NAMES = 64  # more names in one mapping that belong to no class are taken for images
 _HOST = re.compile(r"[a-z0-9\[][a-z0-9.\-\[\]:]*")
 _WORD = re.compile(r"[A-Za-z0-9][\w.+@-]{0,119}")
 
 
 def is_open(sharing: str) -> bool:
-    """Tell whether a data set's pictures may be shown to anybody: only where it says so in that word."""
+    """Tell whether a data set's pictures may be shown to anybody."""
+    # Only this one word counts, so a spelling mistake or an unknown value keeps the data in.
     return sharing == "open"
 
 
 def derived_from(stage: Stage) -> str | None:
-    """Return what is to be said of weights that a stage trains on data that are not open; None where all are."""
+    """Return a note about the weights that a stage trains on data sets that are not open; None if all are open."""
     found = {s.label for s in walk([stage]) if isinstance(s, Dataset) and not is_open(s.sharing)}
     if not found:
         return None
@@ -55,23 +61,26 @@ def derived_from(stage: Stage) -> str | None:
 
 
 def host_of(url: str) -> str:
-    """Return the host of an address, with the port where it is not the usual one."""
+    """Return the host of a URL, with its port unless that is the default port of the scheme."""
     parts = urlsplit(url)
     host, port = (parts.hostname or "").rstrip("."), parts.port
     return host if port in (None, _PORTS.get(parts.scheme)) else f"{host}:{port}"
 
 
 def check_server(server: str, mode: str, url: str | None = None) -> None:
-    """Refuse a server that may not have everything.
+    """Refuse a server that may not get everything.
 
     Args:
-        server: host (and port) that the user allowed.
+        server: the host (and port) that the user allowed.
         mode: `offline`, `online` or `off`.
-        url: what W&B is set to talk to, where that is known.
+        url: the address that W&B is set to use; None if it is not known.
 
     Raises:
-        ConfigError: unless it is a bare host, not W&B's own cloud, used online, and the one that W&B talks to.
+        ConfigError: unless the server is a bare host name, is not in W&B's own cloud, is used online, and is the host
+            of `url`.
     """
+    # Each check closes a way by which data meant for a hospital's own server could end up elsewhere. An offline run,
+    # for example, can be uploaded to any server later.
     if mode != "online":
         raise ConfigError(f"--share-with {server}: goes with --wandb online alone, got --wandb {mode}")
     try:
@@ -92,15 +101,15 @@ def check_server(server: str, mode: str, url: str | None = None) -> None:
 
 @dataclass(frozen=True)
 class Payload:
-    """What leaves the machine for one cell.
+    """Everything that leaves the machine for one cell.
 
     Attributes:
-        name, group, job_type: of the cell, its matrix, its row.
-        config: settings, `a.b.c` → value.
-        summary: final numbers, `a/b` → value.
-        curves: name → rows of numbers, each logged against its own step `<name>/step`.
-        tags: words to filter by.
-        grid: `uint8 [H, W]` samples, one row of them a class; None where there are none or they must stay here.
+        name, group, job_type: the names of the cell, its matrix and its row.
+        config: the settings, from `a.b.c` to value.
+        summary: the final numbers, from `a/b` to value.
+        curves: for each name, rows of numbers, which are logged against their own step `<name>/step`.
+        tags: words to filter cells by.
+        grid: `uint8 [H, W]`, one row of samples per class; None if there are no samples or they must not leave.
     """
 
     name: str
@@ -114,14 +123,15 @@ class Payload:
 
 
 def payload(record: dict[str, Any], root: Path, server: str | None = None) -> Payload:
-    """Return what a tracker gets of a cell.
+    """Return what a tracker gets for one cell.
 
     Args:
-        record: the cell's, see `bench.results.record`.
-        root: the store's folder.
-        server: the host that is about to get it, where the user allowed that host to have everything; the record
-            must say so too.
+        record: the record of the cell; see `bench.results.record`.
+        root: the folder of the store.
+        server: the host that is about to get the payload, if the user allowed that host to have everything.
     """
+    # The permission must also stand in the record. It was given for a certain host when the cell ran, and whoever sends
+    # an old cell later must not be able to widen it.
     allowed = server is not None and server in record.get("shared_with", ())
     everything = is_open(record.get("sharing", "")) or allowed
     if not everything:
@@ -146,7 +156,7 @@ def payload(record: dict[str, Any], root: Path, server: str | None = None) -> Pa
 
 
 def _reduced_record(record: dict[str, Any]) -> dict[str, Any]:
-    """Return of a record what may leave of a data set that is not open; what is not named here does not."""
+    """Return the parts of a record that may leave when its data set is not open. Parts not named here stay."""
     names = {n: record[n] if is_name(record[n]) else WITHHELD for n in ("dataset", "method", "matrix")}
     classes = _class_stand_ins(record["scores"])
     parts = {n: aggregates(record.get(n), classes) for n in ("scores", "fidelity", "diagnostics", "classifier")}
@@ -169,7 +179,13 @@ def _class_stand_ins(scores: dict[str, Any] | None) -> dict[str, str]:
 
 
 def aggregates(found: Any, classes: dict[str, str]) -> Any:
-    """Return the numbers of nested mappings whose names are names, those of classes replaced; lists are of images."""
+    """Return the aggregates in nested mappings: numbers under harmless names, with the names of classes replaced.
+
+    Args:
+        found: a part of a record.
+        classes: what to call each class.
+    """
+    # Lists are dropped as a whole, because their elements usually belong to single images.
     if not isinstance(found, dict):
         return None
     kept: dict[str, Any] = {}
@@ -177,7 +193,7 @@ def aggregates(found: Any, classes: dict[str, str]) -> Any:
     single = sum(n for n in alike.values() if n <= _MOST_ALIKE)
     for name, value in found.items():
         said = classes.get(name, str(name))
-        of_images = single > _MOST_NAMES or alike[_DIGITS.sub("#", str(name))] > _MOST_ALIKE  # image_0, image_1, …
+        of_images = single > _MOST_NAMES or alike[_DIGITS.sub("#", str(name))] > _MOST_ALIKE
         if not is_name(said) or (of_images and name not in classes):
             continue
         if isinstance(value, dict):
@@ -188,7 +204,7 @@ def aggregates(found: Any, classes: dict[str, str]) -> Any:
 
 
 def _is_aggregate(name: Any, value: Any) -> bool:
-    """Tell whether a value is a number, a truth or none, and no number as long as an id."""
+    """Tell whether a value is None, a truth value, or a number that is too short to be an id."""
     if _is_number(value):
         return plain(value, str(name)) == value
     return value is None or isinstance(value, (bool, float))
@@ -199,14 +215,14 @@ def _is_ours(name: Any, value: Any) -> bool:
 
 
 def _named(part: str, results: dict[str, Any] | None) -> Iterator[tuple[str, Any]]:
-    """Yield the scalars of a result; those of scores and fidelity keep the short names of the table."""
+    """Yield the scalars of a result by name. Scores and fidelity keep the short names that the table has."""
     for name, value in flatten(results or {}, separator="/"):
         if _is_number(value) or isinstance(value, str):
             yield (f"{part}/{name}" if part in ("selected", "diagnostics") else name), value
 
 
 def _numbers(value: Any) -> list[dict[str, float]]:
-    """Return a list of mappings reduced to its numbers, or nothing if it is not such a list."""
+    """Return a list of mappings reduced to their numbers, or an empty list if `value` is not such a list."""
     if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
         return []
     return [{k: float(v) for k, v in flatten(row, separator="/") if _is_number(v)} for row in value]
@@ -217,7 +233,7 @@ def _is_number(value: Any) -> bool:
 
 
 def sample_grid(folder: Path) -> UInt8 | None:
-    """Return the first synthetic images of every target class, a row a class, as one `uint8 [H, W]` image."""
+    """Return the first synthetic images of each target class as one image `uint8 [H, W]`, with one row per class."""
     import numpy as np
 
     try:

@@ -1,4 +1,4 @@
-"""Which words may pass the border: what looks like a place on disk or like somebody's id may not."""
+"""Decide which words may pass the border. A word that looks like a place on disk or like somebody's id may not."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from bench.pipeline.key import content_of
 from bench.pipeline.settings import is_semantic
@@ -22,44 +23,50 @@ _FILE = re.compile(
     r"safetensors|log|py)(?![A-Za-z0-9])",
     re.IGNORECASE,
 )
-_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4,8}){2,}", re.IGNORECASE)  # as MIMIC-CXR-JPG names its pictures
-_UID = re.compile(r"\d+(?:\.\d+){4,}")  # DICOM's
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4,8}){2,}", re.IGNORECASE)  # MIMIC-CXR-JPG names its pictures like this
+_UID = re.compile(r"\d+(?:\.\d+){4,}")  # a DICOM UID
 _DIGEST = re.compile(r"(?<![0-9A-Za-z])(?=[0-9]*[a-f])[0-9a-f]{8,64}(?![0-9A-Za-z])")
 _LONG_NUMBER = re.compile(r"\d{6,}")
-_SEED = re.compile(r"(?:^|[._])seeds?(?:$|\.)")  # its whole numbers are long, and nobody's
-_MOST_DIGITS = 7  # of a whole number among settings; patients and studies have eight
+_SEED = re.compile(r"(?:^|[._])seeds?(?:$|\.)")  # seeds are long whole numbers too, but they identify nobody
+_MOST_DIGITS = 7  # a whole number with more digits may be an id: MIMIC-CXR's patients and studies have eight
 
 
 def is_plain(text: str) -> bool:
-    """Tell whether a text holds nothing that looks like a path, a file or an id, in one line."""
+    """Tell whether a text is a single line and holds nothing that looks like a path, a file or an id."""
     return not _SEPARATOR.search(text) and _is_nobody(text)
 
 
 def is_name(text: str) -> bool:
-    """Tell the same of the name of a class or row, where one slash stands for `or`: `Nodule/Mass`."""
+    """Tell whether the name of a class or row is harmless. It may hold one slash that means `or`: `Nodule/Mass`."""
     return not _ABSOLUTE.search(text) and _is_nobody(text)
 
 
 def _is_nobody(text: str) -> bool:
     if not (text.isprintable() or not text) or _FILE.search(text) or _UUID.search(text) or _UID.search(text):
         return False
+    # Our own digests hold long runs of digits and are harmless. They are taken out first.
     return not _LONG_NUMBER.search(_DIGEST.sub("", text))
 
 
 def plain_words(text: str) -> str:
-    """Return a sentence with the words replaced that are not plain."""
+    """Return a sentence in which every word that is not plain (see `is_plain`) is replaced."""
     return " ".join(word if is_plain(word) else WITHHELD for word in text.split())
 
 
 def without_paths(text: str) -> str:
-    """Return a sentence with what looks like a path replaced, and nothing else."""
+    """Return a sentence in which every word that looks like a path is replaced, and nothing else."""
     return " ".join(WITHHELD if _ABSOLUTE.search(word) else word for word in text.split())
 
 
 def plain(value: Any, name: str = "") -> Any:
-    """Return JSON values with the texts replaced that are not plain, and names that are not left out with their value.
+    """Return a copy of a JSON tree without anything that looks like a path, a file or an id.
 
-    Whole numbers as long as an id are replaced too, but for seeds.
+    Texts that are not plain are replaced. Entries whose names are not harmless are left out. Whole numbers that are as
+    long as an id are replaced too, except seeds.
+
+    Args:
+        value: the JSON tree.
+        name: its dotted name, which says whether a number is a seed.
     """
     if isinstance(value, dict):
         return {k: plain(v, f"{name}.{k}") for k, v in value.items() if is_name(str(k))}
@@ -72,17 +79,18 @@ def plain(value: Any, name: str = "") -> Any:
 
 
 def stand_ins(names: Iterable[str], what: str) -> dict[str, str]:
-    """Return name → itself, or `what` and its number where it does not look like a name."""
+    """Return what to call each name: itself if it is harmless, else `what` and its position, e.g. `class 3`."""
     return {name: name if is_name(name) else f"{what} {i}" for i, name in enumerate(names, start=1)}
 
 
 def reduced(model: M, words: bool) -> M:
-    """Return a copy of settings that names no place on disk; the copy is for reading, nothing is computed with it.
+    """Return a copy of settings that names no place on disk. The copy is only for reading; nothing is computed with it.
 
     Args:
-        model: settings. Texts of fields that never enter a key say where, not what: they are replaced, unless they
-            are the default or the field is declared `not_semantic(..., word=True)`.
-        words: replace what is not plain in the other fields too; else what is a path beyond doubt.
+        model: the settings. A text in a field that never enters a key says where something lies. It is replaced, unless
+            it is the default or the field is declared with `not_semantic(..., word=True)`.
+        words: if true, texts in the other fields are replaced if they are not plain; if false, only if they are
+            certainly paths.
     """
     changes: dict[str, Any] = {}
     for name, info in type(model).model_fields.items():
@@ -120,17 +128,17 @@ def _no_text(value: Any, instead: str) -> Any:
 
 
 def _digest_of(model: BaseModel) -> str:
-    """Return the beginning of the digest of the weights that settings name, for the place they lie at; else nothing."""
+    """Return a text that identifies the weights that settings name without saying where they lie, or an empty text."""
     found = list(content_of(model).values())
     return f" (sha256 {found[0][:8]}…)" if found else ""
 
 
-def _is_word(info: Any) -> bool:
-    return bool((info.json_schema_extra or {}).get("word"))
+def _is_word(info: FieldInfo) -> bool:
+    return bool((info.json_schema_extra or {}).get("word"))  # type: ignore[union-attr]
 
 
 def places(value: Any) -> set[str]:
-    """Return the texts of settings, and of models inside them, that say where something lies."""
+    """Return all texts in settings, and in models inside them, that say where something lies."""
     if isinstance(value, BaseModel):
         found: set[str] = set()
         for name, info in type(value).model_fields.items():

@@ -1,4 +1,4 @@
-"""What every data set is: a stage that reads its source once into a memory-mapped table of grey images."""
+"""The base of every data set: a stage that reads its source once into a memory-mapped table of grey images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class KnownLabels:
-    """What a data set says before its images are read; as in `ImageTable`."""
+    """What is known of a data set before its images are read. The fields are those of `ImageTable`."""
 
     class_names: tuple[str, ...]
     labels: Float32
@@ -33,7 +33,13 @@ class KnownLabels:
 
 @dataclass(frozen=True)
 class DatasetSize:
-    """The numbers of a data set that estimates need: `n_images` in all, `n_train` of them in an official train part."""
+    """The size of a data set, as estimates need it.
+
+    Attributes:
+        n_images: the number of images.
+        n_train: how many of them are in the official train part; None if there is no official split.
+        tail: the names of the tail classes.
+    """
 
     n_images: int
     n_train: int | None
@@ -41,44 +47,50 @@ class DatasetSize:
 
 
 class Dataset(Stage):
-    """A data set. Subclasses set `kind`, add their settings, and write the table with `write_table`.
+    """A data set. Subclasses set `kind`, add their settings, and write the table with a `TableWriter`.
 
-    `sharing` says who may see its images: of one that does not say `open`, a tracker gets aggregates and settings only.
-    A class may say it, or have a setting of that name; one that says nothing is `credentialed`.
+    `sharing` says who may see the images. Unless it is `open`, a tracker gets only aggregates and settings. A subclass
+    may set it, or have a setting of that name; a subclass with neither is `credentialed`.
     """
 
     kind: ClassVar[str]
     sharing: ClassVar[Literal["open", "credentialed"]]
 
     name: str | None = not_semantic(
-        None, word=True, pattern=r"^[a-z0-9][a-z0-9_-]*$", description="in tables; none: the kind"
+        None, word=True, pattern=r"^[a-z0-9][a-z0-9_-]*$", description="name in tables; null: the kind"
     )
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        """Take a data set that does not say who may see it for one that not everybody may."""
+        """Make a subclass `credentialed` if it does not say who may see its images."""
         super().__pydantic_init_subclass__(**kwargs)
         if "sharing" not in cls.model_fields and not hasattr(cls, "sharing"):
             cls.sharing = "credentialed"
 
     @property
     def label(self) -> str:
-        """Name for tables and folders; two data sets of one kind in a matrix need names."""
+        """The name in tables and folders. If a matrix has two data sets of one kind, they need a `name` each."""
         return self.name or self.kind
 
     def known_classes(self) -> tuple[str, ...] | None:
-        """Return the class names if they are known before the source is read: typing errors are then refused early."""
+        """Return the class names if they are known before the source is read, else None.
+
+        A class name that is misspelt in a matrix is then refused before anything is computed.
+        """
         return None
 
     def known_labels(self) -> KnownLabels | None:
-        """Return labels, patients and parts if they are known before images are read: a split is then tried early."""
+        """Return the labels, patients and parts if they are known before the images are read, else None.
+
+        A split that cannot be used is then refused before hours of decoding.
+        """
         return None
 
     def known_size(self) -> DatasetSize | None:
-        """Return how large the data set is, or None where that is not known before it is read.
+        """Return the size of the data set, or None if it is not known before the source is read.
 
         Raises:
-            DataError: if label files are there and cannot be used.
+            DataError: if there are label files and they cannot be used.
         """
         known = self.known_labels()
         if known is None:
@@ -87,42 +99,42 @@ class Dataset(Stage):
         return DatasetSize(len(known.labels), n_train, known.tail)
 
     def size(self) -> int | None:
-        """Return the number of images."""
+        """Return the number of images, or None if it is not known before the source is read."""
         found = self.known_size()
         return None if found is None else found.n_images
 
     def selection_note(self) -> str:
-        """Return in a few words what of its source is taken, for a table's footnote; empty where that is all of it."""
+        """Return a few words on which part of the source is used, for a footnote; empty if all of it is used."""
         return ""
 
     def pilot_settings(self) -> dict[str, Any]:
-        """Return settings that take a small sample of it, to try a run and time it; none where there are no such."""
+        """Return settings for a small pilot of this data set, or an empty mapping if it has none."""
         return {}
 
     def sources(self) -> Iterator[Check]:
-        """Yield what is found of the files that it is read from, and what is wrong with them; nothing where it is made.
+        """Yield checks of the files that the data set is read from; nothing if it is generated.
 
-        A few pictures are looked at, never all: they may be a quarter of a million on a network disk.
+        Only a few pictures are looked at, because there may be a quarter of a million of them on a network disk.
         """
         return iter(())
 
     def true_masks(self, rows: Int64, side: int) -> npt.NDArray[np.bool_] | None:
-        """Return where each finding truly is, `bool [len(rows), C, side, side]`, or None where nobody knows.
+        """Return the true mask of each finding, `bool [len(rows), C, side, side]`, or None if they are not known.
 
         Args:
             rows: `int64 [n]`, rows of the table.
-            side: sites along an edge, at most the image's pixels; a site of several pixels is in if any of
-                them is: thin findings would vanish otherwise.
+            side: the number of sites along an edge, at most that of pixels. A site of several pixels is in the mask if
+                any of them is; otherwise, thin findings would vanish.
         """
         return None
 
     @classmethod
     def stage_name(cls) -> str:
-        """Name of the folder in the store: `dataset-<kind>`."""
+        """Return the name of the folder in the store, `dataset-<kind>`."""
         return f"dataset-{cls.kind}"
 
     def open(self, folder: Path) -> ImageTable:
-        """Return the table, its images memory-mapped."""
+        """Return the table, with memory-mapped images."""
         facts = read_json_or_raise(folder / "facts.json")
         optional = {
             name: np.load(folder / f"{name}.npy") if (folder / f"{name}.npy").is_file() else None
@@ -140,10 +152,13 @@ class Dataset(Stage):
 
 
 class TableWriter:
-    """Writes a table into a stage's folder: images row by row (never all in memory), the rest at the end."""
+    """Writes a table into the folder of a stage: first the images row by row, and everything else at the end.
+
+    The images are never all in memory at once.
+    """
 
     def __init__(self, out: Path, n_images: int, image_px: int) -> None:
-        """Make the memory-mapped image array `uint8 [n_images, image_px, image_px]`."""
+        """Create the memory-mapped image array `uint8 [n_images, image_px, image_px]` in the folder `out`."""
         self.out = out
         shape = (n_images, image_px, image_px)
         self.images: UInt8 = new_array(out / "images.npy", shape, np.uint8)
@@ -158,7 +173,7 @@ class TableWriter:
         true_labels: Float32 | None = None,
         splits: Int64 | None = None,
     ) -> None:
-        """Flush the images and write labels, patients and names beside them."""
+        """Flush the images, and write the other parts of the table (see `ImageTable`) beside them."""
         self.images.flush()  # type: ignore[attr-defined]
         np.save(self.out / "labels.npy", labels.astype(np.float32))
         np.save(self.out / "patients.npy", patients.astype(np.int64))

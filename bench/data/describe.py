@@ -1,8 +1,12 @@
-"""What a data set holds, in aggregates: parts, counts by class, co-occurrence, patients, pictures. No row of it."""
+"""Describe a data set in aggregates: parts, counts by class, co-occurrence, patients and pictures.
+
+Nothing about a single row is returned, so that the description of credentialed data may be shown.
+"""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -16,12 +20,16 @@ from bench.errors import DataError
 from bench.files import read_json_or_raise
 from bench.tables import ImageTable, Int64
 
-_SAMPLED = 400  # pictures whose size is read
+_SAMPLED = 400  # the number of pictures whose size in pixels is read
 
 
 @runtime_checkable
 class HasPictures(Protocol):
-    """A data set that can say where its pictures lie before it reads them; `workers` threads may ask for them."""
+    """A data set that knows where its pictures lie before it reads them.
+
+    Attributes:
+        workers: how many threads may look pictures up.
+    """
 
     workers: int
 
@@ -34,12 +42,12 @@ def describe(
     settings: SplitSettings,
     known: ImageTable | KnownLabels,
     table_folder: Path | None = None,
-    tell: Any = lambda *_: None,
+    tell: Callable[[float, float, str], None] = lambda *_: None,
 ) -> dict[str, Any]:
-    """Return what a data set holds as JSON values: names of classes and counts, nothing of a single image.
+    """Return a description of a data set as JSON values: names of classes and counts, and nothing of a single image.
 
     Args:
-        dataset: the data set; its pictures are looked up at the source.
+        dataset: the data set. Its pictures are looked up at the source.
         settings: how it is split.
         known: its labels, patients and official parts.
         table_folder: the folder of its computed table; None if it is not computed yet.
@@ -104,13 +112,17 @@ def _class_facts(part: Int64, known: ImageTable | KnownLabels) -> dict[str, Any]
 
 
 def _together(known: ImageTable | KnownLabels) -> Int64:
-    """Return in how many images two classes are both positive, `int64 [C, C]`; the diagonal: one class."""
+    """Return in how many images each pair of classes is positive, `int64 [C, C]`; the diagonal counts one class."""
+    # float64 counts exactly up to 2^53 and uses the fast matrix product; numpy multiplies integers slowly.
     positive = (known.labels == 1).astype(np.float64)
     return np.rint(positive.T @ positive).astype(np.int64)
 
 
-def _pictures(dataset: Dataset, tell: Any) -> dict[str, Any] | None:
-    """Return how many pictures there are and miss, and the sizes of a seeded sample; None where nobody can say."""
+def _pictures(dataset: Dataset, tell: Callable[[float, float, str], None]) -> dict[str, Any] | None:
+    """Return how many pictures are missing, their size on disk, and the sizes in pixels of a seeded sample.
+
+    The result is None if the data set does not know where its pictures lie.
+    """
     from bench.data.bulk_decode import MISSING, look_up
 
     if not isinstance(dataset, HasPictures):
@@ -144,6 +156,6 @@ def _size(path: Path) -> tuple[int, int] | None:
 
 
 def _left_out(table_folder: Path | None) -> dict[str, int] | None:
-    """Return how many pictures the computed table leaves out, by reason; None where nothing is recorded."""
+    """Return how many pictures the computed table leaves out, by reason, or None if that is not recorded."""
     path = table_folder / "source.json" if table_folder else None
     return read_json_or_raise(path) if path and path.is_file() else None

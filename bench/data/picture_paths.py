@@ -1,4 +1,7 @@
-"""Where the pictures of a list lie: below one root, each there and used once; found without opening any."""
+"""Find the pictures of a list below one root, and check that each is there and is listed only once.
+
+No picture is opened.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,19 @@ from bench.data.csv_file import Problems, quoted
 from bench.errors import DataError
 
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
-_HINTED = 3  # missing pictures whose neighbours are looked at: a folder may hold a hundred thousand
+_HINTED = 3  # only so many missing pictures get a hint, because each lists a folder, which may be very large
 
 
 class Found(NamedTuple):
-    """A picture: `path` to open, `real` behind all links, `size` in bytes; or what is wrong with it."""
+    """A picture that was looked up.
+
+    Attributes:
+        path: the path to open.
+        real: the path behind all links.
+        size: in bytes.
+        fault: what is wrong with it, or None.
+        absent: whether there is no such file.
+    """
 
     path: str
     real: str = ""
@@ -29,14 +40,22 @@ class Found(NamedTuple):
 def find_pictures(
     where: str, root: Path, paths: Sequence[str], lines: Sequence[int], follow_links: bool
 ) -> tuple[list[Path], list[int]]:
-    """Return path and size in bytes of every picture.
+    """Return the path and the size in bytes of every picture.
 
-    Paths are below the root, with `..` or absolute if they must be; where a link leads out of it, only with
-    `follow_links`: a CSV or an archive from elsewhere cannot make us read other files.
+    A path may be absolute or hold `..`, but it must lead to a place below the root. A link that leads out of the root
+    is followed only if `follow_links` is true.
+
+    Args:
+        where: the file that lists the pictures, for messages.
+        root: the folder that the paths are relative to.
+        paths: the paths, as they are written.
+        lines: the line of each path, for messages.
+        follow_links: whether links may lead out of the root.
 
     Raises:
-        DataError: if the root is no folder; naming the first rows at fault and their number.
+        DataError: if the root is not a folder or pictures cannot be used, naming the first bad rows and their number.
     """
+    # A CSV file or an archive may come from anybody. It must not be able to make us read other files of the user.
     if not root.is_dir():
         raise DataError(f"{where}: {root}: no such folder; check the setting 'root'")
     places = _Places(root, follow_links)
@@ -61,7 +80,7 @@ def find_pictures(
 
 
 class _Places:
-    """Looks paths up below a root; a folder is resolved once, for a list can hold half a million of paths."""
+    """Looks up paths below a root. Each folder is resolved only once, because a list may hold half a million paths."""
 
     def __init__(self, root: Path, follow_links: bool) -> None:
         self.given, self.root = os.path.abspath(root), os.path.realpath(root)
@@ -73,7 +92,7 @@ class _Places:
         if not text:
             return Found("", fault="the path is blank")
         path = os.path.normpath(os.path.join(self.given, text))
-        if path.startswith(self._given_below):  # as the user calls it
+        if path.startswith(self._given_below):  # the root may itself be reached by a link: use its real place
             path = self._root_below + path[len(self._given_below) :]
         if not self._inside(path):
             return Found(path, fault=f"leads out of the root {self.root} (by '..' or an absolute path)")
@@ -99,7 +118,7 @@ class _Places:
         return path.startswith(self._root_below) or path == self.root
 
     def _folder(self, path: str) -> str:
-        """Return where a folder below the root really is."""
+        """Return the real place of a folder below the root, behind all links."""
         if path not in self._real:
             above, _, name = path.rpartition("/")
             self._real[path] = os.path.realpath(path) if os.path.islink(path) else f"{self._folder(above)}/{name}"
@@ -115,7 +134,7 @@ def _fault(info: os.stat_result) -> str | None:
 
 
 def _hint(text: str, path: str) -> str:
-    """Return what may be meant by a path that leads nowhere."""
+    """Return a hint at what may be meant by a path that leads to no file, or an empty text."""
     if "\\" in text:
         return "; write / between folders"
     folder, name = os.path.split(path)

@@ -1,4 +1,4 @@
-"""A quick look at what a data set is read from: its lists, its root, a few of its pictures, one of them decoded."""
+"""Tools for a quick check of the source of a data set: its lists, its root and a few pictures, one of them decoded."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import random
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from bench.checks import Check
 from bench.data.images import refuse_bombs
 from bench.errors import DataError, SourceError
 
-_SAMPLED = 32  # pictures that are looked for, the first and the last among them
+_SAMPLED = 32  # how many pictures are looked for, including the first and the last
 
 
 def look(what: str, see: Callable[[], str]) -> Check:
-    """Return what `see` finds, or the error that it raises."""
+    """Return the text that `see` returns as a good check, or the error that it raises as a failed one."""
     try:
         return Check(what, True, see())
     except DataError as error:
@@ -24,7 +23,7 @@ def look(what: str, see: Callable[[], str]) -> Check:
 
 
 def sampled(n: int) -> list[int]:
-    """Return the rows to look at of `n`: the first, the last and some between, the same every time."""
+    """Return which of `n` rows to look at: the first, the last, and some between, which are the same every time."""
     between = range(1, n - 1)
     return sorted({0, n - 1, *random.Random(0).sample(between, min(_SAMPLED - 2, len(between)))}) if n else []
 
@@ -33,7 +32,7 @@ def is_there(path: Path) -> bool:
     """Tell whether a picture is there.
 
     Raises:
-        SourceError: if that cannot be told; it names no path, for it may hold whose picture it is.
+        SourceError: if this cannot be found out. The message has no path, because that may identify a patient.
     """
     try:
         return path.is_file()
@@ -41,11 +40,11 @@ def is_there(path: Path) -> bool:
         raise SourceError(f"a picture cannot be reached ({error.strerror}); check the disk of 'root'") from None
 
 
-def decoded(path: Path, read: Callable[[Path], Any]) -> str:
-    """Return `2544 x 3056 px` of a picture that can be decoded.
+def decoded(path: Path, read: Callable[[Path], object]) -> str:
+    """Return the size of a picture as text, e.g. `2544 x 3056 px`, after `read` has decoded it.
 
     Raises:
-        DataError: if it cannot, saying why; it names no path.
+        DataError: if it cannot be decoded. The message says why and has no path.
     """
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""Train, val and test by patient: the data set's official split, else one stratified from the rarest class up."""
+"""Split a data set into train, val and test by patient: by its official split, or else by stratification."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ Part = Literal["train", "val", "test"]
 
 
 class SplitSettings(Settings):
-    """How a data set is cut. Ignored where the data set brings its official split, but for `min_positives`."""
+    """How a data set is split. If it has an official split, only `min_positives` is used."""
 
-    val: float = Field(0.2, gt=0, lt=1, description="share of images for selection")
+    val: float = Field(0.2, gt=0, lt=1, description="share of images for model selection")
     test: float = Field(
-        0.3, gt=0, lt=1, description="share of images for the scores and, beside val, the reference of FID and KID"
+        0.3, gt=0, lt=1, description="share of images for the scores and, with val, the reference of FID and KID"
     )
     seed: int = 0
     min_positives: int = Field(3, ge=1, description="fewest positives that every class must have in every part")
 
     @model_validator(mode="after")
     def _leaves_something(self) -> SplitSettings:
-        """Refuse shares that leave nothing to train on."""
+        """Refuse shares that leave no images to train on."""
         if self.val + self.test >= 1:
             raise ValueError(f"val and test leave nothing to train on ({self.val} + {self.test})")
         return self
 
 
 class Split(Stage):
-    """Row numbers of the three parts; no patient is in two of them."""
+    """The row numbers of the three parts. No patient is in two of them."""
 
     dataset: Dataset
     settings: SplitSettings = SplitSettings()
@@ -49,16 +49,16 @@ class Split(Stage):
         np.save(work.out / "part.npy", checked_parts(table, self.settings).astype(np.int64))
 
     def open(self, folder: Path) -> dict[str, Int64]:
-        """Return the rows of each part by its name."""
+        """Return the row numbers of each part, as a mapping from its name."""
         part = np.load(folder / "part.npy")
         return {name: np.flatnonzero(part == i) for i, name in enumerate(PARTS)}
 
 
 def checked_parts(table: ImageTable | KnownLabels, settings: SplitSettings) -> Int64:
-    """Return the part of every row, `int64 [n]`: the official one, else as `stratify` deals them.
+    """Return the part of every row, `int64 [n]`: the official split, or else the one that `stratify` makes.
 
     Raises:
-        DataError: if the split cannot be used, see `check`.
+        DataError: if the split cannot be used; see `check`.
     """
     part = assign_parts(table, settings)
     check(part, table, settings.min_positives)
@@ -66,20 +66,23 @@ def checked_parts(table: ImageTable | KnownLabels, settings: SplitSettings) -> I
 
 
 def assign_parts(table: ImageTable | KnownLabels, settings: SplitSettings) -> Int64:
-    """Return the part of every row as `checked_parts` does, whether or not it can be used."""
+    """Return the part of every row like `checked_parts`, but without checking that the split can be used."""
     return table.splits if table.splits is not None else stratify(table.labels, table.patients, settings)
 
 
 def stratify(labels: Float32, patients: Int64, settings: SplitSettings) -> Int64:
-    """Deal whole patients to the parts, `int64 [n]`, so that each class is shared as the parts are.
+    """Return a part for every row, `int64 [n]`, so that every class has the shares of `settings` in the parts.
 
-    Iterative stratification (Sechidis, Tsoumakas & Vlahavas 2011) over patients: the class with the fewest
-    positives left is dealt first, each patient to the part that lacks most of it.
+    This is iterative stratification (Sechidis, Tsoumakas & Vlahavas 2011) over patients. It takes the class with the
+    fewest positives left, and gives each of its patients to the part that lacks most positives of that class.
     """
+    # Whole patients are dealt, because two images of one patient in train and test would let a classifier recognise the
+    # patient. The rarest class goes first: while all patients are still free, its few positives can be spread well. At
+    # random, a class with ten positives would often have none in val.
     ids, inverse = np.unique(patients, return_inverse=True)
     positives = np.zeros((len(ids), labels.shape[1] + 1))
     np.add.at(positives[:, :-1], inverse, np.nan_to_num(labels))
-    np.add.at(positives[:, -1], inverse, 1)  # the last column counts images, so that sizes are balanced too
+    np.add.at(positives[:, -1], inverse, 1)  # the last column counts images, so that the sizes of parts come out right
     shares = np.array([1 - settings.val - settings.test, settings.val, settings.test])
     wanted = shares[:, None] * positives.sum(axis=0)
     order = seeds.rng(settings.seed, "split").permutation(len(ids))
@@ -97,10 +100,11 @@ def stratify(labels: Float32, patients: Int64, settings: SplitSettings) -> Int64
 
 
 def check(part: Int64, table: ImageTable | KnownLabels, min_positives: int) -> None:
-    """Refuse a split that cuts through a patient, leaves a part empty, or a class without positives or negatives.
+    """Refuse a split in which a patient is in two parts, a part is empty, or a class lacks positives or negatives.
 
     Raises:
-        DataError: naming the patient, or the class and part, what is there and what to change.
+        DataError: if the split is refused. The message names the patient, or the class and the part, and says what is
+            there and what to change.
     """
     pairs = np.unique(np.stack([table.patients, part], axis=1), axis=0)
     ids, counts = np.unique(pairs[:, 0], return_counts=True)
@@ -114,10 +118,10 @@ def check(part: Int64, table: ImageTable | KnownLabels, min_positives: int) -> N
         _check_positives(name, np.nansum(table.labels[mine], axis=0), table, min_positives)
     for name, mine in zip(PARTS, rows, strict=True):
         without = np.flatnonzero(~(table.labels[mine] == 0).any(axis=0))
-        if len(without):  # any score would have an average precision of 1
+        if len(without):  # with positives only, every classifier has an average precision of 1
             raise DataError(
-                f"split: class '{table.class_names[without[0]]}' has no negative in {name}; leave out what is no "
-                "class; where only positives are written, let the data set say what a blank is ('blank: negative')"
+                f"split: class '{table.class_names[without[0]]}' has no negative in {name}; leave out columns that are "
+                "not classes; if the file marks only positives, say in the data set's settings 'blank: negative'"
             )
 
 
@@ -145,12 +149,12 @@ def _check_positives(name: str, found: Float32, table: ImageTable | KnownLabels,
 
 
 class Train(Stage):
-    """The train split as methods see it: nothing of val or test can be reached through it."""
+    """The train split as methods see it. No image of val or test can be reached through it."""
 
     split: Split
 
     def size(self) -> int | None:
-        """Return the number of train images: the official ones, else the share that the settings leave."""
+        """Return the number of train images: that of the official split, or else the share that the settings leave."""
         found = self.split.dataset.known_size()
         if found is None:
             return None
@@ -160,14 +164,14 @@ class Train(Stage):
         )
 
     def compute(self, work: Work) -> None:
-        """Write the train rows and their labels; images stay in the data set's memory map."""
+        """Write the row numbers and labels of the train split. The images stay in the data set's memory map."""
         table, rows = work.get(self.split.dataset), work.get(self.split)["train"]
         np.save(work.out / "rows.npy", rows)
         np.save(work.out / "labels.npy", table.labels[rows])
 
 
 def train_set(work: Work, train: Train) -> TrainSet:
-    """Return the opened train split (its images are a view into the data set's memory map)."""
+    """Return the opened train split. Its images are a view of the data set's memory map."""
     folder: Path = work.get(train)
     table: ImageTable = work.get(train.split.dataset)
     return TrainSet(
@@ -180,7 +184,10 @@ def train_set(work: Work, train: Train) -> TrainSet:
 
 
 def part_rows(work: Work, split: Split, part: Part) -> tuple[ImageRows, Float32, Int64]:
-    """Return images, observed labels `float32 [n, C]` and data-set rows of one part. Not for methods."""
+    """Return the images of one part, their observed labels `float32 [n, C]`, and their data-set rows `int64 [n]`.
+
+    Methods must not use this: they may only see the train split.
+    """
     table: ImageTable = work.get(split.dataset)
     rows = work.get(split)[part]
     return ImageRows(table.images, rows), table.labels[rows], rows

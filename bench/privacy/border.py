@@ -130,8 +130,8 @@ def payload(record: dict[str, Any], root: Path, server: str | None = None) -> Pa
         root: the folder of the store.
         server: the host that is about to get the payload, if the user allowed that host to have everything.
     """
-    # The permission must also stand in the record. It was given for a certain host when the cell ran, and whoever sends
-    # an old cell later must not be able to widen it.
+    # The record lists the servers that the user has allowed for this cell. Both are asked for, so that a slip in the
+    # caller cannot send everything to a host that nobody has allowed.
     allowed = server is not None and server in record.get("shared_with", ())
     everything = is_open(record.get("sharing", "")) or allowed
     if not everything:

@@ -103,7 +103,7 @@ PLAN: dict[str, Case] = {
         settings=OFFICIAL,
     ),
     "all positive": Case("split: class 'b' has no negative in train", edit=cells(4, "1")),
-    "positive or blank": Case("what a blank is ('blank: negative')", edit=lambda rows: [r[:-1] + r[-1].replace("0", "") for r in rows]),
+    "positive or blank": Case("say in the data set's settings 'blank: negative'", edit=lambda rows: [r[:-1] + r[-1].replace("0", "") for r in rows]),
     "one image of a class": Case(
         "split.min_positives asks for 1 (1 in all, of 1 patient)", edit=lambda r: cells(4, r0="1")(cells(4, "0")(r))
     ),

@@ -1,4 +1,4 @@
-"""Your own images: a CSV with a column of paths and a column of 0/1 for every class, beside a folder of pictures."""
+"""Your own images: a folder of pictures, and a CSV file with a column of paths and a 0/1 column for every class."""
 
 from __future__ import annotations
 
@@ -24,42 +24,44 @@ from bench.pipeline.settings import not_semantic
 from bench.pipeline.stage import Work
 from bench.tables import Float32
 
-_CHUNK = 256  # images decoded between two looks at Ctrl-C
+_CHUNK = 256  # images that are decoded between two chances for Ctrl-C
 
 
 class FolderDataset(Dataset):
-    """Images listed in a CSV file. Bad rows and unreadable pictures are refused by row, never left out or blackened.
+    """Images that are listed in a CSV file.
 
-    A label is 1, 0, -1 (uncertain) or blank. All that the CSV tells is checked before anything is computed; only the
-    content enters keys: the CSV's bytes and the pictures' sizes.
+    A label is 1, 0, -1 (uncertain) or blank. Everything in the CSV file is checked before anything is computed. Bad
+    rows and unreadable pictures are refused by row. They are never left out or replaced by black images. The key holds
+    the digest of the CSV file and of the sizes of the pictures, and no paths.
     """
 
     kind: ClassVar[str] = "folder"
 
     csv: str = not_semantic(..., min_length=1, description="file with a header line, UTF-8, commas")
     root: str = not_semantic("", description="folder that the paths are relative to; empty: the CSV's own folder")
-    # a setting here, for only its owner knows
+    # In other kinds this is a fixed attribute of the class. Here only the owner of the images knows it.
     sharing: Literal["open", "credentialed"] = not_semantic(  # type: ignore[misc]
-        "credentialed", word=True, description="open: anybody may see its pictures, a tracker gets some"
+        "credentialed", word=True, description="open: anybody may see the pictures, and a tracker gets some of them"
     )
     path_column: str = "path"
     patient_column: str | None = Field(
         None,
-        description="splits never cut through a patient; none: each image its own, so one may be in train and test",
+        description="column of patients, who are never split; null: each image is a patient of its own, so images of "
+        "one person may be in train and test",
     )
     split_column: str | None = Field(None, description="official split: train, val or test in every row")
-    uncertain: Uncertain = Field("unknown", description="what -1 is: unknown (left out of loss and scores), or a label")
-    blank: Blank = Field("unknown", description="what an empty label is; negative where only what was found is written")
-    class_names: tuple[str, ...] | None = Field(None, min_length=2, description="none: every other 0/1 column")
-    head: tuple[str, ...] | None = Field(None, min_length=1, description="none: every class that is not tail")
-    tail: tuple[str, ...] | None = Field(None, min_length=1, description="none: the rarest, see n_tail")
+    uncertain: Uncertain = Field("unknown", description="meaning of -1: a label, or unknown (not in loss and scores)")
+    blank: Blank = Field("unknown", description="meaning of an empty label; negative if the file marks only positives")
+    class_names: tuple[str, ...] | None = Field(None, min_length=2, description="null: every other 0/1 column")
+    head: tuple[str, ...] | None = Field(None, min_length=1, description="null: every class that is not in the tail")
+    tail: tuple[str, ...] | None = Field(None, min_length=1, description="null: the rarest classes, see n_tail")
     n_tail: int | None = Field(
-        None, ge=1, description="the rarest (of the train rows, where known); none: half of them"
+        None, ge=1, description="how many classes are tail: the rarest (in train, if that is known); null: half of them"
     )
     image_px: int = Field(224, ge=8, le=4096, description="side of the square images")
     fit: Fit = Field("pad", description="how a picture becomes square: pad with black, crop the centre, or stretch")
-    depth: Depth = Field("minmax", description="how 16 bits become 8: the picture's own range, or all of it")
-    follow_links: bool = not_semantic(False, description="read pictures that links in the root lead to outside of it")
+    depth: Depth = Field("minmax", description="how 16 bits become 8: stretch the picture's range, or scale all 16 bits")
+    follow_links: bool = not_semantic(False, description="follow links in the root that lead to pictures outside of it")
     workers: int = not_semantic(4, ge=1, le=64, description="threads that decode")
 
     @model_validator(mode="after")
@@ -70,22 +72,22 @@ class FolderDataset(Dataset):
 
     @property
     def folder(self) -> Path:
-        """Folder that the paths are relative to."""
+        """The folder that the paths are relative to."""
         return Path(self.root).expanduser() if self.root else Path(self.csv).expanduser().parent
 
     def known_classes(self) -> tuple[str, ...] | None:
-        """Return the class names, from the CSV where the settings do not give them and it is there.
+        """Return the class names from the settings or else from the CSV file; None if neither is there.
 
         Raises:
-            DataError: if the CSV cannot be used.
+            DataError: if the CSV file cannot be used.
         """
         return self.class_names or (self._listing().class_names if self._is_there() else None)
 
     def known_labels(self) -> KnownLabels | None:
-        """Return what the CSV says of every picture; None without one, for a matrix is read before its data are there.
+        """Return what the CSV file says of every picture, or None if there is no such file yet.
 
         Raises:
-            DataError: if the CSV cannot be used.
+            DataError: if the CSV file cannot be used.
         """
         if not self._is_there():
             return None
@@ -94,26 +96,30 @@ class FolderDataset(Dataset):
         return KnownLabels(listing.class_names, listing.labels, listing.patients, listing.splits, head, tail)
 
     def content(self) -> dict[str, str]:
-        """Return the digest of the CSV and of the pictures' sizes, which stands in keys for the paths.
+        """Return the digest of the CSV file and of the sizes of the pictures, which stands in the key for the paths.
 
         Raises:
-            DataError: if the CSV cannot be used, or naming the first pictures that are not there.
+            DataError: if the CSV file cannot be used, or if pictures are missing (the message names the first).
         """
+        # A key is computed at every start. A digest of all pictures would take hours; sizes cost one look at each file
+        # and find all replacements but those of exactly equal size.
         listing = self._listing()
         self._head_and_tail(listing)
         _, sizes = self._pictures(listing)
         return {"digest": _digest(listing, sizes)}
 
     def compute(self, work: Work) -> None:
-        """Decode every picture into the memory map.
+        """Decode every picture into the table.
 
         Raises:
-            DataError: naming the first pictures at fault and their number, or if the data changed since the key was
-                worked out.
+            DataError: if pictures cannot be used (the message names the first, and their number), or if the data
+                changed after the key was computed.
         """
         listing = self._listing()
         head, tail = self._head_and_tail(listing)
         paths, sizes = self._pictures(listing)
+        # A job may start a day after it was planned. Data that changed in that time must not be stored under a key that
+        # stands for the old data.
         if _digest(listing, sizes) != self.identity["content"]["digest"]:
             raise DataError(f"{self.csv}: the CSV or its pictures changed since this run was planned; run it again")
         problems = Problems(self.csv)
@@ -128,7 +134,7 @@ class FolderDataset(Dataset):
         writer.finish(listing.labels, listing.patients, listing.class_names, head, tail, splits=listing.splits)
 
     def sources(self) -> Iterator[Check]:
-        """Yield what is found of the CSV and of some pictures."""
+        """Yield checks of the CSV file and of a few pictures."""
         from bench.data.source_checks import look
 
         try:
@@ -170,10 +176,10 @@ class FolderDataset(Dataset):
         return find_pictures(self.csv, self.folder, listing.paths, listing.lines, self.follow_links)
 
     def _head_and_tail(self, listing: Listing) -> tuple[list[str], list[str]]:
-        """Return head and tail names in column order.
+        """Return the names of the head and of the tail classes, in column order.
 
         Raises:
-            DataError: for a name that is no class, a class in both, or a tail that leaves no head.
+            DataError: for a name that is not a class, a class in both, or a tail that leaves no head.
         """
         names = listing.class_names
         for name in (*(self.head or ()), *(self.tail or ())):
@@ -190,7 +196,7 @@ class FolderDataset(Dataset):
         return [n for n in names if n in head], [n for n in names if n in tail]
 
     def _decode(self, paths: list[Path], writer: TableWriter) -> Iterator[str | None]:
-        """Decode into the writer's rows by threads; yield, in order, what is wrong with each picture or None."""
+        """Decode the pictures into the writer's rows with threads; yield each picture's fault or None, in order."""
 
         def one(i: int) -> str | None:
             try:
@@ -206,7 +212,8 @@ class FolderDataset(Dataset):
 
 
 def _train_labels(listing: Listing) -> Float32:
-    """Return the labels of the train rows where they are known, else all: rarity must not look at val and test."""
+    """Return the labels of the train rows if there is an official split, else all labels."""
+    # Which classes are tail is a decision about the training, so it must not depend on the labels of val and test.
     return listing.labels if listing.splits is None else listing.labels[listing.splits == 0]
 
 

@@ -1,4 +1,4 @@
-"""What of a CXR-LT release is taken: classes by preset, name or rank, views, and a sample of the patients."""
+"""Choose what is used of a CXR-LT release: classes by preset, name or rank, views, and a sample of the patients."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from bench.data.kinds.cxr_lt.releases import FRONTAL, PAPER, PAPER_N_HEAD, PAPER
 from bench.errors import DataError, listed, nearest
 from bench.tables import Float32, Int64
 
-Item = str | int  # a class by its name, or by its rank among the train rows: 1 is the most frequent
+Item = str | int  # a class by its name, or by its rank in the train rows, where 1 is the most frequent
 Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class ClassChoice:
-    """The classes of a data set, by name: `names` in the order of the table's columns."""
+    """The names of the classes of a data set; `names` is in the order of the table's columns."""
 
     names: tuple[str, ...]
     head: tuple[str, ...]
@@ -30,7 +30,10 @@ class ClassChoice:
 
 @dataclass(frozen=True)
 class SelectionSettings:
-    """What settings ask for, see `CxrLt`; `kind` is what messages call the data set, `frontal` as in `Release`."""
+    """What the settings of a `CxrLt` ask for.
+
+    `kind` is what messages call the data set, and `frontal` is that of the `Release`.
+    """
 
     kind: str
     frontal: bool
@@ -46,14 +49,15 @@ class SelectionSettings:
 
 @dataclass(frozen=True)
 class Selection:
-    """The rows and classes that are taken of a release; arrays are read-only.
+    """The rows and classes that are used of a release. The arrays are read-only.
 
     Attributes:
-        rows: the release.
-        classes: names of the classes.
-        index: `int64 [n]`, the rows that are taken.
-        labels: `float32 [n, C]`, patients and splits: `int64 [n]`; of those rows and classes.
-        left_out: counts of the other rows, by reason.
+        rows: all rows of the release.
+        classes: the names of the classes that are used.
+        index: `int64 [n]`, the rows that are used.
+        labels: `float32 [n, C]`, the labels of these rows and classes.
+        patients, splits: `int64 [n]`, those of these rows.
+        left_out: how many rows are not used, by reason.
     """
 
     rows: LabelRows
@@ -67,11 +71,14 @@ class Selection:
 
 @functools.lru_cache(maxsize=8)
 def choose(rows: LabelRows, wanted: SelectionSettings) -> Selection:
-    """Return what settings take of a release; ranks are of its train rows in view, before a limit draws.
+    """Return what the settings select of a release.
+
+    The ranks of classes are those in the train rows with the chosen views, before patients are drawn.
 
     Raises:
-        DataError: if they ask for what is not there, see below.
+        DataError: if they ask for classes, views or patients that are not there; see the functions below.
     """
+    # Ranks after the draw would depend on the sample, and a pilot would have other classes than the real run.
     viewed = rows_in_view(rows, wanted.views, wanted.frontal, wanted.kind)
     counts = np.nansum(rows.labels[viewed & (rows.splits == 0)], axis=0).astype(np.int64)
     w = wanted
@@ -102,19 +109,20 @@ def choose_classes(
     counts: Int64,
     where: str,
 ) -> ClassChoice:
-    """Return the classes that settings mean.
+    """Return the classes that the settings mean.
 
     Args:
         classes: `paper`, `all`, or names and ranks.
-        head: names and ranks; None: all that is not tail.
-        tail: names and ranks; None: the `n_tail` rarest of the chosen.
-        n_tail: None: half of them.
-        have: the release's classes.
-        counts: `int64 [C]`, their positives in train; equal ones rank in the release's order.
+        head: names and ranks; None means all classes that are not in the tail.
+        tail: names and ranks; None means the `n_tail` rarest of the chosen classes.
+        n_tail: None means half of the chosen classes.
+        have: the classes of the release.
+        counts: `int64 [C]`, their positives in train. Classes with equal counts rank in the order of the release.
         where: what messages call the data set.
 
     Raises:
-        DataError: for a name or rank that is no class, one given twice, in head and in tail, or a tail without a head.
+        DataError: for a name or rank that is not a class, a class that is given twice or is in head and in tail, or a
+            tail that leaves no head.
     """
     ranked = [have[i] for i in np.argsort(-counts, kind="stable")]
     if classes == PAPER:
@@ -162,7 +170,8 @@ def rows_in_view(rows: LabelRows, views: tuple[str, ...] | str, frontal: bool, w
     """Return which rows have one of the views, `bool [n]`.
 
     Raises:
-        DataError: if the files do not say views and the release is not all of such, or if no row has one of them.
+        DataError: if the label files have no views and the release is not known to hold only these, or if no row has
+            one of the views.
     """
     everything = np.ones(len(rows.labels), dtype=bool)
     if isinstance(views, str) or (rows.views is None and frontal and set(FRONTAL) <= set(views)):
@@ -180,22 +189,22 @@ def rows_in_view(rows: LabelRows, views: tuple[str, ...] | str, frontal: bool, w
 def sample_patients(
     patients: Int64, tail_positive: Bools, limit: int, keep_tail: float | None, seed: int, where: str
 ) -> Bools:
-    """Return the rows of `limit` patients drawn by seed, `bool [n]`: all rows of a patient, or none.
+    """Return which rows belong to `limit` patients that are drawn at random, `bool [n]`.
 
-    Patients with a positive of the tail come first, `keep_tail` of them (rounded up); the rest of the limit is drawn
-    from those without. So the tail is more frequent in the sample than in the release, in test as in train. With
-    `keep_tail` None labels do not matter, and classes are as frequent as in the release, but for chance.
+    A share `keep_tail` (rounded up) of the patients with a positive of the tail is drawn first. The rest of the limit
+    is drawn from the patients without one. The tail is then more frequent in the sample than in the release, in test as
+    well as in train. If `keep_tail` is None, labels do not matter, and classes are about as frequent as in the release.
 
     Args:
         patients: `int64 [n]`.
-        tail_positive: `bool [n]`, rows with a positive tail label.
-        limit: patients in all.
-        keep_tail: share of the tail's patients, 0 to 1, or None.
-        seed: of the draw.
+        tail_positive: `bool [n]`, the rows with a positive label of the tail.
+        limit: the number of patients in all.
+        keep_tail: the share of the patients of the tail to keep, 0 to 1, or None.
+        seed: the seed of the draw.
         where: what messages call the data set.
 
     Raises:
-        DataError: if the tail's patients alone are more than the limit.
+        DataError: if the patients of the tail alone are more than the limit.
     """
     ids, inverse = np.unique(patients, return_inverse=True)
     order = seeds.rng(seed, "limit").permutation(len(ids))

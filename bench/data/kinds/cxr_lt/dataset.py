@@ -29,44 +29,49 @@ Missing = Literal["refuse", "leave_out"]
 
 
 class CxrLt(Dataset):
-    """What both have: official parts, classes by preset, name or rank, a sample of patients, a resumable cache.
+    """What both data sets share: official splits, a choice of classes and patients, and decoding that can be resumed.
 
-    Only settings and the label files' bytes enter the key: to ask a network disk for a quarter of a million pictures
-    at every start would take minutes. Pictures are looked up when the table is made; they must not change under it.
+    The key holds the settings and the digest of the label files, and nothing of the pictures. These are looked up when
+    the table is made, and must not change afterwards.
     """
 
+    # The sizes of the pictures are not in the key, unlike those of a `FolderDataset`: to ask a network disk for a
+    # quarter of a million of them at every start would take minutes.
     resources: ClassVar[Resources] = Resources(cpus=4, memory_gb=8.0, minutes=240)
     layout: ClassVar[Layout]
     releases: ClassVar[Mapping[str, Release]]
 
-    labels: str | None = not_semantic(None, min_length=1, description="folder of the label files (CSV); none: root")
+    labels: str | None = not_semantic(None, min_length=1, description="folder of the label files (CSV); null: root")
     root: str = not_semantic(..., min_length=1, description="folder of the pictures, as it was downloaded")
     classes: Literal["paper", "all"] | tuple[Item, ...] = Field(
         "all", description="paper, all, or names and ranks (1 is the most frequent in train)"
     )
-    head: tuple[Item, ...] | None = Field(None, min_length=1, description="names and ranks; none: all that is not tail")
-    tail: tuple[Item, ...] | None = Field(None, min_length=1, description="names and ranks; none: the n_tail rarest")
-    n_tail: int | None = Field(None, ge=1, description="the rarest in train; none: half of the classes")
-    limit: int | None = Field(None, ge=3, description="patients, drawn by seed; none: all")
+    head: tuple[Item, ...] | None = Field(None, min_length=1, description="names and ranks; null: all that is not tail")
+    tail: tuple[Item, ...] | None = Field(None, min_length=1, description="names and ranks; null: the n_tail rarest")
+    n_tail: int | None = Field(None, ge=1, description="how many classes are tail, the rarest in train; null: half")
+    limit: int | None = Field(None, ge=3, description="how many patients are drawn; null: all are used")
     keep_tail: float | None = Field(
         1.0,
         ge=0,
         le=1,
-        description="share of the patients with a positive of the tail that a limit keeps; none: labels do not matter",
+        description="share of the patients with a positive of the tail that a limit keeps; null: labels do not matter",
     )
-    sample_seed: int = Field(0, ge=0, description="of the draw that a limit makes")
+    sample_seed: int = Field(0, ge=0, description="seed of the draw that a limit makes")
     image_px: int = Field(224, ge=8, le=4096, description="side of the square images")
     fit: Fit = Field("pad", description="how a picture becomes square: pad with black, crop the centre, or stretch")
     jpeg: Jpeg = Field(
         "draft", description="draft: the JPEG decoder shrinks by 2, 4 or 8 itself, never below twice image_px"
     )
-    missing: Missing = Field("refuse", description="what a picture that is not there is: an error, or left out")
+    missing: Missing = Field("refuse", description="what happens if a picture is missing: an error, or it is left out")
     workers: int = not_semantic(4, ge=1, le=128, description="threads that look up and decode")
 
     @model_validator(mode="before")
     @classmethod
     def _nothing_is_drawn(cls, given: Any) -> Any:
-        """Write one value where none matters: without a limit all patients are taken."""
+        """Set `keep_tail` to its default where it has no effect, so that equal results get equal keys.
+
+        Without a limit, all patients are used.
+        """
         if isinstance(given, dict) and given.get("limit") is None and given.get("keep_tail", 1) is None:
             return given | {"keep_tail": 1.0}
         return given
@@ -87,29 +92,29 @@ class CxrLt(Dataset):
 
     @property
     def source(self) -> Release:
-        """The release that the settings name."""
+        """The release that the setting `release` names."""
         return self.releases[self.release]
 
     @abstractmethod
     def _views(self) -> str | tuple[str, ...]:
-        """Return the views that are taken, or all."""
+        """Return the views that are used, or `all`."""
 
     def known_classes(self) -> tuple[str, ...] | None:
-        """Return the classes that are chosen; None where the label files are not there.
+        """Return the names of the chosen classes, or None if the label files are not there.
 
         Raises:
-            DataError: if they cannot be used.
+            DataError: if the label files cannot be used.
         """
         return self._chosen().classes.names if self._is_there() else None
 
     def known_labels(self) -> KnownLabels | None:
-        """Return what the label files say of the rows that are chosen; None where they are not there.
-
-        A quarter of a million rows take two seconds: cheap beside hours of decoding for a split that is refused.
+        """Return what the label files say of the chosen rows, or None if the files are not there.
 
         Raises:
-            DataError: if they cannot be used.
+            DataError: if the label files cannot be used.
         """
+        # Reading a quarter of a million rows takes two seconds. That is little against hours of decoding for a split
+        # that is refused afterwards.
         if not self._is_there():
             return None
         chosen = self._chosen()
@@ -117,20 +122,20 @@ class CxrLt(Dataset):
         return KnownLabels(c.names, chosen.labels, chosen.patients, chosen.splits, c.head, c.tail)
 
     def pilot_settings(self) -> dict[str, Any]:
-        """Return fewer patients, drawn whatever their labels."""
+        """Return settings for at most 2,000 patients, drawn without regard to their labels."""
         return {"limit": min(2000, self.limit or 2000), "keep_tail": None}
 
     def content(self) -> dict[str, str]:
-        """Return the digest of the label files, which stands in keys for the folders.
+        """Return the digest of the label files, which stands in the key for the folders.
 
         Raises:
-            DataError: if they are not there or cannot be used.
+            DataError: if the label files are missing or cannot be used.
         """
         self._chosen()
         return {"digest": digest(self._files())}
 
     def selection_note(self) -> str:
-        """Return release, views and the draw."""
+        """Return the release, the views, and how patients are drawn."""
         views = self._views()
         seen = "" if isinstance(views, str) else f", views {' and '.join(views)}"
         if self.limit is None:
@@ -140,11 +145,11 @@ class CxrLt(Dataset):
         return f"release {self.release}{seen}, {self.limit:,} patients drawn ({share}; draw {self.sample_seed})"
 
     def pictures(self) -> list[Path]:
-        """Return where the picture of every chosen row should lie.
+        """Return the path where the picture of every chosen row should be.
 
         Raises:
             DataError: if the label files cannot be used.
-            SourceError: if the root is no folder.
+            SourceError: if the root is not a folder.
         """
         folders = self._folders()
         chosen = self._chosen()
@@ -153,7 +158,11 @@ class CxrLt(Dataset):
         return [where.get(name, folders[0]) / name for name in names]
 
     def _folders(self) -> list[Path]:
-        """Return where pictures may lie: one folder, or those that the release's archives unpack to."""
+        """Return the folders where pictures may be: a single one, or those that the release's archives unpack to.
+
+        Raises:
+            SourceError: if the root is not a folder.
+        """
         root = Path(self.root).expanduser()
         if not root.is_dir():
             raise SourceError(f"{self.kind}: {root}: no such folder; check the setting 'root'")
@@ -161,7 +170,7 @@ class CxrLt(Dataset):
         return found if any("*" in f for f in self.layout.folders) else found[:1]
 
     def sources(self) -> Iterator[Check]:
-        """Yield what is found of the label files and of some pictures; nothing that is said quotes a path in them."""
+        """Yield checks of the label files and of a few pictures. No text quotes a path from the label files."""
         from bench.data.source_checks import look
 
         try:
@@ -193,14 +202,15 @@ class CxrLt(Dataset):
         return f"{self.root}, {few}, one decoded ({size})"
 
     def compute(self, work: Work) -> None:
-        """Look the pictures up and decode them into the table; a kill costs a few seconds of it.
+        """Look up the pictures and decode them into the table. A kill costs only a few seconds of work.
 
-        Beside the table: `studies.npy` (`int64 [n]`, study number, where there are studies), `source_rows.npy` (`int64
-        [n]`, row among all of the label files, train first) and `source.json`, the counts of what was left out.
+        Three more files lie beside the table: `studies.npy` (`int64 [n]`, study numbers, if the release has studies),
+        `source_rows.npy` (`int64 [n]`, row numbers among all label files, train first), and `source.json` (how many
+        rows were left out, by reason).
 
         Raises:
-            DataError: if the label files cannot be used, or changed since the key was worked out.
-            SourceError: naming the file and row of pictures that are not there or cannot be read.
+            DataError: if the label files cannot be used, or if they changed after the key was computed.
+            SourceError: if pictures are missing or cannot be read. The message names the label file and the row.
         """
         chosen = self._chosen()
         if digest(self._files()) != self.identity["content"]["digest"]:
@@ -227,7 +237,16 @@ class CxrLt(Dataset):
         write_strict_json(work.out / "source.json", facts)
 
     def _refuse_missing(self, chosen: Selection, there: Int64, looked: Int64 | None = None) -> None:
-        """Refuse pictures that are not there, of those `looked` for (all)."""
+        """Refuse missing pictures, unless the settings leave them out.
+
+        Args:
+            chosen: the chosen rows.
+            there: `int64 [k]`, positions in the choice whose pictures are there.
+            looked: `int64 [m]`, positions in the choice that were looked up; None means all.
+
+        Raises:
+            SourceError: if pictures are missing and may not be left out, or if none is there.
+        """
         looked = np.arange(len(chosen.index)) if looked is None else looked
         if not len(there):
             holds = " or ".join(f for f in self.layout.folders if f)
@@ -269,7 +288,7 @@ class CxrLt(Dataset):
 
 
 class MimicCxrLt(CxrLt):
-    """MIMIC-CXR-LT (PhysioNet, credentialed) over the pictures of MIMIC-CXR-JPG: the paper's data set."""
+    """The paper's data set: labels of MIMIC-CXR-LT (PhysioNet, credentialed), pictures of MIMIC-CXR-JPG."""
 
     kind: ClassVar[str] = "mimic-cxr-lt"
     sharing: ClassVar[Literal["open", "credentialed"]] = "credentialed"
@@ -277,7 +296,7 @@ class MimicCxrLt(CxrLt):
     releases: ClassVar[Mapping[str, Release]] = MIMIC
 
     release: Literal["1.1.0-19", "1.1.0-26", "2.0.0-40"] = Field(
-        "1.1.0-19", description="version and number of classes; the paper used the 19"
+        "1.1.0-19", description="version and number of classes; the paper used the 19 classes"
     )
     classes: Literal["paper", "all"] | tuple[Item, ...] = Field(
         "paper", description="paper, all, or names and ranks (1 is the most frequent in train)"
@@ -298,7 +317,7 @@ class MimicCxrLt(CxrLt):
 
 
 class NihCxrLt(CxrLt):
-    """NIH-CXR-LT (public) over the pictures of ChestX-ray14."""
+    """Labels of NIH-CXR-LT (public), pictures of ChestX-ray14."""
 
     kind: ClassVar[str] = "nih-cxr-lt"
     sharing: ClassVar[Literal["open", "credentialed"]] = "open"
@@ -306,7 +325,7 @@ class NihCxrLt(CxrLt):
     releases: ClassVar[Mapping[str, Release]] = NIH
 
     release: Literal["multi-label", "single-label", "single-label-balanced"] = Field(
-        "multi-label", description="which label files; single-label-balanced: the same train and val, the balanced test"
+        "multi-label", description="which label files; single-label-balanced differs from single-label only in its test"
     )
 
     def _views(self) -> str | tuple[str, ...]:

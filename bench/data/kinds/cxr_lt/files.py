@@ -1,4 +1,4 @@
-"""The three label files of a CXR-LT release: where they lie, and what stands for them in a key."""
+"""Find the three label files of a CXR-LT release, and compute the digest that stands for them in a key."""
 
 from __future__ import annotations
 
@@ -14,10 +14,16 @@ from bench.files import file_digest
 
 
 def find_files(labels: Path, release: Release, where: str, others: Mapping[str, Release]) -> tuple[Path, ...]:
-    """Return the files of train, val and test; `others` are releases that somebody may have meant.
+    """Return the label files of train, val and test.
+
+    Args:
+        labels: the folder that the user gave, which may be the release's own folder or the one above it.
+        release: the release to look for.
+        where: what messages call the data set.
+        others: other releases, by name, one of which the user may have meant.
 
     Raises:
-        DataError: if the folder or a file is not there, saying what was looked for.
+        DataError: if the folder or a file is missing. The message says what was looked for.
     """
     if not labels.is_dir():
         what = "is a file, want its folder" if labels.exists() else "no such folder"
@@ -37,16 +43,19 @@ def find_files(labels: Path, release: Release, where: str, others: Mapping[str, 
 
 
 def digest(files: tuple[Path, ...]) -> str:
-    """Return what stands for the label files in a key: a digest of their bytes, part by part."""
+    """Return the digest of the label files that stands for them in a key, 32 hex digits."""
+    # It is the digest of the digests of train, val and test, in this order, so the same file in another part gets
+    # another key. File names do not count: a renamed copy of a release is the same data.
     return hashlib.sha256(" ".join(_file_digest(f, version(f)) for f in files).encode()).hexdigest()[:32]
 
 
 def version(path: Path) -> tuple[int, ...]:
-    """Return what changes when a file does: inode, size, time."""
+    """Return the inode, size and time of a file. One of them changes when the file changes."""
     found = path.stat()
     return (found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=16)
 def _file_digest(path: Path, seen: tuple[int, ...]) -> str:
+    # `seen` is there only for the cache: a changed file has another version and is read again.
     return file_digest(path, 64)

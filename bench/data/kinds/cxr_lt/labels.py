@@ -1,7 +1,8 @@
-"""The label files of a CXR-LT release as arrays: columns by name, paths in every spelling, patients and parts checked.
+"""Read the label files of a CXR-LT release into arrays, and check their classes, paths, patients and parts.
 
-A quarter of a million rows are read column by column. Where something is amiss, the file is read once more, strictly,
-to say in which row. No message quotes a path or a patient: of credentialed data not even a log may hold one.
+A quarter of a million rows are read column by column, which is fast but cannot say where a fault is. If there is one,
+the file is read again by the strict reader, which names the row. No message quotes a path or a patient, because not
+even a log may hold those of credentialed data.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -28,24 +29,24 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _SHOWN = 3
-# -1 and blanks are in no release that we know of; in a derived file they can mean nothing else
+# No release that we know of has -1 or blanks. In a file that somebody derived from one, they can only mean unknown.
 _MEANING = Columns("", None, None, None, uncertain="unknown", blank="unknown").meaning
 
 
 @dataclass(frozen=True, eq=False)
 class LabelRows:
-    """All rows of a release, train first; arrays are read-only.
+    """All rows of a release, train first. The arrays are read-only.
 
     Attributes:
         files: the label files of train, val and test.
-        starts: number of rows before each file.
-        class_names: in the release's order.
+        starts: the number of rows before each file.
+        class_names: the classes, in the order of the release.
         labels: `float32 [n, C]`, 0, 1 or NaN = unknown.
-        patients: `int64 [n]`, patient number; not the release's own.
+        patients: `int64 [n]`, patient numbers of our own, which do not identify anybody.
         splits: `int64 [n]`, 0 train, 1 val, 2 test.
-        studies: `int64 [n]`, study number, or None where the release has none.
-        views: the view that each row names, upper case, or None where the files do not say.
-        paths: of every picture below the root.
+        studies: `int64 [n]`, study numbers of our own, or None if the release has no studies.
+        views: the view of each row in upper case, or None if the files have no views.
+        paths: the path of every picture below the root.
     """
 
     files: tuple[Path, ...]
@@ -59,15 +60,21 @@ class LabelRows:
     paths: pa.ChunkedArray
 
     def place(self, row: int) -> tuple[Path, int]:
-        """Return the file of a row and its number among the file's rows, 0 the first."""
+        """Return the file of a row, and its number among the rows of that file, starting with 0."""
         part = int(self.splits[row])
         return self.files[part], row - self.starts[part]
 
     def refuse(self, where: str, faults: Mapping[int, str], noun: str, kind: type[DataError] = DataError) -> NoReturn:
-        """Raise what is wrong with rows: the first three by file and line, and the number of all.
+        """Raise an error about faulty rows, with the first three by file and line and the number of all.
+
+        Args:
+            where: what the message begins with.
+            faults: what is wrong with each row, by row number.
+            noun: what is counted, e.g. `bad picture`.
+            kind: the class of the error.
 
         Raises:
-            DataError: always, of the kind given.
+            DataError: always, of the class `kind`.
         """
         lines = {path: read_rows(path, []).lines for path in {self.place(row)[0] for row in sorted(faults)[:_SHOWN]}}
         shown = []
@@ -79,16 +86,18 @@ class LabelRows:
 
 
 def read_labels(files: tuple[Path, ...], release: Release, layout: Layout) -> LabelRows:
-    """Return the rows of the three files; they are read once while they stay as they are.
+    """Return the rows of the three label files. They are read only once while they do not change.
 
     Raises:
-        DataError: if a file cannot be read or understood, naming rows; if a patient is in two parts.
+        DataError: if a file cannot be read or understood (the message names rows), or if a patient is in two parts.
     """
     return _read(files, release, layout, tuple(version(f) for f in files))
 
 
 @functools.lru_cache(maxsize=2)
-def _read(files: tuple[Path, ...], release: Release, layout: Layout, versions: tuple[Any, ...]) -> LabelRows:
+def _read(
+    files: tuple[Path, ...], release: Release, layout: Layout, versions: tuple[tuple[int, ...], ...]
+) -> LabelRows:
     import pyarrow as pa
 
     parts = [_Part(path, release, layout) for path in files]
@@ -111,7 +120,7 @@ def _read(files: tuple[Path, ...], release: Release, layout: Layout, versions: t
     _refuse_twins(rows)
     for array in (rows.labels, rows.patients, rows.splits, rows.studies, rows.views):
         if array is not None:
-            array.setflags(write=False)  # shared by whoever asks
+            array.setflags(write=False)  # all callers share these arrays through the cache
     return rows
 
 
@@ -126,7 +135,7 @@ class _Part:
         own = {n: n for n in (layout.patient, layout.study, layout.view) if n is not None and n in self.header}
         table = self._columns([at, *own, *classes.values()])
         if not len(table):
-            read_rows(path, [])  # raises: nothing below the header
+            read_rows(path, [])  # this raises, because there are no rows below the header
         self.labels = np.stack([self._labels(table, c, n) for n, c in classes.items()], axis=1)
         self._read_paths(table[at], at, layout)
         if layout.patient in own:
@@ -154,7 +163,11 @@ class _Part:
         return found[0]
 
     def _columns(self, names: list[str]) -> pa.Table:
-        """Return the columns as text, every cell as a code and its dictionary."""
+        """Return the columns as text. All but the first are dictionary-encoded, because they have few different cells.
+
+        Raises:
+            DataError: if the file is not comma-separated values with these columns.
+        """
         import pyarrow as pa
         from pyarrow import csv as arrow
 
@@ -166,7 +179,8 @@ class _Part:
             strings_can_be_null=False,
         )
         options = arrow.ReadOptions(column_names=self.header, skip_rows=1)
-        with contextlib.suppress(pa.ArrowException, ValueError):  # its message may quote the row, and with it a patient
+        # The error is dropped and not chained, because its message may quote a row and with it a patient.
+        with contextlib.suppress(pa.ArrowException, ValueError):
             return arrow.read_csv(self.path, read_options=options, convert_options=convert)
         read_rows(self.path, names)  # says what is wrong, and in which row
         raise DataError(f"{self.path}: cannot be read as comma-separated values with one header line; save it as such")
@@ -191,7 +205,11 @@ class _Part:
         self.studies = parsed.field("study").cast("int64").to_numpy(zero_copy_only=False) if told else None
 
     def _compare(self, cells: pa.ChunkedArray, column: str, in_path: Int64) -> None:
-        """Refuse rows whose number in a column is no number, or another than in the path."""
+        """Refuse rows whose cell in a column is not a whole number, or not the number in the path.
+
+        Raises:
+            DataError: naming the first rows.
+        """
         codes, texts = _coded(cells)
         numbers = _numbers(texts)[codes]
         self._refuse_rows(numbers < 0, f"column '{column}' holds no whole number")
@@ -206,7 +224,11 @@ _NOT_A_PATH = "does not name a picture as the release does"
 
 
 def _header(path: Path) -> list[str]:
-    """Return the column names; the strict reader says what is wrong with a file that has none."""
+    """Return the names of the columns.
+
+    Raises:
+        DataError: if the file has no usable header line.
+    """
     try:
         with open(path, encoding="utf-8-sig", newline="") as handle:
             header = [cell.strip() for cell in next(csv.reader(handle, strict=True))]
@@ -218,24 +240,28 @@ def _header(path: Path) -> list[str]:
 
 
 def _coded(column: pa.ChunkedArray) -> tuple[Int64, list[str]]:
-    """Return the code of every cell and the texts that codes stand for."""
+    """Return the code of every cell, and the text that each code stands for."""
     merged = column.unify_dictionaries().combine_chunks()
     chunk = merged.chunk(0) if hasattr(merged, "chunk") else merged
     return chunk.indices.to_numpy(zero_copy_only=False), chunk.dictionary.to_pylist()
 
 
 def _numbers(texts: list[str]) -> Int64:
-    """Return whole numbers, -1 for what is none."""
+    """Return the texts as whole numbers; -1 for a text that is not one."""
     try:
         return np.array(texts, dtype=np.bytes_).astype(np.int64)
-    except (ValueError, OverflowError):  # a blank, or as pandas writes whole numbers beside a gap
+    except (ValueError, OverflowError):  # a blank, or `12.0`, as pandas writes whole numbers in a column with gaps
         digits = [t.strip().removesuffix(".0") for t in texts]
         good = (d.isdecimal() and d.isascii() and len(d) < 18 for d in digits)
         return np.array([int(d) if ok else -1 for d, ok in zip(digits, good, strict=True)], dtype=np.int64)
 
 
 def _refuse(path: Path, faults: list[tuple[int, str]], noun: str = "row") -> NoReturn:
-    """Raise faults of rows, 0 the first below the header, by the line that each has in the file."""
+    """Raise an error about faulty rows, which names each by its line in the file. Row 0 is the first below the header.
+
+    Raises:
+        DataError: always.
+    """
     lines = read_rows(path, []).lines
     problems = Problems(str(path))
     for row, what in faults:
@@ -245,7 +271,12 @@ def _refuse(path: Path, faults: list[tuple[int, str]], noun: str = "row") -> NoR
 
 
 def _refuse_cut_patients(rows: LabelRows) -> None:
-    """Refuse a patient in two parts; the row is named, never the patient."""
+    """Refuse a patient who is in two parts. The message names two rows and never the patient.
+
+    Raises:
+        DataError: if there is such a patient.
+    """
+    # A patient in two parts has two different (patient, part) pairs, and in sorted order they are neighbours.
     pairs = np.unique(rows.patients * len(rows.files) + rows.splits) // len(rows.files)
     cut = np.unique(pairs[1:][pairs[1:] == pairs[:-1]])
     if not len(cut):

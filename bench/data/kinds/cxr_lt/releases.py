@@ -1,13 +1,13 @@
-"""What is known of the releases of MIMIC-CXR-LT and NIH-CXR-LT: files, classes, columns, where pictures lie."""
+"""What is known of the releases of MIMIC-CXR-LT and NIH-CXR-LT: files, classes, columns, and places of pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-PAPER = "paper"  # the preset of classes: head and tail of Elberg, Parra & Petrache
+PAPER = "paper"  # the preset with the classes of the paper by Elberg, Parra & Petrache
 PAPER_N_HEAD = 5
-PAPER_TAIL = (  # of the released code; the head is not published
+PAPER_TAIL = (  # from the released code; which classes are head is not published, so the five most frequent are taken
     "Pneumothorax",
     "Fracture",
     "Enlarged Cardiomediastinum",
@@ -15,7 +15,7 @@ PAPER_TAIL = (  # of the released code; the head is not published
     "Pneumomediastinum",
 )
 FRONTAL = ("AP", "PA")
-_SAME = {"normal": "no finding"}  # the release of 2024 says so
+_SAME = {"normal": "no finding"}  # the release of 2024 calls the class Normal
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Release:
     """One set of label files.
 
     Attributes:
-        folder: where its files lie below the release's folder; the setting `labels` may name either.
-        files: for train, val and test the names that their file may have.
-        classes: as the harness calls them; a column may write another spelling, see `plain`.
-        frontal: whether the release holds frontal views alone, so that no column need say so.
+        folder: the folder of the files inside the release's folder; the setting `labels` may name either folder.
+        files: for each of train, val and test, the names that its file may have.
+        classes: the names of the classes as the harness writes them; a column may have another spelling, see `plain`.
+        frontal: whether the release holds only frontal views. If so, no column of views is needed.
     """
 
     folder: str
@@ -37,13 +37,15 @@ class Release:
 
 @dataclass(frozen=True)
 class Layout:
-    """Which columns a family of releases has, and how it names pictures.
+    """The columns of a family of releases, and how it names pictures.
 
     Attributes:
-        paths: columns that may hold the picture, the first that is there counts.
-        patient, study, view: columns; None, or absent in a file: told by the path, or not at all.
-        pattern: of paths (RE2): groups `rest` (below the root), `patient` and, where there are studies, `study`.
-        folders: where below the root pictures may lie; `*` is any text.
+        paths: the columns that may hold the path of the picture; the first one in the file is used.
+        patient, study, view: the names of these columns, or None. A file may lack them: patient and study are also in
+            the path, and without a view, nothing is known of it.
+        pattern: the pattern of paths (RE2), with the groups `rest` (the path below the root), `patient` and, if there
+            are studies, `study`.
+        folders: the folders below the root where pictures may be; `*` stands for any text.
     """
 
     paths: tuple[str, ...]
@@ -55,13 +57,13 @@ class Layout:
 
 
 def plain(name: str) -> str:
-    """Return a class name without what releases write differently: capitals, `_` for a space, Normal for No Finding."""
+    """Return a class name in one spelling: releases differ in capitals, `_` or spaces, and Normal or No Finding."""
     text = " ".join(name.replace("_", " ").casefold().split())
     return _SAME.get(text, text)
 
 
 def same_class(name: str, classes: Iterable[str]) -> str | None:
-    """Return which of the classes a spelling means, or None."""
+    """Return the class that a spelling means, or None."""
     return next((c for c in classes if plain(c) == plain(name)), None)
 
 

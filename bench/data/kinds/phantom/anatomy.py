@@ -1,8 +1,7 @@
-"""A healthy chest: the parameters of a body and the fields that findings are drawn on.
+"""The anatomy of a chest: the parameters of a body, and the fields that findings are drawn on.
 
-Coordinates are normalised: x and y in [-1, 1], y downwards, the patient's left on the right of
-the image. A "side" is -1 (image left) or +1. Lengths are in these units, so that a body looks
-the same at any resolution.
+Coordinates are normalised: x and y are in [-1, 1], y points downwards, and the patient's left is on the right of the
+image. A "side" is -1 (left in the image) or +1. Lengths are in these units, so a body looks the same at any resolution.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ Field = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Body:
-    """One patient's proportions, after the jitter of one image."""
+    """The proportions of one patient. `jitter_body` varies them from image to image."""
 
     lung_x: float
     lung_rx: float
@@ -60,7 +59,7 @@ def draw_body(rng: np.random.Generator) -> Body:
 
 
 def jitter_body(body: Body, rng: np.random.Generator) -> Body:
-    """Return the same patient in another breath: diaphragm, heart and ribs move a little."""
+    """Return the body of the same patient in another breath: diaphragm, heart and ribs move a little."""
     breath, beat = rng.normal(0, 0.02), rng.normal(0, 0.015)
     x, y, rx, ry = body.heart
     return Body(
@@ -77,36 +76,46 @@ def jitter_body(body: Body, rng: np.random.Generator) -> Body:
 
 @dataclass(frozen=True)
 class Scene:
-    """The fields of one image on its pixel grid; shared by the base and by every finding."""
+    """The fields of one image on its pixel grid. The healthy chest and all findings are drawn from them.
+
+    Attributes:
+        body: the proportions of the patient.
+        x, y: body coordinates of the pixels.
+        lungs: soft masks of both lungs, without regard to heart and mediastinum.
+        walls: distance from the chest wall, positive inside and negative outside.
+        domes: height above the diaphragm, negative below it.
+        heart, middle: soft masks of the heart and of the mediastinum.
+        texture: smooth noise of unit variance, for vessels and patchy findings.
+    """
 
     body: Body
     x: Field
     y: Field
-    lungs: tuple[Field, Field]  # soft masks of both lungs before heart and mediastinum
-    walls: tuple[Field, Field]  # distance inside the chest wall, negative outside
-    domes: tuple[Field, Field]  # height above the diaphragm, negative below
+    lungs: tuple[Field, Field]
+    walls: tuple[Field, Field]
+    domes: tuple[Field, Field]
     heart: Field
     middle: Field
-    texture: Field  # smooth noise, unit variance, for vessels and patchy findings
+    texture: Field
 
     def side(self, side: int) -> int:
-        """Return the position of a side (-1 or +1) in the pairs."""
+        """Return the index of a side (-1 or +1) in the pairs of fields, 0 or 1."""
         return (side + 1) // 2
 
     def air(self, side: int) -> Field:
-        """Return the soft mask of the lung that is seen: not behind heart or mediastinum."""
+        """Return the soft mask of the visible part of a lung, which is not behind heart or mediastinum."""
         lung = self.lungs[self.side(side)]
         return lung * (1 - self.heart) * (1 - self.middle)
 
     @property
     def lucency(self) -> float:
-        """Brightness that a lung lacks against soft tissue."""
+        """How much darker a lung is than soft tissue."""
         return self.body.tissue * self.body.aeration
 
 
 @lru_cache(maxsize=8)
 def pixel_grid(image_px: int) -> tuple[Field, Field]:
-    """Return x and y of the pixel centres."""
+    """Return x and y of the pixel centres, `float32 [image_px, image_px]` each."""
     line = ((np.arange(image_px, dtype=np.float32) + 0.5) / image_px) * 2 - 1
     x, y = np.meshgrid(line, line)
     x.setflags(write=False)
@@ -125,7 +134,9 @@ def bell(t: Field, width: float) -> Field:
 
 
 def stroke(x: Field, y: Field, points: NDArray[np.float64], width: float) -> Field:
-    """Return a line of Gaussian profile along a polyline ``[k, 2]``, never thinner than a pixel."""
+    """Return a line with a Gaussian profile along a polyline `[k, 2]`. It is never thinner than a pixel."""
+    # Only pixels within four widths of the line are computed. Elsewhere the profile is below 0.0004, and most of the
+    # time of an image would go into computing zeros.
     width = max(width, 1.1 / x.shape[0])
     rows = (points[:, 1].min() - 4 * width, points[:, 1].max() + 4 * width)
     near = (y >= rows[0]) & (y <= rows[1])
@@ -143,7 +154,7 @@ def stroke(x: Field, y: Field, points: NDArray[np.float64], width: float) -> Fie
 
 
 def curve(points: list[tuple[float, float]], n: int = 14) -> NDArray[np.float64]:
-    """Return a Bezier curve through control points as a polyline ``[n, 2]``."""
+    """Return the Bézier curve of the control points as a polyline `[n, 2]` (de Casteljau's algorithm)."""
     t = np.linspace(0, 1, n)[:, None, None]
     level = np.broadcast_to(np.asarray(points, dtype=np.float64), (n, len(points), 2))
     while level.shape[1] > 1:

@@ -1,4 +1,4 @@
-"""The healthy image: lungs, heart, bones and skin put together from a scene."""
+"""Draw the image of a healthy chest from a scene: lungs, heart, vessels, bones and skin."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import numpy as np
 
 from bench.data.kinds.phantom.anatomy import Body, Field, Scene, bell, curve, step, stroke
 
-EDGE = 0.05
+EDGE = 0.05  # width of the soft edge of masks, in body coordinates
 
 
 def heart_mask(body: Body, x: Field, y: Field, growth: float = 1.0) -> Field:
-    """Return the soft mask of a heart, `growth` times as wide, growing mostly to the left."""
+    """Return the soft mask of a heart that is `growth` times as wide. It grows mostly to the patient's left."""
     cx, cy, rx, ry = body.heart
     cx, rx, ry = cx + 0.35 * (growth - 1) * rx, rx * growth, ry * (1 + 0.4 * (growth - 1))
     dx, dy = x - cx, y - cy
@@ -20,7 +20,7 @@ def heart_mask(body: Body, x: Field, y: Field, growth: float = 1.0) -> Field:
 
 
 def middle_mask(body: Body, x: Field, y: Field, growth: float = 1.0) -> Field:
-    """Return the soft mask of the mediastinum, `growth` times as wide above the heart."""
+    """Return the soft mask of a mediastinum that is `growth` times as wide above the heart."""
     upper = body.mediastinum * (1 + (growth - 1) * bell(y + 0.32, 0.30))
     half = upper + 0.10 * np.clip(y + 0.1, 0, 1)
     knob = body.knob * bell(y + 0.34, 0.09)
@@ -28,7 +28,7 @@ def middle_mask(body: Body, x: Field, y: Field, growth: float = 1.0) -> Field:
 
 
 def build_scene(body: Body, x: Field, y: Field, texture: Field) -> Scene:
-    """Return the fields of one image on a (rotated, shifted) pixel grid."""
+    """Return the scene of one image, on a pixel grid that may be rotated, shifted and zoomed."""
     lungs, walls, domes = [], [], []
     for side in (-1, 1):
         u = side * x - body.lung_x
@@ -47,7 +47,7 @@ def build_scene(body: Body, x: Field, y: Field, texture: Field) -> Scene:
 
 
 def rib_field(scene: Scene, shift: Field | float = 0.0) -> Field:
-    """Return the brightness of the ribs; `shift` moves them down (a fracture's step)."""
+    """Return the brightness of the ribs. `shift` moves them down, which makes the step of a fracture."""
     body = scene.body
     away = np.abs(scene.x)
     arc = body.rib_slope * away + 0.55 * np.square(away - 0.30) - 0.02
@@ -82,7 +82,7 @@ def skin(scene: Scene) -> Field:
 
 
 def vessels(scene: Scene) -> Field:
-    """Return the brightness of hila and vessels: texture that fades away from the hilum."""
+    """Return the brightness of hila and vessels: a texture that fades with the distance from the hilum."""
     out = np.zeros_like(scene.x)
     for side in (-1, 1):
         reach = np.hypot(side * scene.x - 0.17, (scene.y + 0.02) * 0.8)
@@ -92,7 +92,7 @@ def vessels(scene: Scene) -> Field:
 
 
 def healthy(scene: Scene) -> Field:
-    """Return the image of a healthy chest, about [0, 1], before blur, noise and exposure."""
+    """Return the image of a healthy chest, in about [0, 1], before blur, noise and exposure."""
     body = scene.body
     air = scene.air(-1) + scene.air(1)
     belly = step(-np.minimum(scene.domes[0], scene.domes[1]), 0.08) * step(scene.y - 0.2, 0.2)

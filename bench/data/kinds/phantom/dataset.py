@@ -1,4 +1,4 @@
-"""The phantom as a data set: rendered once into the memory-mapped table, its truth beside it."""
+"""The phantom as a data set: it is rendered once into the memory-mapped table, with the true labels beside it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.tables import Int64
 
 
 class Phantom(PhantomSetSettings, Dataset):
-    """`n_images` phantom radiographs; image i is the same whatever `n_images` is."""
+    """`n_images` phantom radiographs. Image i does not depend on `n_images`."""
 
     kind: ClassVar[str] = "phantom"
     sharing: ClassVar[Literal["open", "credentialed"]] = "open"
@@ -26,18 +26,17 @@ class Phantom(PhantomSetSettings, Dataset):
 
     @model_validator(mode="after")
     def _something_is_left_to_train_on(self) -> Self:
-        """Refuse it here, before an image is drawn."""
+        """Refuse settings that leave no image to train on, before any image is drawn."""
         official_split(self, self.n_images)
         return self
 
     def known_classes(self) -> tuple[str, ...]:
-        """Return the ten findings."""
+        """Return the names of the ten findings."""
         return CLASS_NAMES
 
     def known_size(self) -> DatasetSize:
-        """Return the numbers that the settings fix."""
-        official = official_split(self, self.n_images)
-        n_train = None if official is None else int(np.count_nonzero(official == 0))
+        """Return the size of the data set, which the settings fix."""
+        n_train = int(np.count_nonzero(official_split(self, self.n_images) == 0))
         return DatasetSize(self.n_images, n_train, TAIL)
 
     def pilot_settings(self) -> dict[str, Any]:
@@ -45,7 +44,7 @@ class Phantom(PhantomSetSettings, Dataset):
         return {"n_images": min(500, self.n_images)}
 
     def compute(self, work: Work) -> None:
-        """Render every image (about 1.5 ms each at 64 px) with its observed and true labels."""
+        """Render every image (about 1.5 ms each at 64 px) and write it with its observed and true labels."""
         writer = TableWriter(work.out, self.n_images, self.image_px)
         labels = np.zeros((self.n_images, len(CLASS_NAMES)), dtype=np.float32)
         true_labels, patients = labels.copy(), np.zeros(self.n_images, dtype=np.int64)
@@ -57,22 +56,23 @@ class Phantom(PhantomSetSettings, Dataset):
         writer.finish(labels, patients, CLASS_NAMES, HEAD, TAIL, true_labels, official_split(self, self.n_images))
 
     def true_masks(self, rows: Int64, side: int) -> npt.NDArray[np.bool_]:
-        """Return where each finding was drawn, `bool [len(rows), C, side, side]`; empty where it is not in the image.
+        """Return where each finding was drawn, `bool [len(rows), C, side, side]`; empty if it is not in the image.
 
-        The pixels of a mask are those where the finding changes the image by more than 0.35 of its largest change. A
-        site is in if any of its pixels is: with half of them, a fracture or a widened mediastinum, a few pixels
-        thin, would often have no site left. Thin findings look larger the coarser the sites are, and chance with them.
+        A pixel is in a mask if the finding changes it by more than 0.35 of the finding's largest change. A site is in
+        the mask if any of its pixels is. If half of them were needed, a fracture or a widened mediastinum, which are
+        only a few pixels thin, would often have no site. On a coarser grid, thin findings look larger, and chance hits
+        become more likely.
 
         Args:
             rows: `int64 [n]`, rows of the table.
-            side: sites along an edge, 1 to `image_px`; pixel p belongs to site `p * side // image_px`.
+            side: the number of sites along an edge, 1 to `image_px`; pixel p belongs to site `p * side // image_px`.
 
         Raises:
             ValueError: if there are more sites than pixels.
         """
         if not 1 <= side <= self.image_px:
             raise ValueError(f"side: want 1 to image_px = {self.image_px}, got {side}")
-        starts = -(-np.arange(side) * self.image_px // side)  # first pixel of each site
+        starts = -(-np.arange(side) * self.image_px // side)  # the first pixel of each site
         out = np.zeros((len(rows), len(CLASS_NAMES), side, side), dtype=bool)
         for i, row in enumerate(rows):
             masks = np.asarray(render(self, int(row), masks=True).masks)

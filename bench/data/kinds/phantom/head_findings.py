@@ -1,8 +1,8 @@
-"""The five head findings, and what every finding shares.
+"""The five head findings, and the type of all findings.
 
-A finding is a function ``(scene, rng, amount) -> delta``: the signed image that is added to the
-healthy chest. `amount` is the contrast of the finding, about 0 (invisible) to 1 (textbook); it
-scales brightness, or size where the finding is a change of size.
+A finding is a function `(scene, rng, amount) -> delta`. It returns a signed image that is added to the healthy chest.
+`amount` is the contrast of the finding, from about 0 (invisible) to 1 (textbook). It scales the brightness, or the size
+if the finding is a change of size.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Finding = Callable[[Scene, np.random.Generator, float], Field]
 
 
 def pick_side(rng: np.random.Generator) -> int:
-    """Return -1 or +1."""
+    """Return -1 or +1 at random, with equal probability."""
     return -1 if rng.random() < 0.5 else 1
 
 
@@ -54,7 +54,7 @@ def lung_opacity(scene: Scene, rng: np.random.Generator, amount: float) -> Field
 
 
 def cardiomegaly(scene: Scene, rng: np.random.Generator, amount: float) -> Field:
-    """Draw the heart up to 55 % wider: the large heart minus the normal one."""
+    """Draw the heart up to 55 % wider: return the large heart minus the normal one."""
     growth = 1 + (0.50 + 0.05 * rng.uniform(-1, 1)) * amount
     gain = heart_mask(scene.body, scene.x, scene.y, growth) - scene.heart
     lungs = np.maximum(scene.lungs[0], scene.lungs[1]) * (1 - scene.middle)
@@ -62,7 +62,7 @@ def cardiomegaly(scene: Scene, rng: np.random.Generator, amount: float) -> Field
 
 
 def pleural_effusion(scene: Scene, rng: np.random.Generator, amount: float) -> Field:
-    """Fill the lung's base up to a meniscus that rises towards the chest wall."""
+    """Fill the base of one lung, or of both, up to a meniscus that rises towards the chest wall."""
     out = np.zeros_like(scene.x)
     first = pick_side(rng)
     for side in (first, -first) if rng.random() < 0.3 else (first,):

@@ -1,8 +1,8 @@
-"""Who is ill with what: patients, true labels and the noisy labels that a reader wrote down.
+"""Decide who has which finding: patients, true labels, and the labels that a reader who makes mistakes wrote down.
 
-A Gaussian copula: ``z_c = patient severity + image severity + own noise`` has unit variance and
-class ``c`` is present where ``z_c`` passes the threshold of its prevalence, so that findings
-co-occur through a shared severity while every prevalence stays exact.
+The labels are drawn from a Gaussian copula. `z_c = patient severity + image severity + own noise` has unit variance,
+and class `c` is present if `z_c` is above the threshold of its prevalence. So findings occur together, because they
+share a severity, and yet every class has exactly its prevalence.
 """
 
 from __future__ import annotations
@@ -15,26 +15,35 @@ from numpy.typing import NDArray
 from bench.data.kinds.phantom.settings import CLASS_NAMES, PhantomSetSettings, PhantomSettings
 from bench.seeds import derive
 
-BLOCK = 8  # indices that share a draw of patients
-MAX_IMAGES = 4
+# Patients are drawn for blocks of eight consecutive images. The patient of any image is thus known without drawing all
+# images before it, and no patient spans two blocks.
+BLOCK = 8
+MAX_IMAGES = 4  # of one patient
 
 
 class Facts(NamedTuple):
-    """Everything about an image that needs no drawing."""
+    """Everything about an image that is known without drawing it.
+
+    Attributes:
+        patient: the patient number.
+        true_labels: `bool [C]`.
+        observed_labels: `bool [C]`.
+        severities: `float64 [C]`, z_c - threshold_c, which is positive if the finding is present.
+    """
 
     patient: int
     true_labels: NDArray[np.bool_]
     observed_labels: NDArray[np.bool_]
-    severities: NDArray[np.float64]  # z_c - threshold_c: positive where the finding is present
+    severities: NDArray[np.float64]
 
 
 def generator(settings: PhantomSettings, *axes: str | int) -> np.random.Generator:
-    """Return the generator of one axis of a phantom data set."""
+    """Return the random generator of one axis of a phantom data set, e.g. the noise of image 5."""
     return np.random.default_rng(derive(settings.seed, "phantom", *axes))
 
 
 def patient_of(settings: PhantomSettings, index: int) -> int:
-    """Return the patient of an image; patients lie inside blocks of eight indices."""
+    """Return the patient number of an image, which is the index of the patient's first image."""
     block, position = divmod(index + settings.offset, BLOCK)
     rng = generator(settings, "patients", block)
     start = 0
@@ -46,7 +55,9 @@ def patient_of(settings: PhantomSettings, index: int) -> int:
 
 
 def official_split(settings: PhantomSetSettings, n_images: int) -> NDArray[np.int64] | None:
-    """Return the part of every image, 0 train, 1 val, 2 test; None without `held_out`. No patient is cut.
+    """Return the part of every image, `int64 [n]`: 0 train, 1 val, 2 test; or None if `held_out` is not set.
+
+    No patient is in two parts.
 
     Raises:
         ValueError: if nothing is left to train on.
@@ -59,13 +70,17 @@ def official_split(settings: PhantomSetSettings, n_images: int) -> NDArray[np.in
             "raise n_images or lower held_out"
         )
     index = np.arange(n_images)
-    held_out = np.where(index // BLOCK % 5 < 2, 1, 2)  # whole blocks, hence whole patients
+    held_out = np.where(index // BLOCK % 5 < 2, 1, 2)  # whole blocks, and therefore whole patients
     return np.where(index < settings.held_out, held_out, 0)
 
 
 def facts(settings: PhantomSettings, index: int) -> Facts:
-    """Return patient, true and observed labels and severities of an image, without drawing it."""
-    from scipy.special import ndtri  # here, for a matrix is read far oftener than a phantom is drawn
+    """Return the patient, the true and observed labels, and the severities of an image, without drawing it.
+
+    Raises:
+        IndexError: for a negative index.
+    """
+    from scipy.special import ndtri  # imported here because a matrix is read far more often than a phantom is drawn
 
     if index < 0:
         raise IndexError(f"phantom index must be >= 0, got {index}")
@@ -87,10 +102,10 @@ def facts(settings: PhantomSettings, index: int) -> Facts:
 
 
 def strengths(settings: PhantomSettings, index: int, severities: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return in [0, 1] how marked every finding is: its quantile among the positives.
+    """Return how marked every finding is, `float64 [C]` in [0, 1]: its quantile among the positives.
 
-    It grows continuously with the severity from 0 at the threshold. A class below its threshold
-    gets a uniform draw, used only where the labels are overridden.
+    The strength grows continuously with the severity, from 0 at the threshold. A class below its threshold gets a
+    uniform random number, which is used only if the caller overrides the labels.
     """
     from scipy.special import ndtr, ndtri
 

@@ -1,4 +1,4 @@
-"""Draws one phantom radiograph: a healthy chest, its findings, distractors, and the exposure."""
+"""Draw one phantom radiograph: a healthy chest, its findings, distractors, and the exposure."""
 
 from __future__ import annotations
 
@@ -14,24 +14,32 @@ from bench.data.kinds.phantom.labels import facts, generator, strengths
 from bench.data.kinds.phantom.settings import CLASS_NAMES, PhantomSettings
 from bench.data.kinds.phantom.tail_findings import FINDINGS
 
-GRAIN_PX = 64  # noise is drawn on this grid whatever the image's size
-MASK_LEVEL = 0.35
+GRAIN_PX = 64  # noise is drawn on this grid and then resized, so that an image is alike at every resolution
+MASK_LEVEL = 0.35  # a pixel is in a finding's mask if it changes by more than this share of the largest change
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """An image with everything that is known about it."""
+    """An image with everything that is known about it.
 
-    image: NDArray[np.uint8]  # [R, R]
-    true_labels: NDArray[np.bool_]  # [C], what was drawn
-    observed_labels: NDArray[np.bool_]  # [C], what the noisy reader wrote down
-    masks: NDArray[np.bool_] | None  # [C, R, R], |delta| > 0.35 max |delta|; None if not asked
+    Attributes:
+        image: `uint8 [R, R]`.
+        true_labels: `bool [C]`, the findings that were drawn.
+        observed_labels: `bool [C]`, the findings that a reader who makes mistakes wrote down.
+        masks: `bool [C, R, R]`, |delta| > 0.35 max |delta|; None if masks were not asked for.
+        patient: the patient number.
+    """
+
+    image: NDArray[np.uint8]
+    true_labels: NDArray[np.bool_]
+    observed_labels: NDArray[np.bool_]
+    masks: NDArray[np.bool_] | None
     patient: int
 
 
 def smooth_noise(rng: np.random.Generator, sigma: float, image_px: int) -> Field:
-    """Return unit-variance noise, `sigma` grains smooth, resized from the common grain."""
-    from scipy import ndimage  # here, for a matrix is read far oftener than a phantom is drawn
+    """Return noise of unit variance, smoothed over `sigma` grains, and resized from the common grid of grains."""
+    from scipy import ndimage  # imported here because a matrix is read far more often than a phantom is drawn
 
     grain = rng.standard_normal((GRAIN_PX, GRAIN_PX), dtype=np.float32)
     if sigma > 0:
@@ -44,7 +52,7 @@ def smooth_noise(rng: np.random.Generator, sigma: float, image_px: int) -> Field
 
 
 def pose(rng: np.random.Generator, image_px: int) -> tuple[Field, Field]:
-    """Return the body coordinates of the pixels under a small rotation, shift and zoom."""
+    """Return the body coordinates x and y of the pixels under a small random rotation, shift and zoom."""
     x, y = pixel_grid(image_px)
     angle, zoom = rng.normal(0, 0.04), np.exp(rng.normal(0, 0.03))
     dx, dy = rng.normal(0, 0.03, 2)
@@ -53,7 +61,7 @@ def pose(rng: np.random.Generator, image_px: int) -> tuple[Field, Field]:
 
 
 def distractors(scene: Scene, rng: np.random.Generator, clutter: float) -> Field:
-    """Return things that any image may show and that mean nothing: folds, nipples, haze, wires."""
+    """Return the image of things that mean nothing: skin folds, nipples, haze and wires."""
     out = np.zeros_like(scene.x)
     for kind in rng.integers(0, 4, rng.poisson(1.5 * clutter)):
         side, u, v = rng.choice((-1, 1)), rng.uniform(0.25, 0.60), rng.uniform(-0.4, 0.4)
@@ -66,14 +74,14 @@ def distractors(scene: Scene, rng: np.random.Generator, clutter: float) -> Field
         elif kind == 2:  # haze of soft tissue
             spread = np.hypot(side * scene.x - u, 0.7 * (scene.y - v))
             out += sign * size * bell(spread, 0.22)
-        else:  # a wire on the skin
+        else:  # a wire on the skin, like a support device
             path = curve([(side * 0.9, v), (side * u, v + 0.2), (side * 0.5, v + size * 4)])
             out += 0.9 * size * stroke(scene.x, scene.y, path, 0.014)
     return out
 
 
 def expose(rng: np.random.Generator, image: Field, noise: float) -> NDArray[np.uint8]:
-    """Return the film: blur, quantum noise, gain and gamma, quantised."""
+    """Return the film `uint8 [R, R]`: the image with blur, quantum noise, gain and gamma, quantised to 8 bits."""
     from scipy import ndimage
 
     image_px = image.shape[0]
@@ -93,15 +101,20 @@ def render(
     labels: Sequence[bool] | NDArray[np.bool_] | None = None,
     masks: bool = False,
 ) -> Rendered:
-    """Draw image `index`.
+    """Draw image `index`, and return it with everything that is known about it.
 
     Args:
-        settings: Identity of the data set.
-        index: Which image; the same image whatever the size of the data set.
-        labels: Draw exactly these findings instead of the image's own; the observed labels are
-            then these labels too.
-        masks: Also return the true mask of every finding.
+        settings: the identity of the data set.
+        index: which image to draw. It does not depend on the size of the data set.
+        labels: `bool [C]`, draw exactly these findings instead of the image's own. The observed labels are then these
+            labels too.
+        masks: whether to return the true mask of every finding.
+
+    Raises:
+        ValueError: if `labels` has another shape.
     """
+    # Every part of an image has a generator of its own, named after it. Another set of findings leaves the body, the
+    # pose and the noise as they are, so two images can differ in a single finding.
     known = facts(settings, index)
     drawn = known.true_labels if labels is None else np.asarray(labels, dtype=bool)
     if drawn.shape != (len(CLASS_NAMES),):

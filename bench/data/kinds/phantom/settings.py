@@ -1,15 +1,15 @@
-"""What a phantom is made of: class names, prevalences and the dials of its difficulty.
+"""The settings of the phantom: class names, prevalences, and the dials for its difficulty.
 
-The defaults were set once so that a baseline lands near the paper's 0.62 head and 0.155 tail mAP
-with room above. DenseNet121 from scratch (64 px, prevalence_floor 0.012, 1,504 training images with
-observed labels, 3,300 image visits in batches of 20, one-cycle AdamW 1e-3) on the next 1,000 images,
-mAP against their observed labels, head / tail:
+The defaults were chosen once, so that a baseline gets about the paper's mAP of 0.62 (head) and 0.155 (tail) and leaves
+room for improvement. These are the values of a DenseNet121 that was trained from scratch (64 px, prevalence_floor
+0.012, 1,504 training images with observed labels, 3,300 image visits in batches of 20, one-cycle AdamW with 1e-3), on
+the next 1,000 images: mAP against their observed labels, head / tail.
 
-- data seed 0, initialisation 0: 0.611 / 0.193 (0.694 / 0.210 against the truth)
+- data seed 0, initialisation 0: 0.611 / 0.193 (0.694 / 0.210 against the true labels)
 - data seed 3, initialisation 2: 0.627 / 0.133 (0.708 / 0.150)
 
-The shipped oracle, trained on the truth of 20,000 other images, shows the room above: its figures are
-in `assets/oracle/record.json`.
+The shipped oracle, which was trained on the true labels of 20,000 other images, shows how much room there is. Its
+values are in `assets/oracle/record.json`.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ TAIL: tuple[str, ...] = (
 )
 CLASS_NAMES: tuple[str, ...] = HEAD + TAIL
 
-# MIMIC-CXR-LT train counts over 264,849 images (the head classes and the released code's tail).
+# The train counts of MIMIC-CXR-LT divided by 264,849 images, for the head classes and the tail of the released code.
 PREVALENCES: tuple[float, ...] = (
     0.34, 0.30, 0.29, 0.26, 0.255,
     0.057, 0.045, 0.114, 0.013, 0.003,
 )  # fmt: skip
 
 
-class PhantomSettings(Settings):
-    """Identity of a phantom data set: equal settings and index give equal bytes."""
+class PhantomSettings(BaseModel):
+    """The identity of a phantom data set. Equal settings and an equal index give an equal image, byte for byte."""
 
     seed: int = Field(default=0, ge=0, description="root of every random draw")
     image_px: int = Field(default=64, ge=16, le=2048, description="side of the square image")
@@ -62,14 +62,14 @@ class PhantomSettings(Settings):
     offset: int = Field(default=0, ge=0, multiple_of=8, description="added to every index")
 
     def effective_prevalences(self, index: int | None = None) -> tuple[float, ...]:
-        """Return the prevalence of every class after the floor; of an image's own where a subclass varies it."""
+        """Return the prevalence of every class, at least the floor. In a subclass it may depend on the image `index`."""
         return tuple(max(p, self.prevalence_floor) for p in self.prevalences)
 
 
 class PhantomSetSettings(PhantomSettings):
-    """How the training part of a phantom data set may differ while val and test (`held_out`) stay the same images.
+    """Settings that change the training part of a phantom data set while val and test stay the same images.
 
-    Apart from `PhantomSettings`, which the shipped networks' records name in full.
+    They are not in `PhantomSettings` because the records of the shipped networks list all fields of that class.
     """
 
     held_out: int | None = Field(
@@ -84,7 +84,7 @@ class PhantomSetSettings(PhantomSettings):
 
     @model_validator(mode="after")
     def _tail_stays_below_a_half(self) -> Self:
-        """Refuse a factor that makes a tail class the rule."""
+        """Refuse a factor that makes a tail class more frequent than one half."""
         highest = max(self.effective_prevalences(self.held_out or 0)[len(HEAD) :])
         if self.tail_factor != 1 and highest > 0.5:
             raise ValueError(
@@ -93,7 +93,7 @@ class PhantomSetSettings(PhantomSettings):
         return self
 
     def effective_prevalences(self, index: int | None = None) -> tuple[float, ...]:
-        """Return the prevalence of every class after the floor; for image `index` after the tail factor as well."""
+        """Return the prevalence of every class, at least the floor; for the tail of a train image, times the factor."""
         floored = super().effective_prevalences()
         if index is None or index < (self.held_out or 0):
             return floored

@@ -1,4 +1,4 @@
-"""The five tail findings, and the table of all ten."""
+"""The five tail findings, and `FINDINGS`, which maps all ten class names to their functions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bench.data.kinds.phantom.settings import CLASS_NAMES
 
 
 def pneumothorax(scene: Scene, rng: np.random.Generator, amount: float) -> Field:
-    """Empty a strip between lung and chest wall, widest at the apex, behind a white line."""
+    """Draw a dark strip between lung and chest wall, widest at the apex, with a white line at the lung's edge."""
     side = pick_side(rng)
     wall = scene.walls[scene.side(side)]
     depth = (0.07 + 0.11 * amount) * rng.uniform(0.85, 1.15)
@@ -32,7 +32,7 @@ def pneumothorax(scene: Scene, rng: np.random.Generator, amount: float) -> Field
 
 
 def fracture(scene: Scene, rng: np.random.Generator, amount: float) -> Field:
-    """Break one rib: two bright ends with a step and a dark gap between them; the rib itself moves."""
+    """Break one rib: draw two bright ends with a step and a dark gap between them, and shift the rib itself."""
     side = pick_side(rng)
     u, v = rng.uniform(0.40, 0.58), rng.uniform(-0.40, 0.30)
     near = bell(scene.y - v, 0.085) * bell(side * scene.x - u, 0.085)
@@ -47,7 +47,7 @@ def fracture(scene: Scene, rng: np.random.Generator, amount: float) -> Field:
 
 
 def enlarged_cardiomediastinum(scene: Scene, rng: np.random.Generator, amount: float) -> Field:
-    """Widen the upper mediastinum: the wide one minus the normal one."""
+    """Widen the upper mediastinum: return the wide one minus the normal one."""
     growth = 1 + (0.62 + 0.1 * rng.uniform(-1, 1)) * amount
     gain = middle_mask(scene.body, scene.x, scene.y, growth) - scene.middle
     lungs = np.maximum(scene.lungs[0], scene.lungs[1]) * (1 - scene.heart)

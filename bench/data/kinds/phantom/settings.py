@@ -62,7 +62,7 @@ class PhantomSettings(BaseModel):
     offset: int = Field(default=0, ge=0, multiple_of=8, description="added to every index")
 
     def effective_prevalences(self, index: int | None = None) -> tuple[float, ...]:
-        """Return the prevalence of every class, at least the floor. In a subclass it may depend on the image `index`."""
+        """Return the prevalence of every class, at least the floor. A subclass may let it depend on `index`."""
         return tuple(max(p, self.prevalence_floor) for p in self.prevalences)
 
 

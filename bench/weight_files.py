@@ -9,8 +9,12 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 _LARGEST_HEADER = 100 << 20  # bytes; a damaged file can claim any length, and the format allows about this much
 
@@ -54,7 +58,7 @@ def _check_safetensors(path: Path, field: str) -> None:
         raise ConfigError(f"{field}: {path} is cut off: {size} of {want} bytes; copy or download it again")
 
 
-def read_weights(path: Path, field: str) -> dict[str, Tensor]:
+def read_weights(path: Path, field: str) -> dict[str, torch.Tensor]:
     """Return the state dict in a file, a mapping from name to tensor.
 
     Raises:

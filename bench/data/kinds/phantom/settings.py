@@ -43,7 +43,7 @@ PREVALENCES: tuple[float, ...] = (
 )  # fmt: skip
 
 
-class PhantomSettings(BaseModel):
+class PhantomSettings(Settings):
     """The identity of a phantom data set. Equal settings and an equal index give an equal image, byte for byte."""
 
     seed: int = Field(default=0, ge=0, description="root of every random draw")

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import listed, nearest
+from bench.matrix.study import RECORD, Scalar, Study, scalars, settings_of
 
 if TYPE_CHECKING:
     from bench.results.cells import CellResult
-from bench.matrix.study import RECORD, Scalar, Study, scalars, settings_of
 
 
 @dataclass(frozen=True)

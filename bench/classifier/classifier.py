@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import SerializeAsAny
 
 from bench.augment.augmented import Augmented
+from bench.classifier.settings import ClassifierSettings
 from bench.data.split import Split, Train, part_rows, train_set
 from bench.errors import ConfigError
 from bench.files import read_json_or_raise, write_strict_json
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from bench.classifier.training import Training
-from bench.classifier.settings import ClassifierSettings
 
 
 class Classifier(Stage):

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from torch import nn
 
 from bench import seeds
 from bench.classifier import networks
+from bench.classifier.settings import ClassifierSettings
 from bench.errors import StageError
 from bench.metrics.losses import masked_bce
 from bench.pipeline import checkpoints
@@ -30,8 +31,6 @@ from bench.tables import Float32, ImageRows, Int64, UInt8
 Bool = npt.NDArray[np.bool_]
 Part = Literal["all", "real", "synthetic"]
 
-if TYPE_CHECKING:
-    from bench.classifier.settings import ClassifierSettings
 
 N_CHECKPOINTS = 10  # At most so many, evenly spaced over the training.
 CHECKPOINT_SECONDS = 20.0  # Least training time between two: one of DenseNet121 has 110 MB and takes 0.5 s to write.

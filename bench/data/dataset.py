@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from bench.checks import Check
 from bench.files import new_array, read_json_or_raise, write_strict_json
 from bench.pipeline.settings import not_semantic
 from bench.pipeline.stage import Stage
 from bench.tables import Float32, ImageTable, Int64, UInt8
-
-if TYPE_CHECKING:
-    from bench.checks import Check
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from bench import seeds
+from bench.data.bulk_decode import MISSING, look_up
 from bench.data.dataset import Dataset, KnownLabels
 from bench.data.split import PARTS, SplitSettings, assign_parts, check
 from bench.errors import DataError
@@ -123,8 +124,6 @@ def _pictures(dataset: Dataset, tell: Callable[[float, float, str], None]) -> di
 
     The result is None if the data set does not know where its pictures lie.
     """
-    from bench.data.bulk_decode import MISSING, look_up
-
     if not isinstance(dataset, HasPictures):
         return None
     try:

@@ -16,18 +16,19 @@ from packaging.requirements import Requirement
 from bench.checks import Check, guarded
 from bench.doctor.store import LEAST_FREE_GB, examine_store
 from bench.errors import in_words
+from bench.plugins import registry
 from bench.run.machine_file import Machine
 from bench.store.manifest import device_name, versions
 
 _DISTRIBUTION = "longtail-bench"
 _LEAST_MEMORY_GB = 4.0  # what most stages ask for, see `Resources`
 
-InputCheck = Callable[[Machine, Path], Iterator[Check]]
+Examination = Callable[[Machine, Path], Iterator[Check]]
 
 
 def examine(machine: Machine, store: Path) -> Iterator[Check]:
     """Yield the checks of this machine and of a store's folder, and leave the folder as it was."""
-    looks: dict[str, InputCheck] = {
+    looks: dict[str, Examination] = {
         "libraries": _libraries,
         "device": _device,
         "machine": _machine,
@@ -151,7 +152,6 @@ def _has_login() -> bool:
 
 
 def _plugins(machine: Machine, store: Path) -> Iterator[Check]:
-    from bench.plugins import registry
 
     told = f"{len(registry.methods())} methods, {len(registry.datasets())} data set kinds"
     if not registry.broken():

@@ -17,7 +17,9 @@ import numpy.typing as npt
 from pydantic import Field
 
 from bench.classifier.classifier import Classifier
+from bench.data.kinds.phantom import CLASS_NAMES
 from bench.errors import ConfigError
+from bench.evaluation.shipped_oracle import ORACLE_WEIGHTS, SHIPPED_ORACLE
 from bench.files import file_digest
 from bench.pipeline.missing_inputs import may_be_missing
 from bench.pipeline.settings import Settings, not_semantic
@@ -62,7 +64,6 @@ class OracleExtractor(Settings):
         return {"weights": _digest(self._weights())}
 
     def _weights(self) -> Path:
-        from bench.evaluation.shipped_oracle import ORACLE_WEIGHTS, SHIPPED_ORACLE
 
         path = (SHIPPED_ORACLE if self.folder is None else Path(self.folder).expanduser()) / ORACLE_WEIGHTS
         if not path.is_file():
@@ -80,8 +81,6 @@ class OracleExtractor(Settings):
     @property
     def class_names(self) -> tuple[str, ...]:
         """Return the classes that it judges, in the order of `Extracted.positives`."""
-        from bench.data.kinds.phantom import CLASS_NAMES
-
         return tuple(CLASS_NAMES)
 
     def load(self, work: Work) -> Extract:

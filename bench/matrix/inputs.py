@@ -17,6 +17,7 @@ from bench.diffusion.folder import NETWORKS, check_pipeline, vae_halvings, varia
 from bench.diffusion.model import DiffusionModel
 from bench.errors import BenchError, ConfigError, in_words
 from bench.evaluation.extractors import ClassifierExtractor, InceptionExtractor, OracleExtractor, XrvExtractor
+from bench.evaluation.shipped_oracle import ORACLE_WEIGHTS
 from bench.matrix.cell import Cell
 from bench.matrix.load import load_matrix
 from bench.matrix.matrix import Matrix
@@ -202,7 +203,6 @@ def _see_extractor(extractor: InceptionExtractor | OracleExtractor | XrvExtracto
 def _file_of(extractor: OracleExtractor | XrvExtractor) -> Path | None:
     if isinstance(extractor, XrvExtractor):
         return Path(extractor.weights).expanduser()
-    from bench.evaluation.shipped_oracle import ORACLE_WEIGHTS
 
     return Path(extractor.folder).expanduser() / ORACLE_WEIGHTS if extractor.folder is not None else None
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
 from bench.errors import ConfigError, listed, nearest
+from bench.matrix.cell import Cell
 from bench.pipeline.settings import Settings
 from bench.pipeline.stage import Stage
-
-if TYPE_CHECKING:
-    from bench.matrix.cell import Cell
 
 Scalar = bool | int | float | str
 

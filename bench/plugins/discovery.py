@@ -15,12 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from bench.augment.unusable import Reason
 from bench.errors import in_words
-
-if TYPE_CHECKING:
-    from bench.augment.unusable import Reason
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,6 @@ class Broken:
 
     def told(self) -> Reason:
         """Return the reason that the plugin's placeholder fails with."""
-        from bench.augment.unusable import Reason
-
         return Reason(line=f"{self.module} cannot be used: {self.reason}", trace=self.trace)
 
 

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
+from bench.augment.method import Method
+from bench.augment.unusable import Reason, UnusableDataset, UnusableMethod
 from bench.config.validation import build, shown
+from bench.data.dataset import Dataset
 from bench.errors import BenchError, ConfigError, listed, nearest
 from bench.plugins.discovery import Broken, by_name, classes
-
-if TYPE_CHECKING:
-    from bench.augment.method import Method
-    from bench.data.dataset import Dataset
 
 
 @functools.cache
@@ -45,13 +44,11 @@ def known_methods() -> set[str]:
 
 
 def _method_classes() -> Iterator[Any]:
-    from bench.augment.method import Method
 
     return classes("methods", "bench.methods", Method, "name")
 
 
 def _dataset_classes() -> Iterator[Any]:
-    from bench.data.dataset import Dataset
 
     return classes("bench.data.kinds", "bench.datasets", Dataset, "kind")
 
@@ -114,8 +111,6 @@ def parse_method(text: str, settings: dict[str, Any] | None = None, where: str =
     Raises:
         ConfigError: if the name or a setting is unknown, or the field does not accept the value.
     """
-    from bench.augment.unusable import Reason, UnusableMethod
-
     name, value = Shorthand.of(text)
     chosen = dict(settings or {})
     entry = _unusable(name, methods())
@@ -160,8 +155,6 @@ def parse_dataset(settings: Any, where: str = "datasets") -> Dataset:
     chosen = {k: v for k, v in settings.items() if k != "kind"}
     entry = _unusable(kind, found)
     if entry and not entry.clash:
-        from bench.augment.unusable import UnusableDataset
-
         return UnusableDataset.of(kind, chosen, entry.told())
     if entry:
         raise ConfigError(f"{where}.kind: '{kind}' cannot be used ({entry.reason}); see {entry.module}")

@@ -17,18 +17,15 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from bench.data.dataset import Dataset
 from bench.errors import ConfigError, listed
 from bench.files import flatten
-from bench.pipeline.stage import walk
+from bench.pipeline.stage import Stage, walk
 from bench.privacy.names import WITHHELD, is_name, plain, stand_ins
-
-if TYPE_CHECKING:
-    from bench.pipeline.stage import Stage
-    from bench.tables import UInt8
+from bench.tables import UInt8
 
 _WORDS = ("metric_id", "reference", "selection", "architecture")  # the fields of results whose texts we write ourselves
 _CLOUDS = ("wandb.ai", "wandb.io", "wandb.com", "coreweave.com")

@@ -13,6 +13,7 @@ from bench.errors import ConfigError, StageError, listed, nearest
 from bench.matrix.cell import Cell
 from bench.pipeline.stage import Stage, walk
 from bench.run.log import log_path
+from bench.run.slurm.queue import ask_queue, cancel
 from bench.store.leases import pid_here
 from bench.store.store import Store
 from bench.store.submissions import Ledger
@@ -112,7 +113,6 @@ def _stop_here(wanted: set[str], local: dict[str, dict[str, Any]], store: Store)
 def _cancel_jobs(noted: dict[str, str], stages: list[Stage], store: Store) -> list[str]:
     if not noted:
         return []
-    from bench.run.slurm.queue import ask_queue, cancel
 
     queue = ask_queue()
     live = {job for job in noted.values() if queue is None or job in queue.live}

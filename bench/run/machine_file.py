@@ -22,6 +22,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from bench.config.validation import build
+from bench.config.yaml_file import read_yaml
 from bench.pipeline.settings import Settings
 from bench.pipeline.stage import Stage
 
@@ -106,7 +108,4 @@ def load_machine(path: Path | None) -> Machine:
     Raises:
         ConfigError: one line that names the file and field.
     """
-    from bench.config.validation import build
-    from bench.config.yaml_file import read_yaml
-
     return Machine() if path is None else build(Machine, read_yaml(path), path.name)

@@ -7,16 +7,15 @@ import shutil
 import time
 from collections.abc import Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.matrix.cell import Cell, own_stages
 from bench.matrix.matrix import Matrix
 from bench.pipeline.stage import Stage, unfinished, walk
 from bench.run.progress import span
+from bench.run.slurm.queue import Queue, ask_queue
 from bench.store.store import State, Store
-
-if TYPE_CHECKING:
-    from bench.run.slurm.queue import Queue
+from bench.store.submissions import Ledger
 
 _SHOWN = 3  # stages named in a cell's note
 
@@ -41,8 +40,6 @@ class StateCache:
     @functools.cached_property
     def jobs(self) -> dict[str, str]:
         """Key → SLURM job of each submitted stage. If a stage is neither done nor running, its job has not started."""
-        from bench.store.submissions import Ledger
-
         return Ledger(self.store).jobs()
 
     @functools.cached_property
@@ -50,7 +47,6 @@ class StateCache:
         """SLURM's queue, or None if no job was submitted or SLURM does not answer here."""
         if not self.jobs or shutil.which("squeue") is None:
             return None
-        from bench.run.slurm.queue import ask_queue
 
         return ask_queue(timeout_s=5.0)
 

@@ -17,12 +17,12 @@ from bench.contract import (
     train_set,
     write_strict_json,
 )
+from methods.fusion.settings import Checkpoint, CodecSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from methods.fusion.networks import CodecNetworks
-from methods.fusion.settings import Checkpoint, CodecSettings
 
 _WEIGHTS: dict[Checkpoint, str] = {"last": "codec.safetensors", "first": "codec-first.safetensors"}
 

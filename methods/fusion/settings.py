@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from bench.contract import ConfigError, Settings
-
-if TYPE_CHECKING:
-    pass
 
 CodeActivation = Literal["softmax", "tanh"]
 

@@ -19,6 +19,7 @@ from bench.data.csv_listing import Blank, Columns, Listing, Uncertain, read_list
 from bench.data.dataset import Dataset, KnownLabels, TableWriter
 from bench.data.images import Depth, Fit, read_image, refuse_bombs
 from bench.data.picture_paths import find_pictures
+from bench.data.source_checks import decoded, look, sampled
 from bench.errors import DataError, listed, nearest
 from bench.pipeline.settings import not_semantic
 from bench.pipeline.stage import Work
@@ -137,8 +138,6 @@ class FolderDataset(Dataset):
 
     def sources(self) -> Iterator[Check]:
         """Yield checks of the CSV file and of a few pictures."""
-        from bench.data.source_checks import look
-
         try:
             listing = self._listing()
             head, tail = self._head_and_tail(listing)
@@ -153,7 +152,6 @@ class FolderDataset(Dataset):
         yield look("pictures", lambda: self._see_pictures(listing))
 
     def _see_pictures(self, listing: Listing) -> str:
-        from bench.data.source_checks import decoded, sampled
 
         rows = sampled(len(listing.paths))
         paths, lines = [listing.paths[i] for i in rows], [listing.lines[i] for i in rows]

@@ -20,6 +20,7 @@ from typing import ClassVar
 
 from bench.errors import ConfigError, StageError, nearest
 from bench.pipeline.stage import Stage
+from bench.plugins import registry
 from bench.run.machine_file import JobRequest, Machine
 from bench.run.slurm.job import StageJob, recipe_path
 from bench.run.slurm.queue import Queue, SchedulerBusy, ask_queue, cancel, submit
@@ -253,8 +254,6 @@ class Slurm:
 
 def stage_classes() -> dict[str, type[Stage]]:
     """Return every stage class by its name, plugins included."""
-    from bench.plugins import registry
-
     registry.methods(), registry.datasets()
     found: dict[str, type[Stage]] = {}
     waiting = Stage.__subclasses__()

@@ -18,6 +18,7 @@ from bench.data.kinds.cxr_lt.choice import Item, Selection, SelectionSettings, c
 from bench.data.kinds.cxr_lt.files import digest, find_files
 from bench.data.kinds.cxr_lt.labels import read_labels
 from bench.data.kinds.cxr_lt.releases import FRONTAL, MIMIC, MIMIC_LAYOUT, NIH, NIH_LAYOUT, PAPER, Layout, Release
+from bench.data.source_checks import decoded, is_there, look, sampled
 from bench.errors import DataError, SourceError
 from bench.files import write_strict_json
 from bench.pipeline.settings import not_semantic
@@ -171,8 +172,6 @@ class CxrLt(Dataset):
 
     def sources(self) -> Iterator[Check]:
         """Yield checks of the label files and of a few pictures. No text quotes a path from the label files."""
-        from bench.data.source_checks import look
-
         try:
             chosen = self._chosen()
         except DataError as error:
@@ -187,7 +186,6 @@ class CxrLt(Dataset):
         return f"{self._folders()[0]} is a folder; what it holds is told once the label files can be read"
 
     def _see_pictures(self, chosen: Selection) -> str:
-        from bench.data.source_checks import decoded, is_there, sampled
 
         folders, looked = self._folders(), np.array(sampled(len(chosen.index)))
         names = chosen.rows.paths.take(chosen.index[looked]).to_pylist()

@@ -23,7 +23,7 @@ class ConfigError(BenchError):
 
 
 class DataError(BenchError):
-    """A data set's file, row or image that cannot be used."""
+    """A file, row or image of a data set that cannot be used."""
 
 
 class SourceError(DataError, OSError):

@@ -126,6 +126,7 @@ def _text(path: Path) -> tuple[bytes, str]:
         source = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the setting 'csv'") from error
+    # The usual mistakes are recognised by their first bytes, because "not UTF-8" would not tell anybody what to do.
     for signature, what in _SIGNATURES.items():
         if source.startswith(signature):
             raise DataError(f"{path}: {what}")
@@ -180,4 +181,4 @@ def _check_header(path: Path, header: list[str], needed: list[str]) -> None:
             hint = f"; its columns are separated by {other}; want commas" if other else ""
             raise DataError(f"{path}: {missing_column(name, header)}{hint}")
     if odd := [c for c in header if not c.isprintable()]:
-        raise DataError(f"{path}: column {quoted(odd[0])} has a character that cannot be shown; name it without")
+        raise DataError(f"{path}: column {quoted(odd[0])} has a character that cannot be shown; rename it")

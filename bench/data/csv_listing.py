@@ -146,7 +146,7 @@ def _labels(rows: Rows, names: tuple[str, ...], columns: Columns, problems: Prob
             else:
                 allowed = "allowed: 1, 0, -1 (uncertain) or blank"
                 problems.add(rows.lines[row], f"class '{name}' is {quoted(text)}; {allowed}")
-                problems.hint = "" if columns.classes else "; what is no class, leave out of class_names"
+                problems.hint = "" if columns.classes else "; leave columns that are not classes out of class_names"
     return labels
 
 

@@ -97,7 +97,7 @@ def _shrink(picture: Image, least_px: int) -> None:
     width, height = picture.size
     for divisor in (8, 4, 2):
         if width % (2 * divisor) == height % (2 * divisor) == 0 and min(width, height) // divisor >= least_px:
-            picture.draft("L", (width // divisor, height // divisor))  # does nothing to a PNG
+            picture.draft("L", (width // divisor, height // divisor))  # has no effect on a PNG
             return
 
 

@@ -94,6 +94,8 @@ class _Places:
         path = os.path.normpath(os.path.join(self.given, text))
         if path.startswith(self._given_below):  # the root may itself be reached by a link: use its real place
             path = self._root_below + path[len(self._given_below) :]
+        # First the path as it is written, and below the place that links lead to. One check alone would let through
+        # either `../..` or a link.
         if not self._inside(path):
             return Found(path, fault=f"leads out of the root {self.root} (by '..' or an absolute path)")
         try:

@@ -74,6 +74,8 @@ def iou_top(maps: Float32, masks: Masks) -> PerMap:
     Raises:
         ValueError: for shapes that differ or an empty mask.
     """
+    # Sites that tie for the last places are common in maps that are clipped at 0. Counting whichever come first would
+    # favour findings at the top of the image.
     values, inside = _flat(maps, masks)
     size = inside.sum(axis=1)
     last = np.take_along_axis(-np.sort(-values, axis=1), size[:, None] - 1, axis=1)  # the k-th highest value

@@ -36,6 +36,7 @@ def manifold_measures(synthetic: Features, real: Features, k: int = 3, block: in
     if min(len(synthetic), len(real)) <= k:
         return None
     real_radii, synthetic_radii = radii(real, k, block), radii(synthetic, k, block)
+    # One pass over the synthetic images gives all four measures, because they need the same distances.
     n_precise, n_inside = 0, 0
     recalled, covered = np.zeros(len(real), dtype=bool), np.zeros(len(real), dtype=bool)
     for i in range(0, len(synthetic), block):  # only block x n distances are in memory at a time

@@ -55,7 +55,7 @@ class Keyed(Settings):
 
     @classmethod
     def stage_name(cls) -> str:
-        """Name of the stage's folder in the store."""
+        """Return the name of the stage's folder in the store, which is the class name in lower case."""
         return cls.__name__.lower()
 
 

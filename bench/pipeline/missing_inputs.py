@@ -30,6 +30,8 @@ class Absent:
     error: Exception
 
 
+# A context variable and not an argument: keys are computed in properties, far below whoever plans. It is empty outside
+# of `plan_without_inputs`, so a real run can never compute a stage under a key that lacks an input.
 _NOTED: ContextVar[list[Absent] | None] = ContextVar("noted", default=None)
 
 

@@ -79,7 +79,7 @@ def check_server(server: str, mode: str, url: str | None = None) -> None:
     # Each check closes a way by which data meant for a hospital's own server could end up elsewhere. An offline run,
     # for example, can be uploaded to any server later.
     if mode != "online":
-        raise ConfigError(f"--share-with {server}: goes with --wandb online alone, got --wandb {mode}")
+        raise ConfigError(f"--share-with {server}: works only with --wandb online, got --wandb {mode}")
     try:
         bare = bool(_HOST.fullmatch(server)) and server == host_of(f"https://{server}")
     except ValueError:

@@ -30,6 +30,7 @@ _LOOK_AGAIN_S = 1.0
 
 def in_use(store: Store) -> set[str]:
     """Return the keys that living processes hold or use, and those of stages in SLURM's queue with all their inputs."""
+    # A stage in the queue has no process yet that could claim its inputs, so these are read from its recipe.
     keys: set[str] = set()
     for holder in store.locks.held():
         keys |= {holder.get("key", ""), *holder.get("uses", ())}
@@ -147,6 +148,8 @@ def discard(store: Store, path: Path) -> None:
     Raises:
         OSError: if it cannot be renamed.
     """
+    # Deleting a folder takes time, and a reader in between would see half a result. The rename takes it away at once.
+    # If we are killed before the deletion, the next clean-up empties the trash.
     trash = store.root / TRASH
     trash.mkdir(exist_ok=True)
     target = trash / f"{uuid.uuid4().hex[:8]}-{path.name}"

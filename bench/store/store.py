@@ -236,7 +236,7 @@ class Store:
         if attempt.is_disk_full(error, out.parent):
             shutil.rmtree(out, ignore_errors=True)
             full = StoreError(
-                f"store {self.root}: disk full while computing {stage.stage_name()} {stage.key[:8]}; what is finished "
+                f"store {self.root}: disk full while computing {stage.stage_name()} {stage.key[:8]}; finished results "
                 "and checkpoints are kept: make room (`bench gc`, `bench ls --size`) and run it again"
             )
             self.record_failure(stage, full)

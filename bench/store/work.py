@@ -80,6 +80,7 @@ class Work:
         now = time.monotonic()
         if now - self._reported_at >= 0.5 or done >= total:
             self._reported_at = now
+            # A process that was suspended past the end of its lease finds out here, and stops before it wastes hours.
             if self.claim and self.claim.lost():
                 raise TakenOver
             write_json(self.out.parent / "progress.json", {"done": done, "total": total, "note": note})

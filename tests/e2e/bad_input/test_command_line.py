@@ -45,7 +45,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     "device without a number": ([*RUN, "--device", "cuda:x"], "--device cuda:x: want auto, cpu, cuda, cuda:0 (1, ...) or"),
     "no device": ([*RUN, "--device", ""], "--device : want auto, cpu, cuda, cuda:0"),
     "W&B": (["run", "m.yaml", "--wandb", "of"], "--wandb of: no such mode; did you mean 'off'? (have: offline, online, off)"),
-    "sharing offline": (["run", "m.yaml", "--share-with", "wandb.org"], "--share-with wandb.org: goes with --wandb online alone, got --wandb offline"),
+    "sharing offline": (["run", "m.yaml", "--share-with", "wandb.org"], "--share-with wandb.org: works only with --wandb online, got --wandb offline"),
     "sharing with the cloud": ([*RUN[:2], "--wandb", "online", "--share-with", "api.wandb.ai"], "--share-with api.wandb.ai: is W&B's own cloud"),
     "W&B in capitals": (["run", "m.yaml", "--wandb", "OFF"], "--wandb OFF: no such mode"),
     # --set

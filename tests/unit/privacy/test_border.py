@@ -201,7 +201,7 @@ def test_a_server_that_the_record_allows_gets_everything_and_it_is_said(tmp_path
 
 URL = "https://wandb.hospital.org"
 REFUSED = {
-    "offline": ("wandb.hospital.org", "offline", None, "goes with --wandb online alone, got --wandb offline"),
+    "offline": ("wandb.hospital.org", "offline", None, "works only with --wandb online, got --wandb offline"),
     "off": ("wandb.hospital.org", "off", None, "online alone"),
     "the cloud": ("api.wandb.ai", "online", None, "is W&B's own cloud"),
     "the cloud's new name": ("api.forge.coreweave.com", "online", None, "is W&B's own cloud"),

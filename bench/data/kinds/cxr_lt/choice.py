@@ -146,7 +146,7 @@ def choose_classes(
 
 def _papers(ranked: list[str], where: str) -> ClassChoice:
     if absent := [c for c in PAPER_TAIL if c not in ranked]:
-        raise DataError(f"{where}: classes: '{PAPER}' needs {listed(absent)}, which this release has not; name classes")
+        raise DataError(f"{where}: classes: '{PAPER}' needs {listed(absent)}, which this release lacks; name classes")
     head = tuple(c for c in ranked if c not in PAPER_TAIL)[:PAPER_N_HEAD]
     return ClassChoice(head + PAPER_TAIL, head, PAPER_TAIL)
 

@@ -183,7 +183,7 @@ class CxrLt(Dataset):
         yield look("pictures", lambda: self._see_pictures(chosen))
 
     def _see_root(self) -> str:
-        return f"{self._folders()[0]} is a folder; what it holds is told once the label files can be read"
+        return f"{self._folders()[0]} is a folder; its pictures are checked once the label files can be read"
 
     def _see_pictures(self, chosen: Selection) -> str:
 
@@ -254,7 +254,7 @@ class CxrLt(Dataset):
             absent = np.setdiff1d(looked, there)
             faults = {int(chosen.index[i]): "no such file" for i in absent}
             what = f"{self.kind}: {self.root}"
-            chosen.rows.refuse(f"{what} (missing: leave_out goes on without)", faults, "missing picture", SourceError)
+            chosen.rows.refuse(f"{what} (to go on without them, set missing: leave_out)", faults, "missing picture", SourceError)
 
     @property
     def _label_folder(self) -> Path:

@@ -125,7 +125,7 @@ def _read(
 
 
 class _Part:
-    """One file as arrays."""
+    """The rows of one label file as arrays."""
 
     def __init__(self, path: Path, release: Release, layout: Layout) -> None:
         self.path = path
@@ -182,7 +182,7 @@ class _Part:
         # The error is dropped and not chained, because its message may quote a row and with it a patient.
         with contextlib.suppress(pa.ArrowException, ValueError):
             return arrow.read_csv(self.path, read_options=options, convert_options=convert)
-        read_rows(self.path, names)  # says what is wrong, and in which row
+        read_rows(self.path, names)  # this raises, and says what is wrong in which row
         raise DataError(f"{self.path}: cannot be read as comma-separated values with one header line; save it as such")
 
     def _labels(self, table: pa.Table, column: str, name: str) -> Float32:

@@ -40,7 +40,7 @@ class Phantom(PhantomSetSettings, Dataset):
         return DatasetSize(self.n_images, n_train, TAIL)
 
     def pilot_settings(self) -> dict[str, Any]:
-        """Return settings for fewer images."""
+        """Return settings for at most 500 images."""
         return {"n_images": min(500, self.n_images)}
 
     def compute(self, work: Work) -> None:

@@ -202,7 +202,7 @@ def test_a_server_that_the_record_allows_gets_everything_and_it_is_said(tmp_path
 URL = "https://wandb.hospital.org"
 REFUSED = {
     "offline": ("wandb.hospital.org", "offline", None, "works only with --wandb online, got --wandb offline"),
-    "off": ("wandb.hospital.org", "off", None, "online alone"),
+    "off": ("wandb.hospital.org", "off", None, "works only with --wandb online"),
     "the cloud": ("api.wandb.ai", "online", None, "is W&B's own cloud"),
     "the cloud's new name": ("api.forge.coreweave.com", "online", None, "is W&B's own cloud"),
     "the cloud for one": ("us.wandb.io:443", "online", None, "want a host in small letters"),

@@ -254,7 +254,9 @@ class CxrLt(Dataset):
             absent = np.setdiff1d(looked, there)
             faults = {int(chosen.index[i]): "no such file" for i in absent}
             what = f"{self.kind}: {self.root}"
-            chosen.rows.refuse(f"{what} (to go on without them, set missing: leave_out)", faults, "missing picture", SourceError)
+            chosen.rows.refuse(
+                f"{what} (to go on without them, set missing: leave_out)", faults, "missing picture", SourceError
+            )
 
     @property
     def _label_folder(self) -> Path:

@@ -2,8 +2,8 @@
 
 imbalanced-learn does not accept multi-label targets. So each tail class is a problem of its own: neighbours are
 searched among the images that have the class. The search and the interpolation are those of imbalanced-learn. Only the
-random draws (base image, neighbour, step) come from the sample's generator here. In imbalanced-learn every class would
-get the same draws, and the parents would not be known.
+random draws (base image, neighbour, step) come from the sample's generator here. imbalanced-learn with a fixed seed
+would give every class the same draws, and it does not tell the parents.
 """
 
 from __future__ import annotations

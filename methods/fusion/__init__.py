@@ -1,6 +1,10 @@
-"""The paper's method, `ours@d`: a sparse code by iterated learning, saliency, neighbours, fusion, d denoising steps.
+"""The paper's method, `ours@d`, in five stages: code, saliency, pairs, fusion and d denoising steps.
 
-Read in this order: codec, iterate, saliency, pairing, fuse, method.
+`Fusion` is the method, `Codec` the sparse code learnt by iterated learning, and `Fused` the stage that puts two codes
+together. `Diagnostics` judges the inner steps.
+
+Read in this order: settings, networks, objectives, iterated_learning, codec, cams, saliency, pairing, fuse, method,
+diagnostics.
 """
 
 from methods.fusion.method import Fusion

@@ -1,4 +1,4 @@
-"""The sparse code: an encoder, decoder and classifier learnt by iterated learning (Ren et al. 2023)."""
+"""The stage that trains the sparse code: encoder, decoder and classifier, by iterated learning (Ren et al. 2023)."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from bench.contract import (
 )
 from methods.fusion.settings import Checkpoint, CodecSettings
 
+from methods.fusion.settings import Checkpoint, CodecSettings
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -28,7 +30,7 @@ _WEIGHTS: dict[Checkpoint, str] = {"last": "codec.safetensors", "first": "codec-
 
 
 class Codec(Stage):
-    """Trained encoder, decoder and classifier of the code, with a record of every generation."""
+    """The trained encoder, decoder and classifier of the code, with a record of every generation."""
 
     resources: ClassVar[Resources] = Resources(gpu=True, minutes=120)
 
@@ -40,7 +42,7 @@ class Codec(Stage):
     def compute(self, work: Work) -> None:
         """Write `codec.safetensors`, `codec-first.safetensors` and `codec.json`.
 
-        Epochs are checkpointed and resumed bit for bit.
+        There is a checkpoint after every epoch, and a resumed training gives the same bits.
         """
         from safetensors.torch import save_file
 
@@ -57,7 +59,7 @@ class Codec(Stage):
         write_strict_json(work.out / "codec.json", shape | record)
 
     def open(self, folder: Path) -> TrainedCodec:
-        """Return the codec, not yet loaded."""
+        """Return the codec; its networks are not loaded yet."""
         return TrainedCodec(folder, self.settings)
 
 
@@ -70,19 +72,19 @@ class TrainedCodec:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What `codec.json` holds.
+        """Return the contents of `codec.json`.
 
-        `generations`: losses and sparsity of each while it was trained; `final` and `first`: the same measures of the
-        finished networks (of the checkpoints `last` and `first`) over the whole train set, see
-        `methods.fusion.iterated_learning.measure`; shapes, epochs and steps.
+        `generations` holds the losses and the sparsity of each generation during its training. `final` and `first`
+        hold the same measures over the whole train set, for the networks of the checkpoints `last` and `first` (see
+        `methods.fusion.objectives.measure`). Shapes, epochs and steps are there too.
         """
         return read_json_or_raise(self.folder / "codec.json")
 
     def load(self, device: str = "cpu", checkpoint: Checkpoint = "last") -> CodecNetworks:
         """Return the networks on `device`, frozen and in evaluation mode.
 
-        `checkpoint` is `last` for the networks after the last generation, `first` for those after generation 0's
-        interaction, which the paper's run script fuses with. With one generation they are the same.
+        The checkpoint `last` is the networks after the last generation. `first` is the networks after the interaction
+        of generation 0, which the paper's run script uses for fusion. With one generation they are the same.
         """
         import torch
         from safetensors.torch import load_file
@@ -91,7 +93,7 @@ class TrainedCodec:
 
         record = self.record
         channels, h, w = record["latent_shape"]
-        with torch.device("meta"):  # no initialisation to throw away, and no draw from the global generator
+        with torch.device("meta"):  # No weights are initialised, so nothing is drawn from the global generator.
             networks = CodecNetworks(self.settings, (channels, h, w), record["n_classes"])
         networks.load_state_dict(load_file(self.folder / _WEIGHTS[checkpoint], device=device), assign=True)
         return networks.eval().requires_grad_(False)

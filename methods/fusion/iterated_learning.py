@@ -1,9 +1,12 @@
 """Iterated learning of the code: generations of interaction and imitation (Ren et al. 2023, algorithm 1).
 
-In *interaction* encoder, decoder and classifier learn together to rebuild latents and to tell labels. In *imitation*
-the encoder is frozen as the teacher and a re-initialised student learns the words that the teacher utters: one word
-per simplex and site, drawn from the teacher's probabilities. What survives is what a learner picks up quickly, which
-is the pressure towards a compositional code. The last generation ends after its interaction.
+In the interaction phase, encoder, decoder and classifier learn together to rebuild latents and to predict labels. In
+the imitation phase, the encoder is frozen as the teacher, and a newly initialised student learns the teacher's words:
+one word per simplex and site, drawn from the teacher's probabilities. Only what a new learner picks up quickly
+survives, which is the pressure towards a compositional code. The last generation ends after its interaction.
+
+The training is resumed after any epoch and then gives the same weights. So every random draw is derived from the seed
+and the position in the schedule (generation, phase, epoch), and no generator has to be stored in a checkpoint.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ Progress = Callable[[float, float, str], None]
 
 
 class PhaseEpoch(NamedTuple):
-    """One epoch of one phase of one generation; all counted from 0."""
+    """A position in the schedule. Generations are counted from 0, and the epochs of each phase too."""
 
     generation: int
     phase: Literal["interaction", "imitation"]
@@ -48,12 +51,12 @@ def schedule(settings: CodecSettings) -> list[PhaseEpoch]:
 
 
 class IteratedLearning:
-    """The training of a codec: networks, optimisers and records, resumable after every epoch."""
+    """The training of a codec: networks, optimisers and records. It can be resumed after every epoch."""
 
     def __init__(
         self, settings: CodecSettings, table: LatentTable, labels: Float32, seed: int, device: str = "cpu"
     ) -> None:
-        """Initialise everything from `seed`; `labels` are `float32 [n, C]` with NaN for unknown."""
+        """Initialise everything from `seed`; `labels` are `float32 [n, C]`, NaN for unknown."""
         self.settings, self.table, self.seed, self.device = settings, table, seed, device
         self.labels = torch.from_numpy(np.array(labels, dtype=np.float32)).to(device)
         self.positive_weights = positive_weights(self.labels) if settings.positive_weights == "balanced" else None
@@ -68,14 +71,15 @@ class IteratedLearning:
             self.task_optimizer, settings.decay_every_epochs, settings.decay_factor
         )
         self.epochs = schedule(settings)
-        # a last batch of one is left out: where nothing is left of the map either, DenseNet cannot normalise it
+        # A last batch of one latent is left out. If the map also has a single site, DenseNet's batch normalisation
+        # would have one value per channel, which is an error.
         self.steps_per_epoch = max(1, math.ceil((len(table) - 1) / settings.batch_size))
         self.done = 0
         self.first: dict[str, Tensor] = {}
         self.records: list[dict[str, float]] = [{} for _ in range(settings.generations)]
 
     def run(self, folder: Path, progress: Progress = lambda done, total, note: None) -> dict[str, Any]:
-        """Train what is left after the newest checkpoint in `folder`; return the record of all generations."""
+        """Train the epochs after the newest checkpoint in `folder`, and return the record of all generations."""
         state = checkpoints.load_newest(folder, self.device)
         if state is not None:
             self.load_state(state)
@@ -94,7 +98,7 @@ class IteratedLearning:
         return {"generations": self.records, "final": self._measured(), "first": self._measured(self.first)} | counts
 
     def state(self) -> dict[str, Any]:
-        """Return all that a resume needs."""
+        """Return everything that a resume needs."""
         return {
             "done": self.done,
             "records": self.records,
@@ -107,7 +111,7 @@ class IteratedLearning:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `state()` returned."""
+        """Continue from a state that `state()` returned."""
         self.done, self.records = state["done"], state["records"]
         self.networks.load_state_dict(state["networks"])
         self.first = {name: value.cpu() for name, value in state["first"].items()}
@@ -119,9 +123,11 @@ class IteratedLearning:
         self.decay.load_state_dict(state["decay"])
 
     def _begin(self, now: PhaseEpoch) -> None:
-        """At the start of an imitation freeze the encoder as teacher and put a student in its place.
+        """Prepare the epoch `now`; at the start of an imitation, freeze the encoder as teacher and set up a student.
 
-        The interaction after it goes on with that student.
+        The student takes the encoder's place, and the next interaction continues with it. It is reset to new weights,
+        because a copy of the teacher would imitate it perfectly from the start: nothing would be selected for being easy
+        to learn. Decoder and classifier are kept, so the student must learn the teacher's words, and not others.
         """
         if now.epoch == 0 and now.phase == "imitation":
             self.teacher = frozen_copy(self.networks.encoder)
@@ -130,7 +136,8 @@ class IteratedLearning:
                     self.networks.encoder = self.networks.fresh_encoder().to(self.device)
         elif now.epoch == 0:
             self.teacher = None
-        if now.epoch == 0:  # a phase is a new loss: the moments of the old one would mislead its first steps
+        if now.epoch == 0:
+            # Each phase has its own loss. AdamW's moments from the phase before would mislead the first steps.
             self.encoder_optimizer = self._optimizer(self.networks.encoder)
 
     def _interaction_epoch(self, now: PhaseEpoch, progress: Progress) -> dict[str, float]:
@@ -157,7 +164,7 @@ class IteratedLearning:
         return meter.means()
 
     def _batches(self, now: PhaseEpoch, progress: Progress) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (rows, latents) in an order, and with latents drawn from their moments, that only the seed decides."""
+        """Yield (rows, latents) of each step of the epoch; their order and the draw of the latents depend on the seed."""
         order = seeds.rng(self.seed, "order", *now).permutation(len(self.table))
         noise_seed = seeds.derive(self.seed, "latents", *now)
         total = len(self.epochs) * self.steps_per_epoch
@@ -169,14 +176,17 @@ class IteratedLearning:
             progress(self.done * self.steps_per_epoch + step + 1, total, note)
 
     def _note(self, now: PhaseEpoch, means: dict[str, float]) -> None:
-        """Keep the phase's last epoch, and the first imitation loss beside it, in the generation's record."""
+        """Store the means of an epoch in the generation's record.
+
+        Later epochs of a phase overwrite earlier ones, but the first imitation loss is kept as `<name>_first`.
+        """
         record = self.records[now.generation]
         if now.phase == "imitation" and now.epoch == 0:
             record |= {f"{name}_first": value for name, value in means.items()}
         record.update(means)
 
     def _measured(self, weights: dict[str, Tensor] | None = None) -> dict[str, float]:
-        """Return the measures of the networks, with `weights` where given, over the whole train set."""
+        """Return the measures of the networks over the whole train set, with `weights` in place of theirs if given."""
         networks = copy.deepcopy(self.networks)
         if weights is not None:
             networks.load_state_dict(weights)
@@ -203,13 +213,13 @@ class IteratedLearning:
 
 
 def frozen_copy(encoder: UNet) -> UNet:
-    """Return a copy that no optimiser and no gradient reaches: a teacher."""
+    """Return a frozen copy of an encoder, in evaluation mode and without gradients: a teacher."""
     return copy.deepcopy(encoder).eval().requires_grad_(False)
 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's CPU generator, which initialisers draw from, for the length of a block; then restore it."""
+    """Seed torch's CPU generator, from which layers are initialised, inside a block, and restore it afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield

@@ -1,7 +1,8 @@
-"""Networks of the sparse code: U-Nets between latents and codes, and the classifier that reads codes.
+"""The networks of the sparse code: U-Nets between latents and codes, and the classifier of codes.
 
-Normalisation is by groups, never by batch, in every network written here: a code then depends on its own latent
-alone, and a frozen teacher means the same in training as in use.
+All networks written here use group normalisation, never batch normalisation. With batch statistics a code would depend
+on the other latents in its batch, and a frozen teacher in evaluation mode would give other codes than the encoder that
+was trained.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Block(nn.Module):
-    """Residual block: two 3x3 convolutions, each after group normalisation and SiLU."""
+    """A residual block: two 3x3 convolutions, each after group normalisation and SiLU."""
 
     def __init__(self, n_in: int, n_out: int) -> None:
         """Map `[b, n_in, h, w]` to `[b, n_out, h, w]`."""
@@ -35,13 +36,13 @@ class Block(nn.Module):
 
 
 class UNet(nn.Module):
-    """A U-Net with a linear output: free logits as an encoder, unbounded latents as a decoder.
+    """A U-Net with a linear last layer, so that logits (as encoder) and latents (as decoder) are unbounded.
 
-    With `bounded` a Tanh ends it, as in the paper's released decoder.
+    With `bounded` it ends in Tanh, as the decoder in the paper's released code does.
     """
 
     def __init__(self, n_in: int, n_out: int, width: int, downsamplings: int, bounded: bool = False) -> None:
-        """Halve the side `downsamplings` times; channels double per level up to four times `width`."""
+        """Build a network that halves the side `downsamplings` times; channels double up to four times `width`."""
         super().__init__()
         widths = [width * min(2**level, 4) for level in range(downsamplings + 1)]
         self.stem = nn.Conv2d(n_in, width, 3, padding=1)
@@ -66,16 +67,17 @@ class UNet(nn.Module):
 
 
 class SimplicialEmbedding(nn.Module):
-    """Softmax over V words in each of L simplices at every site (Lavoie et al. 2023, equation 1).
+    """A softmax over V words in each of L simplices at every site (Lavoie et al. 2023, equation 1).
 
-    With the activation `tanh` the logits pass Tanh first, as in the paper's released code. No probability can then
-    pass e^(1/tau) / (e^(1/tau) + (V - 1) e^(-1/tau)), which for V = 64 and tau = 1 is 0.105.
+    With the activation `tanh` the logits pass through Tanh first, as in the paper's released code. Logits within
+    [-1, 1] bound the probability of a word by e^(1/tau) / (e^(1/tau) + (V - 1) e^(-1/tau)). For V = 64 and tau = 1
+    that is 0.105, so such a code can never be sparse.
     """
 
     def __init__(
         self, n_simplices: int, vocab_size: int, temperature: float, activation: CodeActivation = "softmax"
     ) -> None:
-        """Read `n_simplices * vocab_size` channels; a low temperature gives sparser codes."""
+        """Set up an embedding of `n_simplices * vocab_size` channels; a lower temperature gives sparser codes."""
         super().__init__()
         self.n_simplices, self.vocab_size, self.temperature = n_simplices, vocab_size, temperature
         self.activation = activation
@@ -89,7 +91,7 @@ class SimplicialEmbedding(nn.Module):
         return functional.log_softmax(self._scores(logits), dim=2)
 
     def forward(self, logits: Tensor) -> Tensor:
-        """Return codes `[b, L*V, h, w]`: per simplex and site non-negative and summing to one."""
+        """Return codes `[b, L*V, h, w]`, which are non-negative and sum to 1 per simplex and site."""
         return functional.softmax(self._scores(logits), dim=2).flatten(1, 2)
 
     def _scores(self, logits: Tensor) -> Tensor:
@@ -97,15 +99,15 @@ class SimplicialEmbedding(nn.Module):
 
 
 class CodeClassifier(nn.Module):
-    """A small convolutional classifier on codes, whose maps stay at half the latent's resolution.
+    """A small convolutional classifier of codes. Its feature maps keep half the latent's resolution.
 
-    Dilation instead of further halving keeps the maps fine; ReLU, so that what a class activation map weighs is
-    never negative; every layer normalised, the last one too, since without it that layer's ReLUs can all die on the
-    first steps, which leaves a constant score and empty maps.
+    It is built for class activation maps. Dilation, instead of more halving, keeps the maps fine. ReLU keeps the
+    activations that a map weights from being negative. Every layer is normalised, even the last one: without that,
+    all ReLUs of the last layer can die in the first steps, which leaves a constant score and empty maps.
     """
 
     def __init__(self, n_in: int, n_classes: int, width: int) -> None:
-        """Read codes `[b, n_in, h, w]`."""
+        """Build the layers for codes `[b, n_in, h, w]`."""
         super().__init__()
         wide = 4 * width
         self.features = nn.Sequential(
@@ -123,10 +125,10 @@ class CodeClassifier(nn.Module):
 
 
 class CodecNetworks(nn.Module):
-    """Encoder, simplicial embedding, decoder and classifier, for latents of one shape."""
+    """Encoder, simplicial embedding, decoder and classifier for latents of one shape."""
 
     def __init__(self, settings: CodecSettings, latent_shape: tuple[int, int, int], n_classes: int) -> None:
-        """Build the networks; the number of halvings is cut to what the latent's side allows.
+        """Build the networks; the number of halvings is limited by the latent's side.
 
         Raises:
             ConfigError: if the latent is too small for the classifier.
@@ -145,7 +147,7 @@ class CodecNetworks(nn.Module):
         self.classifier = build_classifier(settings.classifier, n_code, n_classes, settings.width)
 
     def fresh_encoder(self) -> UNet:
-        """Return a newly initialised encoder, drawn from torch's global generator: a student before it learns."""
+        """Return an encoder with new random weights from torch's global generator: an untrained student."""
         return UNet(*self._encoder_shape)
 
     def encode(self, latents: Tensor) -> Tensor:
@@ -154,18 +156,18 @@ class CodecNetworks(nn.Module):
 
     @property
     def feature_layers(self) -> list[nn.Module]:
-        """The classifier's feature layers, shallow to deep, whose maps saliency is computed on."""
+        """Return the classifier's feature layers, shallow to deep. Saliency is computed on their outputs."""
         return list(self.classifier.features)  # type: ignore[arg-type]
 
 
 def build_classifier(kind: str, n_code: int, n_classes: int, width: int) -> nn.Module:
-    """Return the classifier on codes: `conv`, or torchvision's `vgg11` or `densenet121` with `n_code` inputs."""
+    """Return a classifier of codes: `conv`, or torchvision's `vgg11` or `densenet121` with `n_code` input channels."""
     if kind == "conv":
         return CodeClassifier(n_code, n_classes, width)
     from torchvision import models
 
     if kind == "vgg11":
-        # Without dropout: it would draw from the global generator, which no resume restores.
+        # No dropout: it draws from torch's global generator, whose state is not in the checkpoints.
         vgg = models.vgg11(weights=None, num_classes=n_classes, dropout=0.0)
         vgg.features[0] = nn.Conv2d(n_code, 64, 3, padding=1)
         return vgg

@@ -1,4 +1,4 @@
-"""What the codec's training minimises and measures: losses, class weights, sparsity, and means of them."""
+"""The losses and measures of the codec's training: imitation, class weights, sparsity, and their means."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 class Meter:
-    """Means over an epoch, weighted by what each batch counts; nothing leaves the device before `means`."""
+    """Collects weighted means over an epoch.
+
+    Sums stay on the device until `means` is called. Reading a number in every step would wait for the GPU each time.
+    """
 
     def __init__(self) -> None:
         """Start empty."""
@@ -26,27 +29,27 @@ class Meter:
         self.counts: dict[str, int | Tensor] = defaultdict(int)
 
     def add(self, n: int | Tensor, **values: Tensor) -> None:
-        """Add batch means over `n` rows, or over as many labels where what is averaged are labels."""
+        """Add the means of a batch; `n` is the number of rows or labels that they were taken over."""
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, torch.zeros_like(value.detach())) + value.detach() * n
             self.counts[name] += n
 
     def means(self) -> dict[str, float]:
-        """Return the means by name."""
+        """Return the weighted means by name."""
         return {name: float(value) / max(float(self.counts[name]), 1.0) for name, value in self.sums.items()}
 
 
 def positive_weights(labels: Tensor) -> Tensor:
-    """Return N / (count_c * C) for every class, `float32 [C]`; N and the counts are of known labels."""
+    """Return N / (count_c * C) for every class c, `float32 [C]`; N and the counts are over the known labels of c."""
     known = (~labels.isnan()).sum(dim=0)
     return known / (labels.nansum(dim=0).clamp(min=1) * labels.shape[1])
 
 
 def start_at_prior(classifier: nn.Module, labels: Tensor, weights: Tensor | None) -> None:
-    """Set the bias of the classifier's last layer to the logits of the (weighted) prevalences.
+    """Set the bias of the classifier's last layer to the logit of each class's (weighted) prevalence.
 
-    A rare class then starts at its low score without every feature weight turning negative for it, which would leave
-    its class activation maps empty.
+    A rare class needs a low score on most images. With a bias of zero the training gets there by making all feature
+    weights of the class negative, and then nothing in an image raises its score: its class activation maps are empty.
     """
     positives = labels.nansum(dim=0).clamp(min=0.5)
     negatives = ((~labels.isnan()).sum(dim=0) - positives).clamp(min=0.5)
@@ -69,12 +72,12 @@ def imitation_loss(
     """Return the loss of the student against the teacher's words.
 
     Args:
-        embedding: the simplices that turn the student's logits into words.
-        logits: `[b, L*V, h, w]`, the student's.
+        embedding: turns the student's logits into words.
+        logits: `[b, L*V, h, w]`, the student's logits.
         uttered: `[b, L, V, h, w]`, the teacher's words: one-hot, or its probabilities.
-        kind: `cross_entropy`, the mean in nats per simplex and site (Ren et al. 2023); `per_word_bce`, the mean over
-            every word of every site of the binary cross-entropy of that word's probability, as the paper's released
-            code has it. The V - 1 words that were not uttered make up nearly all of the latter's terms.
+        kind: `cross_entropy` is the mean cross-entropy per simplex and site, in nats (Ren et al. 2023).
+            `per_word_bce` is the mean binary cross-entropy over every word of every site, as in the paper's released
+            code. Nearly all of its terms are for the V - 1 words that were not uttered.
     """
     if kind == "per_word_bce":
         return functional.binary_cross_entropy(embedding.split(embedding(logits)), uttered)
@@ -82,10 +85,10 @@ def imitation_loss(
 
 
 def sparsity(embedding: SimplicialEmbedding, codes: Tensor) -> dict[str, Tensor]:
-    """Return how sparse codes are.
+    """Return two measures of how sparse codes are.
 
-    `mean_max_probability` is 1 for one-hot codes and 1/V for uniform ones; `normalised_entropy` is the mean entropy
-    of a site's words over log V (0 one-hot, 1 uniform).
+    `mean_max_probability` is 1 for one-hot codes and 1/V for uniform ones. `normalised_entropy` is the mean entropy
+    per simplex and site, divided by log V: 0 for one-hot codes and 1 for uniform ones.
     """
     words = embedding.split(codes.detach())
     entropy = -(words * words.clamp(min=1e-12).log()).sum(dim=2).mean()
@@ -98,18 +101,18 @@ def sparsity(embedding: SimplicialEmbedding, codes: Tensor) -> dict[str, Tensor]
 def measure(
     meter: Meter, networks: CodecNetworks, latents: Tensor, labels: Tensor, weights: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Return (L1 of the rebuilt latents, BCE of the labels), and add them and how sparse the codes are to `meter`.
+    """Return (L1 error of the rebuilt latents, BCE of the labels), and add all measures of the batch to `meter`.
 
-    The names in the meter: `reconstruction_l1`; `classification_bce`, over known labels, with the classes' `weights`;
-    `mean_max_probability` and `normalised_entropy` of `sparsity`; `latents_beyond_1`, the share of latent values
-    outside [-1, 1], which a decoder that ends in Tanh cannot rebuild.
+    The measures are `reconstruction_l1`; `classification_bce` over known labels; `mean_max_probability` and
+    `normalised_entropy` from `sparsity`; and `latents_beyond_1`, the share of latent values outside [-1, 1], which a
+    decoder that ends in Tanh cannot rebuild.
 
     Args:
-        meter: takes the means.
-        networks: the codec's.
+        meter: collects the means.
+        networks: the codec's networks.
         latents: `[b, c, h, w]`.
         labels: `[b, C]`, NaN where unknown.
-        weights: `[C]`, of the positive terms, or None.
+        weights: `[C]`, factors on the positive terms of the BCE, or None.
     """
     codes = networks.encode(latents)
     reconstruction = functional.l1_loss(networks.decoder(codes), latents)

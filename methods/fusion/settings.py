@@ -1,4 +1,4 @@
-"""The settings of the codec: of its networks and of iterated learning."""
+"""The settings of the codec: its networks and its training by iterated learning."""
 
 from __future__ import annotations
 
@@ -12,51 +12,54 @@ CodeActivation = Literal["softmax", "tanh"]
 
 ImitationLoss = Literal["cross_entropy", "per_word_bce"]
 
-Checkpoint = Literal["last", "first"]  # networks after the last generation, or after generation 0's interaction
+Checkpoint = Literal["last", "first"]  # The networks after the last generation, or after generation 0's interaction.
 
-_SMALLEST_FOR_TORCHVISION = 32  # both of its networks halve the side five times
+_SMALLEST_FOR_TORCHVISION = 32  # torchvision's vgg11 and densenet121 halve the side five times.
 
 
 class CodecSettings(Settings):
-    """Shape and training of the code. Defaults fit latents of 16 x 16 on a CPU; paper scale is in the matrix files.
+    """Shape and training of the code. The defaults suit latents of 16 x 16 on a CPU; paper scale is in matrix files.
 
-    `code_activation` and `decoder_range` at `tanh` and `imitation_loss` at `per_word_bce` are what the paper's released
-    code does, with a temperature of 1.
+    The paper's released code has `code_activation` and `decoder_range` at `tanh`, `imitation_loss` at `per_word_bce`
+    and a temperature of 1. Each of these weakens the code: a Tanh keeps every word unlikely, a decoder that ends in
+    Tanh cannot rebuild latents beyond 1, and most terms of the per-word loss are about words that were not uttered.
     """
 
     n_simplices: int = Field(1, ge=1, le=64, description="L: simplices at every site")
     vocab_size: int = Field(64, ge=2, le=4096, description="V: words of a simplex; L*V channels")
     temperature: float = Field(0.1, gt=0, le=100, description="tau of softmax(logits / tau); low is sparse")
     code_activation: CodeActivation = Field(
-        "softmax", description="softmax of free logits, or of their Tanh, under which no word can be likely"
+        "softmax", description="softmax of the logits, or of their Tanh, which keeps every word unlikely"
     )
     decoder_range: Literal["linear", "tanh"] = Field(
-        "linear", description="decoder's last layer; tanh can rebuild no latent value beyond 1 in size"
+        "linear", description="the decoder's last layer; tanh cannot rebuild latent values beyond 1 in size"
     )
     width: int = Field(16, ge=4, le=512, description="channels of the U-Nets at full resolution")
-    downsamplings: int = Field(3, ge=1, le=8, description="halvings in the U-Nets, cut to log2 of the latent's side")
-    classifier: Literal["conv", "vgg11", "densenet121"] = Field("conv", description="network that reads the code")
+    downsamplings: int = Field(3, ge=1, le=8, description="halvings in the U-Nets, at most log2 of the latent's side")
+    classifier: Literal["conv", "vgg11", "densenet121"] = Field("conv", description="network that classifies codes")
     generations: int = Field(3, ge=1, le=1000, description="G: interaction phases; one fewer imitation phases")
     interaction_epochs: int = Field(3, ge=1, description="epochs of an interaction phase")
     imitation_epochs: int = Field(1, ge=1, description="epochs of an imitation phase")
-    batch_size: int = Field(32, ge=1, description="latents a step")
-    learning_rate: float = Field(2e-3, gt=0, le=1, description="of AdamW, every network")
-    weight_decay: float = Field(1e-2, ge=0, le=1, description="of AdamW, every network")
-    decay_every_epochs: int = Field(10, ge=1, description="interaction epochs between decays of decoder, classifier")
-    decay_factor: float = Field(1.0, gt=0, le=1, description="their learning rate's factor at a decay; 1 is constant")
+    batch_size: int = Field(32, ge=1, description="latents per step")
+    learning_rate: float = Field(2e-3, gt=0, le=1, description="AdamW's, for every network")
+    weight_decay: float = Field(1e-2, ge=0, le=1, description="AdamW's, for every network")
+    decay_every_epochs: int = Field(
+        10, ge=1, description="interaction epochs between decays of the decoder's and classifier's learning rate"
+    )
+    decay_factor: float = Field(1.0, gt=0, le=1, description="factor on that learning rate at a decay; 1 is constant")
     classification_weight: float = Field(1.0, ge=0, description="weight of the BCE beside the L1 of the latents")
     positive_weights: Literal["balanced", "none"] = Field("balanced", description="balanced: N / (count_c * C)")
     pseudo_labels: Literal["sampled", "soft"] = Field("sampled", description="what a student imitates")
     imitation_loss: ImitationLoss = Field(
-        "cross_entropy", description="of the teacher's words: cross-entropy of a site, or mean BCE of each word alone"
+        "cross_entropy", description="cross-entropy per simplex and site, or BCE averaged over all words"
     )
-    student_reset: bool = Field(True, description="a student starts anew; false: as a copy of its teacher")
+    student_reset: bool = Field(True, description="true: a student starts from new weights; false: from its teacher's")
 
     def check(self, latent_px: int) -> None:
-        """Refuse a classifier that is too deep for latents of `latent_px` sites a side.
+        """Check that the classifier is not too deep for latents of side `latent_px`.
 
         Raises:
-            ConfigError: naming the setting and what is allowed.
+            ConfigError: if it is. The message names the setting and what is allowed.
         """
         if self.classifier != "conv" and latent_px < _SMALLEST_FOR_TORCHVISION:
             raise ConfigError(

@@ -1,8 +1,7 @@
-"""Class activation maps on a codec's classifier, at latent resolution, each normalised to [0, 1].
+"""Class activation maps of a codec's classifier, at latent resolution, each normalised to [0, 1].
 
-The methods that weigh a layer's activations in a few lines are written here, batched and on the device; the others are
-the `grad-cam` library's. EigenCAM ignores the class: the first principal component of the activations is the same
-whatever the target.
+Methods that take a few lines are written here, batched and on the device. The others come from the `grad-cam` library.
+EigenCAM ignores the class: the first principal component of the activations is the same for every target.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Weighing of activations A [b, k, h, w] by gradients G of the target's score, summed over channels afterwards.
+# Each weights activations A [b, k, h, w] by gradients G of the target's score; the sum over channels follows later.
 _BY_GRADIENT = {
     "gradcam": lambda a, g: a * g.mean(dim=(2, 3), keepdim=True),  # Selvaraju et al. 2017, equations 1 and 2
     "hirescam": lambda a, g: a * g,  # Draelos & Carin 2020
@@ -27,17 +26,17 @@ _BY_LIBRARY = {"gradcam++": "GradCAMPlusPlus", "xgradcam": "XGradCAM"}
 def class_activation_maps(
     cam_method: str, classifier: nn.Module, layers: Sequence[nn.Module], codes: Tensor, classes: Tensor
 ) -> Tensor:
-    """Return maps `float32 [b, h, w]` in [0, 1] of the score of `classes[i]` on `codes[i]`.
+    """Return maps `float32 [b, h, w]` in [0, 1]: map i is for the score of class `classes[i]` on `codes[i]`.
 
-    Maps of several layers are normalised, brought to the codes' resolution and averaged. A map that is nowhere
-    positive is all zero.
+    The maps of several layers are normalised, resized to the codes' resolution and averaged. A map without positive
+    values becomes all zero.
 
     Args:
         cam_method: one of gradcam, hirescam, layercam, eigencam, scorecam, gradcam++, xgradcam.
-        classifier: maps codes `[b, n, h, w]` to logits `[b, C]`; no parameter of it is changed.
-        layers: the modules inside it whose outputs are weighed.
+        classifier: maps codes `[b, n, h, w]` to logits `[b, C]`; its parameters are not changed.
+        layers: the modules in the classifier whose outputs are used.
         codes: `[b, n, h, w]`.
-        classes: `int64 [b]`, the column of the target.
+        classes: `int64 [b]`, the column of the target class.
     """
     if cam_method in _BY_LIBRARY:
         return _library_maps(_BY_LIBRARY[cam_method], classifier, layers, codes, classes)
@@ -58,22 +57,22 @@ def class_activation_maps(
 
 
 def normalised(maps: Tensor) -> Tensor:
-    """Return each `[h, w]` of `[b, k, h, w]` stretched to [0, 1]; a constant map becomes zero."""
+    """Return `[b, k, h, w]` with each `[h, w]` map stretched to [0, 1]; a constant map becomes zero."""
     low = maps.amin(dim=(2, 3), keepdim=True)
     span = maps.amax(dim=(2, 3), keepdim=True) - low
     return torch.where(span > 0, (maps - low) / span.clamp(min=torch.finfo(maps.dtype).tiny), 0.0)
 
 
 def principal_component(activations: Tensor) -> Tensor:
-    """Return the sites of `[b, k, h, w]` on the first principal component of their channels, `[b, h, w]`.
+    """Return the projection of the sites of `[b, k, h, w]` on their first principal component, `[b, h, w]`.
 
-    EigenCAM (Muhammad & Yeasin 2020), centred over sites as in the grad-cam library. A component has no sign of its
-    own, and the library's is whatever its SVD returns. Sign rule here: the loadings add up to zero or more, so that the
-    map rises with the mean activation of a site.
+    This is EigenCAM (Muhammad & Yeasin 2020), centred over sites as in the grad-cam library. The sign of a principal
+    component is arbitrary, and the library takes the one that its SVD happens to return: a map may be inverted. Here
+    the sign is chosen such that the map rises with the mean activation of a site.
     """
     sites = activations.double().flatten(2).transpose(1, 2)
     sites = sites - sites.mean(dim=1, keepdim=True)
-    if sites.shape[1] < sites.shape[2]:  # the smaller Gram matrix has the same largest eigenvalue
+    if sites.shape[1] < sites.shape[2]:  # Both Gram matrices have the same largest eigenvalue; use the smaller one.
         values, vectors = torch.linalg.eigh(sites @ sites.mT)
         projection = vectors[..., -1] * values[:, -1:].clamp(min=0).sqrt()
     else:
@@ -85,7 +84,7 @@ def principal_component(activations: Tensor) -> Tensor:
 def _gradient_maps(
     cam_method: str, classifier: nn.Module, layers: Sequence[nn.Module], codes: Tensor, classes: Tensor
 ) -> list[Tensor]:
-    """Return a map `[b, h, w]` of every layer, at the layer's resolution."""
+    """Return a map `[b, h, w]` for every layer, at the layer's resolution."""
     weigh = _BY_GRADIENT[cam_method]
     with torch.enable_grad(), _captured(layers) as activations:
         scores = classifier(codes.detach().requires_grad_()).gather(1, classes[:, None]).sum()
@@ -94,10 +93,10 @@ def _gradient_maps(
 
 
 def _score_cam(classifier: nn.Module, activation: Tensor, codes: Tensor, classes: Tensor) -> Tensor:
-    """Return Score-CAM's map `[b, h, w]` of one layer (Wang et al. 2020, equations 3 to 6).
+    """Return the Score-CAM map `[b, h, w]` of one layer (Wang et al. 2020, equations 3 to 6).
 
-    A channel's weight is the softmax of the target's score when the codes are multiplied by that channel's map. One
-    forward pass a channel, of the whole batch.
+    The weight of a channel comes from the target's score when the codes are multiplied by that channel's map; the
+    weights are a softmax over channels. It takes one forward pass of the batch per channel.
     """
     masks = normalised(functional.interpolate(activation, size=codes.shape[-2:], mode="bilinear", align_corners=True))
     with torch.no_grad():
@@ -108,7 +107,8 @@ def _score_cam(classifier: nn.Module, activation: Tensor, codes: Tensor, classes
 
 @contextlib.contextmanager
 def _captured(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """Give a list that the next forward pass fills with the layers' outputs, in the order of `layers`."""
+    """Yield a list that the next forward pass fills with the layers' outputs, in the order of `layers`."""
+    # Hooks fire in the order of the forward pass, which need not be that of `layers`. So outputs are kept by position.
     outputs: dict[int, Tensor] = {}
     filled: list[Tensor] = []
 

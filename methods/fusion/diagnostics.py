@@ -1,4 +1,4 @@
-"""How well fusion's inner steps worked: the code, the maps against the truth where it is known, and what was taken."""
+"""Diagnostics: how well the inner steps of the fusion worked. They judge the code, the maps and the masks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from bench.metrics import localisation
 from methods.fusion.fuse import Fused, FusedSet, expand
 from methods.fusion.pairing import PairTable
 from methods.fusion.saliency import SaliencyTable
+from methods.fusion.settings import Checkpoint
 
 Sites = npt.NDArray[np.bool_]
 
@@ -21,32 +22,32 @@ DESCRIPTIONS: dict[str, str] = {
     "normalised_entropy": "mean entropy of a site's words over log V; 0 is one-hot, 1 uniform",
     "latents_beyond_1": "share of latent values outside [-1, 1], which a decoder ending in Tanh cannot rebuild",
     "cam_empty_share": "share of all maps that are constant: nothing in the image raises the score",
-    "n_maps_judged": "anchors' maps of a tail class that is truly in the image; the next six are their means",
+    "n_maps_judged": "number of anchor maps for a tail class that is truly in the image; the next six are over these",
     "cam_pointing": "share of judged maps whose maximum falls on the true finding",
     "cam_pointing_chance": "cam_pointing of sites drawn at random",
-    "cam_pointing_prior": "cam_pointing of the commonest true site of the class's other images",
+    "cam_pointing_prior": "cam_pointing of the site that is most often true in the class's other images",
     "cam_iou": "overlap of a map's k highest sites with the k sites of the true finding",
     "cam_iou_above_half": "overlap of a map's sites above 0.5 with those of the true finding",
     "cam_inside_ratio": "share of a map's energy on the true finding over the finding's share of sites; 1 is chance",
     "mean_share_tail": "mean share of a fused latent's sites that are the anchor's",
     "mean_share_head": "mean share of a fused latent's sites that are the partner's",
-    "n_samples_judged": "fused samples whose target class is truly in their anchor",
+    "n_samples_judged": "number of fused samples whose target class is truly in their anchor",
     "share_of_true_site_taken": "share of the target's true sites taken from the anchor; mean_share_tail is chance",
-    "distinct_anchors": "different anchors among the fused samples",
-    "distinct_partners": "different partners among the fused samples",
-    "median_partner_distance": "median distance of an anchor to its possible partners, in what the search compared",
+    "distinct_anchors": "number of different anchors among the fused samples",
+    "distinct_partners": "number of different partners among the fused samples",
+    "median_partner_distance": "median distance between an anchor and its possible partners, as the search measures it",
 }
 _CODEC = ("reconstruction_l1", "mean_max_probability", "normalised_entropy", "latents_beyond_1")
-_RECORD_OF = {"last": "final", "first": "first"}  # a checkpoint's part of the codec's record
+_RECORD_OF: dict[Checkpoint, str] = {"last": "final", "first": "first"}  # Checkpoint → its part of the codec's record.
 _ROWS_AT_ONCE = 256
 
 
 class Diagnostics(Stage):
-    """One flat dict of the names in `DESCRIPTIONS`; what cannot be said is None.
+    """A flat dict with the names in `DESCRIPTIONS`. A value that cannot be computed is None.
 
-    Whatever needs the truth is None where the data set has no true masks, and everything is where nothing was fused.
-    A class is judged in an image where it truly is: a reader's invented label has no right map. Every map, and every
-    sample, counts alike, so that the means are mostly the commoner tail classes'.
+    Measures that need true masks are None if the data set has none, and all are None if nothing was fused. A map is
+    only judged if its class is truly in the image: for a wrong label there is no right map. All maps and samples count
+    the same, so the commoner tail classes dominate the means.
     """
 
     fused: Fused
@@ -55,22 +56,22 @@ class Diagnostics(Stage):
         """Write `diagnostics.json`."""
         fused: FusedSet = work.get(self.fused)
         found: dict[str, float | int | None] = dict.fromkeys(DESCRIPTIONS)
-        if len(fused.parents):  # where nothing was fused no codec was trained either, and none shall be for this
+        if len(fused.parents):  # If nothing was fused, no codec was trained, and the diagnostics must not train one.
             found |= self._of_codec(work) | self._of_fusion(work, fused) | self._against_truth(work, fused)
         write_strict_json(work.out / "diagnostics.json", found)
 
     def open(self, folder: Path) -> dict[str, float | int | None]:
-        """Return name → number, or None where it cannot be said."""
+        """Return name → number, or None if it could not be computed."""
         return read_json_or_raise(folder / "diagnostics.json")
 
     def _of_codec(self, work: Work) -> dict[str, float | int | None]:
-        """Return the measures of the networks that saliency and fusion used."""
+        """Return the measures of the networks that saliency and fusion use."""
         saliency = self.fused.pairs.saliency
         record = work.get(saliency.codec).record[_RECORD_OF[saliency.checkpoint]]
         return {name: record[name] for name in _CODEC}
 
     def _of_fusion(self, work: Work, fused: FusedSet) -> dict[str, float | int | None]:
-        """Return what needs no truth."""
+        """Return the measures that need no true masks."""
         table: SaliencyTable = work.get(self.fused.pairs.saliency)
         pairs: PairTable = work.get(self.fused.pairs)
         share = float(fused.mask.mean(dtype=np.float64))
@@ -85,10 +86,11 @@ class Diagnostics(Stage):
         }
 
     def _against_truth(self, work: Work, fused: FusedSet) -> dict[str, float | int | None]:
-        """Return what needs true masks; nothing where the data set has none."""
+        """Return the measures that need true masks, or an empty dict if the data set has none."""
         codec = self.fused.pairs.saliency.codec
         train, dataset = train_set(work, codec.train), codec.train.split.dataset
-        at = work.get(codec.train.split)["train"]  # the data set's row of every train row
+        # Parents and maps count rows of the train split, true masks count rows of the data set. `at` translates.
+        at = work.get(codec.train.split)["train"]
         table: SaliencyTable = work.get(self.fused.pairs.saliency)
         of_tail = np.isin(table.classes, train.tail_index)
         side = fused.mask.shape[-1]
@@ -100,9 +102,9 @@ class Diagnostics(Stage):
 
 
 def true_sites(dataset: Dataset, rows: Int64, classes: Int64, side: int) -> Sites | None:
-    """Return where `classes[i]` truly is in row `rows[i]` of a data set, `bool [n, side, side]`, empty where it is not.
+    """Return the true sites of class `classes[i]` in row `rows[i]` of a data set, `bool [n, side, side]`.
 
-    None where the data set has no true masks.
+    A mask without True means that the class is not in the image. Returns None if the data set has no true masks.
     """
     found = np.zeros((len(rows), side, side), dtype=bool)
     for start in range(0, len(rows), _ROWS_AT_ONCE):
@@ -115,7 +117,7 @@ def true_sites(dataset: Dataset, rows: Int64, classes: Int64, side: int) -> Site
 
 
 def judged_maps(cams: Float32, truth: Sites, classes: Int64) -> dict[str, float | int | None]:
-    """Return the `cam_` measures of maps `[n, h, w]` of `classes` over those with any true sites `[n, h, w]`."""
+    """Return the `cam_` measures of maps `[n, h, w]` for `classes`, over the maps with any true sites `[n, h, w]`."""
     there = truth.any(axis=(1, 2))
     maps, masks = cams[there], truth[there]
     return {
@@ -130,7 +132,7 @@ def judged_maps(cams: Float32, truth: Sites, classes: Int64) -> dict[str, float 
 
 
 def judged_masks(taken: npt.NDArray[np.uint8], truth: Sites) -> dict[str, float | int | None]:
-    """Return the mean share of each sample's true sites `[n, h, w]` that its mask takes, over those that have any."""
+    """Return the mean share of a sample's true sites `[n, h, w]` that its mask takes, over samples with true sites."""
     there = truth.any(axis=(1, 2))
     sites = truth[there].sum(axis=(1, 2))
     from_anchor = (truth[there] & (taken[there] == 1)).sum(axis=(1, 2))

@@ -1,4 +1,4 @@
-"""Fusion: an anchor's class-specific code sites on a partner's class-generic ones, decoded to a latent."""
+"""Fusion: put the class-specific sites of an anchor's code into the code of a partner, and decode it to a latent."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from bench.contract import (
@@ -18,6 +19,7 @@ from bench.contract import (
     Settings,
     Stage,
     TrainSet,
+    UInt8,
     Work,
     seeds,
     train_set,
@@ -30,36 +32,36 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-Mask = np.ndarray  # bool [h, w], True where the anchor's code is taken
-_BATCH = 64  # fixed, so that a latent does not depend on the machine
+Mask = npt.NDArray[np.bool_]  # [h, w], True where the anchor's code is taken.
+_BATCH = 64  # Fixed, so that a latent does not depend on the machine.
 _ARRAYS = ("latents", "parents", "claimed_class", "anchor_cam", "partner_cam", "mask")
 
 
 class FusionSettings(Settings):
-    """Which sites are class-specific and class-generic.
+    """Which sites are class-specific and which are class-generic.
 
-    The released code draws the rate at which undecided sites are the anchor's once a batch; here it is once a sample,
-    so that a sample does not depend on its batch.
+    The thresholds leave some sites undecided, and a coin decides about these. The released code draws the coin's bias
+    once per batch. Here it is drawn once per sample, so that a sample does not depend on its batch.
     """
 
-    cam_high: float = Field(0.5, ge=0, le=1, description="q1: an anchor's site is class-specific above it")
-    cam_low: float = Field(0.5, ge=0, le=1, description="q2: a partner's site is class-generic below it")
+    cam_high: float = Field(0.5, ge=0, le=1, description="q1: an anchor's site is class-specific if its map is above")
+    cam_low: float = Field(0.5, ge=0, le=1, description="q2: a partner's site is class-generic if its map is below")
     thresholds: Literal["fixed", "quantile", "per_sample", "per_class"] = Field(
         "fixed",
-        description="fixed, quantile levels of each map, or drawn from N(q, thresholds_std) per sample or target class",
+        description="q1 and q2 as they are, as quantile levels of each map, or drawn from N(q, thresholds_std)",
     )
-    thresholds_std: float = Field(0.1, ge=0, le=1, description="used where thresholds are drawn")
+    thresholds_std: float = Field(0.1, ge=0, le=1, description="standard deviation of drawn thresholds")
 
 
 @dataclass(frozen=True)
 class FusedSet:
-    """Fused latents, one per sample of the plan, memory-mapped.
+    """The fused latents, one per sample of the plan, memory-mapped.
 
     Attributes:
-        latents: `float32 [n, c, h, w]`, scaled as the diffusion model's latents are.
-        parents: `int64 [n, 2]`, train rows of anchor and partner: the images that were fused.
-        claimed_class: `int64 [n]`, the class that the sample is taken to be of.
-        anchor_cam, partner_cam: `float32 [n, h, w]` in [0, 1].
+        latents: `float32 [n, c, h, w]`, scaled like the diffusion model's latents.
+        parents: `int64 [n, 2]`, the train rows of anchor and partner, the images that were fused.
+        claimed_class: `int64 [n]`, the class that the sample is said to show.
+        anchor_cam, partner_cam: `float32 [n, h, w]` in [0, 1], the maps that the mask was made from.
         mask: `uint8 [n, h, w]`, 1 where the anchor's code was taken.
     """
 
@@ -68,18 +70,20 @@ class FusedSet:
     claimed_class: Int64
     anchor_cam: Float32
     partner_cam: Float32
-    mask: np.ndarray
+    mask: UInt8
 
 
 class Fused(Stage):
-    """Anchor, partner, mask and fused latent of every sample that the plan asks for.
+    """Anchor, partner, mask and fused latent of every sample of the plan.
 
-    In the pairs' index space `released` an anchor's map is read at the anchor's position among the images of its target
-    class, as if that were a row: it is the map of another image, and the sample is claimed to be of the class of that
-    map (that image's best-scored tail class, or its best-scored head class where it has none). What is fused is the
-    anchor itself with the row that the pairs name. The subset is the target class's because thresholds and numbers of
-    images are the released code's per tail class; any other subset of tail images would give other wrong rows.
-    In the space `global` the map is the anchor's and the claimed class the target.
+    With the index space `global` the map is the anchor's, and the claimed class is the target class.
+
+    With `released` the anchor's position among the images of its target class is used as a train row when its map is
+    read. So the map is that of another image, and the sample is said to show the class of that map: the image's
+    best-scored tail class, or its best-scored head class if it has no tail class. The images that are fused are still
+    the anchor and the row that the pairs name. The position is counted among the images of the target class, because
+    the released code sets thresholds and numbers of images per tail class. Any other subset would give other wrong
+    rows.
     """
 
     resources: ClassVar[Resources] = Resources(gpu=True)
@@ -94,7 +98,7 @@ class Fused(Stage):
         return self.plan.size(self.pairs.saliency.codec.train)
 
     def compute(self, work: Work) -> None:
-        """Write latents, parents, maps and masks as npy, aligned to the plan's samples, and `fusion.json`."""
+        """Write latents, parents, maps and masks as npy files, in the order of the plan's samples, and `fusion.json`."""
         codec = self.pairs.saliency.codec
         train = train_set(work, codec.train)
         samples = expand(self.plan, train)
@@ -104,7 +108,7 @@ class Fused(Stage):
         shapes = {"latents": (n, c, h, w), "parents": (n, 2), "claimed_class": (n,)}
         types = {"parents": np.int64, "claimed_class": np.int64, "mask": np.uint8}
         out = {name: np.zeros(shapes.get(name, (n, h, w)), types.get(name, np.float32)) for name in _ARRAYS}
-        if n:  # with nothing to make there is no need to train a codec
+        if n:  # Without samples the inputs are not asked for, so no codec is trained.
             self._choose(samples, train, work.get(self.pairs.saliency), work.get(self.pairs), out)
             self._decode(work, out)
         for name, array in out.items():
@@ -119,7 +123,11 @@ class Fused(Stage):
     def _choose(
         self, samples: Int64, train: TrainSet, saliency: SaliencyTable, pairs: PairTable, out: dict[str, np.ndarray]
     ) -> None:
-        """Draw anchor, partner and mask of every sample, each from the sample's own generator."""
+        """Draw anchor, partner and mask of every sample from the sample's own generator, and write them into `out`.
+
+        Two index spaces are in use: `anchor` and `partner` are train rows, `position` counts the images of the target
+        class only. Reading a map at `position` is the mistake of the released code, reproduced with `released`.
+        """
         released = self.pairs.index_space == "released"
         for i, target_class in enumerate(samples.tolist()):
             rng = seeds.rng(self.seed, "fuse", i)
@@ -136,7 +144,7 @@ class Fused(Stage):
             out["mask"][i] = fusion_mask(anchor_cam, partner_cam, high, low, rng)
 
     def _decode(self, work: Work, out: dict[str, np.ndarray]) -> None:
-        """Fill in the fused latents, batch by batch."""
+        """Compute the fused latents batch by batch, and write them into `out`."""
         import torch
 
         codec, checkpoint = self.pairs.saliency.codec, self.pairs.saliency.checkpoint
@@ -154,10 +162,10 @@ class Fused(Stage):
 
 
 def expand(plan: Plan, train: TrainSet) -> Int64:
-    """Return the target class of every sample, `int64 [n]`, in the order in which the harness numbers them.
+    """Return the target class of every sample, `int64 [n]`, in the same order as `Context.samples`.
 
     Raises:
-        ConfigError: if the plan asks for a class that is not a tail class; no image is an anchor for it.
+        ConfigError: if the plan asks for a class that is not a tail class, for which there are no anchors.
     """
     wanted = plan.resolve(train)
     for name in wanted:
@@ -169,7 +177,7 @@ def expand(plan: Plan, train: TrainSet) -> Int64:
 
 
 def skip_reason(train: TrainSet) -> str | None:
-    """Return why nothing can be fused from this train split, or None."""
+    """Return why no images can be fused from this train split, or None."""
     if not train.head:
         return "no class is a head class, so no partner has a map"
     if not head_only(train).any():
@@ -185,7 +193,11 @@ def thresholds(
     rng: np.random.Generator,
     seed_and_class: tuple[int, int],
 ) -> tuple[float, float]:
-    """Return (q1, q2) for a sample; `rng` is the sample's own, `seed_and_class` decide the draw per target class."""
+    """Return the thresholds (q1, q2) of a sample.
+
+    Drawn thresholds come from `rng`, the sample's own generator. With `per_class` they come from `seed_and_class`
+    instead, so that all samples of a target class have the same thresholds, in any batch.
+    """
     centre = settings.cam_high, settings.cam_low
     if settings.thresholds == "fixed":
         return centre
@@ -201,8 +213,9 @@ def thresholds(
 def fusion_mask(anchor_cam: Float32, partner_cam: Float32, high: float, low: float, rng: np.random.Generator) -> Mask:
     """Return `bool [h, w]`, True where the anchor's code is taken.
 
-    The anchor's where only it claims the site (its map above `high`), the partner's where only that does (its map
-    below `low`); where both or neither do, a coin per site whose bias is itself drawn from U(0, 1) for the sample.
+    The anchor claims a site if its map is above `high`, and the partner claims it if its map is below `low`. A site
+    that only one of them claims goes to that one. If both or neither claim it, a coin decides. The coin's bias is drawn
+    from U(0, 1), once for the sample.
     """
     class_specific, class_generic = anchor_cam > high, partner_cam < low
     coin = rng.random(anchor_cam.shape) < rng.random()
@@ -210,7 +223,7 @@ def fusion_mask(anchor_cam: Float32, partner_cam: Float32, high: float, low: flo
 
 
 def fuse(anchor_codes: Tensor, partner_codes: Tensor, masks: Tensor) -> Tensor:
-    """Return codes `[b, L*V, h, w]`: the anchor's where `masks` (`bool [b, h, w]`) holds, else the partner's."""
+    """Return codes `[b, L*V, h, w]`: the anchor's where `masks` `bool [b, h, w]` is True, else the partner's."""
     return anchor_codes.where(masks[:, None], partner_codes)
 
 

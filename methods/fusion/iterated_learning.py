@@ -125,9 +125,10 @@ class IteratedLearning:
     def _begin(self, now: PhaseEpoch) -> None:
         """Prepare the epoch `now`; at the start of an imitation, freeze the encoder as teacher and set up a student.
 
-        The student takes the encoder's place, and the next interaction continues with it. It is reset to new weights,
-        because a copy of the teacher would imitate it perfectly from the start: nothing would be selected for being easy
-        to learn. Decoder and classifier are kept, so the student must learn the teacher's words, and not others.
+        The student takes the encoder's place, and the next interaction continues with it. With `student_reset` it has
+        new weights. A copy of the teacher would imitate it perfectly from the start, and nothing would be selected for
+        being easy to learn. Decoder and classifier are kept: they can read the student's codes, because it learns the
+        teacher's words.
         """
         if now.epoch == 0 and now.phase == "imitation":
             self.teacher = frozen_copy(self.networks.encoder)
@@ -164,7 +165,7 @@ class IteratedLearning:
         return meter.means()
 
     def _batches(self, now: PhaseEpoch, progress: Progress) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (rows, latents) of each step of the epoch; their order and the draw of the latents depend on the seed."""
+        """Yield (rows, latents) of each step of an epoch; order and latents are drawn from the seed and `now`."""
         order = seeds.rng(self.seed, "order", *now).permutation(len(self.table))
         noise_seed = seeds.derive(self.seed, "latents", *now)
         total = len(self.epochs) * self.steps_per_epoch

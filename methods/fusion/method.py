@@ -13,6 +13,7 @@ from bench.contract import (
     PARENT_SHARE,
     AugmentedBatch,
     Context,
+    Diffusion,
     Float32,
     Int64,
     LabelPolicy,
@@ -29,7 +30,7 @@ from methods.fusion.pairing import IndexSpace, PairingSettings, Pairs
 from methods.fusion.saliency import Saliency, SaliencySettings
 from methods.fusion.settings import Checkpoint, CodecSettings
 
-# What the audit of the released code found, switch by switch, and what goes with each; sizes are the matrix's business.
+# The presets set every switch that the audit of the released code found. Sizes are left to the matrix files.
 _RELEASED: dict[str, Any] = {
     "codec": {
         "code_activation": "tanh",
@@ -69,10 +70,10 @@ _CORRECTED: dict[str, Any] = {
 
 
 class Fusion(Method):
-    """`ours@d`: everything up to the fused latents is shared by every d; only d last denoising steps differ.
+    """Fuse the code of a tail image with that of a similar head image, then run the last d denoising steps (`ours@d`).
 
-    Presets: `released` behaves as the paper's last release in all eight points of its audit, `corrected` (the defaults)
-    in none.
+    Everything up to the fused latents is shared by all d. With the preset `released` the method behaves like the
+    paper's last release in all eight points that the audit found. With `corrected` (the defaults) it does so in none.
     """
 
     name: ClassVar[str] = "ours"
@@ -80,22 +81,22 @@ class Fusion(Method):
     uses_diffusion: ClassVar[bool] = True
     presets: ClassVar[dict[str, dict[str, Any]]] = {"released": _RELEASED, "corrected": _CORRECTED}
 
-    denoise_steps: int = Field(5, ge=0, description="how many of the last steps of the schedule are run")
+    denoise_steps: int = Field(5, ge=0, description="number of last steps of the schedule that are run")
     num_inference_steps: int = Field(75, ge=1, le=1000, description="length of the schedule")
     guidance_scale: float = Field(3.5, ge=0, le=100, description="classifier-free guidance; 1 is none")
     denoise_start: Literal["sdedit", "released"] = Field(
-        "sdedit", description="add the noise of the first step that is run, or enter without, as the released code does"
+        "sdedit", description="sdedit: add the noise of the first step that is run; released: add none"
     )
     prompt: Literal["union", "tail_only"] = Field(
-        "union", description="findings named: of both parents, or only the anchor's tail classes"
+        "union", description="findings in the prompt: those of both parents, or only the anchor's tail classes"
     )
     index_space: IndexSpace = Field(
-        "global", description="released: positions in a subset are used as rows of the train split, see Pairs and Fused"
+        "global", description="released: positions in a subset are used as train rows, see Pairs and Fused"
     )
     checkpoint: Checkpoint = Field(
-        "last", description="generation whose codec is used; the released script fuses with the first one's"
+        "last", description="generation whose codec is used; the released script uses the first one"
     )
-    labels: LabelPolicy = Field("union", description="label policy; own = union, the first release's")
+    labels: LabelPolicy = Field("union", description="label policy; own = union, as in the first release")
     codec: CodecSettings = CodecSettings()
     saliency: SaliencySettings = SaliencySettings()
     pairing: PairingSettings = PairingSettings()
@@ -110,26 +111,26 @@ class Fusion(Method):
         return self
 
     def inputs(self, task: Task) -> dict[str, Stage]:
-        """Name the fused latents; codec, saliency and pairs stand below them."""
+        """Return the stage of the fused latents, which has codec, saliency and pairs as its own inputs."""
         codec = Codec(latents=task.latents, train=task.train, settings=self.codec, seed=task.seed)
         saliency = Saliency(codec=codec, settings=self.saliency, checkpoint=self.checkpoint)
         pairs = Pairs(saliency=saliency, settings=self.pairing, index_space=self.index_space)
         return {"fused": Fused(pairs=pairs, plan=task.plan, settings=self.fusion, seed=task.seed)}
 
     def check(self, latent_px: int) -> None:
-        """Refuse a classifier of codes that is too deep for the latent.
+        """Check that the classifier of codes is not too deep for the latent.
 
         Raises:
-            ConfigError: naming the setting.
+            ConfigError: if it is. The message names the setting.
         """
         self.codec.check(latent_px)
 
     def skip(self, train: TrainSet) -> str | None:
-        """Return a reason where there is no anchor or no partner."""
+        """Return a reason if there is no anchor or no partner, else None."""
         return skip_reason(train)
 
     def augment(self, ctx: Context) -> Iterator[AugmentedBatch]:
-        """Yield images of the fused latents after the last `denoise_steps` steps, with maps and masks beside them."""
+        """Yield the images of the fused latents after the last `denoise_steps` steps, with maps and masks as extras."""
         fused: FusedSet = ctx.inputs["fused"]
         diffusion = ctx.diffusion
         for index in ctx.batches(diffusion.batch_size):
@@ -151,8 +152,8 @@ class Fusion(Method):
                 },
             )
 
-    def _prompts(self, diffusion: Any, train: TrainSet, parents: Int64) -> list[str]:
-        """Return what the diffusion model is told of every sample."""
+    def _prompts(self, diffusion: Diffusion, train: TrainSet, parents: Int64) -> list[str]:
+        """Return the prompt of every sample."""
         if self.prompt == "union":
             named = union(train.labels[parents])
         else:
@@ -160,8 +161,10 @@ class Fusion(Method):
             named = np.where(of_tail, train.labels[parents[:, 0]], 0)
         return [diffusion.prompt(train.class_names, row) for row in named]
 
-    def _denoised(self, diffusion: Any, latents: Float32, prompts: list[str], ctx: Context, index: Int64) -> Float32:
-        """Return latents after the last steps; each sample's noise is from its own generator."""
+    def _denoised(
+        self, diffusion: Diffusion, latents: Float32, prompts: list[str], ctx: Context, index: Int64
+    ) -> Float32:
+        """Return `latents` after the last steps; the noise of a sample comes from its own generator."""
         if self.denoise_steps == 0:
             return latents
         noise = None
@@ -173,5 +176,5 @@ class Fusion(Method):
         )
 
     def diagnostics(self, task: Task) -> Stage:
-        """Name the stage that judges code, maps and masks, against the truth where the data set knows it."""
+        """Return the stage that judges code, maps and masks, against the true masks if the data set has them."""
         return Diagnostics(fused=self.inputs(task)["fused"])

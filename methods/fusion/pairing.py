@@ -1,4 +1,4 @@
-"""Neighbours: for every anchor's map, the nearest images among those with no tail class (paper, section 3.3)."""
+"""Pairing: for every map of an anchor, the nearest images without a tail class (paper, section 3.3)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from bench.contract import (
@@ -26,10 +27,10 @@ from bench.metrics.neighbours import nearest
 from methods.fusion.saliency import Saliency, SaliencyTable, codec_latents
 
 IndexSpace = Literal["global", "released"]
-Vectors = Callable[[Int64], Float32]  # entries of a saliency table -> what they are compared by, [len(entries), d]
+Vectors = Callable[[Int64], Float32]  # Entries of a saliency table → the vectors to compare, [len(entries), d].
 
-_AT_ONCE = 512  # entries held as vectors on either side: at paper scale a code alone is a megabyte
-_BATCH = 64  # fixed, so that a code does not depend on the machine
+_AT_ONCE = 512  # Vectors in memory on either side. At paper scale a single code has a megabyte.
+_BATCH = 64  # Fixed, so that a code does not depend on the machine.
 
 
 class PairingSettings(Settings):
@@ -38,18 +39,18 @@ class PairingSettings(Settings):
     by: Literal["cam", "code", "latent", "random"] = Field(
         "cam", description="Euclidean distance between maps (the paper), codes or latents; random: any head-only image"
     )
-    k_neighbors: int = Field(3, ge=1, le=1000, description="nearest images that a partner is drawn from")
+    k_neighbors: int = Field(3, ge=1, le=1000, description="number of nearest images that a partner is drawn from")
 
 
 @dataclass(frozen=True)
 class PairTable:
-    """Possible partners of every anchor map. Every number here is used as a row of the train split.
+    """The possible partners of every anchor map. Anchors and partners are used as train rows.
 
     Attributes:
-        anchors: `int64 [m]`, train row of each anchor map, ascending.
-        classes: `int64 [m]`, the tail class that the map is of.
-        partners: `int64 [m, k]`, train rows, nearest first; k is smaller where there are fewer candidates.
-        distances: `float32 [m, k]`, Euclidean, between what the search compared (random: between maps).
+        anchors: `int64 [m]`, the train row of each anchor map, ascending.
+        classes: `int64 [m]`, the tail class of each map.
+        partners: `int64 [m, k]`, train rows, nearest first; k is smaller if there are fewer candidates.
+        distances: `float32 [m, k]`, Euclidean distances between the compared vectors (for random: between maps).
     """
 
     anchors: Int64
@@ -58,7 +59,10 @@ class PairTable:
     distances: Float32
 
     def of(self, row: int, target_class: int) -> Int64:
-        """Return the possible partners of an anchor for a class, `int64 [k]`; of its only map if that is another's."""
+        """Return the possible partners of an anchor for a class, `int64 [k]`.
+
+        If the anchor has no map for the class, those of its first map are returned.
+        """
         found = np.arange(*np.searchsorted(self.anchors, [row, row + 1]))
         return self.partners[found[np.argmax(self.classes[found] == target_class)]]
 
@@ -66,10 +70,10 @@ class PairTable:
 class Pairs(Stage):
     """The nearest head-only images of every anchor.
 
-    `index_space` says what a position means, here and in the fusion above. `global`: positions found in a subset of the
-    train split are brought back to its rows. `released`: they are not, as in the paper's code. A neighbour's position
-    among the head-only images is then taken for its row, so that the partner is another image, with a tail class
-    perhaps.
+    The search runs over a subset of the train split, so it finds positions in the subset. `index_space` says what
+    happens to them, here and in `Fused`. With `global` they are translated back to train rows. With `released` they
+    are not, as in the paper's released code: a position among the head-only images is used as a train row. The partner
+    is then another image than the neighbour, and may even have a tail class.
     """
 
     resources: ClassVar[Resources] = Resources(gpu=True)
@@ -101,7 +105,7 @@ class Pairs(Stage):
         return PairTable(*(np.load(folder / f"{name}.npy") for name in ("anchors", "classes", "partners", "distances")))
 
     def _vectors(self, work: Work, saliency: SaliencyTable) -> Vectors | None:
-        """Return what the search compares, None for the maps themselves."""
+        """Return the function that gives the vectors to compare, or None to compare the maps themselves."""
         codec = self.saliency.codec
         if self.settings.by == "latent":
             return lambda entries: _flat(codec_latents(work, codec, saliency.rows[entries]))
@@ -122,8 +126,8 @@ class Pairs(Stage):
         return codes
 
 
-def head_only(train: TrainSet) -> np.ndarray:
-    """Return `bool [n]`: the rows with no observed tail class, the candidates for a partner."""
+def head_only(train: TrainSet) -> npt.NDArray[np.bool_]:
+    """Return `bool [n]`, True for train rows without an observed tail class: the candidates for a partner."""
     return ~(train.labels[:, train.tail_index] == 1).any(axis=1)
 
 
@@ -136,17 +140,19 @@ def pair(
     seed: int = 0,
     progress: Callable[[float, float, str], None] = lambda done, total, note: None,
 ) -> PairTable:
-    """Return the k nearest (or k random) candidates of every anchor map, all of them where there are fewer than k.
+    """Return the k nearest (or k random) candidates of every anchor map, or all candidates if there are fewer.
 
     Args:
         train: the train split.
-        saliency: its maps; a candidate has one.
-        settings: of the search.
+        saliency: its maps; every candidate has exactly one.
+        settings: the settings of the search.
         index_space: `global` or `released`, see `Pairs`.
-        vectors: what is compared, given entries of `saliency`; None: the maps.
-        seed: of random partners.
+        vectors: returns the vectors to compare for entries of `saliency`; None compares the maps.
+        seed: seed of random partners.
         progress: called with (done, total, note).
     """
+    # Three index spaces: `positions` count within `candidates`, `candidates` and `anchors` are entries of the saliency
+    # table, and `saliency.rows` turns entries into train rows. With `released` the positions are not translated.
     candidate = head_only(train)[saliency.rows]
     candidates, anchors = np.flatnonzero(candidate), np.flatnonzero(~candidate)
     k = min(settings.k_neighbors, len(candidates))

@@ -1,7 +1,7 @@
-"""Where the classifier looks: one map per train image and target class (paper, section 3.2).
+"""Saliency: where the classifier of codes looks, as one map per train image and target class (paper, section 3.2).
 
-An image with tail classes is a possible anchor and has a map for each of them (or for the best-scored one); an image
-with none is a possible partner and has one map, of its best-scored head class.
+An image with tail classes may become an anchor. It has a map for each of them, or for the best-scored one only. An
+image without tail classes may become a partner. It has one map, for its best-scored head class.
 """
 
 from __future__ import annotations
@@ -35,31 +35,36 @@ if TYPE_CHECKING:
     from methods.fusion.networks import CodecNetworks
 
 CamMethod = Literal["gradcam", "hirescam", "layercam", "eigencam", "scorecam", "gradcam++", "xgradcam"]
-_BATCH = 64  # fixed, so that maps do not depend on the machine
+_BATCH = 64  # Fixed, so that maps do not depend on the machine.
 
 
 class SaliencySettings(Settings):
-    """Which class activation map, of which class, on which layers.
+    """Which class activation map is used, for which classes and on which layers.
 
-    LayerCAM over all layers is the default because its maxima fall on the phantom's true masks oftener than those of
-    the other maps do; the last layer's sites see the whole latent, and its maxima fall there no oftener than chance.
+    LayerCAM over all layers is the default, because its maxima fall on the phantom's true masks more often than those
+    of the other methods. A site of the last layer sees the whole latent, and the maxima of its maps fall on the true
+    masks no more often than by chance.
     """
 
-    cam_method: CamMethod = Field("layercam", description="eigencam ignores the class")
+    cam_method: CamMethod = Field("layercam", description="class activation map; eigencam ignores the class")
     cam_target: Literal["each", "best"] = Field(
-        "each", description="an anchor's maps: of each tail class that it has, or of its best-scored one alone"
+        "each", description="an anchor's maps: for each tail class that it has, or for its best-scored one only"
     )
-    cam_layers: Literal["last", "all"] = Field("all", description="the classifier's last feature layer, or their mean")
+    cam_layers: Literal["last", "all"] = Field(
+        "all", description="last: the classifier's last feature layer; all: the mean over its feature layers"
+    )
 
 
 @dataclass(frozen=True)
 class SaliencyTable:
-    """Maps of train images, in the order of their rows, memory-mapped.
+    """The maps of the train images, memory-mapped. They are sorted by train row.
+
+    An entry is a position in this table. It is not a train row, because an image may have several maps.
 
     Attributes:
         cams: `float32 [m, h, w]` in [0, 1], at the latent's resolution.
-        rows: `int64 [m]`, the train row of each.
-        classes: `int64 [m]`, the column of the class that each is of.
+        rows: `int64 [m]`, the train row of each map, ascending.
+        classes: `int64 [m]`, the class (column) of each map.
     """
 
     cams: Float32
@@ -67,19 +72,20 @@ class SaliencyTable:
     classes: Int64
 
     def entries(self, row: int) -> Int64:
-        """Return the positions of a row's maps."""
+        """Return the entries of all maps of a train row."""
         return np.arange(*np.searchsorted(self.rows, [row, row + 1]))
 
     def entry(self, row: int, target_class: int) -> int:
-        """Return the position of a row's map of `target_class`; of its only map where it has none of that class."""
-        found = self.entries(row)
+        """Return the entry of a train row's map for `target_class`, or of its first map if it has none for the class."""
+        found = self.entries(row)  # `argmax` below returns 0, the first entry, if no map is for the class.
         return int(found[np.argmax(self.classes[found] == target_class)])
 
 
 class Saliency(Stage):
-    """Class activation maps of the train images on the code's classifier.
+    """The class activation maps of the train images, from the classifier of codes.
 
-    `checkpoint` says which generation's networks are used, here and in every stage above; the codec is the same.
+    `checkpoint` chooses the networks of the first or the last generation, here and in all later stages. It is not a
+    setting of the codec, so that both choices share one training.
     """
 
     resources: ClassVar[Resources] = Resources(gpu=True)
@@ -101,7 +107,8 @@ class Saliency(Stage):
         cams.flush()
         np.save(work.out / "rows.npy", rows)
         np.save(work.out / "classes.npy", classes)
-        empty = ~cams.any(axis=(1, 2))  # a score that nothing in the image raises: fusion takes no site for sure
+        # An empty map means that nothing in the image raises the score. Fusion then finds no class-specific site.
+        empty = ~cams.any(axis=(1, 2))
         record = {"maps": len(rows), "empty_share": float(empty.mean()), "mean": float(cams.mean())}
         write_strict_json(work.out / "saliency.json", record)
 
@@ -114,7 +121,7 @@ class Saliency(Stage):
         import torch
 
         n = len(work.get(self.codec.latents))
-        # one array from the start: a small one kept of every batch would hold the heap apart
+        # One array from the start. A list of small arrays, one per batch, would fragment the heap.
         scores = np.empty((n, len(train_set(work, self.codec.train).class_names)), np.float32)
         for start in range(0, n, _BATCH):
             stop = min(start + _BATCH, n)
@@ -144,16 +151,20 @@ class Saliency(Stage):
 
 
 def codec_latents(work: Work, codec: Codec, rows: Int64) -> Float32:
-    """Return the latents of train rows, `float32 [len(rows), c, h, w]`: one draw per row, the same in every stage."""
+    """Return the latents of train rows, `float32 [len(rows), c, h, w]`.
+
+    A row has the same draw in every stage. Otherwise a map or a neighbour would belong to another code than the one
+    that is fused.
+    """
     return work.get(codec.latents).sample(rows, seeds.derive(codec.seed, "fusion-latents"))
 
 
 def targets(train: TrainSet, scores: Float32, cam_target: str) -> tuple[Int64, Int64]:
-    """Return (rows, classes), `int64 [m]` each, in row order: which maps there are to make.
+    """Return the maps to make as (rows, classes), `int64 [m]` each, sorted by row.
 
     Args:
-        train: the train split; "has a class" means that its observed label is 1.
-        scores: `float32 [n, C]` logits of the code's classifier.
+        train: the train split; an image has a class if its observed label is 1.
+        scores: `float32 [n, C]`, logits of the classifier of codes.
         cam_target: `each` or `best`, see `SaliencySettings`.
     """
     rows: list[int] = []

@@ -39,14 +39,14 @@ from bench.pipeline.settings import Settings, not_semantic
 from bench.pipeline.stage import Resources, Stage, Work
 from bench.tables import AugmentedBatch, Float32, ImageTable, Int64, TrainSet, UInt8
 
-# every method
+# For every method.
 __all__ = ["AugmentedBatch", "ConfigError", "Context", "Float32", "Int64", "Method", "TrainSet", "UInt8"]
 __all__ += ["listed", "nearest", "seeds"]
-# a method that uses the diffusion model, or has stages of its own
+# For a method that uses the diffusion model or has stages of its own.
 __all__ += ["Diffusion", "DiffusionModel", "LatentTable", "Latents", "Plan", "Resources", "Settings", "Stage", "Task"]
 __all__ += ["Train", "Work", "checkpoints", "new_array", "not_semantic", "read_json_or_raise", "train_set"]
 __all__ += ["write_strict_json"]
-# labels of synthetic images
+# For the labels of synthetic images.
 __all__ += ["CLAIMED_CLASS", "PARENT_SHARE", "LabelPolicy", "union"]
-# a data set
+# For a data set.
 __all__ += ["DataError", "Dataset", "ImageTable", "KnownLabels", "SourceError", "TableWriter"]

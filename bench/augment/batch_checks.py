@@ -53,7 +53,7 @@ def checked(method: Method, ctx: Context) -> Iterator[AugmentedBatch]:
         raise ContractError(method.label, _COUNTS, f"made {made}, the plan asks for {wanted}")
 
 
-def _faults(batch: Any, train: TrainSet, first: AugmentedBatch | None) -> Iterator[tuple[str, str]]:
+def _faults(batch: object, train: TrainSet, first: AugmentedBatch | None) -> Iterator[tuple[str, str]]:
     """Yield (rule, what is wrong) for each fault of a batch; `first` is the first batch of this run, if any.
 
     The checks build on each other: values can only be checked once the shapes are right. So only the faults of the
@@ -62,7 +62,7 @@ def _faults(batch: Any, train: TrainSet, first: AugmentedBatch | None) -> Iterat
     if not isinstance(batch, AugmentedBatch):
         yield "`augment` yields AugmentedBatch", f"got {type(batch).__name__}"
         return
-    arrays: dict[str, Any] = {"images": batch.images, "labels": batch.labels, "parents": batch.parents}
+    arrays: dict[str, object] = {"images": batch.images, "labels": batch.labels, "parents": batch.parents}
     arrays |= {f"extras.{name}": array for name, array in batch.extras.items()}
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):

@@ -18,7 +18,7 @@ from bench.pipeline.settings import Settings
 from bench.pipeline.stage import Resources, Stage, Work
 from bench.tables import Float32, ImageTable
 
-GROUPS = ("head", "tail", "all")  # columns of `bootstrap.npy`
+GROUPS = ("head", "tail", "all")  # The columns of `bootstrap.npy`.
 _INTERVAL = (0.025, 0.975)
 
 

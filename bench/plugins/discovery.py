@@ -109,12 +109,12 @@ def _names_in(module_name: str, named_by: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def by_name(found: Iterator[Any], attribute: str) -> tuple[dict[str, Any], list[Broken]]:
+def by_name(found: Iterator[type[T] | Broken], attribute: str) -> tuple[dict[str, type[T]], list[Broken]]:
     """Return the usable classes by name, and the plugins that cannot be used.
 
     If two plugins have the same name, neither is usable. The meaning of a matrix must not depend on the import order.
     """
-    named: dict[str, list[Any]] = {}
+    named: dict[str, list[type[T]]] = {}
     amiss: list[Broken] = []
     for cls in found:
         if isinstance(cls, Broken):

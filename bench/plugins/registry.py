@@ -53,7 +53,7 @@ def _dataset_classes() -> Iterator[Any]:
     return classes("bench.data.kinds", "bench.datasets", Dataset, "kind")
 
 
-def _unusable(name: str, found: dict[str, Any]) -> Broken | None:
+def _unusable(name: str, found: Mapping[str, type]) -> Broken | None:
     """Return the broken plugin called `name`, or None if a usable plugin (or no plugin) has that name."""
     return None if name in found else next((b for b in broken() if name in b.names), None)
 
@@ -138,7 +138,7 @@ def _scalar(text: str) -> Any:
         return text
 
 
-def parse_dataset(settings: Any, where: str = "datasets") -> Dataset:
+def parse_dataset(settings: object, where: str = "datasets") -> Dataset:
     """Return the data set that a mapping with `kind` describes, or a placeholder if its plugin is broken.
 
     Raises:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -122,6 +121,6 @@ def _plain(kind: str) -> bool:
     return kind.replace("_", "").replace("-", "").isalnum()
 
 
-def _want(dataset: Dataset, rule: str, seen: Any, kept: Any) -> None:
+def _want(dataset: Dataset, rule: str, seen: object, kept: object) -> None:
     if not kept:
         raise DataError(f"data set '{dataset.kind}' broke the contract ({rule}): got {seen}")

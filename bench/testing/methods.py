@@ -14,7 +14,6 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -149,7 +148,12 @@ METHOD_CHECKS: list[MethodCheck] = [
 
 def digest(made: AugmentedSet) -> str:
     """Return a digest of all arrays in a set of synthetic images."""
-    arrays: dict[str, Any] = {"images": made.images, "labels": made.labels, "parents": made.parents, **made.extras}
+    arrays: dict[str, np.ndarray] = {
+        "images": made.images,
+        "labels": made.labels,
+        "parents": made.parents,
+        **made.extras,
+    }
     total = hashlib.sha256()
     for name in sorted(arrays):
         total.update(f"{name}{arrays[name].shape}{arrays[name].dtype}".encode())
@@ -203,7 +207,7 @@ def _is_images(made: AugmentedSet, n: int) -> bool:
     return made.images.dtype == np.uint8 and made.images.shape == (n, 32, 32)
 
 
-def _global_state() -> tuple[Any, ...]:
+def _global_state() -> tuple[object, ...]:
     import torch
 
     legacy = np.random.get_state(legacy=False)
@@ -219,6 +223,6 @@ def _files(root: Path) -> dict[str, str]:
     return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in found}
 
 
-def _want(method: Method, rule: str, seen: Any, kept: Any) -> None:
+def _want(method: Method, rule: str, seen: object, kept: object) -> None:
     if not kept:
         raise ContractError(type(method).name, rule, f"got {seen}")

@@ -98,7 +98,7 @@ class Fused(Stage):
         return self.plan.size(self.pairs.saliency.codec.train)
 
     def compute(self, work: Work) -> None:
-        """Write latents, parents, maps and masks as npy files, in the order of the plan's samples, and `fusion.json`."""
+        """Write latents, parents, maps and masks as npy files, in the order of the samples, and `fusion.json`."""
         codec = self.pairs.saliency.codec
         train = train_set(work, codec.train)
         samples = expand(self.plan, train)

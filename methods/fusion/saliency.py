@@ -76,7 +76,7 @@ class SaliencyTable:
         return np.arange(*np.searchsorted(self.rows, [row, row + 1]))
 
     def entry(self, row: int, target_class: int) -> int:
-        """Return the entry of a train row's map for `target_class`, or of its first map if it has none for the class."""
+        """Return the entry of a train row's map for `target_class`, or of its first map if there is no such map."""
         found = self.entries(row)  # `argmax` below returns 0, the first entry, if no map is for the class.
         return int(found[np.argmax(self.classes[found] == target_class)])
 

@@ -15,10 +15,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bench.augment.unusable import Reason
 from bench.errors import in_words
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)

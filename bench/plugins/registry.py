@@ -7,7 +7,7 @@ placeholder (`bench.augment.unusable`) takes its place, so that only its own cel
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import yaml

@@ -19,8 +19,6 @@ from bench.contract import (
 )
 from methods.fusion.settings import Checkpoint, CodecSettings
 
-from methods.fusion.settings import Checkpoint, CodecSettings
-
 if TYPE_CHECKING:
     from torch import Tensor
 

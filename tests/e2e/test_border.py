@@ -64,7 +64,8 @@ from pathlib import Path
 
 from bench.cli.main import main
 
-from bench import border, mirror
+from bench.privacy import border
+from bench.tracking import wandb_mirror as mirror
 from bench.store.store import Store
 
 given, place, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
@@ -231,7 +232,7 @@ def test_what_may_pass_is_there(place: Place) -> None:
     assert table.count("\n") == 7
     assert "the reason is withheld" in table
     page = (place.shared / "report.html").read_text()
-    assert "Written to be passed on" in page
+    assert "This report was written to be passed on" in page
     settings = yaml.safe_load((place.shared / "matrix.yaml").read_text())
     assert settings["datasets"][0]["root"] == "withheld"
     assert settings["datasets"][0]["release"] == "1.1.0-19"

@@ -24,7 +24,7 @@ from bench.run.machine_file import JobRequest, Machine, SlurmSettings
 from bench.run.progress import Silent
 from bench.run.slurm.executor import Slurm
 from bench.run.slurm.queue import ask_queue
-from bench.run.status import _Seen
+from bench.run.status import StateCache
 from bench.run.workload import Workload
 from bench.store.store import Store
 from bench.store.submissions import Ledger
@@ -264,7 +264,7 @@ def test_a_job_that_cannot_start_is_told_and_status_says_why(
 
     def let_go() -> None:
         until(lambda: "does not start" in capfd.readouterr().err, PATIENCE_S)
-        row = _Seen(store).about(stage)
+        row = StateCache(store).about(stage)
         said.append(row)
         job = Ledger(store).jobs()[stage.key]
         subprocess.run(["scontrol", "update", f"jobid={job}", "timelimit=5"], check=True)
@@ -304,7 +304,7 @@ def test_a_job_that_dies_before_python_says_what_it_printed(store: Store) -> Non
     assert outcomes(work) == {1: "failed"}
     assert "without a result" in (store.failure(Toy(value=1)) or {})["error"]
     assert "no module cuda" in (store.failure(Toy(value=1)) or {})["error"]
-    assert "ended_job" not in _Seen(store).about(Toy(value=1))  # a failure says more
+    assert "ended_job" not in StateCache(store).about(Toy(value=1))  # a failure says more
 
 
 def test_status_tells_a_job_that_is_gone(store: Store, tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ def test_status_tells_a_job_that_is_gone(store: Store, tmp_path: Path) -> None:
     driver.kill()
     driver.wait()
     subprocess.run(["scancel", Ledger(store).jobs()[Toy(value=1).key]], check=True)
-    assert until(lambda: "ended_job" in _Seen(store).about(Toy(value=1)), PATIENCE_S)
+    assert until(lambda: "ended_job" in StateCache(store).about(Toy(value=1)), PATIENCE_S)
 
 
 def test_a_refused_submission_leaves_nothing(store: Store) -> None:

@@ -102,7 +102,7 @@ def test_the_table_names_what_was_chosen_where_the_paper_is_silent(paper: Run, b
     said = bench("table", "paper", "--notes", *paper.sets, "--store", paper.store)
     assert said.code == 0, said.err
     table = " ".join(said.out.split())
-    head, _, tail = table.partition("Head: ")[2].partition(".")[0].partition("; tail: ")
+    head, tail = (table.partition(f"{name} classes: ")[2].partition(".")[0] for name in ("Head", "Tail"))
     assert set(head.split(", ")) == set(HEAD)
     assert set(tail.split(", ")) == set(PAPER_TAIL)
     own = "(train / val / test, the data set's own split) at 64 px (release 1.1.0-19, views AP and PA, all patients)"

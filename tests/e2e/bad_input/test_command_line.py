@@ -116,7 +116,7 @@ def test_a_report_of_nothing_says_so(bench: Bench, folder: Path, monkeypatch: py
     assert "**baseline**: not run yet" in (folder / "store/reports/small/table.md").read_text(encoding="utf-8")
     said = bench("effects", "m.yaml", "--store", "store")
     assert said.code == 0
-    assert "Nothing to compare yet" in said.out
+    assert "There is nothing to compare yet" in said.out
 
 
 def test_a_column_that_no_figure_has_is_named_in_the_report(

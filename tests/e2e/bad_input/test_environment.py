@@ -103,7 +103,8 @@ def test_a_report_on_a_full_disk_is_one_line(finished: Place) -> None:
 def test_a_disk_that_fills_fails_the_cell_in_one_line(place: Place, size: str) -> None:
     code, _, said = place.on_a_disk(*RUN, "--store", "disk/store", size=size)
     assert code == 1, said  # not killed by the kernel, as a process is that writes to a map without room
-    lines = said.splitlines()
+    # what else the cell computes may leave no room for its record; that is one line of its own
+    lines = [line for line in said.splitlines() if not line.startswith("warning: the record of phantom/baseline/s0 ")]
     assert lines[0].startswith("failed: phantom/baseline/s0: ")
     assert "disk full" in lines[0] or "No space left on device" in lines[0]
     assert lines[1].startswith("1 of 1 cells failed")
@@ -132,7 +133,7 @@ def test_a_terminal_without_arrows_and_dashes_is_enough(
     code, out, said = finished.bench(verb[0], "m.yaml", *verb[1:], "--store", "store", **letters)
     assert (code, said) == (0, "")
     assert out.isascii()
-    assert "baseline" in out or "Nothing to compare" in out
+    assert "baseline" in out or "nothing to compare" in out
 
 
 def test_a_message_of_other_letters_is_still_said(place: Place) -> None:

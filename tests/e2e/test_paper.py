@@ -111,7 +111,7 @@ def test_the_table_names_what_was_chosen_where_the_paper_is_silent(paper: Run, b
         "138.963",
         "from random weights",
         "Diffusion model: preset tiny, tiny (sha256",
-        "That extractor is the baseline",
+        "that extractor is the baseline",
     ):
         assert words in table
 

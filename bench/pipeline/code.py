@@ -169,27 +169,31 @@ def _dump(value: Any, module: str, text: list[str], imports: list[tuple[str, str
     """Append a part of the syntax tree to `text`, without docstrings and positions, and its imports to `imports`."""
     # This does the work of `ast.walk` and `ast.dump` in one pass. Those two took a third of the time of a run in which
     # everything was already finished.
-    if isinstance(value, ast.AST):
-        if isinstance(value, (ast.Import, ast.ImportFrom, ast.Call)):
-            imports.extend(_imported(module, value))
-        text.append(f"{type(value).__name__}(")
-        for name in value._fields:
-            part = getattr(value, name, None)
-            if name == "body" and isinstance(value, _DOCUMENTED) and part and _is_docstring(part[0]):
-                part = part[1:]
-            text.append(f"{name}=")
-            _dump(part, module, text, imports)
-        text.append(")")
-    elif isinstance(value, list):
+    # Fields that are empty, and whether a name is read or written (`ctx`), follow from the rest and are left out.
+    kind = type(value)
+    if kind is list:
         text.append("[")
         for part in value:
             _dump(part, module, text, imports)
-            text.append(",")
         text.append("]")
+    elif isinstance(value, ast.AST):
+        if kind in _IMPORTING:
+            imports.extend(_imported(module, value))
+        text.append(f"{kind.__name__}(")
+        for name in kind._fields:
+            part = getattr(value, name, None)
+            if part is None or name == "ctx":
+                continue
+            if name == "body" and kind in _DOCUMENTED and part and _is_docstring(part[0]):
+                part = part[1:]
+            text.append(f",{name}=")
+            _dump(part, module, text, imports)
+        text.append(")")
     else:
-        text.append(repr(value))
+        text.append(f"{value!r},")
 
 
+_IMPORTING = (ast.Import, ast.ImportFrom, ast.Call)
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 

@@ -13,10 +13,12 @@ import hashlib
 import importlib.util
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
+
+from bench.pipeline.code_cache import content_key, remember, remembered
 
 AFFECTS_RESULTS = False
 _MARK = "AFFECTS_RESULTS"  # a module that sets this to False, or whose package does, is left out of keys
@@ -145,7 +147,24 @@ class _Module:
 @functools.cache
 def _code(module: str) -> _Module:
     """Return the facts about a module. An import whose name is only computed at run time is not found."""
-    tree = ast.parse(_source(module) or "")
+    text = _source(module) or ""
+    # Our own text is part of the key as well: facts that an older version of this file found are not used.
+    key = content_key(_source(__name__) or "", module, str(_is_package(module)), text)
+    kept = remembered(key)
+    if kept is None:
+        kept = asdict(_parsed(module, text))
+        remember(key, kept)
+    names = kept["names"]
+    return _Module(
+        digest=kept["digest"],
+        imports=tuple((base, name) for base, name in kept["imports"]),
+        affects_results=kept["affects_results"],
+        names=None if names is None else {name: (base, origin) for name, (base, origin) in names.items()},
+    )
+
+
+def _parsed(module: str, source: str) -> _Module:
+    tree = ast.parse(source)
     text: list[str] = []
     imports: list[tuple[str, str | None]] = []
     _dump(tree, module, text, imports)

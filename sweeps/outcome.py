@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,12 +77,13 @@ class SweepResult:
         return self.files.get("best")
 
     def table(self) -> Table:
-        """Return the trials as a table for a terminal. Columns have the last part of a dotted key."""
+        """Return the trials as a table for a terminal. Columns have the last parts of dotted keys."""
         from rich.table import Table
 
         keys = list(dict.fromkeys(k for t in self.trials for k in t.params))
+        names = short_names(keys)
         table = Table(title=f"{self.name}: {', '.join(f'{d} {m}' for m, d in self.objectives.items())} on val")
-        for name in ("trial", *self.objectives, *(k.rpartition(".")[2] for k in keys), "s", "note"):
+        for name in ("trial", *self.objectives, *(names[k] for k in keys), "s", "note"):
             table.add_column(name, justify="left" if name == "note" else "right")
         for t in self.trials:
             note = t.reason or ("" if t.state == "done" else t.state) or ("tried first" if t.enqueued else "")
@@ -91,6 +93,17 @@ class SweepResult:
             style = "bold" if t.number == self.best else ("red" if t.state == "failed" else None)
             table.add_row(str(t.number), *numbers, *params, seconds, note[:120], style=style)
         return table
+
+
+def short_names(keys: Iterable[str]) -> dict[str, str]:
+    """Return dotted key → the shortest end of it that no other of the keys has, e.g. `generations`."""
+    parts = {key: key.split(".") for key in keys}
+    names = {}
+    for key, mine in parts.items():
+        others = [p for k, p in parts.items() if k != key]
+        n = next((n for n in range(1, len(mine)) if all(p[-n:] != mine[-n:] for p in others)), len(mine))
+        names[key] = ".".join(mine[-n:])
+    return names
 
 
 def outcome(study: optuna.Study, sweep: Sweep, folder: Path) -> SweepResult:

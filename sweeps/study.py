@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
-import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -20,20 +19,18 @@ from typing import TYPE_CHECKING
 
 from bench import seeds
 from bench.errors import ConfigError
-from bench.matrix.cell import Cell
-from bench.matrix.matrix import Matrix
 from bench.pipeline.key import canonical_json
-from bench.pipeline.stage import Stage, walk
 from bench.run.inline import Inline
 from bench.run.placement import ChosenExecutor
 from bench.run.progress import Silent
 from bench.run.run_matrix import run_stages
-from bench.run.workload import Executor, Reporter
+from bench.run.workload import Reporter
 from bench.store.claims import alone, is_flocked
 from bench.store.store import Store
 from bench.store.work import Execution
 from sweeps.outcome import SweepResult, outcome, write_outcome
-from sweeps.settings import VAL_METRICS, Choices, Dimension, IntRange, Sweep, load_sweep
+from sweeps.settings import Choices, Dimension, IntRange, Sweep, load_sweep
+from sweeps.trials import Trials
 
 if TYPE_CHECKING:
     import optuna
@@ -51,11 +48,13 @@ def run_sweep(
     reporter: Reporter | None = None,
     overrides: Iterable[str] = (),
     say: Callable[[str], object] = lambda line: None,
+    labels: dict[str, str] | None = None,
 ) -> SweepResult:
     """Run a sweep until it has `n_trials` trials in total and return what was found.
 
-    If several stages are computed at once, enough trials are proposed together to keep all places busy. Trials that are
-    proposed together do not know each other's results.
+    As soon as a trial ends, the next one is proposed, which then knows its result. If several stages are computed at
+    once, several trials are measured at once, but at most a quarter of the study: trials that are measured together do
+    not know each other's results.
 
     Args:
         path: sweep file, or the name of a shipped one.
@@ -65,7 +64,8 @@ def run_sweep(
         execution: the device and the number of threads.
         reporter: is called with everything that happens to a stage.
         overrides: `key=value` of the base matrix, as in `bench run --set`.
-        say: is called with one line for every trial that ends.
+        say: is called with one line for every trial that begins or ends.
+        labels: gets the name of every stage, by its key, e.g. `classifier · trial 3`; for the reporter.
 
     Raises:
         ConfigError: if the file is wrong, or the journal was made with other settings or other code.
@@ -78,15 +78,25 @@ def run_sweep(
     store.require_writable()
     placement = placement or ChosenExecutor(Inline(), 1)
     driver = Driver(sweep, store)
+    places = max(1, placement.jobs // len(sweep.matrix({}).cells))
+    trials = Trials(driver, total, places, say, {} if labels is None else labels)
     with driver.alive():
         driver.prepare(total)
-        while batch := driver.ask(total, max(1, placement.jobs // len(sweep.matrix({}).cells))):
-            try:
-                driver.measure(batch, placement.executor, execution or Execution(), reporter or Silent(), say)
-            except BaseException:  # after Ctrl-C or an error of ours, the next run goes on with these trials
-                driver.give_back()
-                raise
-            write_outcome(driver.outcome(), sweep, driver.folder)
+        try:
+            while targets := trials.more():
+                run_stages(
+                    targets,
+                    store,
+                    executor=placement.executor,
+                    execution=execution or Execution(),
+                    reporter=reporter or Silent(),
+                    on_outcome=trials.on_outcome,
+                    more=trials.more,
+                )
+                trials.all_ended()
+        except BaseException:  # after Ctrl-C or an error of ours, the next run goes on with these trials
+            driver.give_back()
+            raise
     result = driver.outcome()
     write_outcome(result, sweep, driver.folder)
     return result
@@ -173,94 +183,46 @@ class Driver:
             kept = {k: v for k, v in trial.user_attrs.items() if k == "enqueued"}
             self.study.enqueue_trial(trial.params, user_attrs=kept | {"retry_of": trial.number, "deaths": deaths})
 
-    def ask(self, total: int, n: int) -> list[optuna.Trial]:
-        """Return up to `n` trials to measure; none if all drivers together have asked for `total` trials."""
+    def ask(self, total: int, places: int) -> optuna.Trial | None:
+        """Return a trial to measure, or None if there is none for us now.
+
+        There is none if all drivers together have asked for `total` trials, if `places` of ours are being measured, or
+        if a quarter of the study is being measured by all drivers together. Each driver may always have one.
+        """
         from optuna.trial import TrialState
 
-        batch: list[optuna.Trial] = []
         with self._alone():
             trials = self.study.get_trials(deepcopy=False)
             again = {t.user_attrs.get("retry_of") for t in trials}
-            waiting = sum(t.state == TrialState.WAITING for t in trials)
-            taken = sum(t.state != TrialState.WAITING and t.number not in again for t in trials)
-            while len(batch) < n and taken + len(batch) < total:
-                if self.sweep.settings.sampler.name == "GridSampler" and len(batch) >= waiting:
-                    break
-                # The sampler's seed depends on the trial's number. One generator for the whole run would start again
-                # after a stop, and the study would propose other settings than without the stop.
-                self.study.sampler = make_sampler(self.sweep, len(trials) + len(batch))
-                trial = self.study.ask()
-                for key, dimension in self.sweep.settings.search.items():
-                    _suggest(trial, key, dimension)
-                trial.set_user_attr("driver", self.id)
-                batch.append(trial)
-                self.mine[trial.number] = trial
-        return batch
+            n_waiting = sum(t.state == TrialState.WAITING for t in trials)
+            n_running = sum(t.state == TrialState.RUNNING for t in trials)
+            n_taken = sum(t.state != TrialState.WAITING and t.number not in again for t in trials)
+            full = len(self.mine) >= places or (self.mine and n_running >= total // 4)
+            grid_done = self.sweep.settings.sampler.name == "GridSampler" and not n_waiting
+            if n_taken >= total or full or grid_done:
+                return None
+            # The sampler's seed depends on the number of trials. One generator for the whole run would start again
+            # after a stop, and the study would propose other settings than without the stop.
+            self.study.sampler = make_sampler(self.sweep, len(trials))
+            trial = self.study.ask()
+            for key, dimension in self.sweep.settings.search.items():
+                _suggest(trial, key, dimension)
+            trial.set_user_attr("driver", self.id)
+            self.mine[trial.number] = trial
+            return trial
 
-    def measure(
-        self,
-        batch: list[optuna.Trial],
-        executor: Executor,
-        execution: Execution,
-        reporter: Reporter,
-        say: Callable[[str], object],
-    ) -> None:
-        """Compute the stages of all trials together, and tell the study the numbers of each."""
+    def tell(self, trial: optuna.Trial, values: list[float]) -> None:
+        """Tell the study the objectives of a trial."""
+        self.study.tell(trial, values)
+        del self.mine[trial.number]
+
+    def tell_failed(self, trial: optuna.Trial, reason: str) -> None:
+        """Tell the study that a trial has no objectives, and why."""
         from optuna.trial import TrialState
 
-        started = time.monotonic()
-        measured: dict[int, Matrix | str] = {t.number: self._matrix(t) for t in batch}
-        matrices = [m for m in measured.values() if isinstance(m, Matrix)]
-        targets = [stage for m in matrices for stage in self._targets(m)]
-        run_stages(targets, self.store, executor=executor, execution=execution, reporter=reporter)
-        for trial in batch:
-            matrix = measured[trial.number]
-            found = matrix if isinstance(matrix, str) else self._values(matrix)
-            if isinstance(found, str):
-                trial.set_user_attr("reason", found)
-                self.study.tell(trial, state=TrialState.FAIL)
-                say(f"trial {trial.number} failed: {found}")
-            else:
-                self.study.tell(trial, found)
-                numbers = zip(self.sweep.settings.objectives, found, strict=True)
-                told = ", ".join(f"{o.metric} {v:.4f}" for o, v in numbers)
-                say(f"trial {trial.number}: {told} ({time.monotonic() - started:.0f} s)")
-            del self.mine[trial.number]
-
-    def _matrix(self, trial: optuna.Trial) -> Matrix | str:
-        """Return the trial's cells, or why its settings exclude each other."""
-        try:
-            return self.sweep.matrix(trial.params)
-        except ConfigError as error:
-            return str(error)
-
-    def _targets(self, matrix: Matrix) -> list[Stage]:
-        return [getattr(cell, part) for cell in matrix.cells for part in sorted(self.sweep.needs)]
-
-    def _values(self, matrix: Matrix) -> list[float] | str:
-        """Return the objectives, each a mean over the trial's cells, or why they cannot be computed."""
-        for stage in walk(self._targets(matrix)):
-            if failure := (None if self.store.has(stage) else self.store.failure(stage)):
-                return str(failure["error"])
-        for cell in matrix.cells:
-            if not all(self.store.has(getattr(cell, part)) for part in self.sweep.needs):
-                return f"{cell.name}: not finished"
-            if reason := cell.augmented.skip_reason(self.store.folder(cell.augmented)):
-                return f"{cell.name}: the method declines: {reason}"
-        values = []
-        for objective in self.sweep.settings.objectives:
-            found = [v for cell in matrix.cells if (v := self._read(cell, objective.metric)) is not None]
-            if len(found) < len(matrix.cells):
-                missing = len(matrix.cells) - len(found)
-                return f"{objective.metric} has no value in {missing} of {len(matrix.cells)} cells"
-            values.append(sum(found) / len(found))
-        return values
-
-    def _read(self, cell: Cell, metric: str) -> float | None:
-        part: Stage = getattr(cell, VAL_METRICS[metric])
-        opened = part.open(self.store.folder(part))
-        record = opened.record if VAL_METRICS[metric] == "classifier" else opened
-        return record.get(metric)
+        trial.set_user_attr("reason", reason)
+        self.study.tell(trial, state=TrialState.FAIL)
+        del self.mine[trial.number]
 
     def give_back(self) -> None:
         """Queue our unfinished trials again, so that the next run begins with them."""
@@ -281,13 +243,18 @@ def _open(journal: Path, sweep: Sweep, sampler: optuna.samplers.BaseSampler) -> 
     from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(
+    study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(journal))),
         study_name=sweep.name,
         directions=[o.direction for o in sweep.settings.objectives],
         sampler=sampler,
         load_if_exists=True,
     )
+    if study.metric_names is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names([o.metric for o in sweep.settings.objectives])  # optuna-dashboard shows them
+    return study
 
 
 def make_sampler(sweep: Sweep, number: int) -> optuna.samplers.BaseSampler:

@@ -195,7 +195,8 @@ def sweep(
     from sweeps.study import run_sweep
 
     store, placement = open_store(store_path), make_placement(machine)
-    reporter = reporter_for(stderr_console(), {}, placement.jobs, quiet)
+    labels: dict[str, str] = {}
+    reporter = reporter_for(stderr_console(), labels, placement.jobs, quiet, _measured(store).seconds)
     with stdout_to_stderr(), interruptible(f"bench sweep {file}", placement.goes_on_alone), reporter.live():
         result = run_sweep(
             file,
@@ -206,6 +207,7 @@ def sweep(
             reporter=reporter,
             overrides=tuple(sets or ()),
             say=say,
+            labels=labels,
         )
     if as_json:
         print_json(result.as_dict())

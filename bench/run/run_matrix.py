@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Protocol
@@ -33,8 +34,20 @@ def run_stages(
     reporter: Reporter,
     retry_failed: bool = False,
     on_outcome: Callable[[Stage], None] = lambda stage: None,
+    more: Callable[[], list[Stage]] = list,
 ) -> Workload:
     """Compute the unfinished stages below `targets` and return what became of each.
+
+    Args:
+        targets: what to compute.
+        store: has the finished stages, and gets the others.
+        executor: computes.
+        execution: the device and the number of threads.
+        reporter: is called with everything that happens to a stage.
+        retry_failed: also try stages again whose failure is on record.
+        on_outcome: is called with each stage that has ended.
+        more: is called after each stage that has ended, and returns further targets. They are computed in the same
+            go, so a place that becomes free need not wait for the slowest of the others.
 
     Raises:
         ConfigError: if a target was planned without its inputs.
@@ -49,9 +62,21 @@ def run_stages(
         for stage in walk(targets):
             store.forget_failure(stage)
     work = Workload.plan(targets, store, execution, reporter)
-    work.on_outcome = on_outcome
-    if work.stages:
-        with store.using(targets):
+    with contextlib.ExitStack() as in_use:
+
+        def ended(stage: Stage) -> None:
+            heard = [stage]
+            while heard:
+                for one in heard:
+                    on_outcome(one)
+                heard = []
+                if further := more():
+                    in_use.enter_context(store.using(further))
+                    heard = work.add(further)
+
+        work.on_outcome = ended
+        if work.stages:
+            in_use.enter_context(store.using(targets))
             executor.run(work)
     return work
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -39,7 +39,7 @@ class Executor(Protocol):
 
 @dataclass
 class Workload:
-    """The unfinished stages of some targets, and the outcome of each.
+    """The unfinished stages of some targets, and the outcome of each. Targets may be added while it is computed.
 
     Attributes:
         stages: key → stage, inputs before the stages that need them.
@@ -51,31 +51,53 @@ class Workload:
     store: Store
     execution: Execution
     reporter: Reporter
-    stages: dict[str, Stage]
-    waits_for: dict[str, set[str]]
+    stages: dict[str, Stage] = field(default_factory=dict)
+    waits_for: dict[str, set[str]] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     on_outcome: Callable[[Stage], None] = lambda stage: None
 
     @classmethod
-    def plan(cls, targets: list[Stage], store: Store, execution: Execution, reporter: Reporter) -> Workload:
+    def plan(cls, targets: Iterable[Stage], store: Store, execution: Execution, reporter: Reporter) -> Workload:
         """Return the stages that are left to compute for `targets`, each once."""
+        work = cls(store, execution, reporter)
+        work.add(targets)
+        return work
+
+    def add(self, targets: Iterable[Stage]) -> list[Stage]:
+        """Plan the stages that are left to compute for further targets; executors take them up at once.
+
+        A stage that has an outcome keeps it. Return the new stages that can never be computed, since a stage that they
+        need has failed already.
+        """
+        targets = list(targets)
         everything = walk(targets)
         wanted: dict[str, Stage] = {}
 
         # The walk stops at finished stages. An input that only finished stages need may have been removed to save
         # space, and computing it again would help nobody.
         def want(stage: Stage) -> None:
-            if stage.key not in wanted and not store.has(stage):
+            if stage.key not in wanted and stage.key not in self.stages and not self.store.has(stage):
                 wanted[stage.key] = stage
                 for below in stage.inputs():
                     want(below)
 
-        for target in targets:
-            want(target)
-        stages = {s.key: s for s in everything if s.key in wanted}
-        waits = {key: {b.key for b in stage.inputs()} & stages.keys() for key, stage in stages.items()}
-        reporter.planned(list(stages.values()), sum(store.has(s) for s in everything))
-        return cls(store, execution, reporter, stages, waits)
+        for stage in targets:
+            want(stage)
+        new = {s.key: s for s in everything if s.key in wanted}
+        self.stages |= new
+        self.waits_for |= {key: {b.key for b in stage.inputs()} & self.stages.keys() for key, stage in new.items()}
+        vars(self).pop("minutes_behind", None)
+        left = [s for key, s in self.stages.items() if key not in self.outcomes]
+        self.reporter.planned(left, sum(self.store.has(s) for s in everything))
+        return [s for key, s in new.items() if self._block_if_lost(key)]
+
+    def _block_if_lost(self, key: str) -> bool:
+        """Record that a stage is blocked if a stage that it needs has failed or is blocked, and tell whether it is."""
+        lost = next((b for b in self.waits_for[key] if self.outcomes.get(b) in ("failed", "blocked")), None)
+        if lost is not None:
+            self.outcomes[key] = "blocked"
+            self.reporter.finished(self.stages[key], "blocked", _needs(self.stages[lost]))
+        return lost is not None
 
     def ready(self) -> list[Stage]:
         """Return the stages whose inputs are finished, those with the longest critical path first."""
@@ -88,10 +110,13 @@ class Workload:
     @functools.cached_property
     def minutes_behind(self) -> dict[str, float]:
         """Key → minutes of the critical path that begins with the stage, by `Resources.minutes`."""
-        behind: dict[str, float] = {}
+        # Inputs come before the stages that need them, so each stage is settled before it is added to its inputs.
+        behind = {key: float(stage.resources.minutes) for key, stage in self.stages.items()}
+        longest_above = dict.fromkeys(behind, 0.0)
         for key in reversed(list(self.stages)):
-            above = [behind[k] for k, below in self.waits_for.items() if key in below]
-            behind[key] = self.stages[key].resources.minutes + max(above, default=0.0)
+            behind[key] += longest_above[key]
+            for below in self.waits_for[key]:
+                longest_above[below] = max(longest_above[below], behind[key])
         return behind
 
     def record_outcome(self, stage: Stage, outcome: Outcome, detail: str = "") -> None:
@@ -100,7 +125,7 @@ class Workload:
         blocked = self._blocked_by(stage) if outcome == "failed" else []
         for above in blocked:
             self.outcomes[above.key] = "blocked"
-            self.reporter.finished(above, "blocked", f"needs {stage.stage_name()} {stage.key[:8]}")
+            self.reporter.finished(above, "blocked", _needs(stage))
         self.reporter.finished(stage, outcome, detail)
         for ended in [stage, *blocked]:
             self.on_outcome(ended)
@@ -117,3 +142,7 @@ class Workload:
     def finished(self) -> bool:
         """Tell whether every stage has an outcome."""
         return len(self.outcomes) == len(self.stages)
+
+
+def _needs(stage: Stage) -> str:
+    return f"needs {stage.stage_name()} {stage.key[:8]}"

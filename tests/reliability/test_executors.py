@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bench.errors import ConfigError, StoreError
-from bench.pipeline.stage import Stage
+from bench.pipeline.stage import Resources, Stage
 from bench.run.inline import Inline
 from bench.run.machine_file import Machine
 from bench.run.placement import choose_executor
@@ -197,3 +197,41 @@ def test_results_are_plain_files(store: Store, how: Any) -> None:
     stage = Toy(value=7)
     bring([stage], store, how)
     assert json.loads((store.folder(stage) / "number.json").read_text(encoding="utf-8")) == 7
+
+
+def test_targets_that_come_later_are_computed_in_the_same_run(store: Store, how: Any) -> None:
+    shared, broken = Toy(value=1), Fails(value=2)
+    later = [[Toy(value=20, inputs_=(shared,))], [Toy(value=30, inputs_=(broken,)), Toy(value=40)]]
+    ended: list[Stage] = []
+    work = run_stages(
+        [Toy(value=10, inputs_=(shared,)), broken],
+        store,
+        executor=how,
+        execution=Execution(device="cpu"),
+        reporter=Heard(),
+        on_outcome=ended.append,
+        more=lambda: later.pop(0) if later and len(ended) > 2 else [],
+    )
+    assert work.finished
+    by_value = {s.value: work.outcomes[s.key] for s in work.stages.values()}  # type: ignore[attr-defined]
+    assert by_value == {1: "done", 10: "done", 2: "failed", 20: "done", 30: "blocked", 40: "done"}
+    assert sorted(s.value for s in ended) == sorted(by_value)  # type: ignore[attr-defined]  # each was told once
+    assert (store.root / "locks").is_dir()
+    assert not [p for p in (store.root / "locks").iterdir() if p.name.startswith("run-")]
+
+
+def test_the_critical_path_is_the_longest_way_up(store: Store) -> None:
+    class Long(Toy):
+        resources = Resources(minutes=7)
+
+    a = Toy(value=1)
+    b, c = Long(value=2, inputs_=(a,)), Toy(value=3, inputs_=(a,))
+    top = [Toy(value=4, inputs_=(b, c)), Toy(value=5, inputs_=(c,))]
+    work = Workload.plan(top, store, Execution(device="cpu"), Heard())
+
+    def longest(stage: Stage) -> float:
+        above = [longest(s) for s in work.stages.values() if stage.key in {below.key for below in s.inputs()}]
+        return stage.resources.minutes + max(above, default=0)
+
+    assert work.minutes_behind == {key: longest(stage) for key, stage in work.stages.items()}
+    assert work.minutes_behind[a.key] == 9

@@ -38,6 +38,7 @@ class _Watch:
     Attributes:
         work: the workload.
         ledger: the record of submitted jobs, which all drivers of the store share.
+        known: keys of the stages that were submitted here, or found in the queue.
         jobs: key → the stage's last job.
         queued: keys of the stages whose last job was in the queue when SLURM was last asked, or was submitted since.
         told_started: keys of the stages whose start was reported.
@@ -49,6 +50,7 @@ class _Watch:
 
     work: Workload
     ledger: Ledger
+    known: set[str] = field(default_factory=set)
     jobs: dict[str, str] = field(default_factory=dict)
     queued: set[str] = field(default_factory=set)
     told_started: set[str] = field(default_factory=set)
@@ -82,8 +84,10 @@ class Slurm:
             raise ConfigError(f"--store {work.store.root}: SLURM reads % in a path as a pattern; choose another")
         self._check_names()
         watch = _Watch(work, Ledger(work.store))
-        self._submit(watch, watch.open)
         while not work.finished:
+            if added := [s for s in watch.open if s.key not in watch.known]:  # at first all, later those of new targets
+                watch.known |= {s.key for s in added}
+                self._submit(watch, added)
             self._look(watch)
             if not work.finished:
                 time.sleep(self.settings.poll_s)

@@ -24,7 +24,7 @@ from bench.run.inline import Inline
 from bench.run.placement import ChosenExecutor
 from bench.store.store import Store
 from bench.store.work import Execution
-from sweeps import study
+from sweeps import study, trials
 from sweeps.outcome import SweepResult
 from sweeps.settings import load_sweep
 from tests.tiny_cells import methods, tiny  # noqa: F401 - a fixture
@@ -45,13 +45,13 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Measure a trial by a formula instead of training; the list receives the noise level of each."""
     seen: list[int] = []
 
-    def values(self: study.Driver, matrix: Matrix) -> list[float]:
+    def values(self: trials.Trials, matrix: Matrix) -> list[float]:
         method: Any = matrix.cells[0].method
         seen.append(method.noise.level)
         return [1 - (method.noise.level - 20) ** 2 / 1000 - abs(method.gain - 1)]
 
     monkeypatch.setattr(study, "run_stages", lambda targets, store, **options: None)
-    monkeypatch.setattr(study.Driver, "_values", values)
+    monkeypatch.setattr(trials.Trials, "values", values)
     return seen
 
 
@@ -77,7 +77,11 @@ def test_a_sweep_trains_and_looks_at_val_only(tmp_path: Path) -> None:
     assert [t.state for t in result.trials] == ["done", "failed", "done"]
     assert params(result) == first
     assert "asked to fail" in result.trials[1].reason
-    assert "trial 1 failed" in said[1]
+    assert [line.partition(":")[0] for line in said] == [
+        "trial 0 of 3", "trial 0", "trial 1 of 3", "trial 1 failed", "trial 2 of 3", "trial 2",
+    ]  # fmt: skip
+    assert said[2] == "trial 1 of 3: fails True, level 4"
+    assert "; 3 of 3 ended, best: trial " in said[-1]
     assert not (store.root / "scores").exists()  # the stage that reads test
     manifests = {m["stage"]: m for m in store.manifests()}
     assert manifests["fidelity"]["identity"]["settings"]["reference"] == "val"
@@ -208,9 +212,10 @@ def test_a_living_driver_keeps_its_trials(tmp_path: Path, fake: list[int]) -> No
     with other.alive():
         other.prepare(3)
         held = other.ask(3, 1)
+        assert held is not None
         result = sweep(path, store, n_trials=3)
         assert [t.state for t in result.trials] == ["running", "done", "done"]
-        other.measure(held, 1, Execution("cpu"), study.Silent(), print)
+        other.tell(held, [0.5])
     assert [t.state for t in other.outcome().trials] == ["done"] * 3
 
 
@@ -249,16 +254,44 @@ def test_options_that_the_sampler_refuses_leave_no_journal(tmp_path: Path) -> No
     assert not list((tmp_path / "store").glob("studies/*.journal"))
 
 
-def test_several_jobs_measure_several_trials_together(
+def test_many_jobs_measure_a_quarter_of_the_study_together(
     tmp_path: Path, fake: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches: list[int] = []
     monkeypatch.setattr(study, "run_stages", lambda targets, store, **options: batches.append(len(list(targets))))
     result = sweep(
-        sweep_file(tmp_path, search=FREE), Store(tmp_path / "store"), n_trials=5, placement=ChosenExecutor(Inline(), 3)
+        sweep_file(tmp_path, search=FREE), Store(tmp_path / "store"), n_trials=8, placement=ChosenExecutor(Inline(), 16)
     )
-    assert batches == [3, 2]
-    assert [t.state for t in result.trials] == ["done"] * 5
+    assert batches == [2, 2, 2, 2]
+    assert [t.state for t in result.trials] == ["done"] * 8
+
+
+def test_a_new_trial_is_proposed_as_soon_as_one_has_ended(
+    tmp_path: Path, fake: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_stages(targets: Iterable[Stage], store: Store, **options: Any) -> None:
+        queue = list(targets)
+        while queue:  # stages end in the order in which they were asked for
+            options["on_outcome"](queue.pop(0))
+            queue += options["more"]()
+
+    monkeypatch.setattr(study, "run_stages", run_stages)
+    said: list[str] = []
+    path, store = sweep_file(tmp_path, search=FREE), Store(tmp_path / "store")
+    sweep(path, store, n_trials=12, placement=ChosenExecutor(Inline(), 16), say=said.append)
+    steps = [line.partition(":")[0].replace(" of 12", " begins") for line in said]
+    first = ["trial 0 begins", "trial 1 begins", "trial 2 begins"]
+    between = [step for k in range(9) for step in (f"trial {k}", f"trial {k + 3} begins")]
+    assert steps == [*first, *between, "trial 9", "trial 10", "trial 11"]
+
+
+def test_the_study_names_its_objectives(tmp_path: Path, fake: list[int]) -> None:
+    import optuna
+
+    result = sweep(sweep_file(tmp_path, search=FREE), Store(tmp_path / "store"), n_trials=1)
+    backend = optuna.storages.journal.JournalFileBackend(result.files["journal"])
+    found = optuna.load_study(study_name="study", storage=optuna.storages.JournalStorage(backend))
+    assert found.metric_names == ["val_map_tail"]
 
 
 def test_the_table_shows_every_trial(tmp_path: Path, fake: list[int]) -> None:

@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     import optuna
     from rich.table import Table
 
-_STATES = {"COMPLETE": "done", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting", "PRUNED": "failed"}
+_STATES = {"COMPLETE": "done", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting", "PRUNED": "pruned"}
 
 
 @dataclass(frozen=True)
 class TrialRow:
-    """One trial: `values` by metric (empty unless done), `params` by the keys of `search`, and why it failed."""
+    """One trial: its `values` by metric, its `params` by the keys of `search`, and the `reason` why it ended early.
+
+    The values of a trial that was pruned are those that were known by then. A failed one has none.
+    """
 
     number: int
     state: str
@@ -61,10 +64,19 @@ class SweepResult:
         """Return a trial by its number."""
         return next(t for t in self.trials if t.number == number)
 
+    def standing(self, total: int) -> str:
+        """Return how many of `total` trials have ended, and which is the best, in words."""
+        n_ended = sum(t.state in ("done", "failed", "pruned") for t in self.trials)
+        if self.best is None:
+            return f"{n_ended} of {total} ended"
+        metric = next(iter(self.objectives))
+        value = self.trial(self.best).values[metric]
+        return f"{n_ended} of {total} ended, best: trial {self.best} with {metric} {value:.4f}"
+
     def rows(self) -> list[dict[str, Any]]:
         """Return one flat mapping for each trial, for a table or a CSV file."""
         return [
-            {"trial": t.number, "state": t.state, "best": t.number == self.best}
+            {"trial": t.number, "state": t.state, "best": t.number == self.best, "pareto": t.number in self.pareto}
             | {m: t.values.get(m) for m in self.objectives}
             | t.params
             | {"seconds": t.seconds, "enqueued": t.enqueued, "reason": t.reason}
@@ -90,7 +102,7 @@ class SweepResult:
             numbers = [f"{t.values[m]:.4f}" if m in t.values else "–" for m in self.objectives]
             params = [f"{v:.4g}" if isinstance(v := t.params.get(k, "–"), float) else str(v) for k in keys]
             seconds = "–" if t.seconds is None else f"{t.seconds:.0f}"
-            style = "bold" if t.number == self.best else ("red" if t.state == "failed" else None)
+            style = "bold" if t.number == self.best else {"failed": "red", "pruned": "dim"}.get(t.state)
             table.add_row(str(t.number), *numbers, *params, seconds, note[:120], style=style)
         return table
 
@@ -139,7 +151,7 @@ def _row(trial: optuna.trial.FrozenTrial, metrics: list[str], retried_as: int | 
     return TrialRow(
         number=trial.number,
         state=state,
-        values=dict(zip(metrics, trial.values or (), strict=False)),
+        values=dict(zip(metrics, trial.values or (), strict=False)) or dict(trial.user_attrs.get("measured", {})),
         params=dict(trial.params) or dict(trial.system_attrs.get("fixed_params", {})),
         seconds=round(trial.duration.total_seconds(), 1) if trial.duration else None,
         enqueued=bool(trial.user_attrs.get("enqueued", False)),

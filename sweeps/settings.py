@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import yaml
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from bench.augment.method import Method
-from bench.config.validation import shown
 from bench.errors import ConfigError, listed, nearest
 from bench.matrix.build import build_matrix
 from bench.matrix.inputs import check_weights
@@ -22,10 +22,9 @@ from bench.matrix.matrix import Matrix
 from bench.matrix.settings import MatrixSettings
 from bench.pipeline.settings import Settings
 from bench.plugins import registry
+from sweeps.dimensions import Dimension, Scalar
 
 SHIPPED = Path(__file__).parent
-Scalar = bool | int | float | str
-
 # The metrics that a sweep may use, with the part of a cell that holds each: scores of the selected weights on val, and
 # measures of synthetic images against val. Nothing of test is here, or the tuned numbers would be too good.
 VAL_METRICS = {
@@ -36,117 +35,10 @@ VAL_METRICS = {
     "kid_tail": "fidelity",
     "label_fidelity_tail": "fidelity",
 }
+# Those that are known before a classifier is trained, with what is better.
+EARLY_METRICS = {"fid_tail": "minimize", "kid_tail": "minimize", "label_fidelity_tail": "maximize"}
 _LARGEST_GRID = 10_000  # most values of one setting
 _TEST_METRICS = {"map_tail": "val_map_tail", "map_head": "val_map_head", "map_all": "val_map_all"}
-
-
-class IntRange(Settings):
-    """Whole numbers from `low` to `high`, both included."""
-
-    type: Literal["int"]
-    low: int
-    high: int
-    step: int = Field(1, ge=1)
-    log: bool = False
-
-    @model_validator(mode="after")
-    def _ordered(self) -> IntRange:
-        _check_range(self)
-        return self
-
-    def holds(self, value: Scalar) -> bool:
-        """Tell whether `value` is one of the numbers."""
-        if isinstance(value, bool) or not isinstance(value, int):
-            return False
-        return self.low <= value <= self.high and (value - self.low) % self.step == 0
-
-    def ends(self) -> list[Scalar]:
-        """Return the values that show whether the setting accepts the range."""
-        return [self.low, self.high]
-
-    def n_grid(self) -> int:
-        """Return the number of values."""
-        return (self.high - self.low) // self.step + 1
-
-    def grid(self) -> list[Scalar]:
-        """Return every value."""
-        return list(range(self.low, self.high + 1, self.step))
-
-
-class FloatRange(Settings):
-    """Numbers from `low` to `high`, both included."""
-
-    type: Literal["float"]
-    low: float
-    high: float
-    step: float | None = Field(None, gt=0)
-    log: bool = False
-
-    @model_validator(mode="after")
-    def _ordered(self) -> FloatRange:
-        _check_range(self)
-        return self
-
-    def holds(self, value: Scalar) -> bool:
-        """Tell whether `value` is one of the numbers."""
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not self.low <= value <= self.high:
-            return False
-        steps = (value - self.low) / self.step if self.step else 0.0
-        return abs(steps - round(steps)) < 1e-8
-
-    def ends(self) -> list[Scalar]:
-        """Return the values that show whether the setting accepts the range."""
-        return [self.low, self.high]
-
-    def n_grid(self) -> int:
-        """Return the number of values; 0 if there is no step."""
-        return int((self.high - self.low) / self.step + 1e-8) + 1 if self.step else 0
-
-    def grid(self) -> list[Scalar]:
-        """Return every value; none if there is no step."""
-        return [self.low + i * (self.step or 0.0) for i in range(self.n_grid())]
-
-
-class Choices(Settings):
-    """A few values without an order."""
-
-    type: Literal["categorical"]
-    choices: list[Scalar] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _distinct(self) -> Choices:
-        for i, choice in enumerate(self.choices):
-            if choice in self.choices[:i]:
-                raise ValueError(f"the choice {shown(choice)} is there twice; give it once")
-        return self
-
-    def holds(self, value: Scalar) -> bool:
-        """Tell whether `value` is one of the choices."""
-        return value in self.choices
-
-    def ends(self) -> list[Scalar]:
-        """Return the values that show whether the setting accepts the choices."""
-        return list(self.choices)
-
-    def n_grid(self) -> int:
-        """Return the number of values."""
-        return len(self.choices)
-
-    def grid(self) -> list[Scalar]:
-        """Return every value."""
-        return list(self.choices)
-
-
-Dimension = Annotated[IntRange | FloatRange | Choices, Field(discriminator="type")]
-
-
-def _check_range(dimension: IntRange | FloatRange) -> None:
-    if dimension.low > dimension.high:
-        raise ValueError(f"low {dimension.low} is above high {dimension.high}")
-    if dimension.log and dimension.low <= 0:
-        raise ValueError(f"log needs low above 0, got {dimension.low}")
-    if dimension.log and dimension.step not in (None, 1):
-        raise ValueError("log and step exclude each other; give one of them")
 
 
 class Objective(Settings):
@@ -166,16 +58,41 @@ class Objective(Settings):
         return self
 
 
+class Gate(Settings):
+    """Which trials are worth a classifier: those whose synthetic images are good enough, among all trials so far."""
+
+    metric: str = Field(description="a metric of the synthetic images: " + ", ".join(EARLY_METRICS))
+    keep: float = Field(0.75, gt=0, lt=1, description="share of the trials so far that would pass")
+    after: int = Field(4, ge=2, description="trials that pass in any case, because there is too little to compare with")
+
+    @field_validator("metric")
+    @classmethod
+    def _early(cls, metric: str) -> str:
+        if metric not in EARLY_METRICS:
+            hint = nearest(metric, EARLY_METRICS)
+            raise ValueError(f"no metric '{metric}' before the classifier{hint} (have: {listed(EARLY_METRICS)})")
+        return metric
+
+    def passes(self, value: float, others: Sequence[float]) -> bool:
+        """Tell whether a value is good enough beside those of other trials: not worse than the quantile of `keep`."""
+        if len(others) < self.after:
+            return True
+        sign = 1.0 if EARLY_METRICS[self.metric] == "minimize" else -1.0
+        return sign * value <= float(np.quantile(sign * np.asarray(others), self.keep))
+
+
 class SamplerSettings(Settings):
     """Optuna's sampler. A sweep file must name it, since the default changes between versions of Optuna."""
 
-    name: Literal["TPESampler", "RandomSampler", "QMCSampler", "NSGAIISampler", "GPSampler", "GridSampler"]
+    name: Literal[
+        "TPESampler", "RandomSampler", "QMCSampler", "NSGAIISampler", "NSGAIIISampler", "GPSampler", "GridSampler"
+    ]
     seed: int = Field(ge=0)
     options: dict[str, Any] = Field({}, description="keyword arguments of Optuna's class; none for GridSampler")
 
 
 class SweepSettings(Settings):
-    """A sweep file as written. Trials are not pruned, since a stage has no result until it is finished."""
+    """A sweep file as written. Between two stages a trial may be given up (`gate`), and never within a stage."""
 
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=100, description="names the study, its journal and its results"
@@ -190,6 +107,8 @@ class SweepSettings(Settings):
     n_trials: int = Field(ge=1, description="in total, over all runs of the sweep; failed ones count")
     seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
     enqueue: list[dict[str, Scalar]] = Field([], description="settings to try first, by the keys of `search`")
+    gate: Gate | None = Field(None, description="give a trial up before its classifier if its images are bad")
+    controls: list[str] = Field([], description="rows beside the best settings in their confirmation, e.g. a baseline")
 
 
 @dataclass(frozen=True)

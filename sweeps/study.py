@@ -28,8 +28,9 @@ from bench.run.workload import Reporter
 from bench.store.claims import alone, is_flocked
 from bench.store.store import Store
 from bench.store.work import Execution
+from sweeps.dimensions import Choices, Dimension, IntRange
 from sweeps.outcome import SweepResult, outcome, write_outcome
-from sweeps.settings import Choices, Dimension, IntRange, Sweep, load_sweep
+from sweeps.settings import Sweep, load_sweep
 from sweeps.trials import Trials
 
 if TYPE_CHECKING:
@@ -223,6 +224,24 @@ class Driver:
         trial.set_user_attr("reason", reason)
         self.study.tell(trial, state=TrialState.FAIL)
         del self.mine[trial.number]
+
+    def tell_pruned(self, trial: optuna.Trial, measured: dict[str, float], reason: str) -> None:
+        """Tell the study that a trial was given up before its classifier, and what was measured until then."""
+        from optuna.trial import TrialState
+
+        trial.set_user_attr("reason", reason)
+        trial.set_user_attr("measured", measured)
+        self.study.tell(trial, state=TrialState.PRUNED)
+        del self.mine[trial.number]
+
+    def at_the_gate(self, trial: optuna.Trial, value: float) -> list[float]:
+        """Write the gate's metric of a trial into the study, and return that of all other trials."""
+        from optuna.trial import TrialState
+
+        trial.set_user_attr("gate", value)
+        # A trial that was queued again has a copy with the same value, so the failed original does not count.
+        others = (t for t in self.study.get_trials(deepcopy=False) if t.number != trial.number)
+        return [t.user_attrs["gate"] for t in others if "gate" in t.user_attrs and t.state != TrialState.FAIL]
 
     def give_back(self) -> None:
         """Queue our unfinished trials again, so that the next run begins with them."""

@@ -14,7 +14,7 @@ from bench.pipeline.stage import Stage, walk
 from bench.run.progress import span
 from bench.store.store import Store
 from sweeps.outcome import SweepResult, short_names, write_outcome
-from sweeps.settings import VAL_METRICS, Sweep
+from sweeps.settings import VAL_METRICS, Gate, Sweep
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,18 +38,29 @@ class Study(Protocol):
     def tell_failed(self, trial: optuna.Trial, reason: str) -> None:
         """Take note that a trial has no objectives."""
 
+    def tell_pruned(self, trial: optuna.Trial, measured: dict[str, float], reason: str) -> None:
+        """Take note that a trial was given up before its classifier."""
+
+    def at_the_gate(self, trial: optuna.Trial, value: float) -> list[float]:
+        """Take the gate's metric of a trial, and return that of the other trials."""
+
     def outcome(self) -> SweepResult:
         """Return what the study has found so far."""
 
 
 @dataclass
 class _Measured:
-    """A trial that is being measured."""
+    """A trial that is being measured: first, if the sweep has a gate, what is known before the classifier."""
 
     trial: optuna.Trial
     matrix: Matrix
-    targets: list[Stage]
+    parts: list[str]
     since: float
+
+    @property
+    def targets(self) -> list[Stage]:
+        """The stages that are being computed for it."""
+        return [getattr(cell, part) for cell in self.matrix.cells for part in self.parts]
 
 
 class Trials:
@@ -77,12 +88,12 @@ class Trials:
         while True:
             for one in [one for one in self.measured if self._has_ended(one)]:
                 self.measured.remove(one)
-                self._settle(one)
+                found += self._settle(one)
             begun = False
             while (trial := self.study.ask(self.total, self.places)) is not None:
                 begun = True
                 found += self._begin(trial)
-            if not begun:
+            if not begun and not any(self._has_ended(one) for one in self.measured):
                 return [stage for stage in found if stage.key not in self.ended]
 
     def _begin(self, trial: optuna.Trial) -> list[Stage]:
@@ -95,62 +106,77 @@ class Trials:
             self._fail(trial, str(error))
             return []
         self.say(f"trial {trial.number} of {self.total}: {told}")
-        targets = [getattr(cell, part) for cell in matrix.cells for part in sorted(self.study.sweep.needs)]
-        for stage in walk(targets):
+        needs, gate = sorted(self.study.sweep.needs), self.study.sweep.settings.gate
+        for stage in walk([getattr(cell, part) for cell in matrix.cells for part in needs]):
             self.labels.setdefault(stage.key, f"{stage.stage_name()} · trial {trial.number}")
-        self.measured.append(_Measured(trial, matrix, targets, time.monotonic()))
-        return targets
+        parts = [VAL_METRICS[gate.metric]] if gate and "classifier" in needs else needs
+        one = _Measured(trial, matrix, parts, time.monotonic())
+        self.measured.append(one)
+        return one.targets
 
     def _has_ended(self, one: _Measured) -> bool:
         return all(stage.key in self.ended or self.study.store.has(stage) for stage in one.targets)
 
-    def _settle(self, one: _Measured) -> None:
-        """Tell the study the numbers of a trial, or why it has none; then write the results so far."""
-        found = self.values(one.matrix)
+    def _settle(self, one: _Measured) -> list[Stage]:
+        """Return what is left to compute for a trial that passed the gate; or tell the study how the trial ended."""
+        settings, needs = self.study.sweep.settings, sorted(self.study.sweep.needs)
+        if one.parts != needs and settings.gate:
+            early = self.values(one.matrix, [settings.gate.metric])
+            if not isinstance(early, str):
+                others = self.study.at_the_gate(one.trial, early[0])
+                if settings.gate.passes(early[0], others):
+                    one.parts = needs
+                    self.measured.append(one)
+                    return one.targets
+                self._prune(one, settings.gate, early[0])
+                return []
+        found = self.values(one.matrix, [o.metric for o in settings.objectives])
         if isinstance(found, str):
             self._fail(one.trial, found)
-            return
+            return []
         self.study.tell(one.trial, found)
-        result = self.study.outcome()
-        write_outcome(result, self.study.sweep, self.study.folder)
-        numbers = zip(self.study.sweep.settings.objectives, found, strict=True)
+        numbers = zip(settings.objectives, found, strict=True)
         told = ", ".join(f"{o.metric} {v:.4f}" for o, v in numbers)
-        took = span(time.monotonic() - one.since)
-        self.say(f"trial {one.trial.number}: {told} in {took}; {self._standing(result)}")
+        self._say_how_it_ended(f"trial {one.trial.number}: {told} in {span(time.monotonic() - one.since)}")
+        return []
+
+    def _prune(self, one: _Measured, gate: Gate, value: float) -> None:
+        reason = f"{gate.metric} {value:.4f} is not among the best {gate.keep:.0%} so far; its classifier was left out"
+        known = [o.metric for o in self.study.sweep.settings.objectives if VAL_METRICS[o.metric] in one.parts]
+        measured = {gate.metric: value}
+        for metric in known:
+            if not isinstance(found := self.values(one.matrix, [metric]), str):
+                measured[metric] = found[0]
+        self.study.tell_pruned(one.trial, measured, reason)
+        self._say_how_it_ended(f"trial {one.trial.number} pruned: {reason}")
 
     def _fail(self, trial: optuna.Trial, reason: str) -> None:
         self.study.tell_failed(trial, reason)
+        self._say_how_it_ended(f"trial {trial.number} failed: {reason}")
+
+    def _say_how_it_ended(self, line: str) -> None:
+        """Write the results so far, and say how a trial ended, how many have, and which is the best."""
         result = self.study.outcome()
         write_outcome(result, self.study.sweep, self.study.folder)
-        self.say(f"trial {trial.number} failed: {reason}; {self._standing(result)}")
+        self.say(f"{line}; {result.standing(self.total)}")
 
-    def _standing(self, result: SweepResult) -> str:
-        """Return how many trials have ended, and the best of them, in words."""
-        ended = sum(t.state in ("done", "failed") for t in result.trials)
-        if result.best is None:
-            return f"{ended} of {self.total} ended"
-        metric = next(iter(result.objectives))
-        return f"{ended} of {self.total} ended, best: trial {result.best} with {metric} " + (
-            f"{result.trial(result.best).values[metric]:.4f}"
-        )
-
-    def values(self, matrix: Matrix) -> list[float] | str:
-        """Return the objectives, each a mean over the trial's cells, or why they cannot be computed."""
-        store, sweep = self.study.store, self.study.sweep
-        for stage in walk([getattr(cell, part) for cell in matrix.cells for part in sorted(sweep.needs)]):
+    def values(self, matrix: Matrix, metrics: list[str]) -> list[float] | str:
+        """Return some metrics, each a mean over the trial's cells, or why they cannot be computed."""
+        store, parts = self.study.store, sorted({VAL_METRICS[metric] for metric in metrics})
+        for stage in walk([getattr(cell, part) for cell in matrix.cells for part in parts]):
             if failure := (None if store.has(stage) else store.failure(stage)):
                 return str(failure["error"])
         for cell in matrix.cells:
-            if not all(store.has(getattr(cell, part)) for part in sweep.needs):
+            if not all(store.has(getattr(cell, part)) for part in parts):
                 return f"{cell.name}: not finished"
             if reason := cell.augmented.skip_reason(store.folder(cell.augmented)):
                 return f"{cell.name}: the method declines: {reason}"
         values = []
-        for objective in sweep.settings.objectives:
-            found = [v for cell in matrix.cells if (v := read_metric(cell, objective.metric, store)) is not None]
+        for metric in metrics:
+            found = [v for cell in matrix.cells if (v := read_metric(cell, metric, store)) is not None]
             if len(found) < len(matrix.cells):
                 missing = len(matrix.cells) - len(found)
-                return f"{objective.metric} has no value in {missing} of {len(matrix.cells)} cells"
+                return f"{metric} has no value in {missing} of {len(matrix.cells)} cells"
             values.append(sum(found) / len(found))
         return values
 

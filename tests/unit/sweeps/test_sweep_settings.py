@@ -10,7 +10,8 @@ import yaml
 
 from bench.errors import ConfigError
 from bench.matrix.load import load_matrix
-from sweeps.settings import FloatRange, IntRange, Sweep, load_sweep, set_key
+from sweeps.dimensions import FloatRange, IntRange
+from sweeps.settings import Gate, Sweep, load_sweep, set_key
 from tests.tiny_cells import methods, tiny  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.usefixtures("methods")
@@ -128,3 +129,16 @@ def test_ranges_know_their_values() -> None:
     assert [v for v in range(10) if whole.holds(v)] == [1, 4, 7]
     assert not whole.holds(True)
     assert not whole.holds(1.0)
+
+
+def test_a_gate_lets_the_better_share_pass() -> None:
+    low, high = (Gate(metric=m, keep=0.75, after=4) for m in ("fid_tail", "label_fidelity_tail"))
+    others = [10.0, 20.0, 30.0, 40.0, 50.0]  # their quartiles are 20 and 40
+    assert [low.passes(v, others) for v in (5.0, 40.0, 41.0)] == [True, True, False]
+    assert [high.passes(v, others) for v in (55.0, 20.0, 19.0)] == [True, True, False]
+    assert low.passes(1e9, others[:3])  # too few to compare with
+
+
+def test_a_gate_is_on_something_known_before_the_classifier(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"study\.yaml\.gate\.metric: no metric 'val_map_tail' before the classifier"):
+        load(tmp_path, gate={"metric": "val_map_tail"})

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -45,7 +46,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Measure a trial by a formula instead of training; the list receives the noise level of each."""
     seen: list[int] = []
 
-    def values(self: trials.Trials, matrix: Matrix) -> list[float]:
+    def values(self: trials.Trials, matrix: Matrix, metrics: list[str]) -> list[float]:
         method: Any = matrix.cells[0].method
         seen.append(method.noise.level)
         return [1 - (method.noise.level - 20) ** 2 / 1000 - abs(method.gain - 1)]
@@ -106,6 +107,29 @@ def test_a_sweep_trains_and_looks_at_val_only(tmp_path: Path) -> None:
     assert json.loads(Path(result.files["json"]).read_text()) == result.as_dict()
 
 
+def test_a_trial_with_bad_images_gets_no_classifier(tmp_path: Path) -> None:
+    search = {LEVEL: {"type": "int", "low": 0, "high": 50}}
+    objectives = [{"metric": "val_map_tail", "direction": "maximize"}, {"metric": "fid_tail", "direction": "minimize"}]
+    first = [{LEVEL: level} for level in (2, 20, 50, 1, 30)]
+    gate = {"metric": "fid_tail", "keep": 0.4, "after": 2}
+    path = sweep_file(tmp_path, search=search, objectives=objectives, enqueue=first, gate=gate, n_trials=5)
+    store, said = Store(tmp_path / "store"), []
+    result = sweep(path, store, say=said.append)
+    fids = [t.values["fid_tail"] for t in result.trials]
+    passed = [k < 2 or fid <= np.quantile(fids[:k], 0.4) for k, fid in enumerate(fids)]
+    assert [t.state for t in result.trials] == ["done" if good else "pruned" for good in passed]
+    pruned = result.trials[passed.index(False)]  # some are
+    assert list(pruned.values) == ["fid_tail"]
+    assert "is not among the best 40% so far; its classifier was left out" in str(pruned.reason)
+    assert any(line.startswith(f"trial {pruned.number} pruned: fid_tail ") for line in said)
+    n_trained = sum(t.state == "done" for t in result.trials)
+    assert sum(m["stage"] == "classifier" for m in store.manifests()) == n_trained
+    assert result.best in [t.number for t in result.trials if t.state == "done"]
+    assert sweep(path, store) == result  # nothing runs again
+    rows = list(csv.DictReader(Path(result.files["csv"]).read_text().splitlines()))
+    assert [r["pareto"] == "True" for r in rows] == [t.number in result.pareto for t in result.trials]
+
+
 def test_a_method_that_declines_and_settings_that_clash_are_failed_trials(tmp_path: Path) -> None:
     search = {
         "settings.copies.declines": {"type": "categorical", "choices": [True]},
@@ -121,7 +145,9 @@ def test_a_method_that_declines_and_settings_that_clash_are_failed_trials(tmp_pa
         sweep(sweep_file(tmp_path, search=search), Store(tmp_path / "b"))
 
 
-@pytest.mark.parametrize("name", ["TPESampler", "RandomSampler", "QMCSampler", "NSGAIISampler"])
+@pytest.mark.parametrize(
+    "name", ["TPESampler", "RandomSampler", "QMCSampler", "NSGAIISampler", "NSGAIIISampler", "GPSampler"]
+)
 def test_a_study_in_pieces_proposes_what_it_would_have_proposed_at_once(
     tmp_path: Path, fake: list[int], name: str
 ) -> None:

@@ -1,16 +1,14 @@
-"""The result of a sweep: its trials as a table, and the best setting as a matrix file for `bench run`."""
+"""The result of a sweep: its trials as a table, a CSV file and a JSON file."""
 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from bench.files import write_text
 from sweeps.settings import Sweep
 
 if TYPE_CHECKING:
@@ -18,6 +16,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _STATES = {"COMPLETE": "done", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting", "PRUNED": "pruned"}
+
+
+_FEWEST_FOR_IMPORTANCES = 10  # finished trials; with fewer, the best tenth is one trial
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class SweepResult:
         best: number of the best trial by the first objective (the earliest of equals), or None if none is done.
         pareto: numbers of the trials that no other trial beats in every objective.
         files: paths of the written files: `journal`, `csv`, `json`, `best`.
+        importances: metric → key of `search` → share of what makes a trial good; empty with few trials. See
+            `importances`.
     """
 
     name: str
@@ -55,6 +58,7 @@ class SweepResult:
     best: int | None
     pareto: tuple[int, ...]
     files: dict[str, str]
+    importances: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as JSON values, for `--json`."""
@@ -73,6 +77,13 @@ class SweepResult:
         value = self.trial(self.best).values[metric]
         return f"{n_ended} of {total} ended, best: trial {self.best} with {metric} {value:.4f}"
 
+    def leading(self) -> list[TrialRow]:
+        """Return the trials that are done, the best first: those on the Pareto front, each by the first objective."""
+        metric, direction = next(iter(self.objectives.items()))
+        sign = -1 if direction == "maximize" else 1
+        done = [t for t in self.trials if t.state == "done"]
+        return sorted(done, key=lambda t: (t.number not in self.pareto, sign * t.values[metric], t.number))
+
     def rows(self) -> list[dict[str, Any]]:
         """Return one flat mapping for each trial, for a table or a CSV file."""
         return [
@@ -85,8 +96,20 @@ class SweepResult:
 
     @property
     def best_path(self) -> str | None:
-        """Path of the matrix file with the best setting, or None if no trial is done."""
+        """Path of the matrix file with the best settings, or None if no trial is done."""
         return self.files.get("best")
+
+    def lines(self) -> list[str]:
+        """Return what to know beside the table: the Pareto front, and which settings decide."""
+        found = []
+        if len(self.objectives) > 1 and self.pareto:
+            found.append(f"no trial is better in everything than: {', '.join(map(str, self.pareto))}")
+        names = short_names(dict.fromkeys(k for t in self.trials for k in t.params))
+        n_done = sum(t.state == "done" for t in self.trials)
+        for metric, shares in self.importances.items():
+            told = ", ".join(f"{names[key]} {share:.2f}" for key, share in shares.items())
+            found.append(f"what decides {metric} (PED-ANOVA, {n_done} trials): {told}")
+        return found
 
     def table(self) -> Table:
         """Return the trials as a table for a terminal. Columns have the last parts of dotted keys."""
@@ -128,18 +151,41 @@ def outcome(study: optuna.Study, sweep: Sweep, folder: Path) -> SweepResult:
     first = sweep.settings.objectives[0]
     sign = -1 if first.direction == "maximize" else 1
     best = min(done, key=lambda r: (sign * r.values[first.metric], r.number)).number if done else None
-    files = {kind: str(folder / f"{sweep.name}.{tail}") for kind, tail in _FILES.items()}
+    files = {kind: str(folder / f"{sweep.name}.{tail}") for kind, tail in FILES.items()}
     return SweepResult(
         name=sweep.name,
         objectives={o.metric: o.direction for o in sweep.settings.objectives},
         trials=rows,
         best=best,
         pareto=tuple(t.number for t in study.best_trials) if done else (),
+        importances=importances(study, sweep) if len(done) >= _FEWEST_FOR_IMPORTANCES else {},
         files=files if best is not None else {k: v for k, v in files.items() if k != "best"},
     )
 
 
-_FILES = {"journal": "journal", "csv": "trials.csv", "json": "trials.json", "best": "best.yaml"}
+FILES = {"journal": "journal", "csv": "trials.csv", "json": "trials.json", "best": "best.yaml"}
+
+
+def importances(study: optuna.Study, sweep: Sweep) -> dict[str, dict[str, float]]:
+    """Return metric → key → how much the setting decides whether a trial is among the best tenth, in shares of 1.
+
+    This is PED-ANOVA (Watanabe, Bansal & Hutter, IJCAI 2023) as Optuna computes it, over the finished trials.
+    """
+    import optuna
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
+    found = {}
+    for i, objective in enumerate(sweep.settings.objectives):
+        sign = -1.0 if objective.direction == "maximize" else 1.0  # the evaluator takes low values for good ones
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            warnings.filterwarnings("ignore", message="PedAnovaImportanceEvaluator computes")
+            found[objective.metric] = get_param_importances(
+                study,
+                evaluator=PedAnovaImportanceEvaluator(),
+                target=lambda trial, i=i, sign=sign: sign * trial.values[i],  # type: ignore[misc]
+            )
+    return found
 
 
 def _row(trial: optuna.trial.FrozenTrial, metrics: list[str], retried_as: int | None) -> TrialRow:
@@ -157,39 +203,3 @@ def _row(trial: optuna.trial.FrozenTrial, metrics: list[str], retried_as: int | 
         enqueued=bool(trial.user_attrs.get("enqueued", False)),
         reason=reason,
     )
-
-
-def write_outcome(result: SweepResult, sweep: Sweep, folder: Path) -> None:
-    """Write the trials as CSV and JSON and the best setting as YAML beside the journal, each by one rename."""
-    import pandas as pd
-
-    write_text(folder / f"{sweep.name}.{_FILES['csv']}", pd.DataFrame(result.rows()).to_csv(index=False))
-    write_text(folder / f"{sweep.name}.{_FILES['json']}", json.dumps(result.as_dict(), indent=1))
-    if result.best is not None:
-        write_text(folder / f"{sweep.name}.{_FILES['best']}", best_yaml(result, sweep))
-
-
-def best_yaml(result: SweepResult, sweep: Sweep) -> str:
-    """Return the best setting as a complete matrix file: the base of the sweep, its rows, and the values found.
-
-    Raises:
-        ValueError: if no trial is done.
-    """
-    if result.best is None:
-        raise ValueError(f"no trial of {result.name} is done")
-    found = result.trial(result.best)
-    raw = sweep.raw(found.params)
-    rows = [*raw["methods"], *([] if sweep.settings.method in raw["methods"] else [sweep.settings.method])]
-    numbers = ", ".join(f"{m} {v:.4f}" for m, v in found.values.items())
-    n_done = sum(t.state == "done" for t in result.trials)
-    raw |= {
-        "name": f"{sweep.name}-best",
-        "description": f"Best of {n_done} trials of the sweep {sweep.name} (trial {found.number}: {numbers}, on val).",
-        "methods": rows,
-    }
-    header = (
-        f"# bench run {sweep.name}.best.yaml\n"
-        f"# Best of {n_done} finished trials of the sweep '{sweep.name}', trial {found.number}: {numbers} on val.\n"
-        "# Selected on val; its figures on test are what running this file gives.\n"
-    )
-    return header + yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=110)

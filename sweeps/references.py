@@ -1,4 +1,4 @@
-"""The stages of a study, which clean-up must keep: without them its trials could not be read or continued."""
+"""Read a study without computing: what it has found, and the stages that clean-up must keep for it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from bench.errors import ConfigError
 from bench.pipeline.stage import Stage
 from bench.store.store import Store
-from sweeps.settings import load_sweep
+from sweeps.outcome import SweepResult, outcome
+from sweeps.settings import Sweep, load_sweep
 
 if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
+    import optuna
 
 
 def stages_of(path: str | Path, store: Store, overrides: Iterable[str] = ()) -> list[Stage]:
@@ -29,11 +30,8 @@ def stages_of(path: str | Path, store: Store, overrides: Iterable[str] = ()) -> 
     from optuna.trial import TrialState
 
     sweep = load_sweep(path, overrides)
-    journal = store.root / "studies" / f"{sweep.name}.journal"
-    if not journal.is_file():
-        raise ConfigError(f"{sweep.source}: store {store.root} has no study '{sweep.name}'; run it or leave it out")
     found: dict[str, Stage] = {}
-    for trial in _trials(journal, sweep.name):
+    for trial in _study(sweep, store).get_trials(deepcopy=False):
         if trial.state == TrialState.FAIL:
             continue
         params = trial.system_attrs.get("fixed_params", {}) if trial.state == TrialState.WAITING else trial.params
@@ -46,11 +44,28 @@ def stages_of(path: str | Path, store: Store, overrides: Iterable[str] = ()) -> 
     return list(found.values())
 
 
-def _trials(journal: Path, name: str) -> list[FrozenTrial]:
+def found_so_far(path: str | Path, store: Store, overrides: Iterable[str] = ()) -> SweepResult:
+    """Return what a study has found so far. Nothing is computed and nothing is written.
+
+    Raises:
+        ConfigError: if the sweep file is wrong, or the study is not in the store.
+    """
+    sweep = load_sweep(path, overrides)
+    return outcome(_study(sweep, store), sweep, store.root / "studies")
+
+
+def _study(sweep: Sweep, store: Store) -> optuna.Study:
+    """Return the study of a sweep, which is only read.
+
+    Raises:
+        ConfigError: if it is not in the store.
+    """
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
+    journal = store.root / "studies" / f"{sweep.name}.journal"
+    if not journal.is_file():
+        raise ConfigError(f"{sweep.source}: store {store.root} has no study '{sweep.name}'; run it or leave it out")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.load_study(study_name=name, storage=JournalStorage(JournalFileBackend(str(journal))))
-    return study.get_trials(deepcopy=False)
+    return optuna.load_study(study_name=sweep.name, storage=JournalStorage(JournalFileBackend(str(journal))))

@@ -13,7 +13,6 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from bench.augment.method import Method
 from bench.errors import ConfigError, listed, nearest
 from bench.matrix.build import build_matrix
 from bench.matrix.inputs import check_weights
@@ -81,6 +80,13 @@ class Gate(Settings):
         return sign * value <= float(np.quantile(sign * np.asarray(others), self.keep))
 
 
+class Confirmation(Settings):
+    """How the best settings are trained again; see `sweeps.confirmation`."""
+
+    best: int = Field(3, ge=1, description="how many of the best trials")
+    n_seeds: int = Field(6, ge=2, description="how many seeds that no trial has used")
+
+
 class SamplerSettings(Settings):
     """Optuna's sampler. A sweep file must name it, since the default changes between versions of Optuna."""
 
@@ -109,6 +115,7 @@ class SweepSettings(Settings):
     enqueue: list[dict[str, Scalar]] = Field([], description="settings to try first, by the keys of `search`")
     gate: Gate | None = Field(None, description="give a trial up before its classifier if its images are bad")
     controls: list[str] = Field([], description="rows beside the best settings in their confirmation, e.g. a baseline")
+    confirm: Confirmation = Confirmation()
 
 
 @dataclass(frozen=True)
@@ -141,7 +148,7 @@ class Sweep:
         # The control rows of the base are built as well and dropped at the end: the classifier of a control may be the
         # teacher or the extractor.
         raw, row = self.raw(values), self.settings.method
-        rows = [row, *(m for m in raw["methods"] if m != row and not self._class_of(method_name(m)).makes_images)]
+        rows = [row, *(m for m in raw["methods"] if m != row and not self.makes_images(m))]
         raw |= {"methods": rows, "seeds": self.settings.seeds, "study": None}
         names = {method_name(m) for m in rows}
         raw["settings"] = {k: v for k, v in raw.get("settings", {}).items() if k in names}
@@ -151,8 +158,10 @@ class Sweep:
         n_seeds = len(self.settings.seeds)
         return replace(built, cells=tuple(c for i, c in enumerate(built.cells) if i // n_seeds % len(rows) == 0))
 
-    def _class_of(self, row: str) -> type[Method]:
-        return registry.method_class(registry.Shorthand.of(row).name, f"{self.source}.methods")
+    def makes_images(self, row: str | dict[str, Any]) -> bool:
+        """Tell whether the method of a row makes images. One that makes none is a control."""
+        name = registry.Shorthand.of(method_name(row)).name
+        return registry.method_class(name, f"{self.source}.methods").makes_images
 
 
 def set_key(raw: dict[str, Any], key: str, value: Any) -> None:

@@ -29,7 +29,8 @@ from bench.store.claims import alone, is_flocked
 from bench.store.store import Store
 from bench.store.work import Execution
 from sweeps.dimensions import Choices, Dimension, IntRange
-from sweeps.outcome import SweepResult, outcome, write_outcome
+from sweeps.outcome import SweepResult, outcome
+from sweeps.result_files import check_controls, write_outcome
 from sweeps.settings import Sweep, load_sweep
 from sweeps.trials import Trials
 
@@ -75,7 +76,8 @@ def run_sweep(
     total = sweep.settings.n_trials if n_trials is None else n_trials
     if total < 1:
         raise ConfigError(f"--trials {total}: want 1 or more")
-    make_sampler(sweep, 0)  # refuses wrong options before anything is written
+    make_sampler(sweep, 0)  # these two refuse wrong settings before anything is written
+    check_controls(sweep)
     store.require_writable()
     placement = placement or ChosenExecutor(Inline(), 1)
     driver = Driver(sweep, store)
@@ -310,10 +312,10 @@ def _suggest(trial: optuna.Trial, key: str, dimension: Dimension) -> None:
 def fingerprint(sweep: Sweep) -> str:
     """Return a digest of what must be equal for trials to be compared: search, objectives and the base's stage keys.
 
-    The keys stand for the base's settings with their defaults, the data and the code. The number of trials and
-    `enqueue` are left out, so they may change between runs.
+    The keys stand for the base's settings with their defaults, the data and the code. The number of trials,
+    `enqueue` and what concerns the confirmation are left out, so they may change between runs.
     """
-    free = {"n_trials", "enqueue", "description", "set", "base"}
-    described = sweep.settings.model_dump(mode="json", exclude=free)
+    free = {"n_trials", "enqueue", "description", "set", "base", "controls", "confirm"}
+    described = sweep.settings.model_dump(mode="json", exclude=free, exclude_none=True)
     keys = [getattr(cell, part).key for cell in sweep.matrix({}).cells for part in sorted(sweep.needs)]
     return hashlib.sha256(canonical_json([described, keys]).encode()).hexdigest()[:32]

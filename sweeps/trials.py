@@ -13,7 +13,8 @@ from bench.matrix.matrix import Matrix
 from bench.pipeline.stage import Stage, walk
 from bench.run.progress import span
 from bench.store.store import Store
-from sweeps.outcome import SweepResult, short_names, write_outcome
+from sweeps.outcome import SweepResult, short_names
+from sweeps.result_files import write_outcome
 from sweeps.settings import VAL_METRICS, Gate, Sweep
 
 if TYPE_CHECKING:

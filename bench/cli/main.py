@@ -14,15 +14,16 @@ from bench.cli.results import app as reading_verbs
 from bench.cli.run import app as run_verbs
 from bench.cli.session import in_one_line, make_streams_safe, say
 from bench.cli.store import app as store_verbs
+from bench.cli.sweep import app as sweep_verbs
 from bench.cli.usage_errors import Context, OneLineGroup
 from bench.errors import BenchError
 
 HEADINGS = {
-    "Run": run_verbs,
-    "Read": reading_verbs,
-    "Data": data_verbs,
-    "Store": store_verbs,
-    "Machine": machine_verbs,
+    "Run": (run_verbs, sweep_verbs),
+    "Read": (reading_verbs,),
+    "Data": (data_verbs,),
+    "Store": (store_verbs,),
+    "Machine": (machine_verbs,),
 }
 
 
@@ -58,10 +59,11 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _heading, _verbs in HEADINGS.items():
-    for _verb in _verbs.registered_commands:
-        _verb.rich_help_panel = _heading
-    app.add_typer(_verbs)
+for _heading, _apps in HEADINGS.items():
+    for _verbs in _apps:
+        for _verb in _verbs.registered_commands:
+            _verb.rich_help_panel = _heading
+        app.add_typer(_verbs)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The verbs that compute: `run`, `sweep`, `pretrain`."""
+"""The verbs that compute: `run` and `pretrain`."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from bench.pipeline.stage import Stage
     from bench.results.cells import CellResult
     from bench.run.machine_file import Machine
+    from bench.run.run_matrix import Tracker
     from bench.store.store import Store
 
 app = typer.Typer()
@@ -86,31 +87,14 @@ def run(
         raise ConfigError("--pilot: computes, and --dry-run does not; give one of them, the pilot first")
     if dry_run:
         _dry_run(Request(matrix, sets, store_path), open_store(store_path), machine, retry_failed, as_json)
-    from bench.results.cells import read_matrix
-    from bench.run.progress import reporter_for, stage_labels
-    from bench.run.run_matrix import run_matrix
     from bench.tracking.tracker import make_tracker
 
     request, loaded, store = Request(matrix, sets, store_path), load(matrix, sets), open_store(store_path)
     if pilot:
         loaded, store, wandb = *_pilot(request, loaded, store), "off"
-    idle = all(store.has(stage) for cell in loaded.cells for stage in cell.targets)
-    placement = make_placement(machine, idle)
     tracker = make_tracker(wandb, store, loaded, share_with=share_with)
-    labels = stage_labels({cell.name: cell.targets for cell in loaded.cells})
-    reporter = reporter_for(stderr_console(), labels, placement.jobs, quiet, None if idle else _measured(store).seconds)
-    with stdout_to_stderr(), interruptible(f"bench run {matrix}", placement.goes_on_alone), reporter.live():
-        run_matrix(
-            loaded,
-            store,
-            executor=placement.executor,
-            execution=make_execution(machine),
-            reporter=reporter,
-            tracker=tracker,
-            retry_failed=retry_failed,
-        )
-    results = read_matrix(loaded, store)
-    n_failed = _say_failures(results, request)
+    results = compute_cells(request, loaded, store, machine, tracker, retry_failed=retry_failed, quiet=quiet)
+    n_failed = say_failures(results, request)
     if pilot:
         say(f"this was a pilot; its results are in {store.root}")
         say(f"what the whole run takes: {request.command('run', '--dry-run')}")
@@ -125,6 +109,39 @@ def run(
     raise typer.Exit(1 if n_failed else 0)
 
 
+def compute_cells(
+    request: Request,
+    loaded: Matrix,
+    store: Store,
+    machine: Machine,
+    tracker: Tracker,
+    *,
+    retry_failed: bool = False,
+    quiet: bool = False,
+) -> list[CellResult]:
+    """Compute the cells of a matrix that are not finished, with progress on stderr, and return what all cells have."""
+    from bench.results.cells import read_matrix
+    from bench.run.progress import reporter_for, stage_labels
+    from bench.run.run_matrix import run_matrix
+
+    idle = all(store.has(stage) for cell in loaded.cells for stage in cell.targets)
+    placement = make_placement(machine, idle)
+    labels = stage_labels({cell.name: cell.targets for cell in loaded.cells})
+    expected = None if idle else measured_in(store).seconds
+    reporter = reporter_for(stderr_console(), labels, placement.jobs, quiet, expected)
+    with stdout_to_stderr(), interruptible(f"bench run {request.matrix}", placement.goes_on_alone), reporter.live():
+        run_matrix(
+            loaded,
+            store,
+            executor=placement.executor,
+            execution=make_execution(machine),
+            reporter=reporter,
+            tracker=tracker,
+            retry_failed=retry_failed,
+        )
+    return read_matrix(loaded, store)
+
+
 def _pilot(request: Request, matrix: Matrix, store: Store) -> tuple[Matrix, Store]:
     """Return the pilot of a matrix, and the store that it has to itself."""
     from bench.estimate.pilot import pilot_overrides, pilot_store
@@ -133,7 +150,7 @@ def _pilot(request: Request, matrix: Matrix, store: Store) -> tuple[Matrix, Stor
     return load(request.matrix, overrides), open_store(pilot_store(store.root))
 
 
-def _say_failures(results: list[CellResult], request: Request) -> int:
+def say_failures(results: list[CellResult], request: Request) -> int:
     """Say on stderr which cells are not done, and why; return their number."""
     failed = [r for r in results if r.state != "done"]
     for r in failed:
@@ -152,7 +169,7 @@ def _dry_run(request: Request, store: Store, machine: Machine, retry_failed: boo
 
     with stdout_to_stderr():
         planned = plan(request.matrix, request.sets or ())
-        found = estimate(planned, store, _measured(store), computations_at_once(machine), retry_failed)
+        found = estimate(planned, store, measured_in(store), computations_at_once(machine), retry_failed)
     if as_json:
         print_json(found)
     else:
@@ -160,60 +177,12 @@ def _dry_run(request: Request, store: Store, machine: Machine, retry_failed: boo
     raise typer.Exit(0 if found["ready"] else 1)
 
 
-def _measured(store: Store) -> Measured:
+def measured_in(store: Store) -> Measured:
     """Return what was measured in a store and in the one of its pilots."""
     from bench.estimate.measured import Measured
     from bench.estimate.pilot import pilot_store
 
     return Measured.of(store, open_store(pilot_store(store.root)))
-
-
-@app.command(epilog="example: bench sweep cam --trials 20")
-def sweep(
-    file: Annotated[
-        str, typer.Argument(metavar="SWEEP", help="A sweep file, or the name of a shipped sweep: il_se, cam.")
-    ],
-    sets: SetOpt = None,
-    store_path: StoreOpt = DEFAULT_STORE,
-    trials: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Number of trials in all, with those that are finished.")
-    ] = None,
-    executor: ExecutorOpt = None,
-    machine_file: MachineOpt = None,
-    jobs: JobsOpt = None,
-    device: DeviceOpt = None,
-    threads: ThreadsOpt = None,
-    quiet: QuietOpt = False,
-    as_json: JsonOpt = False,
-) -> None:
-    """Search for good settings with Optuna, judged on val alone.
-
-    Run the same command again to continue a search. The best settings are written as a matrix for `bench run`.
-    """
-    machine = make_machine(machine_file, executor, jobs, device, threads)  # before anything imports numpy
-    from bench.run.progress import reporter_for
-    from sweeps.study import run_sweep
-
-    store, placement = open_store(store_path), make_placement(machine)
-    labels: dict[str, str] = {}
-    reporter = reporter_for(stderr_console(), labels, placement.jobs, quiet, _measured(store).seconds)
-    with stdout_to_stderr(), interruptible(f"bench sweep {file}", placement.goes_on_alone), reporter.live():
-        result = run_sweep(
-            file,
-            store,
-            n_trials=trials,
-            placement=placement,
-            execution=make_execution(machine),
-            reporter=reporter,
-            overrides=tuple(sets or ()),
-            say=say,
-            labels=labels,
-        )
-    if as_json:
-        print_json(result.as_dict())
-        return
-    stdout_console().print(result.table())
-    typer.echo(f"best settings: {result.best_path}" if result.best_path else "no trial finished")
 
 
 @app.command(epilog="example: bench pretrain diffusion mine.yaml --out weights/mine")

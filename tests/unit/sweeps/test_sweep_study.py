@@ -98,9 +98,15 @@ def test_a_sweep_trains_and_looks_at_val_only(tmp_path: Path) -> None:
     assert again == result  # it has its total: nothing runs
 
     found = load_matrix(result.best_path)
-    row = found.cell("copies@1").method
-    assert (row.noise.level, row.fails) == (result.trial(result.best).params[LEVEL], False)
-    assert [c.method.label for c in found.cells] == ["baseline", "copies@1"]
+    tuned = {f"copies@1 trial {n}": (result.trials[n].params[LEVEL], False) for n in (0, 2)}
+    seeds = range(1, 7)  # no trial has used them
+    assert {c.name for c in found.cells} == {
+        f"phantom/{row}/s{s}" for row in ("baseline", "copies@1", *tuned) for s in seeds
+    }
+    for row, wanted in tuned.items():
+        method: Any = found.cell(f"phantom/{row}/s3").method
+        assert (method.noise.level, method.fails) == wanted
+        assert found.cell(f"phantom/{row}/s3").against == "copies@1"
     assert found.settings.fidelity.reference == "held_out"  # `bench run` measures it as the base does
     rows = list(csv.DictReader(Path(result.files["csv"]).read_text().splitlines()))
     assert [r["state"] for r in rows] == ["done", "failed", "done"]

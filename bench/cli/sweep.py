@@ -1,0 +1,156 @@
+"""The verb `sweep`: search for good settings, look at the search, and confirm what it found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bench.cli.options import (
+    DEFAULT_STORE,
+    DeviceOpt,
+    ExecutorOpt,
+    JobsOpt,
+    JsonOpt,
+    MachineOpt,
+    QuietOpt,
+    Request,
+    SetOpt,
+    StoreOpt,
+    ThreadsOpt,
+)
+from bench.cli.run import compute_cells, measured_in, say_failures
+from bench.cli.session import (
+    interruptible,
+    load,
+    make_execution,
+    make_machine,
+    make_placement,
+    open_store,
+    print_json,
+    say,
+    stderr_console,
+    stdout_console,
+    stdout_to_stderr,
+)
+from bench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from bench.store.store import Store
+    from sweeps.confirmation import Confirmed
+    from sweeps.outcome import SweepResult
+
+app = typer.Typer()
+
+
+@app.command(epilog="example: bench sweep cam --trials 20")
+def sweep(
+    file: Annotated[
+        str, typer.Argument(metavar="SWEEP", help="A sweep file, or the name of a shipped sweep: il_se, cam.")
+    ],
+    sets: SetOpt = None,
+    store_path: StoreOpt = DEFAULT_STORE,
+    trials: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Number of trials in all, with those that are finished.")
+    ] = None,
+    status: Annotated[bool, typer.Option("--status", help="Compute nothing; print what was found so far.")] = False,
+    confirm: Annotated[
+        bool,
+        typer.Option("--confirm", help="After the search, train the best settings and the untuned one with new seeds."),
+    ] = False,
+    executor: ExecutorOpt = None,
+    machine_file: MachineOpt = None,
+    jobs: JobsOpt = None,
+    device: DeviceOpt = None,
+    threads: ThreadsOpt = None,
+    quiet: QuietOpt = False,
+    as_json: JsonOpt = False,
+) -> None:
+    """Search for good settings with Optuna, judged on val alone.
+
+    Run the same command again to continue a search. The best settings are written as a matrix for `bench run`.
+    """
+    machine = make_machine(machine_file, executor, jobs, device, threads)  # before anything imports numpy
+    if status and (confirm or trials):
+        raise ConfigError("--status: computes nothing; leave out --confirm and --trials")
+    store, overrides = open_store(store_path), tuple(sets or ())
+    if status:
+        from sweeps.references import found_so_far
+
+        result = found_so_far(file, store, overrides)
+    else:
+        from bench.run.progress import reporter_for
+        from sweeps.study import run_sweep
+
+        labels: dict[str, str] = {}
+        placement = make_placement(machine)
+        reporter = reporter_for(stderr_console(), labels, placement.jobs, quiet, measured_in(store).seconds)
+        with stdout_to_stderr(), interruptible(f"bench sweep {file}", placement.goes_on_alone), reporter.live():
+            result = run_sweep(
+                file,
+                store,
+                n_trials=trials,
+                placement=placement,
+                execution=make_execution(machine),
+                reporter=reporter,
+                overrides=overrides,
+                say=say,
+                labels=labels,
+            )
+    n_failed = 0
+    if confirm and result.best_path:
+        from bench.tracking.tracker import make_tracker
+
+        request = Request(result.best_path, None, store_path)
+        matrix = load(result.best_path, None)
+        say(f"confirming the best settings: {len(matrix.cells)} cells with seeds that no trial has used")
+        cells = compute_cells(request, matrix, store, machine, make_tracker("off", store, matrix), quiet=quiet)
+        n_failed = say_failures(cells, request)
+    _print(result, _confirmed(result, file, overrides, store), as_json)
+    raise typer.Exit(1 if n_failed else 0)
+
+
+def _confirmed(result: SweepResult, file: str, overrides: tuple[str, ...], store: Store) -> Confirmed | None:
+    """Return what the finished cells of the confirmation say, or None if there is none."""
+    from sweeps.confirmation import confirmed
+    from sweeps.settings import load_sweep
+
+    if result.best_path is None:
+        return None
+    return confirmed(result, load_sweep(file, overrides), load(result.best_path, None), store)
+
+
+def _print(result: SweepResult, confirmation: Confirmed | None, as_json: bool) -> None:
+    """Print the trials, which settings decide, and what was left of the gain."""
+    if as_json:
+        found: dict[str, Any] = result.as_dict()
+        print_json(found | {"confirmed": confirmation.as_dict() if confirmation else None})
+        return
+    console = stdout_console()
+    console.print(result.table())
+    for line in result.lines():
+        typer.echo(line)
+    if confirmation and confirmation.rows:
+        console.print(_confirmation_table(confirmation))
+        typer.echo(confirmation.line())
+    if result.best_path is None:
+        typer.echo("no trial finished")
+    elif confirmation and confirmation.rows:
+        typer.echo(f"its scores on test: bench table {result.best_path}")
+    else:
+        typer.echo(f"best settings: {result.best_path}; train them again with new seeds: --confirm")
+
+
+def _confirmation_table(confirmation: Confirmed) -> Table:
+    from rich.table import Table
+
+    table = Table(title=f"confirmation: {confirmation.metric} with seeds that no trial has used")
+    for name in ("row", "in the search", "mean", "sd", "n"):
+        table.add_column(name, justify="left" if name == "row" else "right")
+    for row in confirmation.rows:
+        numbers = (row.searched, row.mean, row.sd)
+        shown = ["–" if number is None else f"{number:.4f}" for number in numbers]
+        table.add_row(row.row, *shown, str(row.n), style="bold" if row.row == confirmation.chosen else None)
+    return table

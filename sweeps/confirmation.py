@@ -1,0 +1,125 @@
+"""What is left of the gain of a sweep when its best settings are trained again with fresh seeds.
+
+The best of many trials is partly the luckiest: with one seed, tail mAP varies by more than most settings change it. So
+the search only proposes settings. They are compared on val with seeds that no trial has used, beside the untuned
+setting and controls (`sweeps.result_files` writes that matrix).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from bench.matrix.cell import Cell
+from bench.matrix.matrix import Matrix
+from bench.store.store import Store
+from sweeps.outcome import SweepResult
+from sweeps.result_files import is_untuned, label_of
+from sweeps.settings import VAL_METRICS, Sweep
+from sweeps.trials import read_metric
+
+
+@dataclass(frozen=True)
+class ConfirmedRow:
+    """A row of the confirmation: its value in the search (None for a row that was no trial), and with fresh seeds."""
+
+    row: str
+    searched: float | None
+    mean: float
+    sd: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """What was left of a gain.
+
+    Attributes:
+        metric: the objective on val that decides.
+        rows: every row of the confirmation whose cells are finished.
+        chosen: the tuned row with the best mean, or None if no tuned row is finished.
+        gain_searched: the best trial's value minus the untuned setting's, in the search; None if the untuned setting
+            was not among the trials.
+        gain_confirmed: the mean, over seeds, of the chosen row minus the untuned row.
+        sd: the standard deviation of that difference over seeds.
+        n: the number of seeds that both rows have.
+        better: whether the chosen row is better than the untuned one, in the mean over fresh seeds.
+    """
+
+    metric: str
+    rows: tuple[ConfirmedRow, ...]
+    chosen: str | None
+    gain_searched: float | None
+    gain_confirmed: float | None
+    sd: float | None
+    n: int
+    better: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the confirmation as JSON values."""
+        found: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return found
+
+    def line(self) -> str:
+        """Return what was left of the gain, in one sentence."""
+        if self.chosen is None:
+            return f"No tuned row of the confirmation has a {self.metric} yet."
+        if self.gain_confirmed is None:
+            return f"Best on val with fresh seeds: {self.chosen}. There is no untuned row beside it."
+        spread = f" ± {self.sd:.4f}" if self.sd is not None else ""
+        told = f"{self.gain_confirmed:+.4f}{spread} with {self.n} fresh seeds"
+        if self.gain_searched is not None:
+            told = f"{self.gain_searched:+.4f} in the search, {told}"
+        verdict = "" if self.better else " That is no gain: keep the untuned setting."
+        best = f"Best on val with fresh seeds: {self.chosen}."
+        return f"{best} Its {self.metric} against the untuned setting: {told}.{verdict}"
+
+
+def confirmed(result: SweepResult, sweep: Sweep, matrix: Matrix, store: Store) -> Confirmed | None:
+    """Return what the finished cells of the confirmation say, or None if no objective is a score of the classifier.
+
+    Measures of synthetic images are left out: the confirmation measures them against other images than the search.
+    """
+    scores = [o for o in sweep.settings.objectives if VAL_METRICS[o.metric] == "classifier"]
+    if not scores:
+        return None
+    metric, sign = scores[0].metric, 1.0 if scores[0].direction == "maximize" else -1.0
+    trials = {label_of(t, sweep): t.values[metric] for t in result.trials if t.state == "done"}
+    untuned = sweep.settings.method
+    same = next((t for t in result.trials if t.state == "done" and is_untuned(t, sweep)), None)
+    searched = trials | ({untuned: same.values[metric]} if same else {})
+    by_row = _by_seed(matrix.cells, metric, store)
+    rows = tuple(
+        ConfirmedRow(row, searched.get(row), fmean(v.values()), stdev(v.values()) if len(v) > 1 else None, len(v))
+        for row, v in by_row.items()
+    )
+    tuned = [r for r in rows if r.row in trials]
+    if not tuned:
+        return Confirmed(metric, rows, None, None, None, None, 0)
+    chosen = max(tuned, key=lambda r: sign * r.mean).row
+    both = sorted(by_row[chosen].keys() & by_row.get(untuned, {}).keys())
+    gains = [by_row[chosen][seed] - by_row[untuned][seed] for seed in both]
+    best = max(sign * t for t in trials.values()) * sign
+    return Confirmed(
+        metric=metric,
+        rows=rows,
+        chosen=chosen,
+        gain_searched=best - searched[untuned] if untuned in searched else None,
+        gain_confirmed=fmean(gains) if gains else None,
+        sd=stdev(gains) if len(gains) > 1 else None,
+        n=len(gains),
+        better=bool(gains) and sign * fmean(gains) > 0,
+    )
+
+
+def _by_seed(cells: Sequence[Cell], metric: str, store: Store) -> dict[str, dict[int, float]]:
+    """Return row → seed → the mean of a metric over data sets, of the cells that have it."""
+    found: dict[str, dict[int, list[float]]] = {}
+    for cell in cells:
+        if store.has(cell.classifier) and (value := read_metric(cell, metric, store)) is not None:
+            found.setdefault(cell.label, {}).setdefault(cell.seed, []).append(value)
+    n_datasets = len({cell.dataset.label for cell in cells})
+    return {row: {seed: fmean(v) for seed, v in seeds.items() if len(v) == n_datasets} for row, seeds in found.items()}

@@ -1,0 +1,108 @@
+"""The files of a sweep: its trials as CSV and JSON, and the matrix that trains the best settings again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.errors import ConfigError
+from bench.files import write_text
+from bench.matrix.build import build_matrix
+from bench.plugins import registry
+from sweeps.outcome import FILES, SweepResult, TrialRow
+from sweeps.settings import Sweep, set_key
+
+
+def write_outcome(result: SweepResult, sweep: Sweep, folder: Path) -> None:
+    """Write the trials as CSV and JSON, and the matrix with the best, beside the journal, each by one rename."""
+    import pandas as pd
+
+    write_text(folder / f"{sweep.name}.{FILES['csv']}", pd.DataFrame(result.rows()).to_csv(index=False))
+    write_text(folder / f"{sweep.name}.{FILES['json']}", json.dumps(result.as_dict(), indent=1))
+    if result.best is not None:
+        write_text(folder / f"{sweep.name}.{FILES['best']}", confirmation_yaml(result, sweep))
+
+
+def confirmation_yaml(result: SweepResult, sweep: Sweep) -> str:
+    """Return the matrix file that confirms what a sweep found.
+
+    Its rows are the controls, the untuned setting and the best trials; its seeds are new. Which trials are the best is
+    said by the objectives on val: first those that no other trial beats, each group in the order of the first
+    objective. A trial of the untuned setting has no second row. If the search varies `augment`, which all rows of a
+    matrix share, only the best trial is there.
+
+    Raises:
+        ValueError: if no trial is done.
+    """
+    if result.best is None:
+        raise ValueError(f"no trial of {result.name} is done")
+    shared = any(key.partition(".")[0] == "augment" for key in sweep.settings.search)
+    tuned_trials = [t for t in result.leading() if not is_untuned(t, sweep)]
+    best = [result.trial(result.best)] if shared else tuned_trials[: sweep.settings.confirm.best]
+    raw = sweep.raw(best[0].params if shared else {})
+    tuned = [sweep.settings.method] if shared else [sweep.settings.method, *(_row(t, sweep) for t in best)]
+    first_seed = max(sweep.settings.seeds) + 1
+    seeds = list(range(first_seed, first_seed + sweep.settings.confirm.n_seeds))
+    numbers = "; ".join(f"trial {t.number}: " + ", ".join(f"{m} {v:.4f}" for m, v in t.values.items()) for t in best)
+    n_done = sum(t.state == "done" for t in result.trials)
+    raw |= {
+        "name": f"{sweep.name}-best",
+        "description": f"The best of {n_done} trials of the sweep {sweep.name}, with seeds that no trial has used.",
+        "methods": [*controls(sweep), *tuned],
+        "seeds": seeds,
+        "study": None,
+    }
+    header = (
+        f"# bench run {sweep.name}.best.yaml\n"
+        f"# The best of {n_done} finished trials of the sweep '{sweep.name}', chosen on val ({numbers}).\n"
+        "# Their numbers in the search are too good, because the luckiest was chosen. These seeds are new.\n"
+    )
+    return header + yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=110)
+
+
+def controls(sweep: Sweep) -> list[Any]:
+    """Return the rows beside the tuned one: `controls`, or else the rows of the base that make no images."""
+    if sweep.settings.controls:
+        return list(sweep.settings.controls)
+    return [row for row in sweep.base["methods"] if not sweep.makes_images(row)]
+
+
+def check_controls(sweep: Sweep) -> None:
+    """Refuse controls that no matrix can have.
+
+    Raises:
+        ConfigError: with the field of the sweep file.
+    """
+    raw = sweep.raw({}) | {"methods": [*controls(sweep), sweep.settings.method], "study": None}
+    build_matrix(raw, f"{sweep.source}.controls")
+
+
+def is_untuned(trial: TrialRow, sweep: Sweep) -> bool:
+    """Tell whether a trial measured the base's own setting: then it has the same stages."""
+    try:
+        cells = sweep.matrix(trial.params).cells
+    except ConfigError:  # the base was changed since
+        return False
+    return [c.classifier.key for c in cells] == [c.classifier.key for c in sweep.matrix({}).cells]
+
+
+def _row(trial: TrialRow, sweep: Sweep) -> dict[str, Any]:
+    """Return the row of a trial: what it changes of the method's settings and of the classifier's."""
+    name = registry.Shorthand.of(sweep.settings.method).name
+    own: dict[str, Any] = {}
+    for key, value in trial.params.items():
+        set_key(own, key, value)
+    row: dict[str, Any] = {"method": sweep.settings.method, "row": label_of(trial, sweep)}
+    if settings := own.get("settings", {}).get(name):
+        row["settings"] = settings
+    if classifier := own.get("classifier"):
+        row["classifier"] = classifier
+    return row | {"against": sweep.settings.method}
+
+
+def label_of(trial: TrialRow, sweep: Sweep) -> str:
+    """Return the label of a trial's row in the confirmation, e.g. `ours@5 trial 7`."""
+    return f"{sweep.settings.method} trial {trial.number}"

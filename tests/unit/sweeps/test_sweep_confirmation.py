@@ -1,0 +1,97 @@
+"""The confirmation of a sweep: fresh seeds, the untuned setting beside, and what was left of the gain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from bench.errors import ConfigError
+from bench.matrix.load import load_matrix
+from bench.store.store import Store
+from bench.store.work import Execution
+from sweeps import confirmation, study
+from sweeps.confirmation import confirmed
+from sweeps.outcome import SweepResult, TrialRow
+from sweeps.result_files import write_outcome
+from sweeps.settings import load_sweep
+from tests.tiny_cells import methods, tiny  # noqa: F401 - a fixture
+from tests.unit.sweeps.test_sweep_settings import sweep_file
+
+pytestmark = pytest.mark.usefixtures("methods")
+
+LEVEL = "settings.copies.noise.level"
+RATE = "classifier.learning_rate"
+
+
+def result_of(values: dict[int, tuple[dict[str, Any], float]], pareto: tuple[int, ...] = ()) -> SweepResult:
+    trials = tuple(
+        TrialRow(n, "done", {"val_map_tail": value}, params, 1.0, False, None) for n, (params, value) in values.items()
+    )
+    best = max(values, key=lambda n: values[n][1])
+    return SweepResult("study", {"val_map_tail": "maximize"}, trials, best, pareto or (best,), {})
+
+
+def test_each_of_the_best_is_a_row_with_all_that_it_changes(tmp_path: Path) -> None:
+    search = {LEVEL: {"type": "int", "low": 0, "high": 9}, RATE: {"type": "float", "low": 1e-5, "high": 1e-2}}
+    sweep = load_sweep(sweep_file(tmp_path, search=search, confirm={"best": 2, "n_seeds": 3}, seeds=[4, 9]))
+    found = result_of({n: ({LEVEL: n, RATE: 10.0**-n / 2}, value) for n, value in ((2, 0.3), (3, 0.5), (4, 0.4))})
+    write_outcome(found, sweep, tmp_path)
+    matrix = load_matrix(tmp_path / "study.best.yaml")
+    assert list(dict.fromkeys(c.label for c in matrix.cells)) == [
+        "baseline", "copies@1", "copies@1 trial 3", "copies@1 trial 4",
+    ]  # fmt: skip
+    assert sorted({c.seed for c in matrix.cells}) == [10, 11, 12]
+    for n in (3, 4):
+        cell = matrix.cell(f"copies@1 trial {n}/s10")
+        method: Any = cell.method
+        assert (method.noise.level, cell.classifier.settings.learning_rate) == (n, 10.0**-n / 2)
+
+
+def test_a_setting_that_all_rows_share_leaves_one_tuned_row(tmp_path: Path) -> None:
+    sweep = load_sweep(sweep_file(tmp_path, search={"augment.per_class": {"type": "int", "low": 1, "high": 9}}))
+    found = result_of({n: ({"augment.per_class": n}, n / 10) for n in (2, 5)})
+    write_outcome(found, sweep, tmp_path)
+    raw = yaml.safe_load((tmp_path / "study.best.yaml").read_text())
+    assert (raw["methods"], raw["augment"]["per_class"]) == (["baseline", "copies@1"], 5)
+
+
+def test_controls_are_checked_before_the_search(tmp_path: Path) -> None:
+    path = sweep_file(tmp_path, controls=["baselin"])
+    with pytest.raises(ConfigError, match=r"study\.yaml\.controls.*baselin"):
+        study.run_sweep(path, Store(tmp_path / "store"), execution=Execution("cpu"))
+    assert not (tmp_path / "store" / "studies").exists()
+
+
+def test_the_gain_that_stays_is_paired_by_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = tiny()
+    level = base["settings"]["copies"]["noise"]["level"]
+    sweep = load_sweep(sweep_file(tmp_path, search={LEVEL: {"type": "int", "low": 0, "high": 9}}))
+    other = (level + 1) % 10
+    found = result_of({0: ({LEVEL: level}, 0.20), 1: ({LEVEL: other}, 0.26), 2: ({LEVEL: (level + 2) % 10}, 0.25)})
+    write_outcome(found, sweep, tmp_path)
+    matrix = load_matrix(tmp_path / "study.best.yaml")
+    rng = np.random.default_rng(0)
+    drawn = {c.name: float(rng.normal({"copies@1 trial 2": 0.24}.get(c.label, 0.2), 0.01)) for c in matrix.cells}
+    monkeypatch.setattr(Store, "has", lambda self, stage: True)
+    monkeypatch.setattr(confirmation, "read_metric", lambda cell, metric, store: drawn[cell.name])
+    told = confirmed(found, sweep, matrix, Store(tmp_path / "store"))
+    assert told is not None
+    pairs = [drawn[f"phantom/copies@1 trial 2/s{s}"] - drawn[f"phantom/copies@1/s{s}"] for s in range(1, 7)]
+    assert told.chosen == "copies@1 trial 2"  # not the trial that was the best in the search
+    assert told.gain_searched == pytest.approx(0.06)
+    assert told.gain_confirmed == pytest.approx(np.mean(pairs))
+    assert told.sd == pytest.approx(np.std(pairs, ddof=1))
+    assert told.n == 6
+    assert {r.row: r.searched for r in told.rows} == {
+        "baseline": None, "copies@1": 0.20, "copies@1 trial 1": 0.26, "copies@1 trial 2": 0.25,
+    }  # fmt: skip
+    assert "+0.0600 in the search, " in told.line()
+    assert "no gain" not in told.line()
+    drawn |= {name: 0.9 for name in drawn if "/copies@1/" in name}
+    worse = confirmed(found, sweep, matrix, Store(tmp_path / "store"))
+    assert worse is not None
+    assert worse.line().endswith("That is no gain: keep the untuned setting.")

@@ -72,14 +72,14 @@ def page(
         "holes": read.holes(results),
         "published": published(),
     }
-    return _environment().get_template("report.html.j2").render(context)
+    return environment().get_template("report.html.j2").render(context)
 
 
 def table_page(made_of: ReportInput, parts: list[Part]) -> str:
     """Return the table alone, with its footnotes, as one HTML text."""
     sections = [_section(part, []) for part in parts]
     return (
-        _environment()
+        environment()
         .get_template("table.html.j2")
         .render(
             matrix=made_of.matrix,
@@ -91,7 +91,8 @@ def table_page(made_of: ReportInput, parts: list[Part]) -> str:
     )
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Return the templates' environment. Text is escaped, and a name that a template lacks is an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(

@@ -32,6 +32,11 @@ class ConfirmedRow:
     sd: float | None
     n: int
 
+    def shown(self) -> list[str]:
+        """Return the row as the texts of a table."""
+        numbers = ["–" if v is None else f"{v:.4f}" for v in (self.searched, self.mean, self.sd)]
+        return [self.row, *numbers, str(self.n)]
+
 
 @dataclass(frozen=True)
 class Confirmed:

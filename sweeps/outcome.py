@@ -103,12 +103,12 @@ class SweepResult:
         """Return what to know beside the table: the Pareto front, and which settings decide."""
         found = []
         if len(self.objectives) > 1 and self.pareto:
-            found.append(f"no trial is better in everything than: {', '.join(map(str, self.pareto))}")
+            found.append(f"No trial is better in everything than one of: {', '.join(map(str, self.pareto))}.")
         names = short_names(dict.fromkeys(k for t in self.trials for k in t.params))
         n_done = sum(t.state == "done" for t in self.trials)
         for metric, shares in self.importances.items():
             told = ", ".join(f"{names[key]} {share:.2f}" for key, share in shares.items())
-            found.append(f"what decides {metric} (PED-ANOVA, {n_done} trials): {told}")
+            found.append(f"What decides {metric} (PED-ANOVA, {n_done} trials): {told}.")
         return found
 
     def table(self) -> Table:

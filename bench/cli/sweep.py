@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -41,8 +42,10 @@ if TYPE_CHECKING:
     from bench.store.store import Store
     from sweeps.confirmation import Confirmed
     from sweeps.outcome import SweepResult
+    from sweeps.settings import Sweep
 
 app = typer.Typer()
+CONFIRMED = ["row", "in the search", "mean", "sd", "n"]
 
 
 @app.command(epilog="example: bench sweep cam --trials 20")
@@ -60,6 +63,9 @@ def sweep(
         bool,
         typer.Option("--confirm", help="After the search, train the best settings and the untuned one with new seeds."),
     ] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Also write a page with figures, <store>/reports/sweep-<name>/sweep.html.")
+    ] = False,
     executor: ExecutorOpt = None,
     machine_file: MachineOpt = None,
     jobs: JobsOpt = None,
@@ -73,6 +79,8 @@ def sweep(
     Run the same command again to continue a search. The best settings are written as a matrix for `bench run`.
     """
     machine = make_machine(machine_file, executor, jobs, device, threads)  # before anything imports numpy
+    from sweeps.settings import load_sweep
+
     if status and (confirm or trials):
         raise ConfigError("--status: computes nothing; leave out --confirm and --trials")
     store, overrides = open_store(store_path), tuple(sets or ())
@@ -108,18 +116,53 @@ def sweep(
         say(f"confirming the best settings: {len(matrix.cells)} cells with seeds that no trial has used")
         cells = compute_cells(request, matrix, store, machine, make_tracker("off", store, matrix), quiet=quiet)
         n_failed = say_failures(cells, request)
-    _print(result, _confirmed(result, file, overrides, store), as_json)
+    described = load_sweep(file, overrides)
+    confirmation = _confirmed(result, described, store)
+    _print(result, confirmation, as_json)
+    if report:
+        page = _write_page(result, described, confirmation, store)
+        if not as_json:
+            typer.echo(page)
     raise typer.Exit(1 if n_failed else 0)
 
 
-def _confirmed(result: SweepResult, file: str, overrides: tuple[str, ...], store: Store) -> Confirmed | None:
+def _confirmed(result: SweepResult, described: Sweep, store: Store) -> Confirmed | None:
     """Return what the finished cells of the confirmation say, or None if there is none."""
     from sweeps.confirmation import confirmed
-    from sweeps.settings import load_sweep
 
     if result.best_path is None:
         return None
-    return confirmed(result, load_sweep(file, overrides), load(result.best_path, None), store)
+    return confirmed(result, described, load(result.best_path, None), store)
+
+
+def _write_page(result: SweepResult, described: Sweep, confirmation: Confirmed | None, store: Store) -> Path:
+    """Write the page of a sweep and return its path."""
+    from reports.beside_fid import TextTable
+    from reports.figures.search import Search, Trial
+    from reports.sweep_page import write_sweep_page
+    from sweeps.outcome import short_names
+
+    search = described.settings.search
+    names = short_names(search)
+    table = None
+    if confirmation and confirmation.rows:
+        title = f"Confirmation: {confirmation.metric} on val with seeds that no trial has used"
+        table = TextTable(title, CONFIRMED, [r.shown() for r in confirmation.rows], [])
+    page = Search(
+        name=result.name,
+        objectives=result.objectives,
+        trials=tuple(
+            Trial(t.number, t.state, t.values, {names[k]: v for k, v in t.params.items()}, t.seconds)
+            for t in result.trials
+        ),
+        best=result.best,
+        pareto=result.pareto,
+        importances={m: {names[k]: v for k, v in found.items()} for m, found in result.importances.items()},
+        log_scaled=frozenset(names[key] for key, dimension in search.items() if getattr(dimension, "log", False)),
+    )
+    said = [*result.lines(), *([confirmation.line()] if table and confirmation else [])]
+    out = store.root / "reports" / f"sweep-{result.name}"
+    return write_sweep_page(page, described.settings.description, table, said, out)[0]
 
 
 def _print(result: SweepResult, confirmation: Confirmed | None, as_json: bool) -> None:
@@ -147,10 +190,8 @@ def _confirmation_table(confirmation: Confirmed) -> Table:
     from rich.table import Table
 
     table = Table(title=f"confirmation: {confirmation.metric} with seeds that no trial has used")
-    for name in ("row", "in the search", "mean", "sd", "n"):
-        table.add_column(name, justify="left" if name == "row" else "right")
+    for name in CONFIRMED:
+        table.add_column(name, justify="left" if name == CONFIRMED[0] else "right")
     for row in confirmation.rows:
-        numbers = (row.searched, row.mean, row.sd)
-        shown = ["–" if number is None else f"{number:.4f}" for number in numbers]
-        table.add_row(row.row, *shown, str(row.n), style="bold" if row.row == confirmation.chosen else None)
+        table.add_row(*row.shown(), style="bold" if row.row == confirmation.chosen else None)
     return table

@@ -77,6 +77,20 @@ def test_frechet_distance_equals_torchmetrics(n: int, m: int, d: int) -> None:
     assert frechet_distance(a, b) == pytest.approx(float(metric.compute()), rel=1e-3 if min(n, m) <= d else 1e-6)
 
 
+@pytest.mark.parametrize("spoilt", ["dead", "equal", "nearly equal", "nearly dead"])
+@pytest.mark.parametrize(("n", "m"), [(40, 50), (12, 50), (50, 12)])
+def test_frechet_distance_of_features_that_depend_on_each_other(n: int, m: int, spoilt: str) -> None:
+    a, b = features(n, m, 16)
+    noise = np.random.default_rng(3).normal(size=n)
+    a[:, 5] = {
+        "dead": 0.0, "equal": a[:, 4], "nearly equal": a[:, 4] + 1e-7 * noise, "nearly dead": 1e-9 * noise,
+    }[spoilt]  # fmt: skip
+    centred = [(x - x.mean(0)) / np.sqrt(len(x) - 1) for x in (a, b)]
+    cross = scipy.linalg.svdvals(centred[0] @ centred[1].T).sum()  # the definition, without any factor
+    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + sum((x**2).sum() for x in centred) - 2 * cross
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-12)
+
+
 def test_frechet_distance_of_gaussians_with_a_closed_form() -> None:
     a = np.array([[1.0, 0.0], [-1.0, 0.0]])  # variance 2 on the first axis
     b = np.array([[5.0, 0.0], [1.0, 0.0]])  # variance 8, mean 3

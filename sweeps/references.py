@@ -25,7 +25,7 @@ def stages_of(path: str | Path, store: Store, overrides: Iterable[str] = ()) -> 
         overrides: the `key=value` overrides of the base matrix with which the sweep was run.
 
     Raises:
-        ConfigError: if the sweep file is wrong, or the study is not in the store.
+        ConfigError: if the sweep file is wrong, or the study is not in the store or damaged.
     """
     from optuna.trial import TrialState
 
@@ -61,11 +61,11 @@ def _study(sweep: Sweep, store: Store) -> optuna.Study:
         ConfigError: if it is not in the store.
     """
     import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
+
+    from sweeps.journal import read_journal
 
     journal = store.root / "studies" / f"{sweep.name}.journal"
     if not journal.is_file():
         raise ConfigError(f"{sweep.source}: store {store.root} has no study '{sweep.name}'; run it or leave it out")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.load_study(study_name=sweep.name, storage=JournalStorage(JournalFileBackend(str(journal))))
+    return optuna.load_study(study_name=sweep.name, storage=read_journal(journal))

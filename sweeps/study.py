@@ -25,7 +25,7 @@ from bench.run.placement import ChosenExecutor
 from bench.run.progress import Silent
 from bench.run.run_matrix import run_stages
 from bench.run.workload import Reporter
-from bench.store.claims import alone, is_flocked
+from bench.store.claims import Locks
 from bench.store.store import Store
 from bench.store.work import Execution
 from sweeps.dimensions import Choices, Dimension, IntRange
@@ -112,16 +112,17 @@ class Driver:
         """Open the study's journal; make it if it is not there.
 
         Raises:
-            ConfigError: if the journal belongs to a sweep with other settings, or the sampler refuses its options.
+            ConfigError: if the journal belongs to a sweep with other settings or is damaged, or the sampler refuses its
+                options.
         """
         self.sweep, self.store = sweep, store
         self.folder = store.root / "studies"
         self.id = uuid.uuid4().hex
         self.mine: dict[int, optuna.Trial] = {}
         sampler = make_sampler(sweep, 0)
-        (self.folder / f"{sweep.name}.drivers").mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         with self._alone():
-            self.study = _open(self.folder / f"{sweep.name}.journal", sweep, sampler)
+            self.study = _open(self.folder / f"{sweep.name}.journal", store.locks, sweep, sampler)
             self._check_fingerprint()
 
     def _check_fingerprint(self) -> None:
@@ -136,40 +137,35 @@ class Driver:
                 "another version of the code; give the sweep another name, or remove its files there to start again"
             )
 
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold the study's lock for the length of the block. The kernel frees it if we die."""
-        with alone(self.folder / f"{self.sweep.name}.lock"):
-            yield
+    def _alone(self) -> contextlib.AbstractContextManager[None]:
+        """Hold the study's lock for the length of a block. It is free again if we die."""
+        return self.store.locks.alone(f"study-{self.sweep.name}")
 
     @contextlib.contextmanager
     def alive(self) -> Iterator[None]:
         """Hold a lock that tells other drivers that we live."""
-        # Optuna cannot tell a running trial from one whose driver was killed. The kernel frees this lock at our death,
-        # whatever the cause, so another driver that can take it may queue our trials again.
-        path = self._life(self.id)
-        with alone(path):
-            try:
+        # Optuna cannot tell a running trial from one whose driver was killed. This lock becomes free at our death,
+        # whatever the cause, so another driver may then queue our trials again.
+        try:
+            with self.store.locks.alone(_life(self.id)):
                 yield
-            finally:
-                path.unlink(missing_ok=True)
-
-    def _life(self, driver: str) -> Path:
-        return self.folder / f"{self.sweep.name}.drivers" / driver
-
-    def _is_alive(self, driver: str | None) -> bool:
-        if driver is None:  # its process died between asking for the trial and writing its name on it
-            return False
-        return is_flocked(self._life(driver))
+        finally:
+            self.store.locks.forget(_life(self.id))
 
     def prepare(self, total: int) -> None:
         """Queue the trials of dead drivers again, then the settings in `enqueue`, then the grid if there is one."""
         from optuna.trial import TrialState
 
         settings = self.sweep.settings
+        # Whether a driver on another host lives may take minutes to see, so the study is not locked meanwhile. A driver
+        # that is dead stays so. A trial without a driver lost its process between asking and writing its name, or is
+        # being asked for at this moment; the lock tells them apart.
+        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        drivers = {t.user_attrs["driver"] for t in running if "driver" in t.user_attrs}
+        dead = {None} | {driver for driver in drivers if not self.store.locks.lives(_life(driver))}
         with self._alone():
             for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                if not self._is_alive(trial.user_attrs.get("driver")):
+                if trial.user_attrs.get("driver") in dead:
                     self._requeue(trial, deaths=trial.user_attrs.get("deaths", 0) + 1)
             for values in settings.enqueue:
                 self.study.enqueue_trial(dict(values), user_attrs={"enqueued": True}, skip_if_exists=True)
@@ -258,14 +254,18 @@ class Driver:
         return outcome(self.study, self.sweep, self.folder)
 
 
-def _open(journal: Path, sweep: Sweep, sampler: optuna.samplers.BaseSampler) -> optuna.Study:
+def _life(driver: str) -> str:
+    return f"driver-{driver}"
+
+
+def _open(journal: Path, locks: Locks, sweep: Sweep, sampler: optuna.samplers.BaseSampler) -> optuna.Study:
     import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
+
+    from sweeps.journal import open_journal
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(journal))),
+        storage=open_journal(journal, locks),
         study_name=sweep.name,
         directions=[o.direction for o in sweep.settings.objectives],
         sampler=sampler,

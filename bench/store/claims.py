@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TextIO, cast
 
 from bench.errors import ConfigError, StageBusy
-from bench.store.leases import Leases, this_process
+from bench.store.leases import Leases, pid_here, this_process
 
 Kind = Literal["flock", "lease"]
 Facts = Mapping[str, Any]
@@ -106,10 +106,10 @@ class Locks:
             waited = time.monotonic() - started
             if wait_s is not None and waited >= wait_s:
                 holder = self.holder(key) or {}
-                raise StageBusy(f"{_named(facts, key)} is being computed by {described(holder)}", holder)
+                raise StageBusy(f"{_named(facts, key)} by {described(holder)}", holder)
             if waited > _SAY_AFTER_S and not said and (found := self.holder(key)):
                 said = True
-                _LOG.warning("waiting: %s is being computed by %s", _named(facts, key), described(found))
+                _LOG.warning("waiting: %s by %s", _named(facts, key), described(found))
             time.sleep(pause if wait_s is None else max(0.001, min(pause, wait_s - waited)))
             pause = min(2 * pause, _LONGEST_PAUSE_S, self._leases.lease_s / 8)
         return None
@@ -146,6 +146,37 @@ class Locks:
             found = _read(path) if is_flocked(path) else None
         return None if found is None else _UNKNOWN | found
 
+    def lives(self, key: str) -> bool:
+        """Tell whether the holder of a key is alive. The answer about a lease may take up to `lease_s` seconds.
+
+        `holder` takes a silent lease of another host for held until it has watched long enough. Who asks only once
+        would therefore never learn that such a holder has died.
+        """
+        first = self.holder(key)
+        if first is None or self.kind == "flock" or pid_here(first.get("process")):
+            return first is not None
+        told, seen = self._leases.sign(key), False
+        while self.holder(key) is not None and self._leases.sign(key) == told:
+            if not seen:
+                _LOG.warning("waiting up to %.0f s for a sign of life of %s", self._leases.lease_s, described(first))
+            seen = True
+            time.sleep(min(_LONGEST_PAUSE_S, self._leases.lease_s / 8))
+        return self.holder(key) is not None
+
+    @contextlib.contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """Keep other processes out of a block: they wait until we leave it or die.
+
+        Raises:
+            OSError: if claims cannot be written.
+        """
+        claim = self.claim(name, {})
+        try:
+            yield
+        finally:
+            if claim:
+                claim.release()
+
     def held(self) -> Iterator[dict[str, Any]]:
         """Yield the holder of every key that is held now."""
         for key in self.names():
@@ -179,7 +210,7 @@ def described(holder: Facts) -> str:
 
 
 def _named(facts: Facts, key: str) -> str:
-    return f"stage {facts['stage']} {key[:8]}" if "stage" in facts else key
+    return f"stage {facts['stage']} {key[:8]} is being computed" if "stage" in facts else f"the lock {key} is held"
 
 
 def _about_us() -> dict[str, Any]:
@@ -244,22 +275,6 @@ def _try_flock(path: Path, facts: Facts, create: bool = True) -> _Flocked | None
         handle.write(json.dumps(facts))
         handle.flush()
     return _Flocked(path, handle)
-
-
-@contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Keep other processes out of a block: they wait until we leave it or die.
-
-    If the file system has no locks, nobody waits, and a warning says that two processes may do the same work.
-    """
-    # The lock file is never removed, so the race that `_same_file` guards against cannot happen here.
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError as error:
-            _LOG.warning("%s: no file locks here (%s); two processes may do the same work", path, error.strerror)
-        yield
 
 
 def _same_file(path: Path, handle: TextIO) -> bool:

@@ -64,6 +64,13 @@ class Leases:
             return None
         return _facts(self._seen[key].content)
 
+    def sign(self, key: str) -> tuple[int, bytes]:
+        """Return the last sign of life of a key's holder: it changes as long as the holder lives."""
+        top = _top(self.folder / f"{key}.lease")
+        with contextlib.suppress(OSError):
+            return top, (self.folder / f"{key}.lease" / str(top)).read_bytes()
+        return top, b""
+
     def forget(self, key: str) -> None:
         """Remove the folder of a key, unless a process holds it."""
         folder = self.folder / f"{key}.lease"

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.files import read_json, write_json
-from bench.store.claims import alone
 from bench.store.store import Store
 
 
@@ -24,15 +23,14 @@ class Ledger:
 
     def __init__(self, store: Store) -> None:
         """Read and write the submissions of a store."""
+        self.locks = store.locks
         self.folder = store.root / "slurm" / "submitted"
         self.jobs_folder = store.root / "slurm" / "jobs"
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Keep other drivers from submitting during a block, so that a stage that several want is submitted once."""
-        # On a file system without locks, both may submit it. That costs a place in the queue and nothing else, because
-        # the second job finds the stage claimed or finished.
-        with alone(self.folder.parent / "lock"):
+        with self.locks.alone("slurm-submit"):
             yield
 
     def add(self, jobs: Mapping[str, str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -54,13 +56,19 @@ def test_a_fault_while_submitting_is_not_hidden(tmp_path: Path) -> None:
         raise OSError("no room")
 
 
-def test_one_driver_at_a_time_submits(tmp_path: Path) -> None:
-    import fcntl
+@pytest.mark.parametrize("kind", ["flock", "lease"])
+def test_one_driver_at_a_time_submits(tmp_path: Path, kind: str) -> None:
+    waited: list[float] = []
 
-    ledger = Ledger(Store(tmp_path))
-    with ledger.alone(), open(tmp_path / "slurm" / "lock", "a") as other:
-        try:
-            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return
-        raise AssertionError("another could submit meanwhile")
+    def second() -> None:
+        with Ledger(Store(tmp_path, kind)).alone():
+            waited.append(time.monotonic())
+
+    with Ledger(Store(tmp_path, kind)).alone():
+        thread = threading.Thread(target=second)
+        thread.start()
+        time.sleep(0.3)
+        assert waited == []
+        left = time.monotonic()
+    thread.join(10)
+    assert waited[0] >= left

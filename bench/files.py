@@ -27,12 +27,21 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OSError: if it cannot be written; no partial file is left.
     """
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file by a rename in its own folder, and make the folders above it.
+
+    Raises:
+        OSError: if it cannot be written; no partial file is left.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The host is in the name because hosts that share the folder may have processes with equal pids. The file lies in
     # the same folder because a rename is atomic only within one file system.
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
         os.replace(temporary, path)
     except OSError:  # on a full disk, the partial file would take up space
         temporary.unlink(missing_ok=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from bench.content_digests import digest_of
 from bench.errors import ConfigError
-from bench.files import file_digest
 from bench.pipeline.settings import Settings, not_semantic
 
 Selection = Literal["best_val_map_all", "best_val_map_tail", "last"]
@@ -61,10 +60,9 @@ class ClassifierSettings(Settings):
         return {} if self.weights is None else {"weights": _weights_digest(Path(self.weights).expanduser())}
 
 
-@functools.cache
 def _weights_digest(path: Path) -> str:
     try:
-        return file_digest(path)
+        return digest_of(path)
     except OSError as error:
         raise ConfigError(
             f"classifier.weights: {path} cannot be read ({error.strerror}); give a torchvision state dict "

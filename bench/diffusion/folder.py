@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.content_digests import digests
 from bench.errors import ConfigError, listed
 from bench.weight_files import check_file
 
@@ -33,7 +34,6 @@ SCHEDULERS = (
     "UniPCMultistepScheduler",
 )
 PREDICTIONS = ("epsilon", "v_prediction")
-_WHOLE_FILE_LIMIT = 256 << 20
 _WEIGHTS = re.compile(r"(?:diffusion_pytorch_model|pytorch_model|model)(?:\.(\w+))?(?:-\d+-of-\d+)?\.(safetensors|bin)")
 
 
@@ -79,23 +79,10 @@ def files_read(path: Path) -> list[Path]:
 
 @functools.cache
 def digest(path: Path) -> str:
-    """Return a digest of the files that are read, 32 hex digits.
-
-    For a file above 256 MiB only the size, the first MiB and the last MiB count, because reading several gigabytes
-    would delay the start of every run.
-    """
-    whole = hashlib.sha256()
-    for file in files_read(path):
-        size = file.stat().st_size
-        whole.update(f"{file.relative_to(path)}:{size}:".encode())
-        with open(file, "rb") as handle:
-            if size <= _WHOLE_FILE_LIMIT:
-                whole.update(handle.read())
-            else:
-                whole.update(handle.read(1 << 20))
-                handle.seek(-(1 << 20), 2)
-                whole.update(handle.read())
-    return whole.hexdigest()[:32]
+    """Return a digest of the names and bytes of the files that are read, 32 hex digits."""
+    files = files_read(path)
+    named = zip(files, digests(files, path), strict=True)
+    return hashlib.sha256("".join(f"{f.relative_to(path)}:{d.hex()}\n" for f, d in named).encode()).hexdigest()[:32]
 
 
 def hub_snapshot(name: str) -> Path | None:

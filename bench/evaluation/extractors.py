@@ -6,7 +6,6 @@ different ids are never comparable. An extractor takes `uint8 [n, H, W]` and ret
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,10 @@ import numpy.typing as npt
 from pydantic import Field
 
 from bench.classifier.classifier import Classifier
+from bench.content_digests import digest_of
 from bench.data.kinds.phantom import CLASS_NAMES
 from bench.errors import ConfigError
 from bench.evaluation.shipped_oracle import ORACLE_WEIGHTS, SHIPPED_ORACLE
-from bench.files import file_digest
 from bench.pipeline.missing_inputs import may_be_missing
 from bench.pipeline.settings import Settings, not_semantic
 from bench.pipeline.stage import Work
@@ -61,7 +60,7 @@ class OracleExtractor(Settings):
 
     def content(self) -> dict[str, str]:
         """Return the digest of the weights, which enters keys instead of their path."""
-        return {"weights": _digest(self._weights())}
+        return {"weights": digest_of(self._weights())}
 
     def _weights(self) -> Path:
 
@@ -152,7 +151,7 @@ class InceptionExtractor(Settings):
 
     def content(self) -> dict[str, str]:
         """Return the digest of the weights, which enters keys instead of their path."""
-        return {"weights": _digest(self._weights())}
+        return {"weights": digest_of(self._weights())}
 
     def to_be_fetched(self) -> Path | None:
         """Return the file that a run will download, or None if it exists or may not be downloaded."""
@@ -245,7 +244,7 @@ class XrvExtractor(Settings):
 
     def content(self) -> dict[str, str]:
         """Return the digest of the weights, which enters keys instead of their path."""
-        return {"weights": _digest(self._weights())}
+        return {"weights": digest_of(self._weights())}
 
     def _weights(self) -> Path:
         path = Path(self.weights).expanduser()
@@ -321,9 +320,3 @@ def extracted_batches(
     for start in range(0, len(images), batch_size):
         yield extract(np.array(images[start : start + batch_size]))
         on_batch(min(start + batch_size, len(images)))
-
-
-@functools.cache
-def _digest(path: Path) -> str:
-    """Return the digest of a weights file; the file is read once per process."""
-    return file_digest(path)

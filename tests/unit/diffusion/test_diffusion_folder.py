@@ -115,6 +115,18 @@ def test_a_byte_of_what_is_read_changes_the_digest(plain: Path, folder: Path, na
     assert digest(folder) != digest(plain)
 
 
+def test_models_that_differ_in_a_few_tensors_of_a_large_file_differ(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    for path in (folder, other):
+        if path is other:
+            shutil.copytree(folder, other)
+        with open(path / "unet" / f"{UNET}.safetensors", "r+b") as handle:
+            handle.truncate(300 << 20)  # a sparse file
+            handle.seek(150 << 20)
+            handle.write(b"attn2" if path is folder else b"ATTN2")
+    assert digest(folder) != digest(other)
+
+
 Change = Callable[[Path], None]
 DISAGREE: dict[str, tuple[Change, str]] = {
     "another kind": (

@@ -78,7 +78,7 @@ def decoded(paths: list[Path], px: int, draft: bool, threads: int) -> float:
     """Return the seconds of an epoch that decodes every picture."""
     started = time.perf_counter()
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda path: read_image(path, px, "pad", "minmax", draft), paths))
+        list(pool.map(lambda path: read_image(path, px, "pad", "window", draft), paths))
     return time.perf_counter() - started
 
 

@@ -145,7 +145,7 @@ def decode(
 
     def one(row: int) -> str | None:
         try:
-            image = read_image(places[row], image_px, fit, "minmax", draft)
+            image = read_image(places[row], image_px, fit, "window", draft)
         except DataError as error:
             return str(error)
         except OSError as error:  # the error's own text holds the path, and no log may hold the path of a patient

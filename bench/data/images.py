@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import warnings
 import zlib
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import numpy.typing as npt
 
+from bench.data.encoded import refuse_incomplete, what_else
 from bench.errors import DataError
 from bench.tables import Float32, UInt8
 
@@ -18,76 +21,83 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 Fit = Literal["pad", "crop", "stretch"]
-Depth = Literal["minmax", "full"]
+Depth = Literal["window", "full"]
+UInt16 = npt.NDArray[np.uint16]
+_OUTER = 0.02  # share of the pixels at each end of a picture's values that may be marks
+_AT_ONCE = 1 << 20
 MIN_SIDE_PX, MAX_SIDE_PX = 8, 30_000
-_OTHERS = {  # file formats that people give by mistake: name, and the offset and the bytes that mark them
-    "a DICOM file": (128, b"DICM"),
-    "a GIF file": (0, b"GIF8"),
-    "a TIFF file": (0, b"II*\0"),
-    "a TIFF file of the other byte order": (0, b"MM\0*"),
-    "a BMP file": (0, b"BM"),
-    "a WebP file": (8, b"WEBP"),
-    "a JPEG 2000 file": (4, b"jP  "),
-    "a HEIF or AVIF file": (4, b"ftyp"),
-    "a PDF file": (0, b"%PDF"),
-    "a packed file (gzip)": (0, b"\x1f\x8b"),
-}
+_LARGEST_FILE = 1 << 30  # bytes; the largest picture that is accepted takes less without any compression
 # Pillow raises any of these for a file that is cut off or damaged, depending on the place of the damage.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 
 
-def read_image(path: Path, image_px: int, fit: Fit, depth: Depth, draft: bool = False) -> UInt8:
-    """Return the picture in `path` as a grey array `uint8 [image_px, image_px]`.
+def read_bytes(path: Path) -> bytes:
+    """Return the content of the file of a picture.
+
+    Raises:
+        DataError: if it is too large for a picture.
+        OSError: if it cannot be read.
+    """
+    if (size := path.stat().st_size) > _LARGEST_FILE:
+        raise DataError(f"absurdly large ({size:,} bytes, at most {_LARGEST_FILE:,})")
+    return path.read_bytes()
+
+
+def read_image(
+    picture: Path | bytes, image_px: int, fit: Fit, depth: Depth, draft: bool = False, invert: bool = False
+) -> UInt8:
+    """Return a picture as a grey array `uint8 [image_px, image_px]`.
 
     Colour is converted to luma (ITU-R 601), an alpha channel is ignored, and the EXIF orientation is applied. The
     picture is made square and then resized in floating point with an antialiasing triangle filter.
 
     Args:
-        path: a PNG or JPEG file with one picture.
+        picture: a PNG or JPEG file, or its content. Of a phone's file with several pictures the first is read, which is
+            the one that viewers show.
         image_px: the side of the result in pixels.
         fit: `pad` with black to a centred square, `crop` the central square, or `stretch`.
-        depth: how 16 bits become 8. `minmax` stretches the picture's own range; `full` divides by 257, or takes the
-            high byte if there is colour or alpha.
+        depth: how 16 bits become 8. `window` stretches the picture's own range without its outliers (see `window`);
+            `full` divides by 257, or takes the high byte if there is colour or alpha.
         draft: let the JPEG decoder shrink the picture by 2, 4 or 8 (means of blocks) while its sides stay even and at
             least twice `image_px`. Large pictures then take a third of the time, and values differ a little.
+        invert: make black white and white black, before the picture is padded.
 
     Raises:
         DataError: if the picture cannot be used. The message says what is wrong, without the name of the file.
         OSError: if the file cannot be read now, which is the fault of the disk and not of the picture.
     """
-    grey = _squared(_grey(path, depth, 2 * image_px if draft else None), image_px, fit)
+    content = picture if isinstance(picture, bytes) else read_bytes(picture)
+    grey = _grey(content, depth, 2 * image_px if draft else None)
+    grey = _squared(255 - grey if invert else grey, image_px, fit)
     return np.rint(grey).clip(0, 255).astype(np.uint8)
 
 
-def _grey(path: Path, depth: Depth, least_px: int | None = None) -> Float32:
+def _grey(content: bytes, depth: Depth, least_px: int | None = None) -> Float32:
     """Return the picture as `float32 [H, W]` in 0..255.
 
     If `least_px` is given, a JPEG is shrunk by its decoder, to sides of at least `least_px`.
 
     Raises:
         DataError: if the picture cannot be used.
-        OSError: if the file cannot be read now.
     """
     from PIL import Image
 
+    refuse_incomplete(content)
     try:
-        with Image.open(path, formats=("PNG", "JPEG")) as picture:
+        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as picture:
             _check_header(picture, depth)
             if least_px is not None:
                 _shrink(picture, least_px)
             picture.load()
             turned = _upright(picture)
             if turned.mode.startswith("I"):
-                return _eight_bits(np.asarray(turned).astype(np.float32), depth)
+                return _eight_bits(np.asarray(turned).astype(np.uint16), depth)
             return np.asarray(_without_alpha(turned).convert("L")).astype(np.float32)
     except Image.UnidentifiedImageError as error:
-        raise DataError(_what_else(path)) from error
+        raise DataError(what_else(content)) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"absurdly large (more than {Image.MAX_IMAGE_PIXELS:,} pixels)") from error
     except _DAMAGED as error:
-        # Pillow reports damage as an OSError too, but without an errno. With one, the disk has failed.
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
         raise DataError(f"damaged or cut off ({str(error) or type(error).__name__})") from error
 
 
@@ -109,27 +119,17 @@ def refuse_bombs() -> None:
     warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
-def _what_else(path: Path) -> str:
-    with open(path, "rb") as handle:
-        start = handle.read(132)
-    for name, (at, magic) in _OTHERS.items():
-        if start[at : at + len(magic)] == magic:
-            return f"{name}; convert it to PNG or JPEG"
-    if start.startswith((b"\x89PNG", b"\xff\xd8\xff")):
-        return "damaged or cut off (nothing behind its first bytes can be read)"
-    return "not a PNG or JPEG file"
-
-
 def _check_header(picture: ImageFile, depth: Depth) -> None:
     if min(picture.size) < MIN_SIDE_PX:
         raise DataError(f"{picture.width} x {picture.height} px; want {MIN_SIDE_PX} or more a side")
     if max(picture.size) > MAX_SIDE_PX:
         raise DataError(f"absurdly large ({picture.width} x {picture.height} px, at most {MAX_SIDE_PX} a side)")
-    if (n_frames := getattr(picture, "n_frames", 1)) > 1:
+    # An MPO is a JPEG with further pictures behind the first: a preview, or a map that brightens it on some screens.
+    if (n_frames := getattr(picture, "n_frames", 1)) > 1 and picture.format != "MPO":
         raise DataError(f"holds {n_frames} pictures (animated?); want one")
     layout = str(picture.tile[0].args) if picture.format == "PNG" and picture.tile else ""
-    # Pillow reads only the high byte of 16-bit colour, so `minmax` would stretch a range that has lost its low bits.
-    if depth == "minmax" and "16" in layout and not picture.mode.startswith("I"):
+    # Pillow reads only the high byte of 16-bit colour, so `window` would stretch a range that has lost its low bits.
+    if depth == "window" and "16" in layout and not picture.mode.startswith("I"):
         raise DataError("16 bits in colour or with alpha; save it as grey, or set depth: full to use the high byte")
 
 
@@ -150,13 +150,33 @@ def _without_alpha(picture: Image) -> Image:
     return picture.convert({"LA": "L", "RGBA": "RGB"}.get(picture.mode, picture.mode))
 
 
-def _eight_bits(values: Float32, depth: Depth) -> Float32:
-    """Return 16-bit grey values as 0..255."""
+def _eight_bits(values: UInt16, depth: Depth) -> Float32:
+    """Return 16-bit grey values as `float32` 0..255."""
     # X-ray detectors often use only 12 of the 16 bits. Divided by 257, such a picture would be almost black.
-    low, high = float(values.min()), float(values.max())
+    low, high = window(values)
     if depth == "full" or high == low:
-        return values / np.float32(257)
-    return (values - np.float32(low)) * np.float32(255 / (high - low))
+        return values.astype(np.float32) / np.float32(257)
+    return (values.clip(low, high) - np.float32(low)) * np.float32(255 / (high - low))
+
+
+def window(values: UInt16) -> tuple[int, int]:
+    """Return the range of a picture's values without its outliers.
+
+    An outlier lies farther from the 2nd or the 98th percentile than these lie apart. One dead pixel, or a mark that was
+    burnt in at the full 16 bits, would otherwise leave a few dark levels to the anatomy.
+    """
+    # Cutting at percentiles, as is often done, would saturate the brightest pixels of every picture: calcifications
+    # and devices. With this rule for outliers (that of the whiskers of a box plot) a picture without any keeps all.
+    counts = np.zeros(1 << 16, np.int64)
+    for start in range(0, values.size, _AT_ONCE):  # `bincount` makes eight bytes of each value
+        counts += np.bincount(values.ravel()[start : start + _AT_ONCE], minlength=len(counts))
+    below = np.cumsum(counts)
+    low, high = (int(np.searchsorted(below, share * below[-1])) for share in (_OUTER, 1 - _OUTER))
+    if low == high:
+        return int(values.min()), int(values.max())
+    there = np.flatnonzero(counts[: 2 * high - low + 1])
+    there = there[there >= 2 * low - high]
+    return int(there[0]), int(there[-1])
 
 
 def _squared(grey: Float32, image_px: int, fit: Fit) -> Float32:

@@ -62,7 +62,9 @@ class FolderDataset(Dataset):
     image_px: int = Field(224, ge=8, le=4096, description="side of the square images")
     fit: Fit = Field("pad", description="how a picture becomes square: pad with black, crop the centre, or stretch")
     depth: Depth = Field(
-        "minmax", description="how 16 bits become 8: stretch the picture's range, or scale the whole range"
+        "window",
+        description="how 16 bits become 8: window stretches the picture's range without outliers (values farther from "
+        "the 2nd or 98th percentile than these lie apart), full scales the whole range",
     )
     follow_links: bool = not_semantic(False, description="follow links in the root that lead to pictures outside of it")
     workers: int = not_semantic(4, ge=1, le=64, description="threads that decode")

@@ -111,7 +111,7 @@ def test_every_layout_gives_what_was_written(tmp_path, shape):
         assert ours.max() < len(rows), "numbers of our own, not the release's"
     base = tree.root / "files" if shape.get("files_folder", True) else tree.root
     for i in (0, 41, len(rows) - 1):
-        np.testing.assert_array_equal(table.images[i], read_image(base / rows[i]["rest"], 16, "pad", "minmax"))
+        np.testing.assert_array_equal(table.images[i], read_image(base / rows[i]["rest"], 16, "pad", "window"))
 
 
 def _beside(dataset, tmp_path, name):
@@ -132,7 +132,7 @@ def test_nih_in_every_layout(tmp_path, release, packed):
     assert _same_groups(table.patients, [r["subj_id"] for r in rows])
     assert {"No Finding", "Pleural Thickening"} <= set(table.class_names)
     where = next(tree.root.rglob(rows[50]["id"]))
-    np.testing.assert_array_equal(table.images[50], read_image(where, 16, "pad", "minmax"))
+    np.testing.assert_array_equal(table.images[50], read_image(where, 16, "pad", "window"))
     if release != "multi-label":
         assert (table.labels.sum(axis=1) == 1).all()
 
@@ -440,7 +440,7 @@ def test_a_damaged_picture_is_mended_and_alone_read_again(tree, tmp_path):
     path.write_bytes(good)
     first = tree.root / "files" / rows[0]["rest"]
     first.write_bytes(b"would be refused if it were read once more")
-    np.testing.assert_array_equal(store.get(dataset).images[70], read_image(path, 16, "pad", "minmax"))
+    np.testing.assert_array_equal(store.get(dataset).images[70], read_image(path, 16, "pad", "window"))
 
 
 def test_a_disk_that_fails_while_decoding(tree, tmp_path, monkeypatch):

@@ -193,7 +193,7 @@ class CxrLt(Dataset):
         self._refuse_missing(chosen, np.array(list(found)), looked)
         row, path = next(iter(found.items()))
         try:
-            size = decoded(path, lambda p: read_image(p, self.image_px, self.fit, "minmax", self.jpeg == "draft"))
+            size = decoded(path, lambda p: read_image(p, self.image_px, self.fit, "window", self.jpeg == "draft"))
         except DataError as error:
             chosen.rows.refuse(self.kind, {int(chosen.index[row]): str(error)}, "bad picture", SourceError)
         few = f"{len(found)} of {len(chosen.index):,} pictures looked for and there"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from bench.data.csv_file import Problems, Rows, missing_column, quoted, read_rows
 from bench.errors import DataError, listed
@@ -21,7 +22,9 @@ from bench.tables import Float32, Int64
 
 Uncertain = Literal["unknown", "negative", "positive"]
 Blank = Literal["unknown", "negative"]
+Bools = npt.NDArray[np.bool_]
 PARTS = {"train": 0, "val": 1, "valid": 1, "validate": 1, "validation": 1, "test": 2}
+_INVERTED = {"1": True, "1.0": True, "MONOCHROME1": True, "0": False, "0.0": False, "MONOCHROME2": False}
 _PART_NAMES = ("train", "val", "test")
 _LABELS = {"1": 1.0, "1.0": 1.0, "0": 0.0, "0.0": 0.0}
 _UNCERTAIN = ("-1", "-1.0")
@@ -40,11 +43,12 @@ class Columns:
     classes: tuple[str, ...] | None
     uncertain: Uncertain
     blank: Blank
+    inverted: str | None = None
 
     @property
     def others(self) -> list[str]:
         """The columns that do not hold a class."""
-        return [c for c in (self.path, self.patient, self.split) if c is not None]
+        return [c for c in (self.path, self.patient, self.split, self.inverted) if c is not None]
 
     @property
     def meaning(self) -> dict[str, float]:
@@ -65,6 +69,7 @@ class Listing:
         labels: `float32 [n, C]`, 0, 1 or NaN = unknown; read-only.
         patients: `int64 [n]`; read-only.
         splits: `int64 [n]`, 0 train, 1 val, 2 test, or None; read-only.
+        inverted: `bool [n]`, whether black and white are exchanged in the picture, or None; read-only.
     """
 
     digest: str
@@ -74,6 +79,7 @@ class Listing:
     labels: Float32
     patients: Int64
     splits: Int64 | None
+    inverted: Bools | None = None
 
 
 def read_listing(csv: Path, columns: Columns) -> Listing:
@@ -98,12 +104,13 @@ def _read(csv: Path, columns: Columns, cwd: Path, version: tuple[int, ...]) -> L
     labels = _labels(rows, names, columns, problems)
     patients = _patients(rows, columns, problems)
     splits = _splits(rows, columns, problems)
+    inverted = _inverted(rows, columns, problems)
     problems.raise_if_any("row")
-    for array in (labels, patients, splits):
+    for array in (labels, patients, splits, inverted):
         if array is not None:
             array.setflags(write=False)  # all callers share these arrays through the cache
     digest = hashlib.sha256(rows.source).hexdigest()
-    return Listing(digest, rows.column(columns.path), tuple(rows.lines), names, labels, patients, splits)
+    return Listing(digest, rows.column(columns.path), tuple(rows.lines), names, labels, patients, splits, inverted)
 
 
 def _class_columns(rows: Rows, columns: Columns) -> tuple[str, ...]:
@@ -173,6 +180,17 @@ def _splits(rows: Rows, columns: Columns, problems: Problems) -> Int64 | None:
     if columns.patient is not None and not problems.found:
         _refuse_cut_patients(rows, rows.column(columns.patient), splits, problems)
     return splits
+
+
+def _inverted(rows: Rows, columns: Columns, problems: Problems) -> Bools | None:
+    if columns.inverted is None:
+        return None
+    cells = [text.upper() for text in rows.column(columns.inverted)]
+    for line, text in zip(rows.lines, cells, strict=True):
+        if text not in _INVERTED:
+            allowed = "allowed: 1 or MONOCHROME1 (inverted), 0 or MONOCHROME2"
+            problems.add(line, f"column '{columns.inverted}' is {quoted(text)}; {allowed}")
+    return np.array([_INVERTED.get(text, False) for text in cells], np.bool_)
 
 
 def _refuse_cut_patients(rows: Rows, patients: Sequence[str], splits: Int64, problems: Problems) -> None:

@@ -25,22 +25,18 @@ class Found(NamedTuple):
     Attributes:
         path: the path to open.
         real: the path behind all links.
-        size: in bytes.
         fault: what is wrong with it, or None.
         absent: whether there is no such file.
     """
 
     path: str
     real: str = ""
-    size: int = -1
     fault: str | None = None
     absent: bool = False
 
 
-def find_pictures(
-    where: str, root: Path, paths: Sequence[str], lines: Sequence[int], follow_links: bool
-) -> tuple[list[Path], list[int]]:
-    """Return the path and the size in bytes of every picture.
+def find_pictures(where: str, root: Path, paths: Sequence[str], lines: Sequence[int], follow_links: bool) -> list[Path]:
+    """Return the path of every picture.
 
     A path may be absolute or hold `..`, but it must lead to a place below the root. A link that leads out of the root
     is followed only if `follow_links` is true.
@@ -76,7 +72,7 @@ def find_pictures(
         at = f"first: {quoted(paths[0])[1:-1]}"
         raise DataError(f"{where}: none of the {n_absent} pictures is below the root {root} ({at}); check 'root'")
     problems.raise_if_any("row")
-    return [Path(p.path) for p in found], [p.size for p in found]
+    return [Path(p.path) for p in found]
 
 
 class _Places:
@@ -114,7 +110,7 @@ class _Places:
                 return Found(path, fault="a link to nowhere")
         if not self._inside(real) and not self.follow_links:
             return Found(path, fault="a link that leads out of the root; set follow_links: true if it may")
-        return Found(path, real, info.st_size, _fault(info))
+        return Found(path, real, _fault(info))
 
     def _inside(self, path: str) -> bool:
         return path.startswith(self._root_below) or path == self.root

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,13 +13,14 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from bench.checks import Check
+from bench.content_digests import digests
 from bench.data.csv_file import Problems
-from bench.data.csv_listing import Blank, Columns, Listing, Uncertain, read_listing
+from bench.data.csv_listing import Blank, Bools, Columns, Listing, Uncertain, read_listing
 from bench.data.dataset import Dataset, KnownLabels, TableWriter
-from bench.data.images import Depth, Fit, read_image, refuse_bombs
+from bench.data.images import Depth, Fit, read_bytes, read_image, refuse_bombs
 from bench.data.picture_paths import find_pictures
 from bench.data.source_checks import decoded, look, sampled
-from bench.errors import DataError, listed, nearest
+from bench.errors import DataError, SourceError, listed, nearest
 from bench.pipeline.settings import not_semantic
 from bench.pipeline.stage import Work
 from bench.tables import Float32
@@ -33,7 +33,7 @@ class FolderDataset(Dataset):
 
     A label is 1, 0, -1 (uncertain) or blank. Everything in the CSV file is checked before anything is computed. Bad
     rows and unreadable pictures are refused by row. They are never left out or replaced by black images. The key holds
-    the digest of the CSV file and of the sizes of the pictures, and no paths.
+    the digests of the CSV file and of all pictures, and no paths.
     """
 
     kind: ClassVar[str] = "folder"
@@ -65,6 +65,11 @@ class FolderDataset(Dataset):
         "window",
         description="how 16 bits become 8: window stretches the picture's range without outliers (values farther from "
         "the 2nd or 98th percentile than these lie apart), full scales the whole range",
+    )
+    invert: bool | str = Field(
+        False,
+        description="true: black and white are exchanged in all pictures (MONOCHROME1); or the column that says in "
+        "which: 1, 0, MONOCHROME1 or MONOCHROME2 in every row",
     )
     follow_links: bool = not_semantic(False, description="follow links in the root that lead to pictures outside of it")
     workers: int = not_semantic(4, ge=1, le=64, description="threads that decode")
@@ -101,17 +106,17 @@ class FolderDataset(Dataset):
         return KnownLabels(listing.class_names, listing.labels, listing.patients, listing.splits, head, tail)
 
     def content(self) -> dict[str, str]:
-        """Return the digest of the CSV file and of the sizes of the pictures, which stands in the key for the paths.
+        """Return the digest of the CSV file and of all pictures, which stands in the key for the paths.
 
         Raises:
             DataError: if the CSV file cannot be used, or if pictures are missing (the message names the first).
         """
-        # A key is computed at every start. A digest of all pictures would take hours; sizes cost one look at each file
-        # and find all replacements but those of exactly equal size.
+        # A key is computed at every start. The digests of pictures that have not changed are remembered, so that only
+        # the first start reads all of them.
         listing = self._listing()
         self._head_and_tail(listing)
-        _, sizes = self._pictures(listing)
-        return {"digest": _digest(listing, sizes)}
+        _, found = self._pictures(listing)
+        return {"digest": _digest(listing, found)}
 
     def compute(self, work: Work) -> None:
         """Decode every picture into the table.
@@ -122,16 +127,16 @@ class FolderDataset(Dataset):
         """
         listing = self._listing()
         head, tail = self._head_and_tail(listing)
-        paths, sizes = self._pictures(listing)
+        paths, known = self._pictures(listing)
         # A job may start a day after it was planned. Data that changed in that time must not be stored under a key that
         # stands for the old data.
-        if _digest(listing, sizes) != self.identity["content"]["digest"]:
+        if _digest(listing, known) != self.identity["content"]["digest"]:
             raise DataError(f"{self.csv}: the CSV or its pictures changed since this run was planned; run it again")
         problems = Problems(self.csv)
         writer = TableWriter(work.out, len(paths), self.image_px)
         with warnings.catch_warnings():
             refuse_bombs()
-            for done, problem in enumerate(self._decode(paths, writer), start=1):
+            for done, problem in enumerate(self._decode(paths, known, listing.inverted, writer), start=1):
                 if problem:
                     problems.add(listing.lines[done - 1], f"{listing.paths[done - 1]}: {problem}")
                 work.progress(done, len(paths), "decode")
@@ -157,7 +162,7 @@ class FolderDataset(Dataset):
 
         rows = sampled(len(listing.paths))
         paths, lines = [listing.paths[i] for i in rows], [listing.lines[i] for i in rows]
-        found, _ = find_pictures(self.csv, self.folder, paths, lines, self.follow_links)
+        found = find_pictures(self.csv, self.folder, paths, lines, self.follow_links)
         try:
             size = decoded(found[0], lambda path: read_image(path, self.image_px, self.fit, self.depth))
         except DataError as error:
@@ -170,12 +175,27 @@ class FolderDataset(Dataset):
 
     def _listing(self) -> Listing:
         columns = Columns(
-            self.path_column, self.patient_column, self.split_column, self.class_names, self.uncertain, self.blank
+            self.path_column,
+            self.patient_column,
+            self.split_column,
+            self.class_names,
+            self.uncertain,
+            self.blank,
+            inverted=self.invert if isinstance(self.invert, str) else None,
         )
         return read_listing(Path(self.csv).expanduser(), columns)
 
-    def _pictures(self, listing: Listing) -> tuple[list[Path], list[int]]:
-        return find_pictures(self.csv, self.folder, listing.paths, listing.lines, self.follow_links)
+    def _pictures(self, listing: Listing) -> tuple[list[Path], list[bytes]]:
+        """Return the path and the SHA-256 of every picture.
+
+        Raises:
+            DataError: if pictures are missing (the message names the first), or if one cannot be read.
+        """
+        paths = find_pictures(self.csv, self.folder, listing.paths, listing.lines, self.follow_links)
+        try:
+            return paths, digests(paths, self.folder, self.workers)
+        except OSError as error:
+            raise SourceError(f"{self.csv}: {error.filename}: cannot be read ({error.strerror})") from error
 
     def _head_and_tail(self, listing: Listing) -> tuple[list[str], list[str]]:
         """Return the names of the head and of the tail classes, in column order.
@@ -197,12 +217,18 @@ class FolderDataset(Dataset):
             raise DataError(f"{self.csv}: all {len(names)} classes are tail; at least one must be head")
         return [n for n in names if n in head], [n for n in names if n in tail]
 
-    def _decode(self, paths: list[Path], writer: TableWriter) -> Iterator[str | None]:
+    def _decode(
+        self, paths: list[Path], known: list[bytes], inverted: Bools | None, writer: TableWriter
+    ) -> Iterator[str | None]:
         """Decode the pictures into the writer's rows with threads; yield each picture's fault or None, in order."""
 
         def one(i: int) -> str | None:
             try:
-                writer.images[i] = read_image(paths[i], self.image_px, self.fit, self.depth)
+                content = read_bytes(paths[i])
+                if hashlib.sha256(content).digest() != known[i]:
+                    return "changed since this run was planned; run it again"
+                invert = bool(self.invert) if inverted is None else bool(inverted[i])
+                writer.images[i] = read_image(content, self.image_px, self.fit, self.depth, invert=invert)
             except DataError as error:
                 return str(error)
             return None
@@ -219,5 +245,5 @@ def _train_labels(listing: Listing) -> Float32:
     return listing.labels if listing.splits is None else listing.labels[listing.splits == 0]
 
 
-def _digest(listing: Listing, sizes: list[int]) -> str:
-    return hashlib.sha256(f"{listing.digest} {json.dumps(sizes)}".encode()).hexdigest()[:32]
+def _digest(listing: Listing, found: list[bytes]) -> str:
+    return hashlib.sha256(bytes.fromhex(listing.digest) + b"".join(found)).hexdigest()[:32]

@@ -1,6 +1,7 @@
 """A folder of pictures and a CSV: what is read, and that what cannot be read is said by row."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -279,6 +280,61 @@ def test_a_root_that_is_a_link_and_absolute_paths_into_it(tmp_path):
     os.symlink(tmp_path / "disk", tmp_path / "data")
     lines = [f"{tmp_path}/data/{line}" for line in GOOD[:2]] + [f"{tmp_path}/disk/{line}" for line in GOOD[2:]]
     assert len(read(folder(tmp_path / "data", lines), tmp_path).images) == 4
+
+
+def test_pictures_that_are_replaced_by_others_of_the_same_size_are_read_anew(tmp_path):
+    before = folder(tmp_path, GOOD)
+    for i in range(4):
+        Image.fromarray(np.roll(GREY, i)).save(tmp_path / f"{i}.png", compress_level=0)
+    old = np.array(read(before, tmp_path).images)
+    mended, was = tmp_path / "2.png", (tmp_path / "2.png").stat()
+    size = was.st_size
+    Image.fromarray(255 - np.roll(GREY, 2)).save(mended, compress_level=0)
+    os.utime(mended, ns=(was.st_atime_ns, was.st_mtime_ns))  # as `cp -p` and archives do
+    assert mended.stat().st_size == size
+    after = FolderDataset(csv=before.csv, image_px=16)
+    assert after.key != before.key
+    new = read(after, tmp_path).images
+    assert [bool((old[i] != new[i]).any()) for i in range(4)] == [False, False, True, False]
+
+
+def test_pictures_that_are_only_touched_or_copied_are_not_read_anew(tmp_path):
+    before = folder(tmp_path, GOOD)
+    key = before.key
+    for i in range(8):
+        os.utime(tmp_path / f"{i}.png", (i, i))
+    shutil.copytree(tmp_path, tmp_path / "copy")
+    for root in (tmp_path, tmp_path / "copy"):
+        assert FolderDataset(csv=str(root / "labels.csv"), image_px=16).key == key
+
+
+def test_a_picture_that_changes_after_the_run_was_planned_is_refused_by_row(tmp_path, monkeypatch):
+    planned = folder(tmp_path, GOOD)
+    decode = FolderDataset._decode
+
+    def late(self, *arguments):
+        save(tmp_path / "2.png", 255 - GREY)
+        return decode(self, *arguments)
+
+    monkeypatch.setattr(FolderDataset, "_decode", late)
+    with pytest.raises(DataError, match=r"row 4: 2\.png: changed since this run was planned; run it again"):
+        read(planned, tmp_path)
+
+
+def test_inverted_pictures_are_turned_all_or_by_a_column(tmp_path):
+    plain = read(folder(tmp_path, GOOD, fit="stretch"), tmp_path).images.astype(int)
+    all_turned = read(folder(tmp_path, GOOD, fit="stretch", invert=True), tmp_path).images
+    assert np.abs(all_turned - (255 - plain)).max() <= 1  # by rounding
+    words = ["MONOCHROME1", "MONOCHROME2", "1", "0"]
+    lines = [f"{line},{word}" for line, word in zip(GOOD, words, strict=True)]
+    settings = {"header": f"path,{CLASSES},photometric", "fit": "stretch", "invert": "photometric"}
+    some = read(folder(tmp_path, lines, **settings), tmp_path)
+    assert some.class_names == ("a", "b", "c")
+    for i, turned in enumerate([True, False, True, False]):
+        assert np.abs(some.images[i] - (255 - plain[i] if turned else plain[i])).max() <= 1
+    lines[3] = f"{GOOD[3]},RGB"
+    assert "row 5: column 'photometric' is 'RGB'; allowed: 1 or MONOCHROME1" in fault(tmp_path, lines, **settings)
+    assert "no column 'nowhere'" in fault(tmp_path, lines, **settings | {"invert": "nowhere"})
 
 
 def test_data_that_change_between_plan_and_run_are_not_stored_under_the_old_key(tmp_path):

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from bench.cli.options import Request
 from bench.errors import listed
+from bench.files import size_text
 from bench.run.progress import span
 
 
@@ -34,7 +35,9 @@ def _table(found: dict[str, Any]) -> Table:
     for name in ("to compute", "reused", "time", "disk", "measured on"):
         table.add_column(name, justify="right")
     for row in [*found["stages"], {"stage": "total", **found["total"], "n_measured": 0}]:
-        time, disk = ("", "") if not row["compute"] else (_known(row, "seconds", hours), _known(row, "bytes", size))
+        time, disk = (
+            ("", "") if not row["compute"] else (_known(row, "seconds", hours), _known(row, "bytes", size_text))
+        )
         basis = f"{row['n_measured']}, size ×{row['ratio']:.3g}" if row["n_measured"] else ""
         style = "bold" if row["stage"] == "total" else None
         table.add_row(row["stage"], str(row["compute"]), str(row["reused"]), time, disk, basis, style=style)
@@ -54,8 +57,8 @@ def _summary(found: dict[str, Any], request: Request) -> Iterator[tuple[str, str
     if total["compute"] > total["unknown"]:
         yield f"time: {hours(total['seconds'])} of computation, measured on {found['device']}", None
         yield f"      {found['jobs']} at once: {hours(total['wall_seconds'])} or more", None
-    left = f", {size(free)} are free" if free is not None else ""
-    known = size(total["bytes"]) if total["compute"] > total["unknown"] or not total["compute"] else "not known"
+    left = f", {size_text(free)} are free" if free is not None else ""
+    known = size_text(total["bytes"]) if total["compute"] > total["unknown"] or not total["compute"] else "not known"
     yield f"disk: {known}{' more' if known != 'not known' else ''}{left}", None
     if free is not None and total["bytes"] > free:
         yield "the disk is too small; choose another with --store", "red"
@@ -73,10 +76,3 @@ def hours(seconds: float) -> str:
     if seconds < 600:
         return span(seconds)
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
-
-
-def size(n_bytes: float) -> str:
-    """Return bytes as `3.2 MiB` or `92.1 GiB`."""
-    if n_bytes < 2**30:
-        return f"{n_bytes / 2**20:.1f} MiB" if n_bytes < 10 * 2**20 else f"{n_bytes / 2**20:.0f} MiB"
-    return f"{n_bytes / 2**30:,.1f} GiB"

@@ -13,11 +13,12 @@ from pathlib import Path
 
 from bench.checks import Check
 from bench.errors import StoreError, in_words
+from bench.files import size_text
 from bench.run.machine_file import Machine
 from bench.store.claims import Locks
 
 USE_LEASES = "set `locks: lease` in the machine file, or BENCH_LOCKS=lease, for every process at this store"
-LEAST_FREE_GB = 1.0
+LEAST_FREE = 1 << 30  # bytes
 _TRY_CLAIM = """
 import sys
 from pathlib import Path
@@ -29,10 +30,10 @@ sys.exit(0 if Locks(Path(sys.argv[1]), sys.argv[2]).try_claim("doctor", {}) else
 def examine_store(machine: Machine, store: Path) -> Iterator[Check]:
     """Yield the checks of a store's folder, and leave the folder as it was."""
     there = next(p for p in (store, *store.parents) if p.exists())
-    free = shutil.disk_usage(there).free / 2**30
-    said = f"{free:.1f} GB free at {store}, file system {file_system(there)}"
+    free = shutil.disk_usage(there).free
+    said = f"{size_text(free)} free at {store}, file system {file_system(there)}"
     full = f"{said}; make room (`bench gc`), or choose another with --store"
-    yield Check("store's disk", free >= LEAST_FREE_GB, said if free >= LEAST_FREE_GB else full)
+    yield Check("store's disk", free >= LEAST_FREE, said if free >= LEAST_FREE else full)
     try:
         with scratch(store) as folder:
             yield Check("store is writable", True, "a file was written, brought to disk and renamed")

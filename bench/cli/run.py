@@ -223,7 +223,8 @@ def pretrain(
     if note := derived_from(stage):
         say(note)
     placement, reporter = make_placement(machine), reporter_for(stderr_console(), {}, 1, quiet)
-    with interruptible(f"bench pretrain {what}", placement.goes_on_alone), reporter.live():
+    command = " ".join(["bench pretrain", what, *filter(None, [matrix])])
+    with interruptible(command, placement.goes_on_alone), reporter.live():
         run_stages(
             [stage],
             store,

@@ -128,6 +128,19 @@ def test_a_pretraining_that_fails_says_why_even_when_quiet(bench: Bench, tmp_pat
     assert "min_positives asks for 70" in said.err
 
 
+def test_a_pretraining_that_is_stopped_says_how_to_go_on_with_its_matrix(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bench.run.run_matrix.run_stages", stopped)
+    for matrix in (["toy"], []):
+        said = bench("pretrain", "diffusion", *matrix, "--store", tmp_path / "store", "--quiet")
+        assert said.code == 130
+        assert said.err.endswith(f"Go on with: {' '.join(['bench pretrain diffusion', *matrix])} (same options)\n")
+
+
 def test_running_a_finished_matrix_imports_no_torch(toy_run: ToyRun) -> None:
     code = f"import sys; sys.argv = ['bench', 'run', 'toy', '--wandb', 'off', '--store', {str(toy_run.store)!r}]\n"
     code += "from bench.cli.main import main\ntry:\n    main()\nexcept SystemExit:\n    pass\n"

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.data.split import PARTS
+from bench.files import size_text
 
 _PAIRS = 10  # classes that occur together, the most frequent pairs
 
@@ -45,11 +46,15 @@ def _parts(found: dict[str, Any]) -> Table:
 
 
 def _classes(found: dict[str, Any]) -> Table:
-    """Return the number of positives of each class in each part."""
+    """Return the positives of each class in each part, and how many patients they are of: `12 (3)`."""
+    # Where every image is of another patient, the second number would repeat the first.
+    alone = found["patients"] == found["images"]
     table = Table("class", "", *PARTS, "unknown", "of train", box=None)
+    if not alone:
+        table.caption, table.caption_justify = "in brackets: patients with a positive", "left"
     for c in found["classes"]:
-        numbers = [f"{c[part]:,}" for part in (*PARTS, "unknown")]
-        table.add_row(Text(c["name"]), c["group"], *numbers, f"{100 * c['train_share']:.2f} %")
+        shown = [f"{c[part]:,}" + ("" if alone else f" ({c['patients'][part]:,})") for part in PARTS]
+        table.add_row(Text(c["name"]), c["group"], *shown, f"{c['unknown']:,}", f"{100 * c['train_share']:.2f} %")
     return table
 
 
@@ -75,7 +80,7 @@ def _in_words(found: dict[str, Any]) -> list[str]:
     if pictures and "fault" in pictures:
         lines.append(f"pictures: {pictures['fault']}")
     elif pictures:
-        lines.append(f"pictures: {pictures['missing']:,} missing, {pictures['gigabytes']:.2f} GB")
+        lines.append(f"pictures: {pictures['missing']:,} missing, {size_text(1e9 * pictures['gigabytes'])}")
         if pictures["width_px"]:
             wide, high = (" / ".join(map(str, pictures[name])) for name in ("width_px", "height_px"))
             lines[-1] += f"; smallest / median / largest of {pictures['sampled']}: {wide} px wide, {high} px high"

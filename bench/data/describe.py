@@ -16,7 +16,7 @@ import numpy as np
 from bench import seeds
 from bench.data.bulk_decode import MISSING, look_up
 from bench.data.dataset import Dataset, KnownLabels
-from bench.data.split import PARTS, SplitSettings, assign_parts, check
+from bench.data.split import PARTS, SplitSettings, assign_parts, check, positive_patients
 from bench.errors import DataError
 from bench.files import read_json_or_raise
 from bench.tables import ImageTable, Int64
@@ -67,7 +67,7 @@ def describe(
         "images": len(known.labels),
         "patients": len(np.unique(known.patients)),
         "split": "official" if official else "by patient, stratified",
-        "split_fault": _fault(part, known, settings.min_positives),
+        "split_fault": _fault(part, known, settings),
         "parts": _parts(part, known),
         **_class_facts(part, known),
         "cooccurrence": _together(known).tolist(),
@@ -77,9 +77,9 @@ def describe(
     return found
 
 
-def _fault(part: Int64, known: ImageTable | KnownLabels, min_positives: int) -> str | None:
+def _fault(part: Int64, known: ImageTable | KnownLabels, settings: SplitSettings) -> str | None:
     try:
-        check(part, known, min_positives)
+        check(part, known, settings)
     except DataError as error:
         return str(error)
     return None
@@ -93,12 +93,15 @@ def _parts(part: Int64, known: ImageTable | KnownLabels) -> dict[str, dict[str, 
 
 
 def _class_facts(part: Int64, known: ImageTable | KnownLabels) -> dict[str, Any]:
-    counts = np.stack([np.nansum(known.labels[part == i], axis=0) for i in range(len(PARTS))], axis=1).astype(int)
+    rows = [part == i for i in range(len(PARTS))]
+    counts = np.stack([np.nansum(known.labels[mine], axis=0) for mine in rows], axis=1).astype(int)
+    patients = np.stack([positive_patients(known.labels[mine], known.patients[mine]) for mine in rows], axis=1)
     unknown = np.isnan(known.labels).sum(axis=0)
     n_train = max(1, int((part == 0).sum()))
     classes = [
         {"name": name, "group": "head" if name in known.head else "tail" if name in known.tail else ""}
         | dict(zip(PARTS, counts[i].tolist(), strict=True))
+        | {"patients": dict(zip(PARTS, patients[i].tolist(), strict=True))}
         | {"unknown": int(unknown[i]), "train_share": float(counts[i, 0] / n_train)}
         for i, name in enumerate(known.class_names)
     ]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from bench import seeds
@@ -20,7 +21,7 @@ Part = Literal["train", "val", "test"]
 
 
 class SplitSettings(Settings):
-    """How a data set is split. If it has an official split, only `min_positives` is used."""
+    """How a data set is split. If it has an official split, only `min_positives` and `min_patients` are used."""
 
     val: float = Field(0.2, gt=0, lt=1, description="share of images for model selection")
     test: float = Field(
@@ -28,6 +29,7 @@ class SplitSettings(Settings):
     )
     seed: int = 0
     min_positives: int = Field(3, ge=1, description="fewest positives that every class must have in every part")
+    min_patients: int = Field(1, ge=1, description="fewest patients with a positive, of every class in every part")
 
     @model_validator(mode="after")
     def _leaves_something(self) -> SplitSettings:
@@ -61,7 +63,7 @@ def checked_parts(table: ImageTable | KnownLabels, settings: SplitSettings) -> I
         DataError: if the split cannot be used; see `check`.
     """
     part = assign_parts(table, settings)
-    check(part, table, settings.min_positives)
+    check(part, table, settings)
     return part
 
 
@@ -74,33 +76,43 @@ def stratify(labels: Float32, patients: Int64, settings: SplitSettings) -> Int64
     """Return a part for every row, `int64 [n]`, so that every class has the shares of `settings` in the parts.
 
     This is iterative stratification (Sechidis, Tsoumakas & Vlahavas 2011) over patients. It takes the class with the
-    fewest positives left, and gives each of its patients to the part that lacks most positives of that class.
+    fewest patients left, and deals them out, those with most positives of the class first (equal ones in a seeded
+    order). Each goes to the part that lacks most positives of that class. If the patients left of a class are only just
+    enough for the parts that still have fewer than `min_patients` of them, these parts come first.
     """
     # Whole patients are dealt, because two images of one patient in train and test would let a classifier recognise the
     # patient. The rarest class goes first: while all patients are still free, its few positives can be spread well. At
-    # random, a class with ten positives would often have none in val.
+    # random, a class with ten positives would often have none in val. A patient with many positives goes first, because
+    # it would overfill any part that smaller ones have filled already.
     ids, inverse = np.unique(patients, return_inverse=True)
     positives = np.zeros((len(ids), labels.shape[1] + 1))
     np.add.at(positives[:, :-1], inverse, np.nan_to_num(labels))
     np.add.at(positives[:, -1], inverse, 1)  # the last column counts images, so that the sizes of parts come out right
+    has = positives > 0
     shares = np.array([1 - settings.val - settings.test, settings.val, settings.test])
     wanted = shares[:, None] * positives.sum(axis=0)
+    short = np.full(wanted.shape, settings.min_patients)  # the patients that each part still needs of each class
+    left = has.sum(axis=0)
     order = seeds.rng(settings.seed, "split").permutation(len(ids))
     part = np.full(len(ids), -1)
-    open_ = np.ones(len(ids), dtype=bool)
-    while open_.any():
-        left = positives[open_].sum(axis=0)
+    while left.any():
         rarest = int(np.argmin(np.where(left > 0, left, np.inf)))
-        for patient in order[open_[order] & (positives[order, rarest] > 0)]:
-            best = max(range(3), key=lambda p: (wanted[p, rarest], wanted[p, -1]))
+        mine = order[(part[order] < 0) & has[order, rarest]]
+        for patient in mine[np.argsort(-positives[mine, rarest], kind="stable")]:
+            needs = short.clip(min=0)
+            urgent = needs @ (has[patient] & (needs.sum(axis=0) >= left))
+            best = max(range(len(PARTS)), key=lambda p: (urgent[p], wanted[p, rarest], wanted[p, -1]))
             part[patient] = best
             wanted[best] -= positives[patient]
-            open_[patient] = False
+            short[best] -= has[patient]
+            left -= has[patient]
     return part[inverse]
 
 
-def check(part: Int64, table: ImageTable | KnownLabels, min_positives: int) -> None:
+def check(part: Int64, table: ImageTable | KnownLabels, settings: SplitSettings) -> None:
     """Refuse a split in which a patient is in two parts, a part is empty, or a class lacks positives or negatives.
+
+    Every class must have `min_positives` positives of `min_patients` patients in every part, and a negative.
 
     Raises:
         DataError: if the split is refused. The message names the patient, or the class and the part, and says what is
@@ -115,7 +127,7 @@ def check(part: Int64, table: ImageTable | KnownLabels, min_positives: int) -> N
         if not mine.any():
             raise DataError(f"split: {name} is empty; {_why_empty(table, len(ids))}")
     for name, mine in zip(PARTS, rows, strict=True):
-        _check_positives(name, np.nansum(table.labels[mine], axis=0), table, min_positives)
+        _check_positives(name, mine, table, settings)
     for name, mine in zip(PARTS, rows, strict=True):
         without = np.flatnonzero(~(table.labels[mine] == 0).any(axis=0))
         if len(without):  # with positives only, every classifier has an average precision of 1
@@ -133,19 +145,53 @@ def _why_empty(table: ImageTable | KnownLabels, n_patients: int) -> str:
     return f"use more images, or larger split.val and split.test ({len(table.labels)} images, {n_patients} patients)"
 
 
-def _check_positives(name: str, found: Float32, table: ImageTable | KnownLabels, min_positives: int) -> None:
-    short = int(np.argmin(found))
-    if found[short] >= min_positives:
-        return
-    positive = table.labels[:, short] == 1
-    n_patients = len(np.unique(table.patients[positive]))
-    in_all = f"{positive.sum()} in all, of {n_patients} patient{'s'[: n_patients != 1]}"
-    others = int((found < min_positives).sum()) - 1
-    raise DataError(
-        f"split: class '{table.class_names[short]}' has {int(found[short])} positives in {name}, "
-        f"split.min_positives asks for {min_positives} ({in_all}); use more images, leave the class out, or lower it"
-        + (f"; {others} more classes are short" if others else "")
-    )
+def positive_patients(labels: Float32, patients: Int64) -> Int64:
+    """Return how many patients have a positive of each class, `int64 [C]`; a label of NaN is no positive.
+
+    Args:
+        labels: `float32 [n, C]`.
+        patients: `int64 [n]`.
+    """
+    return np.array([len(np.unique(patients[column == 1])) for column in labels.T], dtype=np.int64)
+
+
+def _check_positives(
+    name: str, mine: npt.NDArray[np.bool_], table: ImageTable | KnownLabels, settings: SplitSettings
+) -> None:
+    """Refuse a part, the rows `mine`, in which a class has too few positives or too few patients with one."""
+    labels = table.labels[mine]
+    found = np.nansum(labels, axis=0).astype(np.int64), positive_patients(labels, table.patients[mine])
+    for counts, setting, said in zip(
+        found, ("min_positives", "min_patients"), ("{} positive{}", "positives of {} patient{}"), strict=True
+    ):
+        short, least = int(np.argmin(counts)), int(getattr(settings, setting))
+        if counts[short] >= least:
+            continue
+        all_of = table.labels[:, short] == 1
+        n_all, n_patients = int(all_of.sum()), len(np.unique(table.patients[all_of]))
+        others = int((counts < least).sum()) - 1
+        raise DataError(
+            f"split: class '{table.class_names[short]}' has {said.format(counts[short], _s(counts[short]))} in "
+            f"{name}, split.{setting} asks for {least} ({n_all} in all, of {n_patients} patient{_s(n_patients)}); "
+            + _what_helps(name, n_patients, table.splits is not None)
+            + (f", or lower split.{setting} to {counts[short]}" if counts[short] else "")
+            + (f"; {others} more classes are short" if others else "")
+        )
+
+
+def _what_helps(name: str, n_patients: int, official: bool) -> str:
+    """Return what can be done about a class of `n_patients` patients that is short in a part; only what can help."""
+    out = "leave the class out (class_names or classes of the data set), or merge it with another"
+    if n_patients < len(PARTS):
+        return f"no split can put {n_patients} patient{_s(n_patients)} into {len(PARTS)} parts: {out}"
+    if official:
+        return f"the data set's own split says which images are {name}: {out}"
+    other = "a smaller split.val and split.test" if name == PARTS[0] else f"a larger split.{name}"
+    return f"use more images, another split.seed or {other}, {out}"
+
+
+def _s(n: int) -> str:
+    return "" if n == 1 else "s"
 
 
 class Train(Stage):

@@ -29,6 +29,7 @@ def pilot_overrides(matrix: Matrix) -> list[str]:
     overrides += [
         "study=null",  # its axis may be a setting that the pilot changes
         "split.min_positives=1",
+        "split.min_patients=1",
         f"augment.per_class={min(_PER_CLASS, settings.augment.per_class)}",
         f"classifier.steps={min(_STEPS, steps)}" if steps else "classifier.epochs=1",
         f"seeds=[{settings.seeds[0]}]",

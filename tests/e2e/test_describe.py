@@ -65,6 +65,8 @@ def test_counts_are_those_of_the_label_files(bench: Bench, tree: Tree, tmp_path:
         assert found["parts"][part] == {"images": len(mine), "patients": len({r["subject_id"] for r in mine})}
         counts = {c["name"]: c[part] for c in found["classes"]}
         assert counts == {name: sum(r[name] for r in mine) for name in counts}
+        of = {c["name"]: c["patients"][part] for c in found["classes"]}
+        assert of == {name: len({r["subject_id"] for r in mine if r[name]}) for name in of}
     assert {c["name"] for c in found["classes"] if c["group"] == "head"} == set(HEAD)
     names = [c["name"] for c in found["classes"]]
     both = np.array([[sum(r[a] and r[b] for r in frontal) for b in names] for a in names])

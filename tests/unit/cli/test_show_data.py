@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 from rich.console import Console
 
 from bench.cli.show_data import pairs, print_description
 
-COUNTS = {"train": 4, "val": 1, "test": 1, "unknown": 0, "train_share": 0.4}
+PATIENTS = {"train": 3, "val": 1, "test": 1}
+COUNTS = {"train": 4, "val": 1, "test": 1, "patients": PATIENTS, "unknown": 0, "train_share": 0.4}
 FOUND: dict[str, Any] = {
     "dataset": "ward [3]",
     "kind": "folder",
@@ -50,12 +52,21 @@ def test_names_are_printed_as_they_are_and_faults_are_said() -> None:
     assert "pictures" not in text
 
 
+def test_patients_stand_beside_images_unless_every_image_is_of_another_one() -> None:
+    text = rendered(FOUND)
+    assert re.search(r"^ ?b +head +4 \(3\) +1 \(1\) +1 \(1\) +0 +40.00 %", text, re.MULTILINE)
+    assert "in brackets: patients with a positive" in text
+    text = rendered(FOUND | {"patients": 20})
+    assert re.search(r"^ ?b +head +4 +1 +1 +0 +40.00 %", text, re.MULTILINE)
+    assert "in brackets" not in text
+
+
 def test_pictures_are_told_in_a_line() -> None:
     sizes = {"width_px": [10, 20, 30], "height_px": [11, 21, 31], "sampled": 400, "unreadable": 2}
     pictures = {"missing": 1000, "gigabytes": 1.5, **sizes}
     last = rendered(FOUND | {"pictures": pictures, "left_out": {"rows_in_other_views": 1200}}).splitlines()[-2:]
     assert last == [
-        "pictures: 1,000 missing, 1.50 GB; smallest / median / largest of 400: 10 / 20 / 30 px wide, "
+        "pictures: 1,000 missing, 1.4 GiB; smallest / median / largest of 400: 10 / 20 / 30 px wide, "
         "11 / 21 / 31 px high; 2 of them cannot be read",
         "1,200 rows in other views",
     ]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import ConfigError
+from bench.paths import counted_from
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +28,7 @@ def check_file(path: Path, field: str) -> None:
     """
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "is not there"
-        raise ConfigError(f"{field}: {path} {what}; give a file of weights, or null")
+        raise ConfigError(f"{field}: {path} {what}{counted_from(path)}; give a file of weights, or null")
     if path.suffix == ".safetensors":
         _check_safetensors(path, field)
         return

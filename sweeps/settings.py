@@ -13,10 +13,11 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, Field, field_validator, model_validator
 
+from bench.config.yaml_file import apply_override, read_yaml
 from bench.errors import ConfigError, listed, nearest
 from bench.matrix.build import build_matrix
 from bench.matrix.inputs import check_weights
-from bench.matrix.load import apply_override, find, method_name, read_yaml
+from bench.matrix.load import anchor_file, find, method_name, override, read_matrix
 from bench.matrix.matrix import Matrix
 from bench.matrix.settings import MatrixSettings
 from bench.pipeline.settings import Settings
@@ -178,14 +179,15 @@ def load_sweep(name: str | Path, overrides: Iterable[str] = ()) -> Sweep:
     """
     path = find_sweep(str(name))
     settings = registry.build(SweepSettings, read_yaml(path), path.name)
-    base = read_yaml(_base(path, settings.base))
+    base = read_matrix(_base(path, settings.base))
     for key, value in settings.set.items():
         try:
             set_key(base, key, value)
         except ConfigError as error:
             raise ConfigError(f"{path.name}.set: {str(error).removeprefix('--set ')}") from error
-    for override in overrides:
-        apply_override(base, override)
+    anchor_file(base, path, SHIPPED)
+    for given in overrides:
+        override(base, given)
     sweep = Sweep(settings, base, path.name)
     _check(sweep)
     check_weights(sweep.matrix({}), f"{path.name}.base")

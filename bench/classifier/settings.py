@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from bench.content_digests import digest_of
 from bench.errors import ConfigError
+from bench.paths import counted_from
 from bench.pipeline.settings import Settings, not_semantic
 
 Selection = Literal["best_val_map_all", "best_val_map_tail", "last"]
@@ -65,6 +66,6 @@ def _weights_digest(path: Path) -> str:
         return digest_of(path)
     except OSError as error:
         raise ConfigError(
-            f"classifier.weights: {path} cannot be read ({error.strerror}); give a torchvision state dict "
-            "(.pth or .safetensors), or null to start from random weights"
+            f"classifier.weights: {path} cannot be read ({error.strerror}){counted_from(path)}; give a torchvision "
+            "state dict (.pth or .safetensors), or null to start from random weights"
         ) from error

@@ -46,13 +46,16 @@ def open_store(path: Path) -> Store:
     """Return the store in a folder. The folder need not exist yet.
 
     Raises:
-        ConfigError: if the path is a file.
+        ConfigError: if the path is a file, or if a name in it is not UTF-8.
     """
+    from bench.paths import check_utf8
     from bench.store.store import Store
 
     if path.exists() and not path.is_dir():
         raise ConfigError(f"--store {path}: is a file; give a folder")
-    return Store(path.resolve())
+    store = path.resolve()
+    check_utf8(str(store), "--store")  # the library that writes weights cannot, and would say so after the training
+    return Store(store)
 
 
 def refuse_occupied(out: Path | None) -> None:

@@ -188,18 +188,19 @@ def _models_at(cls: type[BaseModel], loc: tuple[int | str, ...]) -> list[type[Ba
     for part in loc:
         fields = [model.model_fields[part] for model in models if part in model.model_fields]
         if fields:
-            models = [model for info in fields for model in _models_in(info.annotation)]
+            models = [model for info in fields for model in models_in(info.annotation)]
         elif tagged := [model for model in models if part in _tags(model)]:
             models = tagged
         # else the part is an index or key of a list or mapping that holds these models
     return models
 
 
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the model classes in an annotation."""
     if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
         yield annotation
     for inner in get_args(annotation):
-        yield from _models_in(inner)
+        yield from models_in(inner)
 
 
 def _tags(model: type[BaseModel]) -> set[Any]:

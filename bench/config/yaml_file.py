@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ class _Loader(yaml.SafeLoader):
         text = super().construct_scalar(node)
         if isinstance(text, str) and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text):
             raise _Fault(f"text with a character that no file can hold: {shown(text)!a}", node.start_mark)
-        return text
+        # Names of classes are compared in Unicode's composed form. An editor on macOS may write the decomposed one.
+        return unicodedata.normalize("NFC", text) if isinstance(text, str) else text
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from bench.data.csv_file import Problems, quoted
 from bench.errors import DataError
+from bench.paths import as_on_disk, counted_from
 
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 _HINTED = 3  # only so many missing pictures get a hint, because each lists a folder, which may be very large
@@ -53,7 +54,7 @@ def find_pictures(where: str, root: Path, paths: Sequence[str], lines: Sequence[
     """
     # A CSV file or an archive may come from anybody. It must not be able to make us read other files of the user.
     if not root.is_dir():
-        raise DataError(f"{where}: {root}: no such folder; check the setting 'root'")
+        raise DataError(f"{where}: {root}: no such folder; check the setting 'root'{counted_from(root)}")
     places = _Places(root, follow_links)
     problems, first = Problems(where), dict[str, int]()
     found, n_absent = [], 0
@@ -70,7 +71,8 @@ def find_pictures(where: str, root: Path, paths: Sequence[str], lines: Sequence[
         found.append(picture)
     if n_absent == len(found) > 1:
         at = f"first: {quoted(paths[0])[1:-1]}"
-        raise DataError(f"{where}: none of the {n_absent} pictures is below the root {root} ({at}); check 'root'")
+        none = f"none of the {n_absent} pictures is below the root {root} ({at})"
+        raise DataError(f"{where}: {none}; check 'root'{counted_from(root)}")
     problems.raise_if_any("row")
     return [Path(p.path) for p in found]
 
@@ -94,6 +96,7 @@ class _Places:
         # either `../..` or a link.
         if not self._inside(path):
             return Found(path, fault=f"leads out of the root {self.root} (by '..' or an absolute path)")
+        path = as_on_disk(path)
         try:
             info = os.lstat(path)
         except OSError as error:

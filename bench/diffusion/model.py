@@ -11,6 +11,7 @@ from bench.diffusion import folder as diffusion_folder
 from bench.diffusion.pipeline import Diffusion, load_pipeline
 from bench.diffusion.prompts import PromptTemplate
 from bench.errors import ConfigError, listed, nearest
+from bench.paths import counted_from
 from bench.pipeline.settings import Settings, not_semantic
 
 SHIPPED = Path(__file__).parents[1] / "assets" / "tiny-diffusion"
@@ -52,6 +53,11 @@ class DiffusionModel(Settings):
         words = {"prompt": preset["prompt"] | given["prompt"]} if _both_have_prompt(preset, given) else {}
         return preset | given | words
 
+    @classmethod
+    def is_place(cls, field: str, value: str) -> bool:
+        """Tell whether a text in a field is a path. The shipped model and models of the hub are called by name."""
+        return super().is_place(field, value) and value != "tiny" and diffusion_folder.hub_snapshot(value) is None
+
     def content(self) -> dict[str, str]:
         """Return the digest of the weights and configuration files. It is part of the key, instead of the path."""
         return {"digest": diffusion_folder.digest(self.path)}
@@ -73,8 +79,9 @@ class DiffusionModel(Settings):
             hub = diffusion_folder.hub_snapshot(self.folder)
             if hub is None:
                 raise ConfigError(
-                    f"diffusion.folder: '{self.folder}' has no model_index.json; give a StableDiffusionPipeline "
-                    "folder, a hub id that is already downloaded, or 'tiny' (made by `bench pretrain diffusion`)"
+                    f"diffusion.folder: '{self.folder}' has no model_index.json{counted_from(path)}; give a "
+                    "StableDiffusionPipeline folder, a hub id that is already downloaded, or 'tiny' "
+                    "(made by `bench pretrain diffusion`)"
                 )
             return hub
         return path

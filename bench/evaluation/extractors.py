@@ -20,6 +20,7 @@ from bench.content_digests import digest_of
 from bench.data.kinds.phantom import CLASS_NAMES
 from bench.errors import ConfigError
 from bench.evaluation.shipped_oracle import ORACLE_WEIGHTS, SHIPPED_ORACLE
+from bench.paths import counted_from
 from bench.pipeline.missing_inputs import may_be_missing
 from bench.pipeline.settings import Settings, not_semantic
 from bench.pipeline.stage import Work
@@ -67,8 +68,8 @@ class OracleExtractor(Settings):
         path = (SHIPPED_ORACLE if self.folder is None else Path(self.folder).expanduser()) / ORACLE_WEIGHTS
         if not path.is_file():
             raise ConfigError(
-                f"fidelity.extractor.folder: no {path}; give a folder made by `bench pretrain oracle`, "
-                "or null for the shipped oracle"
+                f"fidelity.extractor.folder: no {path}{counted_from(path.parent)}; give a folder made by "
+                "`bench pretrain oracle`, or null for the shipped oracle"
             )
         return path
 
@@ -170,8 +171,8 @@ class InceptionExtractor(Settings):
         why = _fetch(path) if self.to_be_fetched() and not may_be_missing() else ""
         if not path.is_file():
             raise ConfigError(
-                f"fidelity.extractor.weights: no Inception weights at {path}{why}; download {_INCEPTION_URL} "
-                "and set fidelity.extractor.weights to the file, or choose kind 'classifier'"
+                f"fidelity.extractor.weights: no Inception weights at {path}{counted_from(path)}{why}; download "
+                f"{_INCEPTION_URL} and set fidelity.extractor.weights to the file, or choose kind 'classifier'"
             )
         return path
 
@@ -249,7 +250,8 @@ class XrvExtractor(Settings):
     def _weights(self) -> Path:
         path = Path(self.weights).expanduser()
         if not path.is_file():
-            raise ConfigError(f"fidelity.extractor.weights: no file {path}; make it with {_XRV_SAVE}")
+            none = f"no file {path}{counted_from(path)}"
+            raise ConfigError(f"fidelity.extractor.weights: {none}; make it with {_XRV_SAVE}")
         with open(path, "rb") as handle:
             if b"torchxrayvision" in handle.read(1 << 16):
                 raise ConfigError(

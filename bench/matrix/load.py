@@ -12,23 +12,27 @@ from bench.data.split import SplitSettings
 from bench.errors import ConfigError, listed, nearest
 from bench.matrix.build import build_matrix
 from bench.matrix.matrix import Matrix
+from bench.matrix.places import anchor
 from bench.matrix.settings import MatrixSettings
 from bench.plugins import registry
 
 SHIPPED = Path(__file__).parent / "shipped"
+_HERE = "the working folder"
 
 
 def load_matrix(name: str, overrides: Iterable[str] = ()) -> Matrix:
     """Return the matrix in a file, or the shipped one of that name, with `key=value` overrides applied.
 
+    Paths in a file are relative to its folder, those in overrides and in shipped matrices to the working folder.
+
     Raises:
         ConfigError: one line that names the file and field, what was got, what is allowed.
     """
     path = find(name)
-    raw = read_yaml(path)
-    for override in overrides:
-        apply_override(raw, override)
-        if override.startswith("methods="):
+    raw = read_matrix(path)
+    for given in overrides:
+        override(raw, given)
+        if given.startswith("methods="):
             _keep_used_settings(raw)
     return build_matrix(raw, path.name)
 
@@ -44,6 +48,35 @@ def _keep_used_settings(raw: dict[str, Any]) -> None:
     if isinstance(chosen, list) and isinstance(settings, dict):
         used = {method_name(row) for row in chosen}
         raw["settings"] = {k: v for k, v in settings.items() if k in used or k not in registry.known_methods()}
+
+
+def read_matrix(path: Path) -> dict[str, Any]:
+    """Return the content of a matrix file, with its relative paths made absolute.
+
+    They are relative to the folder of the file, and in a shipped matrix to the working folder.
+
+    Raises:
+        ConfigError: see `read_yaml`.
+    """
+    raw = read_yaml(path)
+    anchor_file(raw, path, SHIPPED)
+    return raw
+
+
+def anchor_file(raw: dict[str, Any], path: Path, shipped: Path) -> None:
+    """Make the relative paths in the content of a file absolute. `shipped` is the folder of the files of ours."""
+    is_ours = path.parent == shipped
+    anchor(raw, Path() if is_ours else path.parent, _HERE if is_ours else f"the folder of {path.name}")
+
+
+def override(raw: dict[str, Any], text: str) -> None:
+    """Apply one `key=value` override to a raw matrix or data set. Paths in it are relative to the working folder.
+
+    Raises:
+        ConfigError: see `apply_override`.
+    """
+    apply_override(raw, text)
+    anchor(raw, Path(), _HERE, below=text.partition("=")[0])
 
 
 def method_name(row: object) -> str:
@@ -85,9 +118,9 @@ def find_dataset(name: str, overrides: Iterable[str], label: str | None) -> tupl
         path = Path(name) if kind else find(name)
     except ConfigError as error:
         raise ConfigError(f"{error}; or a kind of data set: {listed(registry.datasets())}") from error
-    raw = {"kind": name} if kind else read_yaml(path)
-    for override in overrides:
-        apply_override(raw, override)
+    raw = {"kind": name} if kind else read_matrix(path)
+    for given in overrides:
+        override(raw, given)
     if kind:
         dataset = registry.parse_dataset(raw | {"kind": name}, name)
         if label not in (None, dataset.label):

@@ -15,12 +15,21 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @classmethod
+    def is_place(cls, field: str, value: str) -> bool:
+        """Tell whether a text in a field is a path on disk. In a matrix file it is relative to the folder of the file.
+
+        By default, texts in the fields of `not_semantic` are, but for those of `word=True`.
+        """
+        info = cls.model_fields.get(field)
+        return bool(value) and info is not None and not is_semantic(info) and not is_word(info)
+
 
 def not_semantic(default: Any, *, word: bool = False, **kwargs: Any) -> Any:
     """Return a pydantic field that never enters a key, because it says where or how fast something is computed.
 
-    A text in such a field is taken for a place on disk, and reports for others leave it out. `word=True` says that it
-    is an ordinary word that may be shown.
+    A text in such a field is taken for a place on disk: a relative path counts from the folder of the matrix file, and
+    reports for others leave it out. `word=True` says that it is an ordinary word that may be shown.
     """
     return Field(default, json_schema_extra={"semantic": False, "word": word}, **kwargs)
 
@@ -28,6 +37,11 @@ def not_semantic(default: Any, *, word: bool = False, **kwargs: Any) -> Any:
 def is_semantic(info: FieldInfo) -> bool:
     """Tell whether a field of a model enters keys."""
     return bool((info.json_schema_extra or {}).get("semantic", True))  # type: ignore[union-attr]
+
+
+def is_word(info: FieldInfo) -> bool:
+    """Tell whether a field outside of keys holds ordinary words, and no place on disk."""
+    return bool((info.json_schema_extra or {}).get("word"))  # type: ignore[union-attr]
 
 
 def place_of(model: BaseModel) -> str:

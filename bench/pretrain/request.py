@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from bench.config.yaml_file import apply_override
 from bench.errors import ConfigError, nearest
-from bench.matrix.load import apply_override, load_matrix
+from bench.matrix.load import load_matrix
 from bench.pipeline.stage import Stage
 from bench.plugins import registry
 from bench.pretrain.diffusion import DiffusionSettings

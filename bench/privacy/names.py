@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 from bench.pipeline.key import content_of
-from bench.pipeline.settings import is_semantic
+from bench.pipeline.settings import is_semantic, is_word
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -96,7 +95,7 @@ def reduced(model: M, words: bool) -> M:
     for name, info in type(model).model_fields.items():
         value = getattr(model, name)
         if not is_semantic(info):
-            kept = _is_word(info) or value == info.default
+            kept = is_word(info) or value == info.default
             changes[name] = value if kept else _no_text(value, WITHHELD + _digest_of(model))
         else:
             changes[name] = _reduced(value, words, name)
@@ -133,17 +132,13 @@ def _digest_of(model: BaseModel) -> str:
     return f" (sha256 {found[0][:8]}…)" if found else ""
 
 
-def _is_word(info: FieldInfo) -> bool:
-    return bool((info.json_schema_extra or {}).get("word"))  # type: ignore[union-attr]
-
-
 def places(value: Any) -> set[str]:
     """Return all texts in settings, and in models inside them, that say where something lies."""
     if isinstance(value, BaseModel):
         found: set[str] = set()
         for name, info in type(value).model_fields.items():
             inner = getattr(value, name)
-            hidden = not is_semantic(info) and not _is_word(info) and inner != info.default
+            hidden = not is_semantic(info) and not is_word(info) and inner != info.default
             found |= ({inner} if isinstance(inner, str) else set()) if hidden else places(inner)
         return found
     if isinstance(value, dict):

@@ -260,7 +260,7 @@ def test_all_that_is_wrong_with_weights_is_told_at_once(trees: dict[str, Tree], 
     assert set(found) == {"diffusion.folder", "classifier.weights", "fidelity.extractor.weights"}
     assert "config.json is not there" in found["diffusion.folder"]
     assert "start.pth is cut off (10 bytes)" in found["classifier.weights"]
-    assert "no file gone.pth" in found["fidelity.extractor.weights"]
+    assert "gone.pth, which is relative to the working folder" in found["fidelity.extractor.weights"]
 
 
 def test_weights_that_are_whole_and_do_not_fit(trees: dict[str, Tree], pipeline: Path) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
+from bench.config.yaml_file import apply_override, read_yaml
 from bench.errors import ConfigError
 from bench.matrix.build import build_matrix
-from bench.matrix.load import apply_override, find, load_matrix, read_yaml
+from bench.matrix.load import find, load_matrix
 from bench.matrix.matrix import Matrix
 
 GOOD: dict[str, Any] = {

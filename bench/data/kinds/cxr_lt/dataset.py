@@ -21,6 +21,7 @@ from bench.data.kinds.cxr_lt.releases import FRONTAL, MIMIC, MIMIC_LAYOUT, NIH, 
 from bench.data.source_checks import decoded, is_there, look, sampled
 from bench.errors import DataError, SourceError
 from bench.files import write_strict_json
+from bench.paths import counted_from
 from bench.pipeline.settings import not_semantic
 from bench.pipeline.stage import Resources, Work
 from bench.tables import Int64
@@ -166,7 +167,7 @@ class CxrLt(Dataset):
         """
         root = Path(self.root).expanduser()
         if not root.is_dir():
-            raise SourceError(f"{self.kind}: {root}: no such folder; check the setting 'root'")
+            raise SourceError(f"{self.kind}: {root}: no such folder; check the setting 'root'{counted_from(root)}")
         found = [p for f in self.layout.folders for p in (sorted(root.glob(f)) if f else [root]) if p.is_dir()]
         return found if any("*" in f for f in self.layout.folders) else found[:1]
 

@@ -11,6 +11,7 @@ from bench.data.csv_file import quoted
 from bench.data.kinds.cxr_lt.releases import Release
 from bench.errors import DataError, listed
 from bench.files import file_digest
+from bench.paths import counted_from
 
 
 def find_files(labels: Path, release: Release, where: str, others: Mapping[str, Release]) -> tuple[Path, ...]:
@@ -27,7 +28,7 @@ def find_files(labels: Path, release: Release, where: str, others: Mapping[str, 
     """
     if not labels.is_dir():
         what = "is a file, want its folder" if labels.exists() else "no such folder"
-        raise DataError(f"{where}: {labels}: {what}; check the setting 'labels'")
+        raise DataError(f"{where}: {labels}: {what}; check the setting 'labels'{counted_from(labels)}")
     folders = [f for f in dict.fromkeys((labels / release.folder, labels)) if f.is_dir()]
     for folder in folders:
         found = [next((folder / n for n in names if (folder / n).is_file()), None) for names in release.files]

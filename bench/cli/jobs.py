@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +14,7 @@ from bench.errors import ConfigError
 if TYPE_CHECKING:
     from bench.checks import Check
     from bench.run.machine_file import Machine
+    from bench.store.store import Store
 
 app = typer.Typer()
 
@@ -51,7 +51,7 @@ def doctor(
     check_executor(chosen)
     machine = machine.model_copy(update={"executor": chosen})
     found = []
-    for width, checks in _sections(machine, open_store(store_path).root, wait, matrices or [], sets or []):
+    for width, checks in _sections(machine, open_store(store_path), wait, matrices or [], sets or []):
         for check in checks:
             found.append(check)
             if not as_json:  # each line as soon as it is known: a probe job may take minutes
@@ -66,7 +66,7 @@ def doctor(
 
 
 def _sections(
-    machine: Machine, root: Path, wait: float, matrices: list[str], sets: list[str]
+    machine: Machine, store: Store, wait: float, matrices: list[str], sets: list[str]
 ) -> Iterator[tuple[int, Iterable[Check]]]:
     """Yield the checks of machine, cluster and each matrix, with the width of their first column.
 
@@ -81,15 +81,15 @@ def _sections(
         from bench.matrix.inputs import plan
 
         planned = [plan(name, sets) for name in matrices]
-    yield 18, examine(machine, root)
+    yield 18, examine(machine, store.root)
     if machine.executor == "slurm":
         from bench.doctor.slurm import examine_slurm
 
-        yield 18, examine_slurm(machine, root, wait)
+        yield 18, examine_slurm(machine, store.root, wait)
     for one in planned:
-        from bench.doctor.matrix import examine_matrix
+        from bench.doctor.matrix import examine_matrix, examine_tables
 
-        checks = list(examine_matrix(one, machine))
+        checks = [*examine_matrix(one, machine), *examine_tables(one, store)]
         yield max(len(check.what) for check in checks), checks
 
 

@@ -166,9 +166,11 @@ def _dry_run(request: Request, store: Store, machine: Machine, retry_failed: boo
     from bench.cli.show_estimate import print_estimate
     from bench.estimate.estimate import computations_at_once, estimate
     from bench.matrix.inputs import plan
+    from bench.run.run_matrix import refuse_changed_sources
 
     with stdout_to_stderr():
         planned = plan(request.matrix, request.sets or ())
+        refuse_changed_sources((s for cell in planned.matrix.cells for s in cell.targets), store)
         found = estimate(planned, store, measured_in(store), computations_at_once(machine), retry_failed)
     if as_json:
         print_json(found)

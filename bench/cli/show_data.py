@@ -86,6 +86,8 @@ def _in_words(found: dict[str, Any]) -> list[str]:
             lines[-1] += f"; smallest / median / largest of {pictures['sampled']}: {wide} px wide, {high} px high"
         if pictures["unreadable"]:
             lines[-1] += f"; {pictures['unreadable']} of them cannot be read"
+    if found["changed_source"]:
+        lines.append(f"refused by a run: {found['changed_source']}")
     if found["left_out"]:
         lines.append(", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in found["left_out"].items()))
     return lines

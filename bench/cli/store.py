@@ -12,8 +12,11 @@ from bench.cli.session import load, open_store, print_json, progress_bar, say, s
 from bench.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.progress import ProgressColumn
 
+    from bench.data.read_pictures import Changes
     from bench.store.store import Store
 
 app = typer.Typer()
@@ -64,7 +67,8 @@ def verify(
 ) -> None:
     """Read stored results and compare them with their digests.
 
-    Without a matrix, all results are read. The exit code is 1 if any is damaged.
+    Without a matrix, all results are read. Of tables that are not keyed by their pictures, the pictures are looked up,
+    too. The exit code is 1 if any result is damaged, or if pictures have changed since they were read.
     """
     from bench.cli.show_store import print_damage
     from bench.store.verify import delete_damaged
@@ -80,6 +84,7 @@ def verify(
             on_progress=lambda done, total: bar(done, total, "reading"),
         )
     gone = delete_damaged(store, found) if delete else []
+    sources = dict(_changed_sources(store, keys))
     if as_json:
         print_json(
             {
@@ -88,15 +93,32 @@ def verify(
                 "bytes": found.bytes,
                 "damage": [d.as_dict() for d in found.damage],
                 "removed": [key for _, key in gone],
+                "sources": {name: str(found) for name, found in sources.items()},
             }
         )
     else:
         print_damage(found, stdout_console())
+        for name, changed in sources.items():
+            typer.echo(f"{name}: {changed}")
+    if any(sources.values()):
+        say("these tables are whole, but of the old pictures; give the data set another `edition` to read the new ones")
     if found.damage and not delete:
         say("`bench verify --delete` removes damaged results; then `bench run` computes them again")
     if gone:
         say(f"removed {len(gone)} of {len(found.damaged())} damaged results")
-    raise typer.Exit(1 if found.damage else 0)
+    raise typer.Exit(1 if found.damage or any(sources.values()) else 0)
+
+
+def _changed_sources(store: Store, keys: set[str] | None) -> Iterator[tuple[str, Changes]]:
+    """Yield the name of every table that has a record of its pictures, and what became of these where that is news."""
+    from bench.data.read_pictures import changes
+    from bench.store.inventory import results
+
+    for stage, key, folder in results(store):
+        if keys is None or key in keys:
+            found = changes(folder)
+            if found is not None and (found or not found.compared):
+                yield f"{stage} {key[:8]}", found
 
 
 def _bytes() -> ProgressColumn:

@@ -1,13 +1,14 @@
 """Decode very many pictures into one table: with threads, in constant memory, and resumable to the last chunk.
 
 Everything is kept in the checkpoint folder of the stage. `found.npy` holds the size of every picture, `images.npy` is
-the table itself, and `done.npy` marks the chunks that are finished. At the end, the table becomes part of the result by
-a hard link. A chunk is marked only after its pixels are on disk. With the mark first, a power failure could leave a
-chunk of black images that counts as done.
+the table itself, `read.npy` holds what each row was read from, and `done.npy` marks the chunks that are finished. At
+the end, the table becomes part of the result by a hard link. A chunk is marked only after its pixels are on disk. With
+the mark first, a power failure could leave a chunk of black images that counts as done.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 import warnings
@@ -16,9 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
+from bench.content_digests import Version, settled
+from bench.content_digests import version as file_version
 from bench.data.dataset import TableWriter
-from bench.data.images import Fit, read_image, refuse_bombs
+from bench.data.images import Fit, read_bytes, read_image, refuse_bombs
+from bench.data.read_pictures import READ, Record
 from bench.errors import DataError, SourceError
 from bench.files import new_array
 from bench.tables import Int64, UInt8
@@ -71,7 +76,7 @@ def _size(path: Path) -> int:
         raise SourceError(f"a picture cannot be reached ({error.strerror}); check the disk of 'root'") from None
 
 
-def _open(path: Path, shape: tuple[int, ...], dtype: type) -> bool:
+def _open(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> bool:
     """Tell whether a checkpoint's array is there with the right shape and type. A wrong or damaged one is removed."""
     try:
         known = np.load(path, mmap_mode="r")
@@ -95,23 +100,27 @@ class ResumableTable(TableWriter):
         """Continue the table in `ckpt`, or begin a new one. The finished table goes to `out`."""
         self.out, self.path = out, ckpt / "images.npy"
         shape, marks = (n_images, image_px, image_px), (-(-n_images // CHUNK),)
-        there = _open(self.path, shape, np.uint8)
+        there = _open(self.path, shape, np.uint8) and _open(ckpt / "read.npy", (n_images,), READ)
         if not (there and _open(ckpt / "done.npy", marks, np.uint8)):
             # The marks come first. A kill between the two lines must not leave old marks beside an empty table.
             new_array(ckpt / "done.npy", marks, np.uint8).flush()
+            new_array(ckpt / "read.npy", (n_images,), READ)
             new_array(self.path, shape, np.uint8)
+        self.read: Record = np.load(ckpt / "read.npy", mmap_mode="r+")
         self.done = np.load(ckpt / "done.npy", mmap_mode="r+")
         self.images: UInt8 = np.load(self.path, mmap_mode="r")
         self._offset, self._bytes = int(self.images.offset), image_px * image_px
         self._file = os.open(self.path, os.O_RDWR)
 
-    def write(self, row: int, image: UInt8) -> None:
-        """Write one row. Any number of threads may call this at once."""
+    def write(self, row: int, image: UInt8, version: Version, sha256: bytes) -> None:
+        """Write one row, and what it was read from. Any number of threads may call this at once."""
+        self.read[row] = version, np.frombuffer(sha256, np.uint8)
         os.pwrite(self._file, image.tobytes(), self._offset + row * self._bytes)
 
     def mark(self, chunks: list[int]) -> None:
         """Wait until everything written is on disk, and mark chunks as done."""
         os.fsync(self._file)
+        self.read.flush()  # type: ignore[attr-defined]
         self.done[chunks] = 1
         self.done.flush()
 
@@ -145,12 +154,14 @@ def decode(
 
     def one(row: int) -> str | None:
         try:
-            image = read_image(places[row], image_px, fit, "window", draft)
+            now, version = time.time_ns(), file_version(places[row])
+            content = read_bytes(places[row])
+            image = read_image(content, image_px, fit, "window", draft)
         except DataError as error:
             return str(error)
         except OSError as error:  # the error's own text holds the path, and no log may hold the path of a patient
             return f"cannot be read now ({error.strerror})"
-        table.write(row, image)
+        table.write(row, image, settled(version, now), hashlib.sha256(content).digest())
         return None
 
     with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:

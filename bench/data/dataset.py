@@ -116,6 +116,13 @@ class Dataset(Stage):
         """
         return iter(())
 
+    def changed_source(self, folder: Path) -> str | None:
+        """Return how the source has changed since the table in `folder` was made, and what to do, or None.
+
+        A data set whose key holds the content of its source needs no such look: a change gives it another key.
+        """
+        return None
+
     def true_masks(self, rows: Int64, side: int) -> npt.NDArray[np.bool_] | None:
         """Return the true mask of each finding, `bool [len(rows), C, side, side]`, or None if they are not known.
 

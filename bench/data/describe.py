@@ -72,6 +72,7 @@ def describe(
         **_class_facts(part, known),
         "cooccurrence": _together(known).tolist(),
         "pictures": _pictures(dataset, tell),
+        "changed_source": dataset.changed_source(table_folder) if table_folder else None,
         "left_out": _left_out(table_folder),
     }
     return found

@@ -8,14 +8,27 @@ from dataclasses import replace
 from bench.checks import Check, guarded
 from bench.diffusion.model import DiffusionModel
 from bench.doctor.machine import best_device
+from bench.errors import DataError
 from bench.matrix.inputs import Planned, looks
 from bench.run.machine_file import Machine
+from bench.store.store import Store
 
 
 def examine_matrix(planned: Planned, machine: Machine) -> Iterator[Check]:
     """Yield the checks of a matrix; their names begin with its name."""
     for check in (*planned.inputs, *guarded("precision", _precisions(planned, machine))):
         yield replace(check, what=f"{planned.matrix.name}, {check.what}")
+
+
+def examine_tables(planned: Planned, store: Store) -> Iterator[Check]:
+    """Yield the checks of the finished tables of a matrix: whether the pictures are those that were read."""
+    for dataset in {c.dataset.key: c.dataset for c in planned.matrix.cells if store.has(c.dataset)}.values():
+        try:
+            said = dataset.changed_source(store.folder(dataset))
+        except DataError as error:
+            said = str(error)
+        what = f"{planned.matrix.name}, {dataset.label}, table"
+        yield Check(what, said is None, said or f"computed, {store.folder(dataset)}")
 
 
 def _precisions(planned: Planned, machine: Machine) -> Iterator[Check]:

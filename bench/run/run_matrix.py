@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Protocol
 
+from bench.data.dataset import Dataset
+from bench.errors import DataError
 from bench.matrix.cell import Cell
 from bench.matrix.matrix import Matrix
 from bench.pipeline.stage import Stage, walk
@@ -51,11 +54,13 @@ def run_stages(
 
     Raises:
         ConfigError: if a target was planned without its inputs.
+        DataError: if the pictures of a finished table have changed since it was made.
         StoreError: if something is left to compute and the store cannot be written.
     """
     targets = list(targets)
     for target in targets:
         target.require_inputs()
+    refuse_changed_sources(targets, store)
     _require_writable(targets, store)
     store.tidy()
     if retry_failed:
@@ -79,6 +84,24 @@ def run_stages(
             in_use.enter_context(store.using(targets))
             executor.run(work)
     return work
+
+
+_SEEN: set[Path] = (
+    set()
+)  # the tables that were compared with their source: a sweep comes here for every batch of trials
+
+
+def refuse_changed_sources(targets: Iterable[Stage], store: Store) -> None:
+    """Refuse to go on from a finished table whose pictures have changed since it was made.
+
+    Raises:
+        DataError: saying how many have changed, and what to do.
+    """
+    for dataset in (stage for stage in walk(list(targets)) if isinstance(stage, Dataset)):
+        if store.has(dataset) and (folder := store.folder(dataset)) not in _SEEN:
+            if said := dataset.changed_source(folder):
+                raise DataError(f"{dataset.label}: {said}")
+            _SEEN.add(folder)
 
 
 def _require_writable(targets: list[Stage], store: Store) -> None:

@@ -29,6 +29,7 @@ FOUND: dict[str, Any] = {
     "cooccurrence": [[10, 5, 1], [5, 6, 0], [1, 0, 4]],
     "pictures": None,
     "left_out": None,
+    "changed_source": None,
 }
 
 

@@ -18,7 +18,7 @@ import pytest
 from pydantic import ValidationError
 
 from bench.data import bulk_decode as cxr_lt_decode
-from bench.data.images import read_image
+from bench.data.images import read_bytes, read_image
 from bench.data.kinds.cxr_lt.choice import sample_patients
 from bench.data.kinds.cxr_lt.dataset import MimicCxrLt, NihCxrLt
 from bench.data.kinds.cxr_lt.releases import MIMIC, PAPER_TAIL
@@ -444,14 +444,14 @@ def test_a_damaged_picture_is_mended_and_alone_read_again(tree, tmp_path):
 
 
 def test_a_disk_that_fails_while_decoding(tree, tmp_path, monkeypatch):
-    real, broken = read_image, tree.root / "files" / tree.rows[0]["rest"]
+    real, broken = read_bytes, tree.root / "files" / tree.rows[0]["rest"]
 
-    def fails(path, *args):
+    def fails(path):
         if path == broken:
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
-        return real(path, *args)
+        return real(path)
 
-    monkeypatch.setattr(cxr_lt_decode, "read_image", fails)
+    monkeypatch.setattr(cxr_lt_decode, "read_bytes", fails)
     assert "labels_train.csv row 2: cannot be read now (Input/output error)" in fault(mimic(tree), tmp_path)
     monkeypatch.undo()
     assert len(read(mimic(tree), tmp_path).images) == len(tree.rows)
@@ -517,7 +517,7 @@ def test_killed_while_decoding_it_goes_on_and_gives_the_same_bytes(tree, tmp_pat
     assert not list(killed.root.glob("*/*.work"))
 
 
-@pytest.mark.parametrize("name", ["found.npy", "done.npy", "images.npy"])
+@pytest.mark.parametrize("name", ["found.npy", "done.npy", "images.npy", "read.npy"])
 def test_a_checkpoint_that_is_cut_off_is_begun_again(tree, tmp_path, monkeypatch, name):
     """A full disk or a power failure while it was made."""
     dataset, store = mimic(tree), Store(tmp_path / "store")

@@ -18,6 +18,7 @@ from bench.data.kinds.cxr_lt.choice import Item, Selection, SelectionSettings, c
 from bench.data.kinds.cxr_lt.files import digest, find_files
 from bench.data.kinds.cxr_lt.labels import read_labels
 from bench.data.kinds.cxr_lt.releases import FRONTAL, MIMIC, MIMIC_LAYOUT, NIH, NIH_LAYOUT, PAPER, Layout, Release
+from bench.data.read_pictures import changes, write_record
 from bench.data.source_checks import decoded, is_there, look, sampled
 from bench.errors import DataError, SourceError
 from bench.files import write_strict_json
@@ -33,12 +34,11 @@ Missing = Literal["refuse", "leave_out"]
 class CxrLt(Dataset):
     """What both data sets share: official splits, a choice of classes and patients, and decoding that can be resumed.
 
-    The key holds the settings and the digest of the label files, and nothing of the pictures. These are looked up when
-    the table is made, and must not change afterwards.
+    The key holds the settings and the digest of the label files, and nothing of the pictures, because a digest of a
+    quarter of a million of them would take hours. The table has a record of what they were instead, and a run whose
+    pictures have changed since is refused; see `bench.data.read_pictures`.
     """
 
-    # The sizes of the pictures are not in the key, unlike those of a `FolderDataset`: to ask a network disk for a
-    # quarter of a million of them at every start would take minutes.
     resources: ClassVar[Resources] = Resources(cpus=4, memory_gb=8.0, minutes=240)
     layout: ClassVar[Layout]
     releases: ClassVar[Mapping[str, Release]]
@@ -65,6 +65,11 @@ class CxrLt(Dataset):
         "draft", description="draft: the JPEG decoder shrinks by 2, 4 or 8 itself, never below twice image_px"
     )
     missing: Missing = Field("refuse", description="what happens if a picture is missing: an error, or it is left out")
+    edition: int = Field(
+        1,
+        ge=1,
+        description="a new number reads all pictures again, after some were replaced or added; old results stay",
+    )
     workers: int = not_semantic(4, ge=1, le=128, description="threads that look up and decode")
 
     @model_validator(mode="before")
@@ -159,6 +164,18 @@ class CxrLt(Dataset):
         where = {e.name: f for f in reversed(folders) for e in f.iterdir()} if len(folders) > 1 else {}
         return [where.get(name, folders[0]) / name for name in names]
 
+    def changed_source(self, folder: Path) -> str | None:
+        """Return how the pictures have changed since the table in `folder` was made, and what to do, or None.
+
+        Raises:
+            DataError: if the label files cannot be used, or if pictures cannot be reached.
+        """
+        found = changes(folder, self.pictures(), self.workers) if Path(self.root).expanduser().is_dir() else None
+        if not found:
+            return None
+        again = f"set edition: {self.edition + 1} to read them again (results of edition {self.edition} stay)"
+        return f"{found}; {again}, or put the old pictures back"
+
     def _folders(self) -> list[Path]:
         """Return the folders where pictures may be: a single one, or those that the release's archives unpack to.
 
@@ -203,9 +220,9 @@ class CxrLt(Dataset):
     def compute(self, work: Work) -> None:
         """Look up the pictures and decode them into the table. A kill costs only a few seconds of work.
 
-        Three more files lie beside the table: `studies.npy` (`int64 [n]`, study numbers, if the release has studies),
-        `source_rows.npy` (`int64 [n]`, row numbers among all label files, train first), and `source.json` (how many
-        rows were left out, by reason).
+        Four more files lie beside the table: `studies.npy` (`int64 [n]`, study numbers, if the release has studies),
+        `source_rows.npy` (`int64 [n]`, row numbers among all label files, train first), `source.json` (how many
+        rows were left out, by reason), and `pictures.npy` (what was read, see `bench.data.read_pictures`).
 
         Raises:
             DataError: if the label files cannot be used, or if they changed after the key was computed.
@@ -226,6 +243,7 @@ class CxrLt(Dataset):
         if faults:
             told = {int(index[i]): what for i, what in faults.items()}
             chosen.rows.refuse(self.kind, told, "bad picture", SourceError)
+        write_record(work.out, places, there, table.read)
         table.hand_over()
         c = chosen.classes
         table.finish(chosen.labels[there], chosen.patients[there], c.names, c.head, c.tail, splits=chosen.splits[there])

@@ -5,6 +5,7 @@ This is a module of its own so that a change here does not change the keys of tr
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from bench.tables import Float32, Int64
 
 _BLOCK_BYTES = 1 << 23  # bytes of weights that are in memory at a time, whatever the size of the test set
+_MOST_DRAWS = 100  # draws for each resample that is asked for, on average; then there are fewer resamples
 Integers = npt.NDArray[np.integer]
 
 
@@ -49,20 +51,32 @@ def weighted_average_precision(
         return (gained * precision).sum(axis=0) / found[-1]
 
 
-def patient_weights(patients: Int64, n_resamples: int, rng: np.random.Generator) -> Iterator[Integers]:
+def patient_weights(
+    patients: Int64, kept: npt.NDArray[np.bool_], n_resamples: int, rng: np.random.Generator
+) -> Iterator[Integers]:
     """Yield how often each image is in each resample, in blocks `uint16 [n, b]`.
 
-    A resample draws as many patients as there are, with replacement. The blocks together hold `n_resamples` resamples,
-    which do not depend on the size of the blocks.
+    A resample draws as many patients as there are, with replacement. If it has no image of some column of `kept`, it is
+    drawn again. The blocks together hold `n_resamples` resamples, which do not depend on the size of the blocks; there
+    are fewer if `n_resamples` times 100 draws give no more.
+
+    Args:
+        patients: `int64 [n]`, the patient of each image.
+        kept: `bool [n, C]`; every resample has an image that is True in each column. A column without any is ignored.
+        n_resamples: the number of resamples.
+        rng: draws the resamples and is used for nothing else.
     """
     # Images of one patient resemble each other. Resampling single images would treat them as independent and make the
     # intervals too narrow.
     ids, image_of = np.unique(patients, return_inverse=True)
+    has = np.zeros((len(ids), kept.shape[1]), dtype=bool)
+    np.logical_or.at(has, image_of, kept)
+    has = has[:, has.any(axis=0)]
     block = max(1, _BLOCK_BYTES // (8 * max(1, len(patients))))
-    for start in range(0, n_resamples, block):
-        draws = (rng.integers(len(ids), size=len(ids)) for _ in range(min(block, n_resamples - start)))
-        counts = np.stack([np.bincount(draw, minlength=len(ids)) for draw in draws], axis=1)
-        yield counts.astype(np.uint16)[image_of]
+    drawn = (rng.integers(len(ids), size=len(ids)) for _ in range(_MOST_DRAWS * n_resamples))
+    whole = itertools.islice((draw for draw in drawn if has[draw].any(axis=0).all()), n_resamples)
+    while counts := [np.bincount(draw, minlength=len(ids)) for draw in itertools.islice(whole, block)]:
+        yield np.stack(counts, axis=1).astype(np.uint16)[image_of]
 
 
 def resampled_means(
@@ -75,20 +89,27 @@ def resampled_means(
 ) -> Float32:
     """Return the mean average precision of each group of classes in each resample of patients, `float32 [B, groups]`.
 
-    A class without a positive in a resample has no AP there. The mean is then over the other classes of the group, and
-    NaN if there are no others. Two classifiers that are resampled with equal generators get the same patients and lack
-    the same classes, so their differences, resample by resample, are paired.
+    Every resample has a positive of every class that has one in the test set; a resample that lost all patients with
+    some class is drawn again as a whole. So the mean is over the same classes in all resamples. It is NaN only for a
+    group in which no class has a positive at all. Two classifiers that are resampled with equal generators get the same
+    patients, so their differences, resample by resample, are paired.
 
     Args:
         scores: `float32 [n, C]`, higher means more likely.
         labels: `float32 [n, C]`, 0 or 1; entries that are NaN (unknown) are left out.
         patients: `int64 [n]`, the patient of each image; all images of a patient are drawn together.
         groups: the columns of each group.
-        n_resamples: the number of resamples, B.
+        n_resamples: the number of resamples, B. There are fewer if resamples that keep every class are too rare, see
+            `patient_weights`.
         rng: draws the resamples and is used for nothing else.
     """
+    # To average over the classes that are left would make each resample measure something else: the mean jumps by the
+    # difference between the AP of the lost class and that of the others, and the interval shows these jumps. Resampling
+    # positives and negatives apart (the stratified bootstrap, Robin et al. 2011; Boyd, Eng & Page 2013) avoids that for
+    # one class. With many classes in one patient no strata exist, and drawing again keeps what the strata are for. A
+    # class of k patients is lost in about exp(-k) of the draws, so this changes little but for classes of one or two.
     blocks = [np.zeros((0, len(groups)), np.float32)]
-    for weights in patient_weights(patients, n_resamples, rng):
+    for weights in patient_weights(patients, labels == 1, n_resamples, rng):
         ap = np.empty((weights.shape[1], labels.shape[1]))
         for c in range(labels.shape[1]):
             known = ~np.isnan(labels[:, c])

@@ -65,28 +65,74 @@ def make_test_set(n: int = 60):
 
 def test_resampled_means_equal_a_loop_that_repeats_each_drawn_patients_images():
     scores, labels, patients = make_test_set()
+    labels[[4, 40], 3] = 1  # two patients alone have the last class, so that many draws lose it
     groups = ([0, 1], [2, 3], [0, 1, 2, 3])
     found = bootstrap.resampled_means(scores, labels, patients, groups, 25, np.random.default_rng(3))
-    rng, ids, missed = np.random.default_rng(3), np.unique(patients), 0
+    rng, ids, lost = np.random.default_rng(3), np.unique(patients), 0
     for b in range(25):
-        drawn = ids[rng.integers(len(ids), size=len(ids))]
-        rows = np.concatenate([np.flatnonzero(patients == patient) for patient in drawn])
-        ap = average_precision(scores[rows], labels[rows])
-        missed += None in ap
+        for _ in range(100):
+            drawn = ids[rng.integers(len(ids), size=len(ids))]
+            rows = np.concatenate([np.flatnonzero(patients == patient) for patient in drawn])
+            ap = average_precision(scores[rows], labels[rows])
+            if None not in ap:
+                break
+            lost += 1
         for g, columns in enumerate(groups):
-            known = [ap[c] for c in columns if ap[c] is not None]
-            assert found[b, g] == pytest.approx(np.mean(known), abs=1e-6)
-    assert missed > 0  # else the loop says nothing about classes without a positive
+            assert found[b, g] == pytest.approx(np.mean([ap[c] for c in columns]), abs=1e-6)
+    assert lost > 0  # else the loop says nothing about classes without a positive
+
+
+def test_the_resamples_are_those_of_all_draws_that_keep_every_class():
+    """Held against all 4^4 draws of four patients, of whom one alone has the second class."""
+    rng = np.random.default_rng(5)
+    patients = np.array([0, 0, 1, 1, 2, 3, 3])
+    labels = np.array([[1, 0], [0, 0], [0, 1], [0, 0], [1, 0], [0, 0], [0, 0]], np.float32)
+    scores = rng.standard_normal((7, 2)).astype(np.float32)
+    values = []
+    for drawn in itertools.product(range(4), repeat=4):
+        rows = np.concatenate([np.flatnonzero(patients == patient) for patient in drawn])
+        if (labels[rows] == 1).any(axis=0).all():
+            values.append(np.mean([average_precision_score(labels[rows, c], scores[rows, c]) for c in range(2)]))
+    assert len(values) < 4**4
+    found = bootstrap.resampled_means(scores, labels, patients, [[0, 1]], 4000, np.random.default_rng(0))[:, 0]
+    assert len(found) == 4000
+    assert found.mean() == pytest.approx(np.mean(values), abs=4 * np.std(values) / np.sqrt(4000))
+    assert found.std() == pytest.approx(np.std(values), rel=0.05)
+
+
+def test_a_class_without_any_positive_is_left_out_of_every_mean():
+    scores, labels, patients = make_test_set()
+    labels[:, 3] = 0
+    found = bootstrap.resampled_means(scores, labels, patients, [[2, 3], [2], [3]], 20, np.random.default_rng(0))
+    assert np.array_equal(found[:, 0], found[:, 1])
+    assert np.isnan(found[:, 2]).all()
+
+
+def test_resamples_are_fewer_where_hardly_any_draw_keeps_every_class(monkeypatch):
+    monkeypatch.setattr(bootstrap, "_MOST_DRAWS", 2)
+    alone = np.eye(6, dtype=bool)  # only a permutation of the six patients keeps all six classes: 6! of 6^6 draws
+    found = list(bootstrap.patient_weights(np.arange(6), alone, 200, np.random.default_rng(0)))
+    rng = np.random.default_rng(0)
+    whole = sum(len(set(rng.integers(6, size=6))) == 6 for _ in range(400))
+    assert sum(block.shape[1] for block in found) == whole < 200
+    assert all((block == 1).all() for block in found)
+
+
+def weights_of(n_resamples):
+    """Return the weights of 30 images of 15 patients, the last of whom alone has the class that is kept."""
+    kept = np.arange(30)[:, None] >= 28
+    return list(bootstrap.patient_weights(np.arange(30) // 2, kept, n_resamples, np.random.default_rng(0)))
 
 
 def test_resamples_do_not_depend_on_the_block_size(monkeypatch):
-    whole = np.concatenate(list(bootstrap.patient_weights(np.arange(30) // 2, 7, np.random.default_rng(0))), axis=1)
+    whole = np.concatenate(weights_of(7), axis=1)
     monkeypatch.setattr(bootstrap, "_BLOCK_BYTES", 8 * 30 * 3)
-    blocks = list(bootstrap.patient_weights(np.arange(30) // 2, 7, np.random.default_rng(0)))
+    blocks = weights_of(7)
     assert [b.shape[1] for b in blocks] == [3, 3, 1]
     assert np.array_equal(np.concatenate(blocks, axis=1), whole)
     assert (whole.sum(axis=0) == 30).all()
     assert np.array_equal(whole[::2], whole[1::2])  # a patient's two images come and go together
+    assert (whole[-1] > 0).all()
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 8])

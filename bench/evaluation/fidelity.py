@@ -18,7 +18,14 @@ from bench.evaluation.extractors import (
     extract_all,
     extracted_batches,
 )
-from bench.evaluation.measures import REFERENCES, FidelitySettings, Measures, spread
+from bench.evaluation.measures import (
+    REFERENCES,
+    FidelitySettings,
+    Measures,
+    floor_figures,
+    spread,
+    spread_of_mean,
+)
 from bench.files import new_array, read_json_or_raise, write_strict_json
 from bench.metrics.average_precision import mean_over
 from bench.metrics.manifold import MEASURES, Distances
@@ -88,10 +95,12 @@ class Fidelity(Stage):
         classes, tail = measures.classes, measures.table.tail
         per_class: dict[str, dict[str, Any]] = {}
         drawn: dict[str, Distances | None] = {}
+        floors: dict[str, Distances | None] = {}
         for i, name in enumerate(classes):
             work.progress(i, len(classes), f"distances of {name}")
-            drawn[name] = measures.kid_subsets(name)
-            per_class[name] = measures.distances(name) | {"kid_sd": spread(drawn[name])} | measures.manifolds(name)
+            drawn[name], floors[name] = measures.kid_subsets(name), measures.floors(name)
+            per_class[name] = measures.distances(name) | floor_figures(floors[name])
+            per_class[name] |= {"kid_sd": spread(drawn[name])} | measures.manifolds(name)
         label_fidelity = measures.label_fidelity()
         nearest = measures.nearest()
         nearest.save(work.out)
@@ -104,6 +113,8 @@ class Fidelity(Stage):
             values = {name: per_class[name][column] for name in measured}
             return None if None in values.values() else mean_over(values, measured)
 
+        real = [f for name in measured if (f := floors[name]) is not None]
+        spreads = [spread_of_mean(real, i) if real and len(real) == len(measured) else None for i in range(2)]
         whole = [d for name in measured if (d := drawn[name]) is not None]
         result = {
             "metric_id": self.settings.extractor.metric_id,
@@ -113,6 +124,9 @@ class Fidelity(Stage):
             "kid_tail": over_tail("kid"),
             "fid_tail_floor": over_tail("fid_floor"),
             "kid_tail_floor": over_tail("kid_floor"),
+            "fid_tail_floor_spread": spreads[0],
+            "kid_tail_floor_spread": spreads[1],
+            "floor_draws": self.settings.floor_draws,
             "fid_tail_equal_n": over_tail("fid_equal_n"),
             "kid_tail_sd_subsets": spread(np.mean(whole, axis=0)) if whole and len(whole) == len(measured) else None,
             "k_neighbors": self.settings.k_neighbors,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from bench import seeds
@@ -43,6 +44,9 @@ class FidelitySettings(Settings):
         3,
         ge=1,
         description="neighbours for precision, recall, density and coverage; a side needs more images than that",
+    )
+    floor_draws: int = Field(
+        20, ge=1, description="draws of real images that the floor is the mean of; one draw alone misses it by their sd"
     )
     seed: int = Field(0, description="seed of the subsets for the kernel distance and the floor")
 
@@ -93,30 +97,48 @@ class Measures:
         FID from a small sample is biased upwards, and the bias depends on the sample size. So the floor must use as
         many images as there are synthetic ones. If there are fewer real ones, all of them are used, and `fid_equal_n`
         is the figure to compare with the floor: the FID of the first `n_floor` synthetic images.
+
+        The floor is the mean over `floors`, and `<distance>_floor_spread` is their standard deviation; null if all real
+        images are used, since there is only one such set. `largest_patient` is the share of the reference that comes
+        from the patient with most images in it; null without a reference.
         """
-        synthetic, reference, other = self._sides(name)
-        n_floor = len(other)
+        synthetic, reference, others = self._sides(name)
+        n_floor = len(others[0])
         fid, kid = self._compare(synthetic, reference)
-        fid_floor, kid_floor = self._compare(other, reference)
         fid_equal_n, kid_equal_n = self._compare(synthetic[:n_floor], reference)
         return {
             "fid": fid,
             "kid": kid,
             "n_real": len(reference),
             "n_synthetic": len(synthetic),
-            "fid_floor": fid_floor,
-            "kid_floor": kid_floor,
             "n_floor": n_floor,
             "fid_equal_n": fid_equal_n,
             "kid_equal_n": kid_equal_n,
+            "largest_patient": self._largest_patient(name),
         }
+
+    def floors(self, name: str) -> Distances | None:
+        """Return FID and KID of each draw of real images of one class, `float64 [draws, 2]`; None if there are too few.
+
+        There is one draw where all real images are needed.
+        """
+        _, reference, others = self._sides(name)
+        if min(len(others[0]), len(reference)) < 2:
+            return None
+        return np.array([self._compare(other, reference) for other in others], dtype=np.float64)
+
+    def _largest_patient(self, name: str) -> float | None:
+        """Return the share of the reference images of a class that are of the patient with most of them."""
+        rows = self.reference_rows[self._has(self.reference_rows, name)]
+        counts = np.unique(self.table.patients[rows], return_counts=True)[1]
+        return float(counts.max() / counts.sum()) if len(counts) else None
 
     def manifolds(self, name: str) -> dict[str, float | None]:
         """Return precision, recall, density and coverage of one class; null if a side has too few images.
 
-        `<measure>_real` is the same measure with the real images of the floor in place of the synthetic ones.
+        `<measure>_real` is the same measure with the first draw of the floor's images in place of the synthetic ones.
         """
-        synthetic, reference, other = self._sides(name)
+        synthetic, reference, (other, *_) = self._sides(name)
         none: dict[str, float | None] = dict.fromkeys(MEASURES)
         found = manifold_measures(synthetic, reference, self.settings.k_neighbors) or none
         real = manifold_measures(other, reference, self.settings.k_neighbors) or none
@@ -131,16 +153,20 @@ class Measures:
         seed = seeds.derive(s.seed, "kid-subsets", name)
         return subset_distances(synthetic, reference, s.kid_subset_size, s.kid_subsets, seed)
 
-    def _sides(self, name: str) -> tuple[Float32, Float32, Float32]:
-        """Return the features of one class: synthetic images, the reference, and the real images of the floor."""
-        c = self.table.class_names.index(name)
-        synthetic = self._synthetic_features(c)
-        other = self._with_class(self.held_out_rows if self.settings.reference == "train" else self.train_rows, c)
-        chosen = seeds.rng(self.settings.seed, "floor", name).permutation(len(other))[: len(synthetic)]
-        return synthetic, self._with_class(self.reference_rows, c), other[np.sort(chosen)]
+    def _sides(self, name: str) -> tuple[Float32, Float32, list[Float32]]:
+        """Return the features of one class: synthetic images, the reference, and each draw of real images."""
+        synthetic = self._synthetic_features(self.table.class_names.index(name))
+        other = self._with_class(self.held_out_rows if self.settings.reference == "train" else self.train_rows, name)
+        n, rng = len(synthetic), seeds.rng(self.settings.seed, "floor", name)
+        n_draws = self.settings.floor_draws if n < len(other) else 1
+        draws = [other[np.sort(rng.permutation(len(other))[:n])] for _ in range(n_draws)]
+        return synthetic, self._with_class(self.reference_rows, name), draws
 
-    def _with_class(self, rows: Int64, c: int) -> Float32:
-        return self.real.features[rows[self.table.labels[rows, c] == 1]]
+    def _has(self, rows: Int64, name: str) -> npt.NDArray[np.bool_]:
+        return self.table.labels[rows, self.table.class_names.index(name)] == 1
+
+    def _with_class(self, rows: Int64, name: str) -> Float32:
+        return self.real.features[rows[self._has(rows, name)]]
 
     def _synthetic_features(self, c: int) -> Float32:
         if self.synthetic is None:
@@ -178,9 +204,11 @@ class Measures:
         has = self.table.labels[self.held_out_rows][:, columns] == 1
         made = np.array([(self.synthetic_classes == c).sum() for c in columns]) if self.synthetic else 1
         weights = (has * made / np.maximum(has.sum(axis=0), 1)).sum(axis=1)
-        real, rows, none = self.real.features, self.train_rows, (np.zeros(0), np.zeros(0))
+        real, rows, synthetic = self.real.features, self.train_rows, (np.zeros(0), np.zeros(0))
         held_out, _ = nearest_distances(real[self.held_out_rows[weights > 0]], real, rows=rows)
-        synthetic = nearest_distances(self.synthetic.features, real, self.parents, rows) if self.synthetic else none
+        if self.synthetic:
+            patients = self.table.patients[rows]
+            synthetic = nearest_distances(self.synthetic.features, real, self.parents, rows, patients)
         return NearestTrain(*synthetic, held_out, weights[weights > 0])
 
 
@@ -190,7 +218,9 @@ class NearestTrain:
 
     Attributes:
         synthetic: for each synthetic image.
-        without_parents: the same without the image's own parents, to which SMOTE and fusion are near by construction.
+        without_parents: the same without the train images of the patients of its parents. SMOTE and fusion are near to
+            the parents by construction, and other pictures of one patient resemble each other, as held-out images of
+            other patients cannot.
         held_out: for each real image that is not in train.
         held_out_weights: the weight of each held-out image.
     """
@@ -234,3 +264,24 @@ def weighted_quantiles(values: Features, weights: Features, at: list[float]) -> 
 def spread(values: Distances | None) -> float | None:
     """Return the population standard deviation, or None if `values` is None."""
     return None if values is None else float(values.std())
+
+
+def floor_figures(floors: Distances | None) -> dict[str, float | None]:
+    """Return the mean and the spread of the draws of a floor, `float64 [draws, 2]`, by their names in the results."""
+    if floors is None:
+        return dict.fromkeys(f"{d}_floor{suffix}" for d in ("fid", "kid") for suffix in ("", "_spread"))
+    found: dict[str, float | None] = {}
+    for i, distance in enumerate(("fid", "kid")):
+        found[f"{distance}_floor"] = float(floors[:, i].mean())
+        found[f"{distance}_floor_spread"] = spread(floors[:, i]) if len(floors) > 1 else None
+    return found
+
+
+def spread_of_mean(floors: list[Distances], column: int) -> float | None:
+    """Return the standard deviation over draws of the mean of several classes; None if no class has several draws.
+
+    A class of one draw (all of its real images) is the same in every draw of the others.
+    """
+    if all(len(draws) == 1 for draws in floors):
+        return None
+    return spread(np.mean(np.broadcast_arrays(*(draws[:, column] for draws in floors)), axis=0))

@@ -10,9 +10,9 @@ from pydantic import Field
 
 from bench import seeds
 from bench.classifier.classifier import Classifier, TrainedClassifier, probabilities
-from bench.data.split import Split, part_rows
+from bench.data.split import Split, part_rows, positive_patients
 from bench.files import read_json_or_raise, write_strict_json
-from bench.metrics.average_precision import average_precision, means
+from bench.metrics.average_precision import average_precision, mean_over, means
 from bench.metrics.patient_bootstrap import resampled_means
 from bench.pipeline.settings import Settings
 from bench.pipeline.stage import Resources, Stage, Work
@@ -26,6 +26,14 @@ class ScoresSettings(Settings):
     """How the scores on test are computed."""
 
     n_bootstrap: int = Field(1000, ge=0, le=100_000, description="resamples of the test patients; 0 = none")
+    # A class of k test patients is lost in about exp(-k) of the resamples. From three on that is at most 5 %, so below
+    # it not even a 95 % interval can be had without drawing such resamples again.
+    min_patients: int = Field(
+        3,
+        ge=0,
+        description="a tail class with positives of fewer test patients is named wherever tail mAP stands, with the "
+        "mean without such classes beside it; 0 = none is named",
+    )
 
 
 class Scores(Stage):
@@ -45,8 +53,7 @@ class Scores(Stage):
         """Write `scores.json`, `predictions.npy` and `bootstrap.npy`.
 
         Predictions are probabilities `float32 [n_test, C]`, in the order of the test rows. The bootstrap is
-        `float32 [B, 3]`: the mean AP of the head, the tail and all classes in each resample, over the classes that have
-        a positive in it.
+        `float32 [B, 3]`: the mean AP of the head, the tail and all classes in each resample.
         """
         table: ImageTable = work.get(self.split.dataset)
         trained: TrainedClassifier = work.get(self.classifier)
@@ -67,11 +74,18 @@ class Scores(Stage):
         # Each mean AP is compared with the mean prevalence, so both must be over the classes that have an AP.
         prevalence = {name: float(share) for name, share in zip(table.class_names, shares, strict=True)}
         comparable = {name: prevalence[name] if ap[name] is not None else None for name in table.class_names}
+        patients = dict(zip(table.class_names, positive_patients(labels, table.patients[rows]).tolist(), strict=True))
+        few = {name: patients[name] for name in table.tail if patients[name] < self.settings.min_patients}
+        others = [name for name in table.tail if name not in few]
         scores = {
             "n_test": len(labels),
             "ap": ap,
             "prevalence": prevalence,
             "n_positives": {name: int(n) for name, n in zip(table.class_names, positives, strict=True)},
+            "n_positive_patients": patients,
+            "few_patients": few,
+            "map_tail_supported": mean_over(ap, others),
+            "prevalence_tail_supported": mean_over(comparable, others),
             **means("map", ap, table.head, table.tail),
             **_intervals(replicates),
             "n_bootstrap": len(replicates),
@@ -82,13 +96,18 @@ class Scores(Stage):
         work.progress(2, 2, "scored")
 
     def open(self, folder: Path) -> dict[str, Any]:
-        """Return the scores; `map_tail_low` to `map_tail_high` is the 95 % interval over resampled test patients."""
+        """Return the scores.
+
+        `map_tail_low` to `map_tail_high` is the 95 % interval over resampled test patients. `few_patients` holds the
+        tail classes with positives of fewer than `min_patients` test patients, and how many; `map_tail_supported` is
+        the tail mAP without them, None if no class is left.
+        """
         return read_json_or_raise(folder / "scores.json")
 
     def replicates(self, folder: Path) -> dict[str, Float32]:
         """Return `map_head`, `map_tail` and `map_all` of each resample of the test patients, `float32 [B]`.
 
-        A value is NaN if no class of the group has a positive in the resample.
+        A value is NaN if no class of the group has a positive in test.
 
         Row b is the same resample for every method of the split.
         """

@@ -64,9 +64,14 @@ def radii(points: Features, k: int, block: int = 256) -> Distances:
 
 
 def nearest_distances(
-    queries: Features, among: Features, parents: Int64 | None = None, rows: Int64 | None = None, block: int = 8192
+    queries: Features,
+    among: Features,
+    parents: Int64 | None = None,
+    rows: Int64 | None = None,
+    groups: Int64 | None = None,
+    block: int = 8192,
 ) -> tuple[Distances, Distances]:
-    """Return each query's distance to the nearest vector in `among`, and to the nearest one that is not its parent.
+    """Return each query's distance to the nearest vector in `among`, and to the nearest one that is unrelated to it.
 
     Args:
         queries: `[n, d]`.
@@ -74,6 +79,8 @@ def nearest_distances(
         parents: `int64 [n, p]`, the rows of `among` that each query was made from; -1 = none. None if no query has
             parents.
         rows: `int64 [m']`, the rows of `among` to search; `parents` are then positions in `rows`. None means all rows.
+        groups: `int64 [m']`, the group of each row that is searched, such as its patient. All rows in the group of a
+            parent are related to the query. None: only the parents themselves are.
         block: the number of rows that are in memory at a time.
 
     Returns:
@@ -86,9 +93,12 @@ def nearest_distances(
         return none, none.copy()
     if parents is None:
         parents = np.full((len(queries), 1), -1)
-    wanted = min(parents.shape[1] + 1, len(rows))  # among p + 1 neighbours, at least one is not one of the p parents
+    of = np.unique(np.arange(len(rows)) if groups is None else groups, return_inverse=True)[1]
+    related = np.where(parents >= 0, of[parents], -1)
+    sizes = np.where(related >= 0, np.bincount(of)[related], 0)
+    wanted = min(int(sizes.sum(axis=1).max()) + 1, len(rows))  # so that at least one of the neighbours is unrelated
     blocks = (among[rows[start : start + block]] for start in range(0, len(rows), block))
     found, near = nearest(queries, blocks, wanted)
-    is_parent = (near[:, :, None] == parents[:, None, :]).any(axis=2)
-    others = np.where(is_parent, np.inf, found).min(axis=1)
+    is_related = (of[near][:, :, None] == related[:, None, :]).any(axis=2)
+    others = np.where(is_related, np.inf, found).min(axis=1)
     return found[:, 0].astype(np.float64), np.where(np.isinf(others), np.nan, others)

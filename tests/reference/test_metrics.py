@@ -257,6 +257,22 @@ def test_nearest_distances_equal_the_loop_with_and_without_parents() -> None:
     np.testing.assert_allclose(orphans, nearest)
 
 
+def test_all_rows_in_the_group_of_a_parent_are_related_to_the_query() -> None:
+    rng = np.random.default_rng(4)
+    queries, among = rng.standard_normal((12, 3)), rng.standard_normal((40, 3))
+    rows = rng.permutation(40)[:30]
+    patients, parents = rng.integers(0, 6, 30), rng.integers(-1, 30, (12, 2))
+    _, others = nearest_distances(queries, among, parents, rows, patients, block=7)
+    for query, mine, found in zip(queries, parents, others, strict=True):
+        excluded = {patients[p] for p in mine if p >= 0}
+        apart = [
+            np.linalg.norm(query - among[row]) for row, who in zip(rows, patients, strict=True) if who not in excluded
+        ]
+        assert found == pytest.approx(min(apart))
+    _, none = nearest_distances(queries[:1], among, np.array([[0]]), rows, np.zeros(30, int))
+    assert np.isnan(none).all()
+
+
 def test_nearest_distances_are_nan_where_nothing_is_near() -> None:
     points = np.eye(3)
     nearest, others = nearest_distances(points[:1], points[:2], np.array([[0, 1]]))

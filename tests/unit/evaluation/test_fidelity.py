@@ -150,6 +150,60 @@ def test_subsets_of_classes_are_drawn_independently(store: Store) -> None:
     assert found["kid_tail_sd_subsets"] == pytest.approx(np.hypot(one["kid_sd"], other["kid_sd"]) / 2, rel=0.15)
 
 
+def test_the_floor_is_the_mean_over_draws_of_real_images(store: Store) -> None:
+    stage = fidelity(cell(), per_class=4, floor_draws=200)
+    found, table, split = store.get(stage), store.get(stage.split.dataset), store.get(stage.split)
+    real = store.get(cell()).features(table.images)
+    held_out = np.concatenate([split["val"], split["test"]])
+    rng, drawn = np.random.default_rng(0), []
+    for name in table.tail:
+        has = table.labels[:, table.class_names.index(name)] == 1
+        reference, others = real[held_out[has[held_out]]], real[split["train"][has[split["train"]]]]
+        pick = [others[rng.permutation(len(others))[:4]] for _ in range(200)]
+        drawn.append([[frechet_distance(x, reference), kernel_distance(x, reference)] for x in pick])
+        row = found["per_class"][name]
+        for i, distance in enumerate(("fid", "kid")):
+            values = np.array(drawn[-1])[:, i]
+            error = 4 * values.std() / np.sqrt(100)  # of the difference of two means over 200 draws
+            assert row[f"{distance}_floor"] == pytest.approx(values.mean(), abs=error)
+            assert row[f"{distance}_floor_spread"] == pytest.approx(values.std(), rel=0.25)
+    of_tail = np.array(drawn).mean(axis=0).std(axis=0)
+    assert found["fid_tail_floor_spread"] == pytest.approx(of_tail[0], rel=0.25)
+    assert found["kid_tail_floor_spread"] == pytest.approx(of_tail[1], rel=0.25)
+    assert found["floor_draws"] == 200
+
+
+def test_a_floor_of_all_real_images_has_no_spread(store: Store) -> None:
+    found = store.get(fidelity(cell(), per_class=60))
+    assert found["fid_tail_floor"] > 0
+    assert found["fid_tail_floor_spread"] is None
+    assert all(row["fid_floor_spread"] is None for row in found["per_class"].values())
+
+
+def test_the_share_of_the_reference_that_one_patient_has_is_told(store: Store) -> None:
+    stage = fidelity(cell(), per_class=4)
+    found, table, split = store.get(stage), store.get(stage.split.dataset), store.get(stage.split)
+    held_out = np.concatenate([split["val"], split["test"]])
+    for name in table.tail:
+        who = table.patients[held_out][table.labels[held_out, table.class_names.index(name)] == 1].tolist()
+        assert found["per_class"][name]["largest_patient"] == max(who.count(p) for p in who) / len(who)
+
+
+def test_other_pictures_of_a_parents_patient_are_no_unrelated_images(store: Store) -> None:
+    """The toy has two images of each patient. A copy of one must not be near to train by the other one."""
+    stage = fidelity(cell(), per_class=6)
+    found, table, split = store.get(stage), store.get(stage.split.dataset), store.get(stage.split)
+    real, train = store.get(cell()).features(table.images), split["train"]
+    parents = train[np.asarray(store.get(stage.augmented).parents)[:, 0]]
+    apart = []
+    for parent in parents:
+        others = train[table.patients[train] != table.patients[parent]]
+        apart.append(np.linalg.norm(real[others] - real[parent], axis=1).min())
+    raw = np.load(store.folder(stage) / "nearest_without_parents.npy")
+    np.testing.assert_allclose(raw, apart, rtol=1e-3)
+    assert found["nearest_train"]["without_parents"] == pytest.approx(np.median(apart), rel=1e-3)
+
+
 def test_manifolds_are_null_where_a_side_has_too_few_images(store: Store) -> None:
     found = store.get(fidelity(cell(), per_class=4, k_neighbors=4))
     assert found["fid_tail"] is not None

@@ -34,7 +34,7 @@ def test_nearest_distances_do_not_depend_on_the_block(block):
     rows = rng.permutation(60)[:40]
     parents = np.stack([rng.integers(0, 40, 9), np.full(9, -1)], axis=1)
     parents[:3, 0] = np.argmin(np.linalg.norm(queries[:3, None] - among[rows], axis=2), axis=1)  # the nearest itself
-    found = nearest_distances(queries, among, parents, rows, block)
+    found = nearest_distances(queries, among, parents, rows, block=block)
     for one, want in zip(found, nearest_distances(queries, among[rows], parents), strict=True):
         assert one == pytest.approx(want, rel=1e-5)
     assert (found[1][:3] > found[0][:3]).all()

@@ -41,6 +41,24 @@ def test_scores_of_test_match_sklearn_and_stand_beside_the_prevalence(tmp_path: 
     assert json.loads(json.dumps(scores, allow_nan=False)) == scores
 
 
+def test_tail_classes_of_few_test_patients_are_named_and_left_out_of_a_mean_beside(tmp_path: Path) -> None:
+    classifier, store = cell(n_images=100), Store(tmp_path)
+    table, split = store.get(classifier.split.dataset), store.get(classifier.split)["test"]
+    of = {n: set(table.patients[split][table.labels[split, c] == 1]) for c, n in enumerate(table.class_names)}
+    fewest, other = sorted(table.tail, key=lambda name: len(of[name]))
+    assert len(of[fewest]) < len(of[other])
+    chosen = ScoresSettings(n_bootstrap=0, min_patients=len(of[other]))
+    scores = store.get(Scores(split=classifier.split, classifier=classifier, settings=chosen))
+    assert scores["n_positive_patients"] == {name: len(patients) for name, patients in of.items()}
+    assert scores["few_patients"] == {fewest: len(of[fewest])}
+    assert scores["map_tail_supported"] == scores["ap"][other]
+    assert scores["prevalence_tail_supported"] == scores["prevalence"][other]
+    chosen = ScoresSettings(n_bootstrap=0, min_patients=0)
+    scores = store.get(Scores(split=classifier.split, classifier=classifier, settings=chosen))
+    assert scores["few_patients"] == {}
+    assert scores["map_tail_supported"] == scores["map_tail"]
+
+
 def test_average_precision_is_of_the_order_of_the_logits_where_probabilities_saturate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

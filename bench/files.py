@@ -109,17 +109,6 @@ def new_array(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.me
     return array
 
 
-def size_text(n_bytes: float) -> str:
-    """Return a number of bytes for people: `312 bytes`, `7.8 MiB`, `340 MiB`, `1,210.0 GiB`. Only 0 reads as 0."""
-    if n_bytes < 1024:
-        return f"{n_bytes:.0f} byte{'' if round(n_bytes) == 1 else 's'}"
-    for unit in ("KiB", "MiB"):
-        n_bytes /= 1024
-        if n_bytes < 1023.5:
-            return f"{n_bytes:.1f} {unit}" if n_bytes < 10 else f"{n_bytes:.0f} {unit}"
-    return f"{n_bytes / 1024:,.1f} GiB"
-
-
 def flatten(tree: dict[str, Any], prefix: str = "", separator: str = ".") -> Iterator[tuple[str, Any]]:
     """Yield (`a.b.c`, value) for every leaf of a tree of nested mappings."""
     for name, value in tree.items():

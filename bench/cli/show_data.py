@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
 from bench.data.split import PARTS
-from bench.files import size_text
 
 _PAIRS = 10  # classes that occur together, the most frequent pairs
 
@@ -80,7 +80,7 @@ def _in_words(found: dict[str, Any]) -> list[str]:
     if pictures and "fault" in pictures:
         lines.append(f"pictures: {pictures['fault']}")
     elif pictures:
-        lines.append(f"pictures: {pictures['missing']:,} missing, {size_text(1e9 * pictures['gigabytes'])}")
+        lines.append(f"pictures: {pictures['missing']:,} missing, {decimal(round(1e9 * pictures['gigabytes']))}")
         if pictures["width_px"]:
             wide, high = (" / ".join(map(str, pictures[name])) for name in ("width_px", "height_px"))
             lines[-1] += f"; smallest / median / largest of {pictures['sampled']}: {wide} px wide, {high} px high"

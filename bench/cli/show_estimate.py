@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 
 from bench.cli.options import Request
 from bench.errors import listed
-from bench.files import size_text
 from bench.run.progress import span
 
 
@@ -36,7 +36,7 @@ def _table(found: dict[str, Any]) -> Table:
         table.add_column(name, justify="right")
     for row in [*found["stages"], {"stage": "total", **found["total"], "n_measured": 0}]:
         time, disk = (
-            ("", "") if not row["compute"] else (_known(row, "seconds", hours), _known(row, "bytes", size_text))
+            ("", "") if not row["compute"] else (_known(row, "seconds", hours), _known(row, "bytes", decimal))
         )
         basis = f"{row['n_measured']}, size ×{row['ratio']:.3g}" if row["n_measured"] else ""
         style = "bold" if row["stage"] == "total" else None
@@ -57,8 +57,8 @@ def _summary(found: dict[str, Any], request: Request) -> Iterator[tuple[str, str
     if total["compute"] > total["unknown"]:
         yield f"time: {hours(total['seconds'])} of computation, measured on {found['device']}", None
         yield f"      {found['jobs']} at once: {hours(total['wall_seconds'])} or more", None
-    left = f", {size_text(free)} are free" if free is not None else ""
-    known = size_text(total["bytes"]) if total["compute"] > total["unknown"] or not total["compute"] else "not known"
+    left = f", {decimal(free)} are free" if free is not None else ""
+    known = decimal(total["bytes"]) if total["compute"] > total["unknown"] or not total["compute"] else "not known"
     yield f"disk: {known}{' more' if known != 'not known' else ''}{left}", None
     if free is not None and total["bytes"] > free:
         yield "the disk is too small; choose another with --store", "red"

@@ -12,11 +12,11 @@ from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from rich.filesize import decimal
 
 from bench.checks import Check, guarded
 from bench.doctor.store import LEAST_FREE, examine_store
 from bench.errors import in_words
-from bench.files import size_text
 from bench.plugins import registry
 from bench.run.machine_file import Machine
 from bench.store.manifest import device_name, versions
@@ -129,9 +129,9 @@ def _machine(machine: Machine, store: Path) -> Iterator[Check]:
 def _temporary(machine: Machine, store: Path) -> Iterator[Check]:
     folder = tempfile.gettempdir()  # raises if no temporary folder can be written
     free = shutil.disk_usage(folder).free
-    little = f"{size_text(free)} free at {folder}; make room, or set TMPDIR to another folder"
+    little = f"{decimal(free)} free at {folder}; make room, or set TMPDIR to another folder"
     enough = free >= LEAST_FREE
-    yield Check("temporary folder", enough, f"{size_text(free)} free at {folder}" if enough else little)
+    yield Check("temporary folder", enough, f"{decimal(free)} free at {folder}" if enough else little)
 
 
 def _wandb(machine: Machine, store: Path) -> Iterator[Check]:

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rich.filesize import decimal
+
 from bench.checks import Check
 from bench.errors import StoreError, in_words
-from bench.files import size_text
 from bench.run.machine_file import Machine
 from bench.store.claims import Locks
 
@@ -31,7 +32,7 @@ def examine_store(machine: Machine, store: Path) -> Iterator[Check]:
     """Yield the checks of a store's folder, and leave the folder as it was."""
     there = next(p for p in (store, *store.parents) if p.exists())
     free = shutil.disk_usage(there).free
-    said = f"{size_text(free)} free at {store}, file system {file_system(there)}"
+    said = f"{decimal(free)} free at {store}, file system {file_system(there)}"
     full = f"{said}; make room (`bench gc`), or choose another with --store"
     yield Check("store's disk", free >= LEAST_FREE, said if free >= LEAST_FREE else full)
     try:

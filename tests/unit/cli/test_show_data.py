@@ -67,10 +67,12 @@ def test_pictures_are_told_in_a_line() -> None:
     pictures = {"missing": 1000, "gigabytes": 1.5, **sizes}
     last = rendered(FOUND | {"pictures": pictures, "left_out": {"rows_in_other_views": 1200}}).splitlines()[-2:]
     assert last == [
-        "pictures: 1,000 missing, 1.4 GiB; smallest / median / largest of 400: 10 / 20 / 30 px wide, "
+        "pictures: 1,000 missing, 1.5 GB; smallest / median / largest of 400: 10 / 20 / 30 px wide, "
         "11 / 21 / 31 px high; 2 of them cannot be read",
         "1,200 rows in other views",
     ]
+    small = {"missing": 0, "gigabytes": 0.008, "sampled": 0, "unreadable": 0, "width_px": None, "height_px": None}
+    assert rendered(FOUND | {"pictures": small}).endswith("pictures: 0 missing, 8.0 MB\n")
     assert rendered(FOUND | {"pictures": {"fault": "data: no such folder"}}).endswith(
         "pictures: data: no such folder\n"
     )

@@ -18,22 +18,29 @@ class Check:
         what: the name of the thing that was checked.
         ok: whether it is in order.
         said: the value that was found; or, if the check failed, what is wrong and what to do.
+        warns: whether `said` should be read although nothing is wrong.
     """
 
     what: str
     ok: bool
     said: str
+    warns: bool = False
 
     def line(self, width: int = 0) -> str:
         """Return the check as one line, with its name in a column `width` characters wide."""
-        return f"{'ok' if self.ok else 'WRONG':5} {self.what + ':':{width + 1}} {self.said}"
+        return (
+            f"{'WRONG' if not self.ok else 'NOTE' if self.warns else 'ok':5} {self.what + ':':{width + 1}} {self.said}"
+        )
 
 
 def summary(checks: Sequence[Check]) -> str:
-    """Return one line with the number of checks and the names of those that failed."""
+    """Return one line with the number of checks and the names of those that failed or warn."""
     wrong = [check.what for check in checks if not check.ok]
-    told = f"{len(wrong)} wrong: {'; '.join(wrong)}" if wrong else "all is well"
-    return f"{len(checks)} things looked at, {told}"
+    noted = [check.what for check in checks if check.ok and check.warns]
+    told = [
+        f"{len(found)} {word}: {'; '.join(found)}" for found, word in ((wrong, "wrong"), (noted, "to note")) if found
+    ]
+    return f"{len(checks)} things looked at, {', '.join(told) or 'all is well'}"
 
 
 def guarded(what: str, checks: Iterator[Check]) -> Iterator[Check]:

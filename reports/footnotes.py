@@ -10,7 +10,7 @@ import numpy as np
 from bench.pipeline.key import content_of
 from bench.privacy.names import WITHHELD
 from reports.published import published
-from reports.run_facts import by_method, span
+from reports.run_facts import by_method, span, synthetic_notes
 
 if TYPE_CHECKING:
     from bench.classifier.settings import ClassifierSettings
@@ -47,6 +47,10 @@ def footnotes(
     notes.extend(_floor_notes(results))
     notes.extend(_score_notes(results))
     notes.append(_model_note(settings.diffusion))
+    odd = [*(facts.notes if facts else ()), *synthetic_notes(results, facts)]
+    notes.extend(f"Look at the images: {note}." for note in odd[:_MOST_LISTED])
+    if len(odd) > _MOST_LISTED:
+        notes.append(f"… and {len(odd) - _MOST_LISTED} more notes of this kind, in the records of the cells.")
     if with_published:
         notes.append(f"The {published().short} is {published().citation}: {published().setting}. {_COMPARE}")
     return notes

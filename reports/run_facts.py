@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench.data.census import in_words, table_notes
 from bench.privacy.names import plain_words
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ class DatasetFacts:
         image_px: side of an image in pixels.
         official: whether the data set itself says which images are train, val and test.
         taken: which part of its source is used, in words; empty where all of it is.
+        notes: what is odd about its pictures, in counts.
     """
 
     label: str
@@ -40,6 +43,7 @@ class DatasetFacts:
     image_px: int
     official: bool = False
     taken: str = ""
+    notes: tuple[str, ...] = ()
 
     def group(self, name: str) -> str:
         """Return `head`, `tail` or an empty string for a class."""
@@ -56,6 +60,9 @@ def dataset_facts(cell: Cell, store: Store, classes: Mapping[str, str] | None = 
     table = cell.dataset.open(store.folder(cell.dataset))
     rows = cell.split.open(store.folder(cell.split))
     counts = np.nansum(table.labels[rows["train"]], axis=0)
+    part = np.full(len(table.labels), -1, np.int64)
+    for i, found in enumerate(rows.values()):
+        part[found] = i
     said = classes or {}
     names, head, tail = (tuple(said.get(n, n) for n in found) for found in (table.class_names, table.head, table.tail))
     return DatasetFacts(
@@ -69,6 +76,7 @@ def dataset_facts(cell: Cell, store: Store, classes: Mapping[str, str] | None = 
         image_px=int(table.images.shape[-1]),
         official=table.splits is not None,
         taken=plain_words(cell.dataset.selection_note()),
+        notes=tuple(table_notes(store.folder(cell.dataset), table.labels, part)),
     )
 
 
@@ -86,6 +94,20 @@ def by_method(results: Iterable[CellResult]) -> dict[str, list[CellResult]]:
     for result in results:
         groups.setdefault(result.cell.label, []).append(result)
     return groups
+
+
+def synthetic_notes(results: Iterable[CellResult], facts: DatasetFacts | None) -> list[str]:
+    """Return sentences on black, white and constant synthetic images, for each row and class of one data set."""
+    notes = []
+    for label, members in by_method(results).items():
+        for column in sorted({c for r in members for c in r.census}, key=int):
+            sums: Counter[str] = Counter()
+            for result in members:
+                sums.update(result.census.get(column, {}))
+            if said := in_words(sums):
+                name = f" of {facts.class_names[int(column)]}" if facts else ""
+                notes.append(f"{label}: of {sums['images']:,} synthetic images{name}, {said}")
+    return notes
 
 
 def span(numbers: Iterable[int]) -> str:

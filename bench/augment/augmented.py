@@ -15,6 +15,7 @@ from bench.augment.batch_checks import checked, skip_of
 from bench.augment.kept_batches import KeptBatches
 from bench.augment.method import Context, Method, Plan, Task
 from bench.augment.unusable import Reason, UnusableDiagnostics, UnusableMethod
+from bench.data.census import COUNTS_FILE, by_group
 from bench.data.split import Train, train_set
 from bench.diffusion.model import DiffusionModel
 from bench.errors import BenchError, ContractError, DataError
@@ -99,7 +100,9 @@ class Augmented(Stage):
         )
 
     def compute(self, work: Work) -> None:
-        """Write images, labels, parents, target_class and extras as npy files, and `plan.json`.
+        """Write images, labels, parents, target_class and extras as npy files, `plan.json` and `census.json`.
+
+        The census has the counts of `bench.data.census.counts` for each target class, by its column.
 
         If the method skips the data set, the arrays are empty and `plan.json` holds the reason. Batches are kept in
         `work.ckpt` as the method yields them, so that a killed computation resumes after the last kept batch.
@@ -121,6 +124,9 @@ class Augmented(Stage):
             raise
         kept.write(work.out, ctx)
         write_strict_json(work.out / "plan.json", {"plan": ctx.plan, "skip": reason})
+        write_strict_json(
+            work.out / COUNTS_FILE, by_group(np.load(work.out / "images.npy", mmap_mode="r"), ctx.samples)
+        )
 
     def open(self, folder: Path) -> AugmentedSet:
         """Return the set, memory-mapped."""

@@ -94,6 +94,7 @@ def run(
         loaded, store, wandb = *_pilot(request, loaded, store), "off"
     tracker = make_tracker(wandb, store, loaded, share_with=share_with)
     results = compute_cells(request, loaded, store, machine, tracker, retry_failed=retry_failed, quiet=quiet)
+    _say_what_is_odd(results, store)
     n_failed = say_failures(results, request)
     if pilot:
         say(f"this was a pilot; its results are in {store.root}")
@@ -148,6 +149,22 @@ def _pilot(request: Request, matrix: Matrix, store: Store) -> tuple[Matrix, Stor
 
     overrides = [*(request.sets or []), *pilot_overrides(matrix)]
     return load(request.matrix, overrides), open_store(pilot_store(store.root))
+
+
+_MOST_NOTES = 8  # lines on odd images; the others are among the notes of the table
+
+
+def _say_what_is_odd(results: list[CellResult], store: Store) -> None:
+    """Say on stderr what is odd about the pictures and about the synthetic images, in counts."""
+    from reports.run_facts import by_dataset, dataset_facts, synthetic_notes
+
+    for label, members in by_dataset(results).items():
+        facts = dataset_facts(members[0].cell, store)
+        notes = [*(facts.notes if facts else ()), *synthetic_notes(members, facts)]
+        for note in notes[:_MOST_NOTES]:
+            say(f"look at the images: {label}: {note}")
+        if len(notes) > _MOST_NOTES:
+            say(f"look at the images: {label}: … and {len(notes) - _MOST_NOTES} more")
 
 
 def say_failures(results: list[CellResult], request: Request) -> int:

@@ -86,6 +86,7 @@ def _in_words(found: dict[str, Any]) -> list[str]:
             lines[-1] += f"; smallest / median / largest of {pictures['sampled']}: {wide} px wide, {high} px high"
         if pictures["unreadable"]:
             lines[-1] += f"; {pictures['unreadable']} of them cannot be read"
+    lines += [f"look at the pictures: {note}" for note in found["odd"]]
     if found["changed_source"]:
         lines.append(f"refused by a run: {found['changed_source']}")
     if found["left_out"]:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.checks import Check
+from bench.data.census import write_census
 from bench.files import new_array, read_json_or_raise, write_strict_json
 from bench.pipeline.settings import not_semantic
 from bench.pipeline.stage import Stage
@@ -116,6 +117,10 @@ class Dataset(Stage):
         """
         return iter(())
 
+    def name_of(self, row: int, folder: Path) -> str:
+        """Return what to call a row of the finished table in `folder`, for the user's own terminal."""
+        return f"image {row}"
+
     def changed_source(self, folder: Path) -> str | None:
         """Return how the source has changed since the table in `folder` was made, and what to do, or None.
 
@@ -178,7 +183,7 @@ class TableWriter:
         true_labels: Float32 | None = None,
         splits: Int64 | None = None,
     ) -> None:
-        """Flush the images, and write the other parts of the table (see `ImageTable`) beside them."""
+        """Flush the images, and write the other parts of the table (see `ImageTable`) and its census beside them."""
         self.images.flush()  # type: ignore[attr-defined]
         np.save(self.out / "labels.npy", labels.astype(np.float32))
         np.save(self.out / "patients.npy", patients.astype(np.int64))
@@ -188,3 +193,4 @@ class TableWriter:
             np.save(self.out / "splits.npy", splits.astype(np.int64))
         facts = {"class_names": list(class_names), "head": list(head), "tail": list(tail)}
         write_strict_json(self.out / "facts.json", facts)
+        write_census(self.out, self.images)

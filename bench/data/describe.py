@@ -15,6 +15,7 @@ import numpy as np
 
 from bench import seeds
 from bench.data.bulk_decode import MISSING, look_up
+from bench.data.census import table_notes
 from bench.data.dataset import Dataset, KnownLabels
 from bench.data.split import PARTS, SplitSettings, assign_parts, check, positive_patients
 from bench.errors import DataError
@@ -72,6 +73,7 @@ def describe(
         **_class_facts(part, known),
         "cooccurrence": _together(known).tolist(),
         "pictures": _pictures(dataset, tell),
+        "odd": table_notes(table_folder, known.labels, part) if table_folder else [],
         "changed_source": dataset.changed_source(table_folder) if table_folder else None,
         "left_out": _left_out(table_folder),
     }

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from bench.checks import Check, guarded
+from bench.data.census import odd_rows
+from bench.data.dataset import Dataset
 from bench.diffusion.model import DiffusionModel
 from bench.doctor.machine import best_device
 from bench.errors import DataError
 from bench.matrix.inputs import Planned, looks
 from bench.run.machine_file import Machine
 from bench.store.store import Store
+
+_SHOWN = 3  # rows that are named
 
 
 def examine_matrix(planned: Planned, machine: Machine) -> Iterator[Check]:
@@ -21,14 +26,23 @@ def examine_matrix(planned: Planned, machine: Machine) -> Iterator[Check]:
 
 
 def examine_tables(planned: Planned, store: Store) -> Iterator[Check]:
-    """Yield the checks of the finished tables of a matrix: whether the pictures are those that were read."""
+    """Yield the checks of the finished tables of a matrix: whether the pictures changed, and which are odd."""
     for dataset in {c.dataset.key: c.dataset for c in planned.matrix.cells if store.has(c.dataset)}.values():
         try:
             said = dataset.changed_source(store.folder(dataset))
         except DataError as error:
             said = str(error)
-        what = f"{planned.matrix.name}, {dataset.label}, table"
-        yield Check(what, said is None, said or f"computed, {store.folder(dataset)}")
+        what, folder = f"{planned.matrix.name}, {dataset.label}, table", store.folder(dataset)
+        odd = "; ".join(_odd(dataset, folder))
+        yield Check(what, said is None, said or odd or f"computed, {folder}", warns=bool(odd))
+
+
+def _odd(dataset: Dataset, folder: Path) -> Iterator[str]:
+    """Yield what is odd about the pictures of a finished table, with the first of them by file and row."""
+    for what, rows in odd_rows(folder).items():
+        shown = ", ".join(dataset.name_of(row, folder) for row in rows[:_SHOWN].tolist())
+        more = f" and {len(rows) - _SHOWN:,} more" if len(rows) > _SHOWN else ""
+        yield f"{len(rows):,} {what}: {shown}{more}"
 
 
 def _precisions(planned: Planned, machine: Machine) -> Iterator[Check]:

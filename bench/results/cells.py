@@ -6,7 +6,9 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from bench.data.census import COUNTS_FILE
 from bench.errors import StoreError
+from bench.files import read_json
 from bench.matrix.cell import Cell, own_stages
 from bench.matrix.matrix import Matrix
 from bench.pipeline.stage import Stage, unfinished
@@ -32,6 +34,7 @@ class CellResult:
         history: one mapping for each evaluation on val.
         failure: the failure record of the stage that stopped the cell.
         skip: why the method declined this data set.
+        census: what is odd about the synthetic images, by target class; see `bench.data.census`.
 
     If only the diagnostics failed, the state is `failed` and a run ends with exit code 1. The cell still counts as
     `measured`: tables and effects show its figures, and say that its diagnostics failed.
@@ -46,6 +49,7 @@ class CellResult:
     history: list[dict[str, Any]] = field(default_factory=list)
     failure: dict[str, Any] | None = None
     skip: str | None = None
+    census: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
     def measured(self) -> bool:
@@ -98,6 +102,7 @@ def read_cell(cell: Cell, store: Store) -> CellResult:
         history=trained.history if trained else [],
         failure=failure,
         skip=_skip(cell, store) if store.has(cell.augmented) else None,
+        census=read_json(store.folder(cell.augmented) / COUNTS_FILE) or {},
     )
 
 

@@ -143,6 +143,11 @@ class FolderDataset(Dataset):
         problems.raise_if_any("picture")
         writer.finish(listing.labels, listing.patients, listing.class_names, head, tail, splits=listing.splits)
 
+    def name_of(self, row: int, folder: Path) -> str:
+        """Return the row of the CSV file and the path of a picture."""
+        listing = self._listing()
+        return f"row {listing.lines[row]} ({listing.paths[row]})"
+
     def sources(self) -> Iterator[Check]:
         """Yield checks of the CSV file and of a few pictures."""
         try:

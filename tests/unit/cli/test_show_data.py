@@ -30,6 +30,7 @@ FOUND: dict[str, Any] = {
     "pictures": None,
     "left_out": None,
     "changed_source": None,
+    "odd": [],
 }
 
 

@@ -164,6 +164,10 @@ class CxrLt(Dataset):
         where = {e.name: f for f in reversed(folders) for e in f.iterdir()} if len(folders) > 1 else {}
         return [where.get(name, folders[0]) / name for name in names]
 
+    def name_of(self, row: int, folder: Path) -> str:
+        """Return the label file and the row of a picture."""
+        return self._chosen().rows.name_of(int(np.load(folder / "source_rows.npy")[row]))
+
     def changed_source(self, folder: Path) -> str | None:
         """Return how the pictures have changed since the table in `folder` was made, and what to do, or None.
 

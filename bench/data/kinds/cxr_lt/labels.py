@@ -64,6 +64,11 @@ class LabelRows:
         part = int(self.splits[row])
         return self.files[part], row - self.starts[part]
 
+    def name_of(self, row: int) -> str:
+        """Return the file and the line of a row."""
+        path, at = self.place(row)
+        return f"{path.name} row {read_rows(path, []).lines[at]}"
+
     def refuse(self, where: str, faults: Mapping[int, str], noun: str, kind: type[DataError] = DataError) -> NoReturn:
         """Raise an error about faulty rows, with the first three by file and line and the number of all.
 

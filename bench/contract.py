@@ -32,6 +32,7 @@ from bench.data.dataset import Dataset, KnownLabels, TableWriter
 from bench.data.split import Train, train_set
 from bench.diffusion.model import DiffusionModel
 from bench.diffusion.pipeline import Diffusion
+from bench.diffusion.schedule import GuidanceScale
 from bench.errors import ConfigError, DataError, SourceError, listed, nearest
 from bench.files import new_array, read_json_or_raise, write_strict_json
 from bench.pipeline import checkpoints
@@ -43,8 +44,18 @@ from bench.tables import AugmentedBatch, Float32, ImageTable, Int64, TrainSet, U
 __all__ = ["AugmentedBatch", "ConfigError", "Context", "Float32", "Int64", "Method", "TrainSet", "UInt8"]
 __all__ += ["listed", "nearest", "seeds"]
 # For a method that uses the diffusion model or has stages of its own.
-__all__ += ["Diffusion", "DiffusionModel", "LatentTable", "Latents", "Plan", "Resources", "Settings", "Stage", "Task"]
-__all__ += ["Train", "Work", "checkpoints", "new_array", "not_semantic", "read_json_or_raise", "train_set"]
+__all__ += ["Diffusion", "DiffusionModel", "GuidanceScale", "LatentTable", "Latents", "Plan", "Resources", "Settings"]
+__all__ += [
+    "Stage",
+    "Task",
+    "Train",
+    "Work",
+    "checkpoints",
+    "new_array",
+    "not_semantic",
+    "read_json_or_raise",
+    "train_set",
+]
 __all__ += ["write_strict_json"]
 # For the labels of synthetic images.
 __all__ += ["CLAIMED_CLASS", "PARENT_SHARE", "LabelPolicy", "union"]

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from bench.contract import AugmentedBatch, Context, Float32, Method
+from bench.contract import AugmentedBatch, Context, Float32, GuidanceScale, Method
 
 
 class Roentgen(Method):
@@ -25,8 +25,8 @@ class Roentgen(Method):
     uses_diffusion: ClassVar[bool] = True
 
     num_inference_steps: int = Field(75, ge=1, le=1000, description="length of the schedule; all steps are run")
-    guidance_scale: float | None = Field(
-        None, ge=0, description="classifier-free guidance; 1 is none, null is the diffusion model's own"
+    guidance_scale: GuidanceScale | None = Field(
+        None, description="classifier-free guidance; 1 is none, null is the diffusion model's own"
     )
     prompt: Literal["parent_labels", "target_only"] = Field(
         "parent_labels", description="what the prompt names: a parent's labels, or the target class only"

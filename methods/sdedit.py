@@ -12,6 +12,7 @@ from bench.contract import (
     AugmentedBatch,
     ConfigError,
     Context,
+    GuidanceScale,
     Int64,
     Method,
     Stage,
@@ -42,7 +43,7 @@ class Sdedit(Method):
         12, ge=0, description="number of last steps of the schedule that are run; 0 with the parent's detail is a copy"
     )
     num_inference_steps: int = Field(25, ge=1, le=1000, description="length of the schedule")
-    guidance_scale: float = Field(2.0, ge=0, le=100, description="classifier-free guidance; 1 is none")
+    guidance_scale: GuidanceScale = Field(2.0, description="classifier-free guidance; 1 is none")
     detail: Literal["none", "parent", "random"] = Field(
         "parent", description="texture to add back: what the VAE loses of the parent, or of a random train image"
     )

@@ -173,6 +173,15 @@ class Method(Settings, ABC):
             ConfigError: if they do not. The message names the setting and what is allowed.
         """
 
+    @property
+    def schedule_length(self) -> int | None:
+        """Return the length of the sampling schedule that the settings ask of the diffusion model, or None.
+
+        The harness refuses a length that the model's scheduler cannot take, before anything is computed. By default
+        it is the setting `num_inference_steps`, if the method has one.
+        """
+        return getattr(self, "num_inference_steps", None)
+
     @classmethod
     def toy(cls) -> Method:
         """Return the method with small settings, so that the conformance suite runs in seconds."""

@@ -6,11 +6,13 @@ that are read, so that a whole and a partial download of the same model have the
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,47 +36,69 @@ SCHEDULERS = (
     "UniPCMultistepScheduler",
 )
 PREDICTIONS = ("epsilon", "v_prediction")
-_WEIGHTS = re.compile(r"(?:diffusion_pytorch_model|pytorch_model|model)(?:\.(\w+))?(?:-\d+-of-\d+)?\.(safetensors|bin)")
+_SHARD = re.compile(r"-\d+-of-\d+")
 
 
-def variant(path: Path) -> str | None:
-    """Return the variant in the names of the weights (`fp16`), if a network exists only in a variant, else None."""
-    for name in NETWORKS:
-        found = {match[1] for match in _named(path / name).values()}
-        if found and None not in found:
-            return "fp16" if "fp16" in found else sorted(w for w in found if w)[0]
-    return None
+def weights_read(folder: Path) -> list[Path]:
+    """Return the files that a network's weights are read from, and their index if they are in several; empty if none.
 
-
-def _named(folder: Path) -> dict[Path, re.Match[str]]:
-    """Return the weights in `folder` that have a name which diffusers or transformers looks for."""
-    matches = {p: _WEIGHTS.fullmatch(p.name) for p in sorted(folder.iterdir())} if folder.is_dir() else {}
-    return {p: match for p, match in matches.items() if match}
-
-
-def weights_read(folder: Path, word: str | None) -> list[Path]:
-    """Return the weights files that a pipeline reads from a network's folder.
-
-    The variant `word` comes before no variant, and safetensors before pickles. If no file has a name that diffusers
-    looks for, all weights files are returned.
+    They are the first whole set: no variant comes before a variant (`fp16`), and safetensors before pickles. An index
+    that is left over from a download of something else leads to no set.
     """
-    named = _named(folder)
-    for wanted in dict.fromkeys((word, None)):
-        for suffix in ("safetensors", "bin"):
-            if found := [p for p, match in named.items() if match.groups() == (wanted, suffix)]:
-                return found
-    return sorted(p for p in folder.glob("*") if p.suffix in (".safetensors", ".bin"))
+    return next((files for files in _sets(folder) if all(file.is_file() for file in files)), [])
+
+
+def _sets(folder: Path) -> Iterator[list[Path]]:
+    """Yield the sets of files that may hold the weights, in the order of `weights_read`. Shards may be missing."""
+    of_text = folder.name == "text_encoder"
+    base, pickled = ("model", "pytorch_model") if of_text else ("diffusion_pytorch_model",) * 2
+    names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+    parts = {_SHARD.sub("", part) for n in names if n.startswith((base, pickled)) for part in n.split(".")[1:]}
+    variants = sorted(parts - {"safetensors", "bin", "index", "json"}, key=lambda word: (word != "fp16", word))
+    for dot in ("", *(f".{word}" for word in variants)):
+        whole = [folder / f"{base}{dot}.safetensors"]
+        indices = (f"{base}.safetensors.index{dot}.json", f"{base}{dot}.safetensors.index.json")
+        in_shards = [_with_shards(folder / name) for name in dict.fromkeys(indices) if name in names]
+        yield from (whole, *in_shards) if of_text else (*in_shards, whole)  # in the order of the library that loads it
+        yield [folder / f"{pickled}{dot}.bin"]
+
+
+def _with_shards(index: Path) -> list[Path]:
+    named = _json(index).get("weight_map")
+    shards = {Path(str(name)).name for name in named.values()} if isinstance(named, dict) else set()
+    return [index, *(index.parent / name for name in sorted(shards))]
 
 
 def files_read(path: Path) -> list[Path]:
     """Return the files that a pipeline is loaded from, in a fixed order."""
-    word = variant(path)
     files = [path / "model_index.json"]
     for name in ("scheduler", "tokenizer"):
         files += sorted(p for p in (path / name).glob("*") if p.suffix in (".json", ".txt"))
     for name in NETWORKS:
-        files += [path / name / "config.json", *weights_read(path / name, word)]
+        files += [path / name / "config.json", *weights_read(path / name)]
     return [file for file in files if file.is_file()]
+
+
+@contextlib.contextmanager
+def view_of_files_read(path: Path) -> Iterator[Path]:
+    """Make a folder of links to the files in `files_read`, without the variants in their names.
+
+    The libraries have rules of their own for the choice among several files of weights. They find no choice here, so
+    they read the files that were checked and whose digest is in the key.
+    """
+    with tempfile.TemporaryDirectory(prefix="bench-diffusion-") as view:
+        for file in files_read(path):
+            link = Path(view) / file.relative_to(path).with_name(_plain_name(file))
+            link.parent.mkdir(exist_ok=True)
+            link.symlink_to(file.resolve())
+        yield Path(view)
+
+
+def _plain_name(file: Path) -> str:
+    if file.parent.name not in NETWORKS or file.name == "config.json" or _SHARD.search(file.stem):
+        return file.name
+    base = file.name.split(".")[0]
+    return f"{base}.safetensors.index.json" if file.suffix == ".json" else f"{base}{file.suffix}"
 
 
 @functools.cache
@@ -105,7 +129,7 @@ def check_agreement(path: Path) -> None:
     Raises:
         ConfigError: if a check fails. The message names the part, its value and the allowed ones.
     """
-    index, scheduler = _json(path / "model_index.json"), _json(path / "scheduler" / "scheduler_config.json")
+    index, scheduler = _json(path / "model_index.json"), scheduler_config(path)
     vae, unet, text = (_json(path / name / "config.json") for name in NETWORKS)
     others = [n for n, v in index.items() if n in _OTHER_KINDS and isinstance(v, list) and v and v[0] is not None]
     if others:
@@ -152,13 +176,12 @@ def check_pipeline(path: Path) -> None:
     missing = [name for name in (*NETWORKS, "scheduler", "tokenizer") if not _is_there(index, path, name)]
     if missing:
         raise ConfigError(f"diffusion.folder: {path} has no {listed(missing)}; {_AGAIN}")
-    _json(path / "scheduler" / "scheduler_config.json")
+    scheduler_config(path)
     if not any((path / "tokenizer" / name).is_file() for name in _VOCABULARIES):
         raise ConfigError(f"diffusion.folder: {path / 'tokenizer'} has no {' or '.join(_VOCABULARIES)}; {_AGAIN}")
-    word = variant(path)
     for name in NETWORKS:
         _json(path / name / "config.json")
-        _check_network(path / name, word)
+        _check_network(path / name)
     check_agreement(path)
 
 
@@ -170,17 +193,15 @@ def _is_there(index: dict[str, Any], path: Path, name: str) -> bool:
     return isinstance(named, list) and all(isinstance(n, str) for n in named) and (path / name).is_dir()
 
 
-def _check_network(folder: Path, word: str | None) -> None:
-    files = weights_read(folder, word)
-    for index in folder.glob("*.index.json"):
-        named = _json(index).get("weight_map")
-        missing = set(named.values() if isinstance(named, dict) else ()) - {p.name for p in folder.iterdir()}
-        if missing:
-            raise ConfigError(f"diffusion.folder: {folder} has no {listed(missing, 3)}; {_AGAIN}")
+def _check_network(folder: Path) -> None:
+    files = weights_read(folder)
     if not files:
-        raise ConfigError(f"diffusion.folder: {folder} has no weights (.safetensors); {_AGAIN}")
+        begun = next((named for named in _sets(folder) if any(file.is_file() for file in named)), [])
+        missing = [file.name for file in begun if not file.is_file()] or ["weights (.safetensors)"]
+        raise ConfigError(f"diffusion.folder: {folder} has no {listed(missing, 3)}; {_AGAIN}")
     for file in files:
-        check_file(file, "diffusion.folder")
+        if file.suffix != ".json":
+            check_file(file, "diffusion.folder")
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -198,6 +219,15 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ConfigError(f"diffusion.folder: {path} holds no mapping; {_AGAIN}")
     return found
+
+
+def scheduler_config(path: Path) -> dict[str, Any]:
+    """Return the configuration of the scheduler.
+
+    Raises:
+        ConfigError: if the file is missing or is not JSON.
+    """
+    return _json(path / "scheduler" / "scheduler_config.json")
 
 
 def vae_halvings(path: Path) -> int | None:

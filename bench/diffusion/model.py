@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from bench.diffusion import folder as diffusion_folder
 from bench.diffusion.pipeline import Diffusion, load_pipeline
 from bench.diffusion.prompts import PromptTemplate
+from bench.diffusion.schedule import GuidanceScale
 from bench.errors import ConfigError, listed, nearest
 from bench.paths import counted_from
 from bench.pipeline.settings import Settings, not_semantic
@@ -27,7 +28,7 @@ class DiffusionModel(Settings):
     )
     folder: str = not_semantic("tiny", description="tiny (shipped), a diffusers folder, or a hub id already downloaded")
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
-    guidance_scale: float = Field(4.0, ge=0, le=100, description="for methods that set none of their own; 1 is none")
+    guidance_scale: GuidanceScale = Field(4.0, description="for methods that set none of their own; 1 is none")
     prompt: PromptTemplate = PromptTemplate()
     sharing: Literal["open", "credentialed"] = not_semantic(
         "open",

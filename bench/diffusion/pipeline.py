@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.diffusion import folder as diffusion_folder
 from bench.diffusion.batch_fit import BatchFit
+from bench.diffusion.folder import view_of_files_read
 from bench.diffusion.prompts import PromptTemplate
-from bench.diffusion.schedule import last_steps, stochastic_step
+from bench.diffusion.schedule import check_guidance, last_steps, stochastic_step
 from bench.errors import ConfigError, StageError
 from bench.tables import Float32, UInt8
 
@@ -52,14 +52,14 @@ def load_pipeline(path: str, precision: str, device: str) -> tuple[Any, BatchFit
     unused = dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder"))
     with torch.random.fork_rng(devices=[]):  # Building the layers draws random weights before the real ones are read.
         try:
-            pipeline: Any = StableDiffusionPipeline.from_pretrained(
-                path,
-                **unused,
-                requires_safety_checker=False,
-                local_files_only=True,
-                variant=diffusion_folder.variant(Path(path)),
-                dtype=getattr(torch, precision),
-            )
+            with view_of_files_read(Path(path)) as view:
+                pipeline: Any = StableDiffusionPipeline.from_pretrained(
+                    view,
+                    **unused,
+                    requires_safety_checker=False,
+                    local_files_only=True,
+                    dtype=getattr(torch, precision),
+                )
         except Exception as error:  # Diffusers raises many kinds of errors for files that do not fit together.
             said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise ConfigError(f"diffusion.folder: {path} cannot be loaded, download it again ({said})") from error
@@ -141,7 +141,7 @@ class Diffusion:
             prompts: one per latent.
             noise: unit Gaussian, `float32 [n, c, h, w]`.
             num_inference_steps: length of the schedule. PNDM needs one evaluation more than that.
-            guidance_scale: 1 uses the conditional prediction alone.
+            guidance_scale: 1 uses the conditional prediction alone; less is refused.
             on_step: called with the number of evaluations done. It is a fraction if the latents are run in pieces.
         """
         steps = (num_inference_steps, num_inference_steps)
@@ -188,6 +188,10 @@ class Diffusion:
         on_step: Callable[[float], None],
     ) -> Float32:
         """Return `start` denoised, in pieces that fit into memory; `steps` is (steps to run, schedule length)."""
+        try:
+            check_guidance(guidance_scale)
+        except ValueError as error:
+            raise ConfigError(f"guidance_scale: {error}") from error
 
         def run(rows: slice) -> Float32:
             # Every piece sets the scheduler anew. A multistep solver keeps past predictions and its position, which

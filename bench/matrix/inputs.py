@@ -13,8 +13,9 @@ from bench.augment.latents import Latents
 from bench.augment.unusable import UnusableDataset, UnusableDiagnostics, UnusableMethod
 from bench.checks import Check, guarded
 from bench.data.dataset import Dataset
-from bench.diffusion.folder import NETWORKS, check_pipeline, vae_halvings, variant, weights_read
+from bench.diffusion.folder import NETWORKS, check_pipeline, scheduler_config, vae_halvings, weights_read
 from bench.diffusion.model import DiffusionModel
+from bench.diffusion.schedule import check_length
 from bench.errors import BenchError, ConfigError, in_words
 from bench.evaluation.extractors import ClassifierExtractor, InceptionExtractor, OracleExtractor, XrvExtractor
 from bench.evaluation.shipped_oracle import ORACLE_WEIGHTS
@@ -208,9 +209,9 @@ def _file_of(extractor: OracleExtractor | XrvExtractor) -> Path | None:
 
 
 def _see_pipeline(model: DiffusionModel) -> str:
-    path, word = model.path, variant(model.path)
+    path = model.path
     check_pipeline(path)
-    size = sum(p.stat().st_size for name in NETWORKS for p in weights_read(path / name, word))
+    size = sum(p.stat().st_size for name in NETWORKS for p in weights_read(path / name))
     return f"{path}, {decimal(size)}, {model.precision}, digest {model.content()['digest'][:8]}"
 
 
@@ -239,7 +240,12 @@ def _check_side(cell: Cell, model: DiffusionModel) -> str:
 
 
 def _check_method(cell: Cell, model: DiffusionModel) -> str:
-    """Refuse settings of the method that do not fit the size of the latents."""
+    """Refuse settings of the method that do not fit the model's scheduler or the size of the latents."""
+    if cell.method.uses_diffusion and (length := cell.method.schedule_length) is not None:
+        try:
+            check_length(scheduler_config(model.path), length)
+        except ConfigError as error:
+            raise ConfigError(f"row {cell.label}: {error}") from error
     px, halvings = getattr(cell.dataset, "image_px", None), vae_halvings(model.path)
     if isinstance(px, int) and halvings is not None:
         try:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bench.diffusion.prompts import prompt_for
-from bench.errors import DataError
+from bench.diffusion.schedule import check_length
+from bench.errors import ConfigError, DataError
 from bench.files import write_json
 from bench.pipeline.checkpoints import Checkpoints, fingerprint
 from bench.pipeline.settings import Settings
@@ -24,6 +25,7 @@ from bench.pretrain.networks import (
     build_scheduler,
     build_text,
     save_pipeline,
+    scheduler_settings,
 )
 from bench.pretrain.record import OnProgress, close, host_kind
 from bench.pretrain.sampling import sample_images, save_grid
@@ -44,6 +46,15 @@ class DiffusionSettings(Settings):
     unet: UnetSettings = UnetSettings()
     grid_steps: int = Field(default=75, ge=1, description="sampling steps of samples.png")
     data_note: str = Field(default="", description="where the images came from, for the record")
+
+    @model_validator(mode="after")
+    def _grid_can_be_drawn(self) -> DiffusionSettings:
+        """Refuse, before the training, a number of steps with which no sample could be drawn after it."""
+        try:
+            check_length(scheduler_settings(self.model), self.grid_steps, "grid_steps")
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        return self
 
 
 def pretrain_diffusion(

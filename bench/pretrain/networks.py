@@ -94,10 +94,14 @@ def build_scheduler(settings: ModelSettings) -> Scheduler:
     from diffusers import DDIMScheduler
 
     return DDIMScheduler(
-        num_train_timesteps=settings.train_timesteps, beta_start=0.00085, beta_end=0.012,
-        beta_schedule="scaled_linear", prediction_type=settings.prediction, clip_sample=False,
-        set_alpha_to_one=False, steps_offset=1, timestep_spacing="leading",
+        **scheduler_settings(settings), beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
+        prediction_type=settings.prediction, clip_sample=False, set_alpha_to_one=False,
     )  # fmt: skip
+
+
+def scheduler_settings(settings: ModelSettings) -> dict[str, Any]:
+    """Return what decides the timesteps of a schedule, as in a scheduler's configuration file."""
+    return {"num_train_timesteps": settings.train_timesteps, "steps_offset": 1, "timestep_spacing": "leading"}
 
 
 def assemble(vae: Autoencoder, unet: Unet, text: tuple[CLIPTokenizer, CLIPTextModel], scheduler: Scheduler) -> Pipeline:

@@ -15,6 +15,7 @@ from bench.contract import (
     Context,
     Diffusion,
     Float32,
+    GuidanceScale,
     Int64,
     LabelPolicy,
     Method,
@@ -83,7 +84,7 @@ class Fusion(Method):
 
     denoise_steps: int = Field(5, ge=0, description="number of last steps of the schedule that are run")
     num_inference_steps: int = Field(75, ge=1, le=1000, description="length of the schedule")
-    guidance_scale: float = Field(3.5, ge=0, le=100, description="classifier-free guidance; 1 is none")
+    guidance_scale: GuidanceScale = Field(3.5, description="classifier-free guidance; 1 is none")
     denoise_start: Literal["sdedit", "released"] = Field(
         "sdedit", description="sdedit: add the noise of the first step that is run; released: add none"
     )

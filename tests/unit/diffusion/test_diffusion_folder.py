@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 
-from bench.diffusion.folder import check_pipeline
+from bench.diffusion.folder import check_pipeline, files_read
 from bench.diffusion.model import DiffusionModel
 from bench.diffusion.pipeline import Diffusion
 from bench.errors import ConfigError
@@ -127,7 +130,7 @@ def test_models_that_differ_in_a_few_tensors_of_a_large_file_differ(folder: Path
     assert digest(folder) != digest(other)
 
 
-Change = Callable[[Path], None]
+Change = Callable[[Path], object]
 DISAGREE: dict[str, tuple[Change, str]] = {
     "another kind": (
         lambda f: edit(
@@ -159,3 +162,107 @@ def test_parts_that_do_not_fit_are_told_before_anything_runs(folder: Path, case:
     assert said in str(caught.value)
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+# --- several files of weights, whole and not
+
+
+def in_shards(folder: Path, **save: Any) -> None:
+    """Write the UNet's weights in several files, in place of the one."""
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet")
+    (folder / f"unet/{UNET}.safetensors").unlink()
+    unet.save_pretrained(folder / "unet", max_shard_size="60KB", **save)
+    assert len(list((folder / "unet").glob("*.safetensors"))) > 2
+
+
+def half(folder: Path, name: str, of: str) -> None:
+    (folder / name).write_bytes((folder / of).read_bytes()[:1000])
+
+
+def named(folder: Path, index: str, shard: str) -> None:
+    (folder / index).write_text(json.dumps({"metadata": {}, "weight_map": {"a": shard}}))
+
+
+def legacy_shards(folder: Path) -> None:
+    """As the shards of a variant were called before: the variant behind the number, and before `index`."""
+    in_shards(folder, variant="fp16")
+    for file in list((folder / "unet").glob("*fp16*")):
+        file.rename(file.with_name(file.name.replace(".fp16", "").replace(".safetensors", ".fp16.safetensors")))
+    index = folder / f"unet/{UNET}.fp16.safetensors.index.json"
+    renamed = index.read_text().replace(".fp16-", "-").replace(".safetensors", ".fp16.safetensors")
+    index.write_text(renamed)
+
+
+WHOLE: dict[str, Change] = {
+    "shards": in_shards,
+    "shards of a variant": lambda f: in_shards(f, variant="fp16"),
+    "shards of a variant, old names": legacy_shards,
+    "one network in a variant": lambda f: (f / f"unet/{UNET}.safetensors").rename(f / f"unet/{UNET}.fp16.safetensors"),
+    "a variant cut off": lambda f: half(f, f"unet/{UNET}.fp16.safetensors", f"unet/{UNET}.safetensors"),
+    "a variant cut off, another network in it alone": lambda f: (
+        half(f, f"unet/{UNET}.fp16.safetensors", f"unet/{UNET}.safetensors"),
+        (f / f"vae/{UNET}.safetensors").rename(f / f"vae/{UNET}.fp16.safetensors"),
+    ),
+    "networks in two variants": lambda f: (
+        (f / f"unet/{UNET}.safetensors").rename(f / f"unet/{UNET}.non_ema.safetensors"),
+        (f / "text_encoder/model.safetensors").rename(f / "text_encoder/model.fp16.safetensors"),
+    ),
+    "an index of a variant left over": lambda f: named(
+        f, f"unet/{UNET}.fp16.safetensors.index.json", f"{UNET}.fp16-00001-of-00002.safetensors"
+    ),
+    "an index left over beside the whole file": lambda f: named(
+        f, f"unet/{UNET}.safetensors.index.json", f"{UNET}-00001-of-00002.safetensors"
+    ),
+    "shards left over beside the whole file": lambda f: half(
+        f, f"unet/{UNET}-00001-of-00002.safetensors", f"unet/{UNET}.safetensors"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WHOLE)
+def test_a_whole_set_of_weights_is_read_and_what_lies_beside_it_is_not(plain: Path, folder: Path, case: str) -> None:
+    WHOLE[case](folder)
+    model = loaded(folder)
+    np.testing.assert_array_equal(first_weights(model), first_weights(loaded(plain)))
+    np.testing.assert_array_equal(
+        model.pipeline.vae.encoder.conv_in.weight.numpy(), loaded(plain).pipeline.vae.encoder.conv_in.weight.numpy()
+    )
+
+
+@pytest.mark.parametrize("case", WHOLE)
+def test_what_is_loaded_is_what_the_digest_covers(plain: Path, folder: Path, tmp_path: Path, case: str) -> None:
+    """A folder of the covered files alone has the same weights; a byte of any of them changes the digest."""
+    WHOLE[case](folder)
+    alone = tmp_path / "alone"
+    for file in files_read(folder):
+        (alone / file.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, alone / file.relative_to(folder))
+    assert digest(alone) == digest(folder)
+    np.testing.assert_array_equal(first_weights(loaded(alone)), first_weights(loaded(plain)))
+
+
+CUT: dict[str, tuple[Change, str]] = {
+    "the plain file": (
+        lambda f: (
+            (f / f"unet/{UNET}.fp16.safetensors").write_bytes((f / f"unet/{UNET}.safetensors").read_bytes()),
+            half(f, f"unet/{UNET}.safetensors", f"unet/{UNET}.safetensors"),
+        ),
+        rf"unet/{UNET}.safetensors is not a safetensors file, or its header is cut off",
+    ),
+    "a shard": (
+        lambda f: (in_shards(f), sorted((f / "unet").glob("*.safetensors"))[1].unlink()),
+        rf"unet has no {UNET}-00002-of-0000\d.safetensors",
+    ),
+    "other names": (
+        lambda f: (f / f"unet/{UNET}.safetensors").rename(f / "unet/mine.safetensors"),
+        r"unet has no weights \(.safetensors\)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CUT)
+def test_a_set_that_is_not_whole_is_refused_by_file(folder: Path, case: str) -> None:
+    change, said = CUT[case]
+    change(folder)
+    with pytest.raises(ConfigError, match=said):
+        check_pipeline(folder)

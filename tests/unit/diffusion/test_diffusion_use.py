@@ -66,7 +66,7 @@ def test_the_name_of_a_preset_is_no_part_of_a_key() -> None:
         ({"preset": "roentgen-v3"}, r"no preset 'roentgen-v3'; did you mean 'roentgen-v[12]'\?"),
         ({"preset": "roentgen-v1"}, "preset 'roentgen-v1' cannot know where your weights are; give diffusion.folder"),
         ({"prompt": {"template": "a radiograph"}}, "want {findings} in it once, got 'a radiograph'"),
-        ({"guidance_scale": -1}, "guidance_scale: want 0 or more, got -1"),
+        ({"guidance_scale": -1}, "guidance_scale: want 1 or more, got -1"),
     ],
 )
 def test_bad_settings_are_one_line(given: dict[str, Any], said: str) -> None:

@@ -35,9 +35,7 @@ def _table(found: dict[str, Any]) -> Table:
     for name in ("to compute", "reused", "time", "disk", "measured on"):
         table.add_column(name, justify="right")
     for row in [*found["stages"], {"stage": "total", **found["total"], "n_measured": 0}]:
-        time, disk = (
-            ("", "") if not row["compute"] else (_known(row, "seconds", hours), _known(row, "bytes", decimal))
-        )
+        time, disk = ("", "") if not row["compute"] else (_known(row, "seconds", hours), _known(row, "bytes", decimal))
         basis = f"{row['n_measured']}, size ×{row['ratio']:.3g}" if row["n_measured"] else ""
         style = "bold" if row["stage"] == "total" else None
         table.add_row(row["stage"], str(row["compute"]), str(row["reused"]), time, disk, basis, style=style)

@@ -144,9 +144,7 @@ def test_a_temporary_folder_without_room(bench: Bench, tmp_path: Path, monkeypat
 
     monkeypatch.setattr(shutil, "disk_usage", used)
     (line,) = wrong(bench("doctor", "--store", tmp_path / "store"))
-    assert (
-        line == f"temporary folder: 1.0 kB free at {tmp_path / 'tmp'}; make room, or set TMPDIR to another folder"
-    )
+    assert line == f"temporary folder: 1.0 kB free at {tmp_path / 'tmp'}; make room, or set TMPDIR to another folder"
 
 
 def test_what_matrices_lack(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,8 @@ class ImageTable:
         class_names, head, tail: class names; head and tail are disjoint subsets of class_names.
         true_labels: `float32 [n, C]` if the true labels are known (as in the phantom), else None.
         splits: `int64 [n]`, the official split: 0 train, 1 val, 2 test; None if the data set has none.
+        patients_known: whether `patients` are patients. Otherwise every image counts as a patient of its own, and no
+            text may speak of patients.
     """
 
     images: UInt8
@@ -58,6 +60,7 @@ class ImageTable:
     tail: tuple[str, ...]
     true_labels: Float32 | None = None
     splits: Int64 | None = None
+    patients_known: bool = True
 
 
 @dataclass(frozen=True)

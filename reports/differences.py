@@ -66,8 +66,8 @@ class Effect:
         numbers = [signed(e.mean, places)]
         if e.low is not None:
             numbers.append(f"95 % CI {interval(e, places)}")
-        if e.source == "test_patients" and e.why is None:
-            return [*numbers, "over test patients", "one seed: training noise is not in it"]
+        if e.over_test and e.why is None:
+            return [*numbers, f"over {e.units}", "one seed: training noise is not in it"]
         numbers.append(f"n = {e.n}")
         if e.p is not None:
             least = f", the least that {e.n} seeds can give" if math.isclose(e.p, least_p(e.n)) and e.p >= 0.05 else ""
@@ -219,7 +219,7 @@ def _over_test(a: CellResult, b: CellResult, difference: float, column: str, sto
     first, second = drawn
     if first is None or second is None or len(first) != len(second) or len(first) == 0:
         return None
-    return over_test_patients(difference, first - second)
+    return over_test_patients(difference, first - second, bool((a.scores or {}).get("patients_known", True)))
 
 
 def verdicts(found: Iterable[Effect], column: str = MAIN) -> dict[str, str]:
@@ -254,7 +254,7 @@ def notes(found: Sequence[Effect]) -> list[str]:
         said.append(
             "A difference is the mean over n seeds. Its 95 % interval is a BCa bootstrap interval over seeds, and its "
             f"p is that of the exact sign-flip test (the least possible p is {least} seeds). All seeds share one "
-            "split, so the interval does not cover what other test patients would give."
+            "split, so the interval does not cover what another test set would give."
         )
         if ns[0] < _FEW_SEEDS:
             said.append(
@@ -265,9 +265,9 @@ def notes(found: Sequence[Effect]) -> list[str]:
             f"{over[0].n_compared} comparisons have a p. No p is corrected for this number; p_holm in effects.csv is "
             "corrected by Holm's method."
         )
-    if any(e.estimate.source == "test_patients" for e in found):
+    if drawn := next((e.estimate.units for e in found if e.estimate.over_test), None):
         said.append(
-            "One seed: the 95 % interval is over paired resamples of the test patients. A class without a positive in "
+            f"One seed: the 95 % interval is over paired resamples of the {drawn}. A class without a positive in "
             "a resample is left out of the mean of that resample. The interval does not cover what another training "
             "would give."
         )

@@ -126,8 +126,8 @@ def _cell(effect: Effect | None, places: int) -> str:
 
 def marks(found: Sequence[Effect]) -> list[str]:
     """Return what the marks in the table of these effects mean, with a line for each mark that occurs."""
-    starred = {e.estimate.source for e in found if _MARKS.get(e.verdict) == " *"}
-    also = {("seeds",): " and p < 0.05", ("seeds", "test_patients"): " and, over seeds, p < 0.05"}
+    starred = {e.estimate.over_test for e in found if _MARKS.get(e.verdict) == " *"}
+    also = {(False,): " and p < 0.05", (False, True): " and, over seeds, p < 0.05"}
     said = []
     if starred:
         said.append(

@@ -56,6 +56,7 @@ def footnotes(
     return notes
 
 
+PATIENTS_UNKNOWN = " Patients are not known: images of one person may be in train and in test."
 _PAIRED = "At a seed every row has the same split{rest}. Synthetic images come in between, so the batches differ."
 _ONE_RECIPE = ", the same initialisation and the same order of the real images among themselves"
 _LIKE_RECIPES = (
@@ -105,7 +106,8 @@ def _network_note(settings: ClassifierSettings) -> str:
 
 def _model_note(model: DiffusionModel) -> str:
     preset = f"preset {model.preset}, " if model.preset else ""
-    where = _place(model.folder, model.folder, model)
+    said = Path(model.folder).name if Path(model.folder).is_absolute() else model.folder
+    where = _place(model.folder, said, model)
     return f"Diffusion model: {preset}{where}, in {model.precision}, asked for '{model.prompt.template}'."
 
 
@@ -122,10 +124,9 @@ def _images_note(matrix: Matrix, results: list[CellResult], facts: DatasetFacts 
     plan = f"the matrix asks for {n} synthetic {'image' if n == 1 else 'images'} for each tail class"
     if facts:
         sizes, parts = " / ".join(str(n) for n in facts.n_images.values()), " / ".join(facts.n_images)
-        split = "the data set's own split" if facts.official else "split by patient"
         taken = f" ({facts.taken})" if facts.taken else ""
-        head = f"{sizes} images ({parts}, {split}) at {facts.image_px} px{taken}"
-        return f"{head}; {plan}.{_classes_note(facts)}"
+        head = f"{sizes} images ({parts}, {facts.split}) at {facts.image_px} px{taken}"
+        return f"{head}; {plan}.{'' if facts.patients_known else PATIENTS_UNKNOWN}{_classes_note(facts)}"
     train = span(int(r.classifier["n_real"]) for r in results if r.classifier and r.classifier.get("n_real"))
     return f"{train} real training images; {plan}."
 
@@ -204,14 +205,15 @@ def _score_notes(results: list[CellResult]) -> list[str]:
 
 
 def _test_noise(scores: list[dict[str, Any]]) -> str:
-    """Return by how much the tail mAP of the rows changes when the test patients are drawn again."""
+    """Return by how much the tail mAP of the rows changes when the test patients (or images) are drawn again."""
     known = [s for s in scores if s.get("map_tail_low") is not None and s.get("map_tail_high") is not None]
     if not known:
         return ""
     half = sorted((s["map_tail_high"] - s["map_tail_low"]) / 2 for s in known)
     widths = f"±{half[0]:.3f}" if f"{half[0]:.3f}" == f"{half[-1]:.3f}" else f"±{half[0]:.3f} to ±{half[-1]:.3f}"
     times = known[0]["n_bootstrap"]
-    return f" When the test patients are drawn again ({times} times), the tail mAP of a row changes by {widths} (95 %)."
+    units = "patients" if known[0].get("patients_known", True) else "images"
+    return f" When the test {units} are drawn again ({times} times), the tail mAP of a row changes by {widths} (95 %)."
 
 
 def left_open(matrix: Matrix, results: list[CellResult], facts: DatasetFacts | None) -> list[tuple[str, str]]:

@@ -29,6 +29,7 @@ class DatasetFacts:
         train_counts: class → positives in train (observed labels).
         image_px: side of an image in pixels.
         official: whether the data set itself says which images are train, val and test.
+        patients_known: whether the data set knows which images are of one patient.
         taken: which part of its source is used, in words; empty where all of it is.
         notes: what is odd about its pictures, in counts.
     """
@@ -44,6 +45,14 @@ class DatasetFacts:
     official: bool = False
     taken: str = ""
     notes: tuple[str, ...] = ()
+    patients_known: bool = True
+
+    @property
+    def split(self) -> str:
+        """How the images were split, in words."""
+        if self.official:
+            return "the data set's own split"
+        return f"split by {'patient' if self.patients_known else 'image'}"
 
     def group(self, name: str) -> str:
         """Return `head`, `tail` or an empty string for a class."""
@@ -77,6 +86,7 @@ def dataset_facts(cell: Cell, store: Store, classes: Mapping[str, str] | None = 
         official=table.splits is not None,
         taken=plain_words(cell.dataset.selection_note()),
         notes=tuple(table_notes(store.folder(cell.dataset), table.labels, part)),
+        patients_known=table.patients_known,
     )
 
 

@@ -38,9 +38,8 @@ def _images(part: Part) -> str:
     if facts is None:
         return f"{_number(per_class, 'synthetic image')} for each tail class."
     sizes = _listed([f"{n} {name}" for name, n in facts.n_images.items()])
-    split = "the data set's own split" if facts.official else "split by patient"
     tail = f"each of the {len(facts.tail)} tail classes" if len(facts.tail) > 1 else "the tail class"
-    return f"{sizes} images of {facts.image_px} px, {split}; {_number(per_class, 'synthetic image')} for {tail}."
+    return f"{sizes} images of {facts.image_px} px, {facts.split}; {_number(per_class, 'synthetic image')} for {tail}."
 
 
 def _seeds(part: Part) -> str:

@@ -29,7 +29,7 @@ _ROUNDING = 1e-14  # relative
 _ALIKE = 1e-9  # relative; differences that vary by less than this vary by rounding alone
 
 Verdict = Literal["higher", "lower", "unsettled_higher", "unsettled_lower", "none", "undecided"]
-Source = Literal["seeds", "test_patients"]
+Source = Literal["seeds", "test_patients", "test_images"]
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Estimate:
         mean: the mean difference, in the unit of the score.
         sd: standard deviation over seeds (ddof 1); None with fewer than two seeds.
         n: number of seeds.
-        source: whether the interval is over seeds or over test patients.
+        source: whether the interval is over seeds or over test patients; over test images, if patients are not known.
         low, high: the 95 % interval; None if there is none.
-        p: two-sided p of the sign-flip test over seeds; None with fewer than two seeds and for `test_patients`.
+        p: two-sided p of the sign-flip test over seeds; None with fewer than two seeds and over the test set.
         why: why there is no interval; None if there is one.
     """
 
@@ -54,6 +54,16 @@ class Estimate:
     high: float | None = None
     p: float | None = None
     why: str | None = None
+
+    @property
+    def units(self) -> str:
+        """What the interval is over, in words."""
+        return self.source.replace("_", " ")
+
+    @property
+    def over_test(self) -> bool:
+        """Whether the interval is over resamples of the test set."""
+        return self.source != "seeds"
 
     @property
     def clear(self) -> bool:
@@ -82,19 +92,24 @@ def over_seeds(differences: Sequence[float], seed: int = 0) -> Estimate:
     return Estimate(float(values.mean()), sd, n, "seeds", low, high, p, why)
 
 
-def over_test_patients(difference: float, replicates: npt.NDArray[np.floating]) -> Estimate:
+def over_test_patients(
+    difference: float, replicates: npt.NDArray[np.floating], patients_known: bool = True
+) -> Estimate:
     """Return the estimate from a single seed and paired resamples of the test patients.
 
     Args:
         difference: the difference on the test set itself.
         replicates: the difference in each resample, `[B]`. NaN, where a side has no score, is left out.
+        patients_known: whether patients were drawn; otherwise images.
     """
+    source: Source = "test_patients" if patients_known else "test_images"
     known = np.asarray(replicates, dtype=float)
     known = known[np.isfinite(known)]
     if len(known) < 2:
-        return Estimate(difference, None, 1, "test_patients", why="no resample of the test patients has a score")
+        why = f"no resample of the {source.replace('_', ' ')} has a score"
+        return Estimate(difference, None, 1, source, why=why)
     low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(difference, None, 1, "test_patients", float(low), float(high))
+    return Estimate(difference, None, 1, source, float(low), float(high))
 
 
 def bca_interval(values: npt.NDArray[np.float64], seed: int = 0) -> tuple[tuple[float, float] | None, str | None]:

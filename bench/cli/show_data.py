@@ -20,6 +20,10 @@ def print_description(found: dict[str, Any], console: Console) -> None:
     console.print(f"{found['dataset']} ({found['kind']}, {found['sharing']}); table {found['table']}", markup=False)
     console.print(_parts(found))
     console.print(f"split: {found['split']}")
+    if found["patients"] is None:
+        console.print("patients are not known: images of one person may be in train and in test")
+    if found.get("note"):
+        console.print(found["note"], markup=False)
     if found["split_fault"]:
         console.print(f"refused by a run: {found['split_fault']}", markup=False)
     console.print(_classes(found))
@@ -40,9 +44,13 @@ def _parts(found: dict[str, Any]) -> Table:
     """Return the number of images and patients in each part."""
     table = Table("part", "images", "patients", box=None)
     for name, part in found["parts"].items():
-        table.add_row(name, f"{part['images']:,}", f"{part['patients']:,}")
-    table.add_row("all", f"{found['images']:,}", f"{found['patients']:,}")
+        table.add_row(name, f"{part['images']:,}", _count(part["patients"]))
+    table.add_row("all", f"{found['images']:,}", _count(found["patients"]))
     return table
+
+
+def _count(n: int | None) -> str:
+    return "unknown" if n is None else f"{n:,}"
 
 
 def _classes(found: dict[str, Any]) -> Table:

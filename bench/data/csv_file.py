@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import DataError, listed, nearest
+from bench.paths import counted_from
 
 _SHOWN = 3
+_EXCEL = re.compile(r"sep=.")
 _SEPARATORS = {";": "';'", "\t": "tabs", "|": "'|'"}
 _SIGNATURES = {
     b"\x1f\x8b": "is packed (gzip); unpack it",
@@ -86,12 +91,33 @@ def quoted(text: str, limit: int = 60) -> str:
     return repr(text if len(text) <= limit else text[: limit - 1] + "…")
 
 
+def named(text: str) -> str:
+    """Return a name of a column or class in Unicode's composed form (NFC), in which names are compared."""
+    return unicodedata.normalize("NFC", text)
+
+
+def alike(names: Sequence[str]) -> tuple[str, str] | None:
+    """Return two names that are equal or differ only in capitals and white space, or None."""
+    first: dict[str, str] = {}
+    for name in names:
+        key = " ".join(named(name).casefold().split())
+        if key in first:
+            return first[key], name
+        first[key] = name
+    return None
+
+
 def missing_column(name: str, header: list[str]) -> str:
     """Return the message for a missing column: it names the nearest column and lists those that exist."""
     plain = [c for c in header if c.isprintable()]
     same = next((c for c in plain if c.casefold() == name.casefold()), None)
     hint = f"; did you mean '{same}'?" if same else nearest(name, plain)
     return f"no column '{name}'{hint} (have: {listed(quoted(c)[1:-1] for c in header)})"
+
+
+def unreadable(path: Path, error: OSError) -> DataError:
+    """Return the error for a file that cannot be read."""
+    return DataError(f"{path}: cannot be read ({error.strerror}); check the setting 'csv'{counted_from(path)}")
 
 
 def read_rows(path: Path, needed: list[str]) -> Rows:
@@ -108,7 +134,9 @@ def read_rows(path: Path, needed: list[str]) -> Rows:
     _check_header(path, header, needed)
     problems = Problems(str(path))
     for line, row in zip(lines[1:], rows, strict=True):
-        if len(row) != len(header):
+        if not any(cell.strip() for cell in row):
+            problems.add(line, "no cell holds anything; take the row out")
+        elif len(row) != len(header):
             problems.add(line, f"{len(row)} columns, the header has {len(header)}; put cells with commas in quotes")
     problems.raise_if_any("row")
     if not rows:
@@ -125,7 +153,7 @@ def _text(path: Path) -> tuple[bytes, str]:
     try:
         source = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the setting 'csv'") from error
+        raise unreadable(path, error) from error
     # The usual mistakes are recognised by their first bytes, because "not UTF-8" would not tell anybody what to do.
     for signature, what in _SIGNATURES.items():
         if source.startswith(signature):
@@ -147,6 +175,7 @@ def _line(source: bytes, at: int) -> int:
 def _parse(path: Path, text: str) -> tuple[list[list[str]], list[int]]:
     """Return the cells of every row that is not blank, and the line where each row begins. Header cells are stripped.
 
+    A first line `sep=,` is passed over: Excel reads it as the separator of the file and never as data.
     A row can span several lines, because a quoted cell may hold line breaks.
     """
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -155,8 +184,9 @@ def _parse(path: Path, text: str) -> tuple[list[list[str]], list[int]]:
     begins = 1
     try:
         for row in reader:
-            if len(row) > 1 or (row and row[0].strip()):
-                cells.append(row if cells else [cell.strip() for cell in row])
+            is_blank = not row or (len(row) == 1 and not row[0].strip())
+            if not is_blank and (cells or not _EXCEL.fullmatch(",".join(row))):
+                cells.append(row if cells else [named(cell.strip()) for cell in row])
                 lines.append(begins)
             begins = reader.line_num + 1
     except csv.Error as error:
@@ -175,6 +205,9 @@ def _check_header(path: Path, header: list[str], needed: list[str]) -> None:
         raise DataError(f"{path}: {count['']} columns have no name; name them or take them out")
     if twice := [c for c, n in count.items() if n > 1]:
         raise DataError(f"{path}: column {listed(quoted(c) for c in twice)} is there twice; name each column once")
+    if pair := alike(header):
+        told = f"columns {quoted(pair[0])} and {quoted(pair[1])} differ only in capitals or white space"
+        raise DataError(f"{path}: {told}; rename one, or take it out")
     for name in needed:
         if name not in header:
             other = next((_SEPARATORS[c] for c in _SEPARATORS if len(header) == 1 and c in header[0]), None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,21 +16,19 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from bench.data.csv_file import Problems, Rows, missing_column, quoted, read_rows
+from bench.data.cell_values import label_of
+from bench.data.class_columns import PARTS, class_columns
+from bench.data.csv_file import Problems, Rows, quoted, read_rows, unreadable
+from bench.data.patient_ids import hint, ids_of, numbered
 from bench.errors import DataError, listed
 from bench.tables import Float32, Int64
 
 Uncertain = Literal["unknown", "negative", "positive"]
 Blank = Literal["unknown", "negative"]
 Bools = npt.NDArray[np.bool_]
-PARTS = {"train": 0, "val": 1, "valid": 1, "validate": 1, "validation": 1, "test": 2}
 _INVERTED = {"1": True, "1.0": True, "MONOCHROME1": True, "0": False, "0.0": False, "MONOCHROME2": False}
 _PART_NAMES = ("train", "val", "test")
-_LABELS = {"1": 1.0, "1.0": 1.0, "0": 0.0, "0.0": 0.0}
-_UNCERTAIN = ("-1", "-1.0")
-# These words are not labels, but a column of them is meant to be a class. It must be refused and not silently ignored.
-_WORDS = {"yes", "no", "true", "false", "positive", "negative"}
-_NO_VALUE = {"nan", "na", "n/a", "none", "null", "uncertain", "unknown"}
+_MOST_DIFFERING = 6  # columns that a message names
 
 
 @dataclass(frozen=True)
@@ -39,8 +37,10 @@ class Columns:
 
     path: str
     patient: str | None
+    pattern: str | None
     split: str | None
     classes: tuple[str, ...] | None
+    not_classes: tuple[str, ...]
     uncertain: Uncertain
     blank: Blank
     inverted: str | None = None
@@ -50,11 +50,10 @@ class Columns:
         """The columns that do not hold a class."""
         return [c for c in (self.path, self.patient, self.split, self.inverted) if c is not None]
 
-    @property
-    def meaning(self) -> dict[str, float]:
-        """The label that each text in a cell stands for; NaN = unknown. Other texts are not labels."""
+    def label(self, text: str) -> float | None:
+        """Return the label that the text of a cell stands for, NaN = unknown, or None if it is no label."""
         values = {"unknown": np.nan, "negative": 0.0, "positive": 1.0}
-        return _LABELS | dict.fromkeys(_UNCERTAIN, values[self.uncertain]) | {"": values[self.blank]}
+        return label_of(text, values[self.uncertain], values[self.blank])
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,9 @@ class Listing:
         patients: `int64 [n]`; read-only.
         splits: `int64 [n]`, 0 train, 1 val, 2 test, or None; read-only.
         inverted: `bool [n]`, whether black and white are exchanged in the picture, or None; read-only.
+        patients_known: whether the file says who the patients are; else every picture counts as one.
+        not_taken: columns that neither hold a class nor are named by the settings, each with the reason.
+        patient_hint: which setting would give the patients, if they are not known and something looks like them.
     """
 
     digest: str
@@ -79,7 +81,10 @@ class Listing:
     labels: Float32
     patients: Int64
     splits: Int64 | None
-    inverted: Bools | None = None
+    inverted: Bools | None
+    patients_known: bool
+    not_taken: Mapping[str, str]
+    patient_hint: str
 
 
 def read_listing(csv: Path, columns: Columns) -> Listing:
@@ -92,83 +97,73 @@ def read_listing(csv: Path, columns: Columns) -> Listing:
     try:
         found = csv.stat()
     except OSError as error:
-        raise DataError(f"{csv}: cannot be read ({error.strerror}); check the setting 'csv'") from error
+        raise unreadable(csv, error) from error
     return _read(csv, columns, Path.cwd(), (found.st_ino, found.st_size, found.st_mtime_ns))
 
 
 @functools.lru_cache(maxsize=4)
 def _read(csv: Path, columns: Columns, cwd: Path, version: tuple[int, ...]) -> Listing:
     rows = read_rows(csv, columns.others)
-    names = _class_columns(rows, columns)
+    _refuse_repeated_paths(rows, columns)
+    names, not_taken = class_columns(rows, columns.others, columns.not_classes, columns.classes)
     problems = Problems(str(csv))
     labels = _labels(rows, names, columns, problems)
-    patients = _patients(rows, columns, problems)
-    splits = _splits(rows, columns, problems)
+    ids = ids_of(rows, columns.patient, columns.pattern, columns.path, problems)
+    splits = _splits(rows, columns, ids, problems)
     inverted = _inverted(rows, columns, problems)
     problems.raise_if_any("row")
+    patients = numbered(ids, len(rows))
     for array in (labels, patients, splits, inverted):
         if array is not None:
             array.setflags(write=False)  # all callers share these arrays through the cache
-    digest = hashlib.sha256(rows.source).hexdigest()
-    return Listing(digest, rows.column(columns.path), tuple(rows.lines), names, labels, patients, splits, inverted)
+    return Listing(
+        digest=hashlib.sha256(rows.source).hexdigest(),
+        paths=rows.column(columns.path),
+        lines=tuple(rows.lines),
+        class_names=names,
+        labels=labels,
+        patients=patients,
+        splits=splits,
+        inverted=inverted,
+        patients_known=bool(ids),
+        not_taken=not_taken,
+        patient_hint="" if ids else hint(rows, [*columns.others, *names], columns.path),
+    )
 
 
-def _class_columns(rows: Rows, columns: Columns) -> tuple[str, ...]:
-    """Return the columns that hold classes: those that the settings name, else all that hold mostly labels.
-
-    Raises:
-        DataError: if a named column is missing, or if fewer than two columns are found.
-    """
-    # "Mostly" and not "only": a single wrong cell must be reported, and must not make a class disappear.
-    if columns.classes is not None:
-        for name in columns.classes:
-            if name not in rows.header:
-                raise DataError(f"{rows.path}: class_names: {missing_column(name, rows.header)}")
-        return columns.classes
-    names = tuple(c for c in rows.header if c and c not in columns.others and _mostly_labels(rows.column(c), columns))
-    if len(names) < 2:
-        have = listed(quoted(c)[1:-1] for c in rows.header)
-        raise DataError(f"{rows.path}: found {len(names)} columns of 0/1, want two or more (have: {have})")
-    return names
-
-
-def _mostly_labels(cells: Sequence[str], columns: Columns) -> bool:
-    said = {c: n for c, n in Counter(cells).items() if c and c.lower() not in _NO_VALUE}
-    meaning = columns.meaning
-    return 2 * sum(n for c, n in said.items() if c in meaning or c.lower() in _WORDS) > sum(said.values())
+def _refuse_repeated_paths(rows: Rows, columns: Columns) -> None:
+    """Refuse a list that has several rows for most pictures, e.g. one for each reader, and say how they differ."""
+    paths = rows.column(columns.path)
+    counts = Counter(path for path in paths if path)
+    if 2 * len(counts) > counts.total() or not counts:
+        return  # single repetitions are faults of their rows, see `picture_paths`
+    differing = [c for c in rows.header if c and len(set(zip(paths, rows.column(c), strict=True))) > len(counts)]
+    per = counts.values()
+    several = f"{min(per)}" if min(per) == max(per) else f"{min(per)} to {max(per)}"
+    told = listed((quoted(c) for c in differing), _MOST_DIFFERING) or "none"
+    raise DataError(
+        f"{rows.path}: {several} rows for each picture (columns that differ between them: {told}); merge the rows of a "
+        "picture into one, e.g. with the label that most of them have"
+    )
 
 
 def _labels(rows: Rows, names: tuple[str, ...], columns: Columns, problems: Problems) -> Float32:
     """Return the labels `float32 [n, C]`, 0, 1 or NaN = unknown. Cells that are no label are added to `problems`."""
     labels = np.zeros((len(rows), len(names)), np.float32)
-    meaning = columns.meaning
     for column, name in enumerate(names):
         cells = rows.column(name)
-        if set(cells) <= meaning.keys():
-            labels[:, column] = list(map(meaning.__getitem__, cells))
-            continue
-        for row, text in enumerate(cells):
-            if text in meaning:
-                labels[row, column] = meaning[text]
-            else:
+        # A column can have a million cells but has few different ones, so each text is read only once.
+        meaning = {text: columns.label(text) for text in set(cells)}
+        for row, text in enumerate(cells if None in meaning.values() else ()):
+            if meaning[text] is None:
                 allowed = "allowed: 1, 0, -1 (uncertain) or blank"
                 problems.add(rows.lines[row], f"class '{name}' is {quoted(text)}; {allowed}")
-                problems.hint = "" if columns.classes else "; leave columns that are not classes out of class_names"
+                problems.hint = "" if columns.classes else "; name columns that are not classes in not_classes"
+        labels[:, column] = [meaning[text] or 0.0 for text in cells]
     return labels
 
 
-def _patients(rows: Rows, columns: Columns, problems: Problems) -> Int64:
-    if columns.patient is None:
-        return np.arange(len(rows), dtype=np.int64)
-    numbers: dict[str, int] = {}
-    cells = rows.column(columns.patient)
-    for line, patient in zip(rows.lines, cells, strict=True):
-        if not patient:
-            problems.add(line, f"column '{columns.patient}' is blank; every row needs its patient")
-    return np.array([numbers.setdefault(p, len(numbers)) for p in cells], dtype=np.int64)
-
-
-def _splits(rows: Rows, columns: Columns, problems: Problems) -> Int64 | None:
+def _splits(rows: Rows, columns: Columns, ids: Sequence[str], problems: Problems) -> Int64 | None:
     if columns.split is None:
         return None
     cells = rows.column(columns.split)
@@ -177,8 +172,8 @@ def _splits(rows: Rows, columns: Columns, problems: Problems) -> Int64 | None:
             said = f"is {quoted(text)}" if text else "is blank"
             problems.add(line, f"column '{columns.split}' {said}; allowed: train, val, test")
     splits = np.array([PARTS.get(text.lower(), 0) for text in cells], dtype=np.int64)
-    if columns.patient is not None and not problems.found:
-        _refuse_cut_patients(rows, rows.column(columns.patient), splits, problems)
+    if ids and not problems.found:
+        _refuse_cut_patients(rows, ids, splits, problems)
     return splits
 
 

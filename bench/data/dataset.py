@@ -28,6 +28,7 @@ class KnownLabels:
     splits: Int64 | None
     head: tuple[str, ...] = ()
     tail: tuple[str, ...] = ()
+    patients_known: bool = True
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,7 @@ class Dataset(Stage):
             class_names=tuple(facts["class_names"]),
             head=tuple(facts["head"]),
             tail=tuple(facts["tail"]),
+            patients_known=facts.get("patients_known", True),
             **optional,
         )
 
@@ -182,6 +184,7 @@ class TableWriter:
         tail: Iterable[str],
         true_labels: Float32 | None = None,
         splits: Int64 | None = None,
+        patients_known: bool = True,
     ) -> None:
         """Flush the images, and write the other parts of the table (see `ImageTable`) and its census beside them."""
         self.images.flush()  # type: ignore[attr-defined]
@@ -191,6 +194,7 @@ class TableWriter:
             np.save(self.out / "true_labels.npy", true_labels.astype(np.float32))
         if splits is not None:
             np.save(self.out / "splits.npy", splits.astype(np.int64))
-        facts = {"class_names": list(class_names), "head": list(head), "tail": list(tail)}
+        names = {"class_names": list(class_names), "head": list(head), "tail": list(tail)}
+        facts = names | {"patients_known": patients_known}
         write_strict_json(self.out / "facts.json", facts)
         write_census(self.out, self.images)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import numpy.typing as npt
 
 from bench import seeds
 from bench.data.bulk_decode import MISSING, look_up
@@ -48,6 +49,8 @@ def describe(
 ) -> dict[str, Any]:
     """Return a description of a data set as JSON values: names of classes and counts, and nothing of a single image.
 
+    Numbers of patients are None if the data set does not know them.
+
     Args:
         dataset: the data set. Its pictures are looked up at the source.
         settings: how it is split.
@@ -66,8 +69,9 @@ def describe(
         "sharing": dataset.sharing,
         "table": "computed" if table_folder else "not computed yet",
         "images": len(known.labels),
-        "patients": len(np.unique(known.patients)),
-        "split": "official" if official else "by patient, stratified",
+        "patients": _n_patients(known),
+        "note": dataset.selection_note(),
+        "split": "official" if official else f"by {'patient' if known.patients_known else 'image'}, stratified",
         "split_fault": _fault(part, known, settings),
         "parts": _parts(part, known),
         **_class_facts(part, known),
@@ -88,9 +92,13 @@ def _fault(part: Int64, known: ImageTable | KnownLabels, settings: SplitSettings
     return None
 
 
-def _parts(part: Int64, known: ImageTable | KnownLabels) -> dict[str, dict[str, int]]:
+def _n_patients(known: ImageTable | KnownLabels, rows: npt.NDArray[np.bool_] | slice = slice(None)) -> int | None:
+    return len(np.unique(known.patients[rows])) if known.patients_known else None
+
+
+def _parts(part: Int64, known: ImageTable | KnownLabels) -> dict[str, dict[str, int | None]]:
     return {
-        name: {"images": int((part == i).sum()), "patients": len(np.unique(known.patients[part == i]))}
+        name: {"images": int((part == i).sum()), "patients": _n_patients(known, part == i)}
         for i, name in enumerate(PARTS)
     }
 

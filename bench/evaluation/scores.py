@@ -25,7 +25,9 @@ _INTERVAL = (0.025, 0.975)
 class ScoresSettings(Settings):
     """How the scores on test are computed."""
 
-    n_bootstrap: int = Field(1000, ge=0, le=100_000, description="resamples of the test patients; 0 = none")
+    n_bootstrap: int = Field(
+        1000, ge=0, le=100_000, description="resamples of the test patients (or images, if they are unknown); 0 = none"
+    )
     # A class of k test patients is lost in about exp(-k) of the resamples. From three on that is at most 5 %, so below
     # it not even a 95 % interval can be had without drawing such resamples again.
     min_patients: int = Field(
@@ -89,6 +91,7 @@ class Scores(Stage):
             **means("map", ap, table.head, table.tail),
             **_intervals(replicates),
             "n_bootstrap": len(replicates),
+            "patients_known": table.patients_known,  # else single images were resampled
             **means("prevalence", comparable, table.head, table.tail),
             "selection": trained.record["selection"],
         }

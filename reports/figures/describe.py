@@ -43,7 +43,8 @@ def draw(found: dict[str, Any], theme: Theme) -> Figure:
     left, right = figure.subplots(1, 2, width_ratios=(6.0, side))
     _counts(left, classes)
     _together(right, np.array(found["cooccurrence"], dtype=float)[np.ix_(order, order)], classes, theme)
-    left.set_title(f"{found['dataset']}: {found['images']:,} images of {found['patients']:,} patients")
+    patients = f" of {found['patients']:,} patients" if found["patients"] is not None else ""
+    left.set_title(f"{found['dataset']}: {found['images']:,} images{patients}")
     figure.legend(loc="outside lower left", ncols=len(_PARTS))
     return figure
 

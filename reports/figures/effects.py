@@ -35,7 +35,7 @@ def forest(effects: Sequence[Effect], label: str) -> Drawing | Omitted:
     if not effects:
         return Omitted(TITLE, "no row has finished at the same seed as its control")
     if not any(e.named or e.estimate.n > 1 for e in effects):
-        return Omitted(TITLE, "there is only one seed; the intervals over test patients are in effects.csv")
+        return Omitted(TITLE, f"there is only one seed; the intervals over {_drawn(effects)} are in effects.csv")
     controls = list(dict.fromkeys(e.control for e in effects))
     columns, lines = columns_of(effects), _lines(effects, many=len(controls) > _MOST_COLOURS)
     looks = Looks(controls)
@@ -58,7 +58,7 @@ def forest(effects: Sequence[Effect], label: str) -> Drawing | Omitted:
         return figure
 
     ns = sorted({e.estimate.n for e in effects})
-    what = "over test patients, without the noise of training" if ns == [1] else "over seeds (BCa)"
+    what = f"over {_drawn(effects)}, without the noise of training" if ns == [1] else "over seeds (BCa)"
     return Drawing(
         name=slug(label, "effects"),
         title=TITLE,
@@ -70,6 +70,10 @@ def forest(effects: Sequence[Effect], label: str) -> Drawing | Omitted:
         "with 95 % intervals.",
         draw=draw,
     )
+
+
+def _drawn(effects: Sequence[Effect]) -> str:
+    return next((e.estimate.units for e in effects if e.estimate.over_test), "the test set")
 
 
 def _lines(effects: Sequence[Effect], many: bool) -> dict[str, list[Effect]]:

@@ -73,8 +73,8 @@ def nearest_images(results: list[CellResult], store: Store, looks: Looks, dots: 
         title=title,
         caption=f"{'Distance' if dots else 'Median and quartiles of the distance'} of the synthetic images (n = "
         f"{sizes} for each method, all seeds) to their nearest train image, and to the nearest one that is not a "
-        f"parent. The line on top shows {len(held_out)} held-out images that have one of the classes and whose "
-        "patients are not in train; each class has the same weight in it as among the synthetic images. Distances are "
+        f"parent. The line on top shows {len(held_out)} held-out images that have one of the classes and are not in "
+        "train; each class has the same weight in it as among the synthetic images. Distances are "
         f"between features of {extractor}. On the right is the share of copies: images that are nearer than all but 5 "
         "% of the held-out images (5 % by chance), with and without parents. Look for rows to the left of the band. "
         "Methods that mix train images are near to the parents by construction; a row that is near without its parents "

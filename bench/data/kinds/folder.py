@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from bench.checks import Check
 from bench.content_digests import digests
-from bench.data.csv_file import Problems
+from bench.data.class_columns import not_taken
+from bench.data.csv_file import Problems, alike, named
 from bench.data.csv_listing import Blank, Bools, Columns, Listing, Uncertain, read_listing
 from bench.data.dataset import Dataset, KnownLabels, TableWriter
 from bench.data.images import Depth, Fit, read_bytes, read_image, refuse_bombs
 from bench.data.picture_paths import find_pictures
 from bench.data.source_checks import decoded, look, sampled
 from bench.errors import DataError, SourceError, listed, nearest
+from bench.paths import counted_from
 from bench.pipeline.settings import not_semantic
 from bench.pipeline.stage import Work
 from bench.tables import Float32
+
+Name = Annotated[str, AfterValidator(named)]  # of a column or class, as it is compared with those of the CSV file
 
 _CHUNK = 256  # images that are decoded between two chances for Ctrl-C
 
@@ -44,18 +49,22 @@ class FolderDataset(Dataset):
     sharing: Literal["open", "credentialed"] = not_semantic(  # type: ignore[misc]
         "credentialed", word=True, description="open: anybody may see the pictures, and a tracker gets some of them"
     )
-    path_column: str = "path"
-    patient_column: str | None = Field(
+    path_column: Name = "path"
+    patient_column: Name | None = Field(
         None,
-        description="column of patients, who are never split; null: each image is a patient of its own, so images of "
-        "one person may be in train and test",
+        description="column of patients, who are never split; null, without patient_pattern: each image counts as a "
+        "patient, so images of one person may be in train and test",
     )
-    split_column: str | None = Field(None, description="official split: train, val or test in every row")
+    patient_pattern: str | None = Field(
+        None, description="instead of patient_column: a regular expression with one group, searched in the path"
+    )
+    split_column: Name | None = Field(None, description="official split: train, val or test in every row")
     uncertain: Uncertain = Field("unknown", description="meaning of -1: a label, or unknown (not in loss and scores)")
     blank: Blank = Field("unknown", description="meaning of an empty label; negative if the file marks only positives")
-    class_names: tuple[str, ...] | None = Field(None, min_length=2, description="null: every other 0/1 column")
-    head: tuple[str, ...] | None = Field(None, min_length=1, description="null: every class that is not in the tail")
-    tail: tuple[str, ...] | None = Field(None, min_length=1, description="null: the rarest classes, see n_tail")
+    class_names: tuple[Name, ...] | None = Field(None, min_length=2, description="null: every other 0/1 column")
+    not_classes: tuple[Name, ...] = Field((), description="columns that are no classes, although they may look like it")
+    head: tuple[Name, ...] | None = Field(None, min_length=1, description="null: every class that is not in the tail")
+    tail: tuple[Name, ...] | None = Field(None, min_length=1, description="null: the rarest classes, see n_tail")
     n_tail: int | None = Field(
         None, ge=1, description="how many classes are tail: the rarest (in train, if that is known); null: half of them"
     )
@@ -80,6 +89,37 @@ class FolderDataset(Dataset):
             raise ValueError("give tail or n_tail, not both")
         return self
 
+    @model_validator(mode="after")
+    def _one_way_to_name_the_patients(self) -> FolderDataset:
+        if self.patient_column is not None and self.patient_pattern is not None:
+            raise ValueError("give patient_column or patient_pattern, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _no_class_and_none_at_once(self) -> FolderDataset:
+        if both := set(self.class_names or ()) & set(self.not_classes):
+            raise ValueError(f"'{min(both)}' is in class_names and in not_classes; name it in one of them")
+        return self
+
+    @field_validator("patient_pattern")
+    @classmethod
+    def _has_one_group(cls, pattern: str | None) -> str | None:
+        try:
+            n_groups = 1 if pattern is None else re.compile(pattern).groups
+        except re.error as error:
+            raise ValueError(f"'{pattern}' is no regular expression ({error})") from error
+        if n_groups != 1:
+            raise ValueError(f"'{pattern}' has {n_groups} groups; want one, e.g. patient([0-9]+)")
+        return pattern
+
+    @field_validator("class_names", "not_classes", "head", "tail")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if pair := alike(names or ()):
+            said = "is there twice" if pair[0] == pair[1] else f"and '{pair[1]}' differ only in capitals or white space"
+            raise ValueError(f"'{pair[0]}' {said}; name each once")
+        return names
+
     @property
     def folder(self) -> Path:
         """The folder that the paths are relative to."""
@@ -103,7 +143,22 @@ class FolderDataset(Dataset):
             return None
         listing = self._listing()
         head, tail = (tuple(names) for names in self._head_and_tail(listing))
-        return KnownLabels(listing.class_names, listing.labels, listing.patients, listing.splits, head, tail)
+        return KnownLabels(
+            listing.class_names,
+            listing.labels,
+            listing.patients,
+            listing.splits,
+            head,
+            tail,
+            patients_known=listing.patients_known,
+        )
+
+    def selection_note(self) -> str:
+        """Return which columns of the CSV file are not taken, and what looks like a patient's id but is not named."""
+        if not self._is_there():
+            return ""
+        listing = self._listing()
+        return "; ".join(text for text in (not_taken(listing.not_taken), listing.patient_hint) if text)
 
     def content(self) -> dict[str, str]:
         """Return the digest of the CSV file and of all pictures, which stands in the key for the paths.
@@ -141,7 +196,15 @@ class FolderDataset(Dataset):
                     problems.add(listing.lines[done - 1], f"{listing.paths[done - 1]}: {problem}")
                 work.progress(done, len(paths), "decode")
         problems.raise_if_any("picture")
-        writer.finish(listing.labels, listing.patients, listing.class_names, head, tail, splits=listing.splits)
+        writer.finish(
+            listing.labels,
+            listing.patients,
+            listing.class_names,
+            head,
+            tail,
+            splits=listing.splits,
+            patients_known=listing.patients_known,
+        )
 
     def name_of(self, row: int, folder: Path) -> str:
         """Return the row of the CSV file and the path of a picture."""
@@ -156,12 +219,22 @@ class FolderDataset(Dataset):
         except DataError as error:
             yield Check("CSV", False, str(error))
             if not self.folder.is_dir():
-                yield Check("pictures", False, f"{self.csv}: {self.folder}: no such folder; check the setting 'root'")
+                none = f"{self.csv}: {self.folder}: no such folder"
+                yield Check("pictures", False, f"{none}; check the setting 'root'{counted_from(self.folder)}")
             return
-        yield Check(
-            "CSV", True, f"{self.csv}, {len(listing.paths):,} rows, {len(head)} head and {len(tail)} tail classes"
-        )
+        size = f"{len(listing.paths):,} rows, {len(head)} head and {len(tail)} tail classes"
+        more = not_taken(listing.not_taken)
+        yield Check("CSV", True, f"{self.csv}, {size}{f'; {more}' if more else ''}")
+        yield self._see_patients(listing)
         yield look("pictures", lambda: self._see_pictures(listing))
+
+    def _see_patients(self, listing: Listing) -> Check:
+        if listing.patients_known:
+            n = len(np.unique(listing.patients))
+            return Check("patients", True, f"{n:,} patients, of whom none is in two parts of a split")
+        told = "not known: each image counts as a patient of its own"
+        hint = f"; {listing.patient_hint}" if listing.patient_hint else ""
+        return Check("patients", True, f"{told}{hint}", warns=bool(hint))
 
     def _see_pictures(self, listing: Listing) -> str:
 
@@ -180,12 +253,14 @@ class FolderDataset(Dataset):
 
     def _listing(self) -> Listing:
         columns = Columns(
-            self.path_column,
-            self.patient_column,
-            self.split_column,
-            self.class_names,
-            self.uncertain,
-            self.blank,
+            path=self.path_column,
+            patient=self.patient_column,
+            pattern=self.patient_pattern,
+            split=self.split_column,
+            classes=self.class_names,
+            not_classes=self.not_classes,
+            uncertain=self.uncertain,
+            blank=self.blank,
             inverted=self.invert if isinstance(self.invert, str) else None,
         )
         return read_listing(Path(self.csv).expanduser(), columns)

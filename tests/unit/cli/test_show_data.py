@@ -77,3 +77,14 @@ def test_pictures_are_told_in_a_line() -> None:
     assert rendered(FOUND | {"pictures": {"fault": "data: no such folder"}}).endswith(
         "pictures: data: no such folder\n"
     )
+
+
+def test_patients_that_are_not_known_are_not_counted() -> None:
+    parts = {part: {"images": 3, "patients": None} for part in FOUND["parts"]}
+    note = "columns not taken: Sex (its name is one of metadata)"
+    told = rendered(FOUND | {"patients": None, "parts": parts, "split": "by image, stratified", "note": note})
+    assert told.count("unknown") >= len(parts) + 1
+    assert (
+        "split: by image, stratified\npatients are not known: images of one person may be in train and in test" in told
+    )
+    assert note in told

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from bench.data.cell_values import label_of
 from bench.data.csv_file import Problems, missing_column, quoted, read_rows
-from bench.data.csv_listing import Columns
 from bench.data.kinds.cxr_lt.files import version
 from bench.data.kinds.cxr_lt.releases import Layout, Release, plain
 from bench.errors import DataError, listed
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _SHOWN = 3
-# No release that we know of has -1 or blanks. In a file that somebody derived from one, they can only mean unknown.
-_MEANING = Columns("", None, None, None, uncertain="unknown", blank="unknown").meaning
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,12 +190,13 @@ class _Part:
 
     def _labels(self, table: pa.Table, column: str, name: str) -> Float32:
         codes, cells = _coded(table[column])
-        odd = {k: c for k, c in enumerate(cells) if c.strip() not in _MEANING}
-        if odd:
+        # No release that we know of has -1 or blanks. In a file that somebody derived from one, they mean unknown.
+        found = [label_of(c.strip()) for c in cells]
+        if odd := {k: c for k, c in enumerate(cells) if found[k] is None}:
             rows = np.flatnonzero(np.isin(codes, list(odd)))
             allowed = "allowed: 1, 0, -1 (uncertain) or blank"
             _refuse(self.path, [(int(r), f"class '{name}' is {quoted(odd[int(codes[r])])}; {allowed}") for r in rows])
-        return np.array([_MEANING[c.strip()] for c in cells], dtype=np.float32)[codes]
+        return np.array(found, dtype=np.float32)[codes]
 
     def _read_paths(self, paths: pa.ChunkedArray, column: str, layout: Layout) -> None:
         import pyarrow.compute as pc

@@ -50,6 +50,7 @@ class ImageTable:
         splits: `int64 [n]`, the official split: 0 train, 1 val, 2 test; None if the data set has none.
         patients_known: whether `patients` are patients. Otherwise every image counts as a patient of its own, and no
             text may speak of patients.
+        excludes: `bool [C, C]`, True in row i where class i cannot be present beside class j; None: nowhere.
     """
 
     images: UInt8
@@ -61,6 +62,7 @@ class ImageTable:
     true_labels: Float32 | None = None
     splits: Int64 | None = None
     patients_known: bool = True
+    excludes: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ class TrainSet:
         images: a view of `uint8 [n, H, W]`.
         labels: `float32 [n, C]`, observed labels, 0 or 1; NaN = unknown.
         class_names, head, tail: class names; `head_index` and `tail_index` are their columns in `labels`.
+        excludes: `bool [C, C]`, True in row i where class i ("No Finding") cannot be present beside class j; None:
+            nowhere.
     """
 
     images: ImageRows
@@ -78,6 +82,7 @@ class TrainSet:
     class_names: tuple[str, ...]
     head: tuple[str, ...]
     tail: tuple[str, ...]
+    excludes: npt.NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         """Return the number of images."""

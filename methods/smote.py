@@ -50,7 +50,8 @@ class Smote(Method):
             step = np.array([d[2] for d in draws], dtype=np.float32)
             parents = np.array([rows_of[int(ctx.samples[i])][list(d[:2])] for i, d in zip(index, draws, strict=True)])
             mixed = interpolate(self._vectors(ctx, parents[:, 0]), self._vectors(ctx, parents[:, 1]), step)
-            labels, alone = union(ctx.train.labels[parents]), parents[:, 0] == parents[:, 1]
+            labels = union(ctx.train.labels[parents], excludes=ctx.train.excludes)
+            alone = parents[:, 0] == parents[:, 1]
             parents[alone, 1] = -1
             of_neighbour = np.where(alone, np.float32(0), step)
             share = np.stack([1 - of_neighbour, of_neighbour], axis=1)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from bench.augment.label_policies import CLAIMED_CLASS, PARENT_SHARE
 from bench.augment.method import Context, Method
+from bench.data.exclusions import without_contradictions
 from bench.errors import ContractError
 from bench.tables import AugmentedBatch, TrainSet
 
@@ -35,6 +37,8 @@ def skip_of(method: Method, train: TrainSet) -> str | None:
 def checked(method: Method, ctx: Context) -> Iterator[AugmentedBatch]:
     """Yield the method's batches after checking each one against the contract.
 
+    Labels come out without contradictions, as under every label policy: a class that excludes others gives way to them.
+
     Raises:
         ContractError: if a batch breaks a rule. The message names the method, the rule and what was found.
     """
@@ -48,7 +52,7 @@ def checked(method: Method, ctx: Context) -> Iterator[AugmentedBatch]:
             made += len(batch.labels)
             if made > wanted:  # Do not wait for the end: a method that never stops would fill the disk.
                 raise ContractError(method.label, _COUNTS, f"made {made} and maybe more, the plan asks for {wanted}")
-            yield batch
+            yield replace(batch, labels=without_contradictions(batch.labels, ctx.train.excludes))
     if made != wanted:
         raise ContractError(method.label, _COUNTS, f"made {made}, the plan asks for {wanted}")
 

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from bench.data.exclusions import without_contradictions
 from bench.tables import AugmentedSet, Float32, Int64
 
 LabelPolicy = Literal["own", "union", "target_only", "released", "area", "teacher"]
@@ -31,6 +32,7 @@ class LabelEvidence:
         target: `int64 [n]`, the class that the sample was made for.
         claimed: `int64 [n]`, the class that the method says the sample shows (extra `claimed_class`), or -1; the
             target by default.
+        excludes: `bool [C, C]`, which classes exclude which; None: no class excludes another.
     """
 
     own: Float32
@@ -39,10 +41,13 @@ class LabelEvidence:
     share: Float32
     target: Int64
     claimed: Int64
+    excludes: npt.NDArray[np.bool_] | None = None
 
     @classmethod
-    def of(cls, samples: AugmentedSet, train_labels: Float32) -> LabelEvidence:
-        """Gather the evidence of a finished set; `train_labels` are `float32 [n_train, C]`."""
+    def of(
+        cls, samples: AugmentedSet, train_labels: Float32, excludes: npt.NDArray[np.bool_] | None = None
+    ) -> LabelEvidence:
+        """Gather the evidence of a finished set, from `train_labels` `float32 [n_train, C]` and `TrainSet.excludes`."""
         parents = np.asarray(samples.parents)
         present = parents >= 0
         share = samples.extras.get(PARENT_SHARE)
@@ -56,6 +61,7 @@ class LabelEvidence:
             share=np.where(present, share, 0).astype(np.float32),
             target=target,
             claimed=np.asarray(samples.extras.get(CLAIMED_CLASS, target)),
+            excludes=excludes,
         )
 
 
@@ -70,11 +76,16 @@ def assign(policy: LabelPolicy, evidence: LabelEvidence, taught: Float32 | None 
     - `area`: the mean of the parents' labels, weighted by their shares of the image.
     - `teacher`: `taught`, the probabilities of a classifier that was trained on real images only.
 
-    Under `union` and `area` a sample without parents keeps the method's labels.
+    Under `union` and `area` a sample without parents keeps the method's labels. Under every policy, a class that
+    excludes others gives way to them: the union of "No Finding" and a finding is the finding alone.
 
     Raises:
         ValueError: if the policy is `teacher` and `taught` is None.
     """
+    return without_contradictions(_assigned(policy, evidence, taught), evidence.excludes)
+
+
+def _assigned(policy: LabelPolicy, evidence: LabelEvidence, taught: Float32 | None) -> Float32:
     if policy == "own":
         return evidence.own
     if policy == "teacher":
@@ -97,14 +108,19 @@ def _hot(classes: Int64, shape: tuple[int, ...], elsewhere: float) -> Float32:
     return labels
 
 
-def union(parents: Float32, present: npt.NDArray[np.bool_] | None = None) -> Float32:
+def union(
+    parents: Float32,
+    present: npt.NDArray[np.bool_] | None = None,
+    excludes: npt.NDArray[np.bool_] | None = None,
+) -> Float32:
     """Return the union over axis 1 of `float32 [n, p, C]`, as `float32 [n, C]`.
 
     It is 1 if any parent's label is 1, else NaN if any is NaN, else the highest label. Parents outside `present` are
-    ignored.
+    ignored. A class that excludes others (`TrainSet.excludes`) is 0 beside them.
     """
     known: Float32 = parents if present is None else np.where(present[:, :, None], parents, np.float32(0))
-    return np.where(np.any(known == 1, axis=1), 1, known.max(axis=1)).astype(np.float32)
+    merged = np.where(np.any(known == 1, axis=1), 1, known.max(axis=1)).astype(np.float32)
+    return without_contradictions(merged, excludes)
 
 
 def _union(evidence: LabelEvidence) -> Float32:

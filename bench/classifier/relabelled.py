@@ -41,7 +41,8 @@ class Labelled(Stage):
             if len(samples):
                 work.progress(0, 1, "teacher")
                 taught = work.get(self.teacher).predict(samples.images, work.device)
-        evidence = LabelEvidence.of(samples, train_set(work, self.augmented.train).labels)
+        train = train_set(work, self.augmented.train)
+        evidence = LabelEvidence.of(samples, train.labels, train.excludes)
         np.save(work.out / "labels.npy", assign(self.policy, evidence, taught))
         work.progress(1, 1, "labelled")
 

@@ -85,6 +85,8 @@ def pairs(found: dict[str, Any], n: int = _PAIRS) -> list[tuple[str, str, int, f
 def _in_words(found: dict[str, Any]) -> list[str]:
     """Return sentences on the pictures, and on the rows that were left out."""
     lines, pictures = [], found["pictures"]
+    for name, n in found["contradictions"].items():
+        lines.append(f"{n:,} image{'s'[: n != 1]} with {name} and a class that it excludes; see the setting excludes")
     if pictures and "fault" in pictures:
         lines.append(f"pictures: {pictures['fault']}")
     elif pictures:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from bench.checks import Check
 from bench.data.census import write_census
+from bench.data.exclusions import exclusion_table
+from bench.errors import ConfigError
 from bench.files import new_array, read_json_or_raise, write_strict_json
 from bench.pipeline.settings import not_semantic
 from bench.pipeline.stage import Stage
@@ -60,6 +63,12 @@ class Dataset(Stage):
         None, word=True, pattern=r"^[a-z0-9][a-z0-9_-]*$", description="name in tables; null: the kind"
     )
 
+    excludes: dict[str, Literal["all"] | tuple[str, ...]] | None = Field(
+        None,
+        description="class → the classes that cannot be present beside it, or all; null: No Finding (or Normal) "
+        "excludes all but Support Devices; {}: none",
+    )
+
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         """Make a subclass `credentialed` if it does not say who may see its images."""
@@ -78,6 +87,17 @@ class Dataset(Stage):
         A class name that is misspelt in a matrix is then refused before anything is computed.
         """
         return None
+
+    def exclusions(self, class_names: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Return which classes exclude which, `bool [C, C]`; see `bench.data.exclusions.exclusion_table`.
+
+        Raises:
+            ConfigError: if `excludes` names a class that is not among `class_names`.
+        """
+        try:
+            return exclusion_table(class_names, self.excludes)
+        except ConfigError as error:
+            raise ConfigError(f"{self.label}.{error}") from error
 
     def known_labels(self) -> KnownLabels | None:
         """Return the labels, patients and parts if they are known before the images are read, else None.
@@ -159,6 +179,7 @@ class Dataset(Stage):
             head=tuple(facts["head"]),
             tail=tuple(facts["tail"]),
             patients_known=facts.get("patients_known", True),
+            excludes=self.exclusions(tuple(facts["class_names"])),
             **optional,
         )
 

@@ -18,6 +18,7 @@ from bench import seeds
 from bench.data.bulk_decode import MISSING, look_up
 from bench.data.census import table_notes
 from bench.data.dataset import Dataset, KnownLabels
+from bench.data.exclusions import contradictions
 from bench.data.split import PARTS, SplitSettings, assign_parts, check, positive_patients
 from bench.errors import DataError
 from bench.files import read_json_or_raise
@@ -75,6 +76,7 @@ def describe(
         "split_fault": _fault(part, known, settings),
         "parts": _parts(part, known),
         **_class_facts(part, known),
+        "contradictions": _contradictions(dataset, known),
         "cooccurrence": _together(known).tolist(),
         "pictures": _pictures(dataset, tell),
         "odd": table_notes(table_folder, known.labels, part) if table_folder else [],
@@ -124,6 +126,12 @@ def _class_facts(part: Int64, known: ImageTable | KnownLabels) -> dict[str, Any]
         "labels_an_image": float(positives.mean()),
         "images_without_a_label": int((positives == 0).sum()),
     }
+
+
+def _contradictions(dataset: Dataset, known: ImageTable | KnownLabels) -> dict[str, int]:
+    """Return class → in how many images it is positive beside one that it excludes, if there are any."""
+    counts = contradictions(known.labels, dataset.exclusions(known.class_names))
+    return {name: int(n) for name, n in zip(known.class_names, counts, strict=True) if n}
 
 
 def _together(known: ImageTable | KnownLabels) -> Int64:

@@ -226,6 +226,7 @@ def train_set(work: Work, train: Train) -> TrainSet:
         class_names=table.class_names,
         head=table.head,
         tail=table.tail,
+        excludes=table.excludes,
     )
 
 

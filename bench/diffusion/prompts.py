@@ -27,7 +27,9 @@ class PromptTemplate(Settings):
     template: str = Field(f"{SUBJECT}, {_FINDINGS}", description="{findings} is replaced by the names of the findings")
     nothing: str = Field(NOTHING, description="used as the findings if no label is set")
     separator: str = Field(", ", description="text between two names")
-    case: Literal["lower", "as_is"] = Field("lower", description="lower: class names are written in lower case")
+    case: Literal["lower", "as_is"] = Field(
+        "lower", description="lower: class names are written in lower case; underscores are spaces"
+    )
     words: dict[str, str] = Field({}, description="class name → text to use instead of the name, as written")
 
     @field_validator("template")
@@ -59,7 +61,18 @@ class PromptTemplate(Settings):
                 raise ConfigError(f"diffusion.prompt.words: no class '{name}' in the data set{hint} (have: {have})")
 
     def _called(self, name: str) -> str:
-        return self.words.get(name, name.lower() if self.case == "lower" else name)
+        return self.words.get(name) or in_words(name, self.case)
+
+
+def in_words(class_name: str, case: Literal["lower", "as_is"] = "lower") -> str:
+    """Return the words that a prompt has for a class: no underscores, which no model has learnt, and one space each.
+
+    Example:
+        >>> in_words("Pleural_Thickening")
+        'pleural thickening'
+    """
+    words = " ".join(class_name.replace("_", " ").split())
+    return words.lower() if case == "lower" else words
 
 
 def prompt_for(class_names: Sequence[str], labels: Iterable[float | bool]) -> str:

@@ -90,7 +90,7 @@ def _with_one_extractor(settings: MatrixSettings) -> MatrixSettings:
 
 
 def _check_plan(plan: Plan, datasets: Sequence[Dataset], where: str) -> None:
-    """Refuse classes that the data sets are known not to have, and absurd numbers of images."""
+    """Refuse names of classes that the data sets are known not to have, and absurd numbers of images."""
     for name, n in {"per_class": plan.per_class, **{f"counts.{k}": n for k, n in plan.counts.items()}}.items():
         if n > _MOST_IMAGES:
             raise ConfigError(f"{where}.augment.{name}: want {_MOST_IMAGES} images or fewer, got {n}")
@@ -101,6 +101,7 @@ def _check_plan(plan: Plan, datasets: Sequence[Dataset], where: str) -> None:
         if classes is not None:
             try:
                 plan.check(classes)
+                dataset.exclusions(classes)
             except ConfigError as error:
                 raise ConfigError(f"{where}.{error}") from error
 

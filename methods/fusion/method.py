@@ -142,7 +142,7 @@ class Fusion(Method):
             share_tail = fused.mask[index].mean(axis=(1, 2), dtype=np.float32)
             yield AugmentedBatch(
                 images=diffusion.decode(latents),
-                labels=union(ctx.train.labels[parents]),
+                labels=union(ctx.train.labels[parents], excludes=ctx.train.excludes),
                 parents=parents,
                 extras={
                     "anchor_cam": fused.anchor_cam[index],
@@ -156,7 +156,7 @@ class Fusion(Method):
     def _prompts(self, diffusion: Diffusion, train: TrainSet, parents: Int64) -> list[str]:
         """Return the prompt of every sample."""
         if self.prompt == "union":
-            named = union(train.labels[parents])
+            named = union(train.labels[parents], excludes=train.excludes)
         else:
             of_tail = np.isin(np.arange(len(train.class_names)), train.tail_index)
             named = np.where(of_tail, train.labels[parents[:, 0]], 0)

@@ -27,6 +27,7 @@ FOUND: dict[str, Any] = {
     "labels_an_image": 0.75,
     "images_without_a_label": 1234,
     "cooccurrence": [[10, 5, 1], [5, 6, 0], [1, 0, 4]],
+    "contradictions": {},
     "pictures": None,
     "left_out": None,
     "changed_source": None,
@@ -61,6 +62,11 @@ def test_patients_stand_beside_images_unless_every_image_is_of_another_one() -> 
     text = rendered(FOUND | {"patients": 20})
     assert re.search(r"^ ?b +head +4 +1 +1 +0 +40.00 %", text, re.MULTILINE)
     assert "in brackets" not in text
+
+
+def test_contradictions_are_told_with_their_number() -> None:
+    text = rendered(FOUND | {"contradictions": {"No [x] Finding": 1200}})
+    assert "1,200 images with No [x] Finding and a class that it excludes; see the setting excludes" in text
 
 
 def test_pictures_are_told_in_a_line() -> None:

@@ -89,6 +89,14 @@ def test_words_follow_the_template() -> None:
     assert template.model_copy(update={"nothing": "normal"}).of(names, (0, 0, 0)) == "X-ray showing normal."
 
 
+@pytest.mark.parametrize("case", ["lower", "as_is"])
+def test_underscores_of_a_class_name_are_no_words(case: str) -> None:
+    said = PromptTemplate(case=case).of(("Pleural_Thickening", "No__Finding ", "a_b"), (1, 1, 1))
+    assert said.lower() == "chest radiograph, pleural thickening, no finding, a b"
+    assert ("Pleural" in said) == (case == "as_is")
+    assert PromptTemplate(words={"a_b": "a_b"}).of(("a_b",), (1,)) == "chest radiograph, a_b"
+
+
 def test_words_for_a_class_that_is_not_there_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"diffusion\.prompt\.words: no class 'Fractur'.*did you mean 'Fracture'"):
         PromptTemplate(words={"Fractur": "x"}).of(("Fracture",), (1,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import Any
 
@@ -17,6 +18,7 @@ from bench.cli.store import app as store_verbs
 from bench.cli.sweep import app as sweep_verbs
 from bench.cli.usage_errors import Context, OneLineGroup
 from bench.errors import BenchError
+from bench.installed import require_installed
 
 HEADINGS = {
     "Run": (run_verbs, sweep_verbs),
@@ -68,6 +70,7 @@ for _heading, _apps in HEADINGS.items():
 
 def main() -> None:
     """Run the command line. An error that is meant for people becomes one line and an exit code."""
+    _keep_docstrings()
     make_streams_safe()
     # Verbs that only read want one thread of numpy, whose import else starts one for every core. Verbs that compute
     # set the threads of all libraries by the machine file and --threads, see `make_machine`.
@@ -76,6 +79,7 @@ def main() -> None:
     if debug:
         sys.argv.remove("--debug")
     try:
+        require_installed("methods", "reports", "sweeps")
         app()
     except BenchError as error:
         if debug:
@@ -87,3 +91,12 @@ def main() -> None:
             raise
         say(f"error: {in_one_line(f'{error.filename or type(error).__name__}: {error.strerror or error}')}")
         sys.exit(2)
+
+
+def _keep_docstrings() -> None:
+    """Start this command again without -OO (PYTHONOPTIMIZE=2), under which Python has no docstrings."""
+    # The help is made of them, and transformers cannot be imported without them.
+    kept = [word for word in sys.orig_argv[1:] if not re.fullmatch("-O+", word)]
+    told = os.environ.pop("PYTHONOPTIMIZE", None)
+    if sys.flags.optimize > 1 and (told or kept != sys.orig_argv[1:]):  # else it would start again for ever
+        os.execv(sys.executable, [sys.executable, *kept])  # noqa: S606 - our own command again

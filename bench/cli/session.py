@@ -9,9 +9,10 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from bench.run.placement import ChosenExecutor
     from bench.store.store import Store
     from bench.store.work import Execution
+
+
+_TWICE_S = 1.0  # signals that follow so soon are the same wish to stop
 
 
 def load(matrix: str, sets: list[str] | None) -> Matrix:
@@ -235,27 +239,38 @@ def progress_bar(
 def interruptible(command: str, goes_on_alone: bool = False) -> Iterator[None]:
     """End with one line that says how to go on, and exit code 130, on Ctrl-C, SIGTERM or SIGHUP.
 
+    After that, further signals are ignored, since nothing is left but to end the process.
+
     Args:
         command: what to type to go on.
         goes_on_alone: say that the computations continue without this command, as SLURM's jobs do.
     """
     import signal
 
-    def stop(signum: int, frame: object) -> NoReturn:
-        raise KeyboardInterrupt
+    since = -_TWICE_S
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    def stop(signum: int, frame: object) -> None:
+        # A second signal often follows at once: Ctrl-C twice, or a terminal and a wrapper that both send it. It must
+        # not break the orderly stop. A later one may: what takes that long is the wait for W&B.
+        nonlocal since
+        if time.monotonic() - since >= _TWICE_S:
+            since = time.monotonic()
+            raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
-        try:
-            for number, handler in before.items():
-                if handler is not signal.SIG_IGN:  # `nohup` has SIGHUP ignored, and that must stay so
-                    signal.signal(number, stop)
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:  # `nohup` has SIGHUP ignored, and that must stay so
+                signal.signal(number, stop)
+        yield
     except KeyboardInterrupt:
+        for number in before:  # until the process has ended, or its end would be a traceback
+            signal.signal(number, signal.SIG_IGN)
+        before = {}
         kept = "finished stages and checkpoints are kept. Go on"
         state = "the SLURM jobs go on without this command. Watch them again" if goes_on_alone else kept
         say(f"stopped; {state} with: {command} (same options)")
         raise typer.Exit(130) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,8 +28,13 @@ class OneLineGroup(TyperGroup):
 
     def invoke(self, ctx: Context) -> Any:
         """Read the verb's arguments and run it."""
-        with _as_config_error():
-            return super().invoke(ctx)
+        try:
+            with _as_config_error():
+                return super().invoke(ctx)
+        except KeyboardInterrupt:  # typer would end with 1 and "Aborted!"
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not end our end with a traceback
+            typer.echo("stopped", err=True)
+            raise typer.Exit(130) from None
 
 
 @contextmanager

@@ -108,7 +108,7 @@ def _locks(machine: Machine, store: Path, folder: Path) -> Check:
 
 
 def _other_process_claims(folder: Path, kind: str) -> bool:
-    command = [sys.executable, "-c", _TRY_CLAIM, str(folder), kind]
+    command = [sys.executable, "-P", "-c", _TRY_CLAIM, str(folder), kind]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode not in (0, 9):
         said = (done.stderr.strip() or f"code {done.returncode}").splitlines()[-1]

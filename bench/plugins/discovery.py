@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from bench.augment.unusable import Reason
 from bench.errors import in_words
+from bench.installed import require_installed
 
 T = TypeVar("T")
 
@@ -54,10 +55,14 @@ def classes(package: str, group: str, base: type, named_by: str) -> Iterator[Any
         group: the entry-point group that is searched as well.
         base: the base class.
         named_by: the class variable that holds a plugin's name (`name` or `kind`).
+
+    Raises:
+        ConfigError: if a foreign package is called `methods`.
     """
-    path = importlib.import_module(package).__path__
     if package == "methods":
+        require_installed(package)
         yield from (Broken("BENCH_METHODS", f"no folder {p}") for p in _plugin_folders() if not Path(p).is_dir())
+    path = importlib.import_module(package).__path__
     for name in sorted(m.name for m in pkgutil.iter_modules(path) if not m.name.startswith("_")):
         yield from _classes(f"{package}.{name}", base, named_by)
     for entry in metadata.entry_points(group=group):

@@ -7,10 +7,15 @@ take seconds, and forking this process would copy its threads and locks in an un
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import multiprocessing
+import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
 import signal
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -20,6 +25,7 @@ from typing import Any
 from bench.errors import StageError
 from bench.pipeline.stage import Stage
 from bench.run.log import compute_logged
+from bench.run.signals import uninterrupted
 from bench.run.workload import Workload
 from bench.store.store import Store
 from bench.store.work import Execution
@@ -27,6 +33,8 @@ from bench.store.work import Execution
 # A killed worker is started once more, and goes on from its checkpoints. Most kills come from outside (memory, an
 # administrator) and do not repeat; a stage that dies twice probably kills itself, and a third try would cost as much.
 _ATTEMPTS_AFTER_A_KILL = 2
+_TO_END_S = 10.0  # for a child that was told to end; then it is killed
+_OURS = "bench"  # the value of PYTHONSAFEPATH if we have set it; to Python, any value means yes
 
 
 def count_gpus() -> int:
@@ -59,6 +67,7 @@ class Processes:
         self.n_gpus = count_gpus() if self.n_gpus is None else self.n_gpus
         running: list[_Running] = []
         kills: dict[str, int] = {}
+        self._wait_for_the_server()
         try:
             while not work.finished:
                 self._start(work, running)
@@ -70,10 +79,29 @@ class Processes:
                     running.remove(r)
                     self._settle(work, r, kills)
         finally:
-            for r in running:
-                r.process.terminate()
-            for r in running:
-                r.process.join()
+            with uninterrupted():
+                for r in running:
+                    r.process.terminate()
+                for r in running:
+                    r.process.join(_TO_END_S)
+                    r.process.kill()
+                    r.process.join()
+
+    def _wait_for_the_server(self) -> None:
+        """Wait until the fork server has imported everything.
+
+        Raises:
+            StageError: if it has ended instead.
+        """
+        # Afterwards a start takes milliseconds, so that it can hold back Ctrl-C. This one may be interrupted at any
+        # moment, since a child that does nothing need not be ended.
+        try:
+            with _out_of_reach():
+                multiprocessing.forkserver.ensure_running()
+            self.context.Process(target=_nothing).start()
+        except (EOFError, ConnectionError, BrokenPipeError) as error:
+            time.sleep(0.2)  # a Ctrl-C ends the server as well, and may reach us a little later
+            raise StageError("the process that starts the stages has ended; what it said stands above") from error
 
     def _start(self, work: Workload, running: list[_Running]) -> None:
         busy = {r.stage.key for r in running}
@@ -89,10 +117,11 @@ class Processes:
             execution = replace(work.execution, on_progress=None)
             said, says = self.context.Pipe(duplex=False)
             process = self.context.Process(target=_child, args=(work.store.root, stage, execution, gpu, says))
-            process.start()
-            says.close()
             before = (work.store.failure(stage) or {}).get("attempt", 0)
-            running.append(_Running(stage, process, slot, said, before))
+            with uninterrupted():  # a child that is started must be in `running`, or nobody would end it
+                process.start()
+                running.append(_Running(stage, process, slot, said, before))
+            says.close()
             work.reporter.started(stage)
 
     def _settle(self, work: Workload, ended: _Running, kills: dict[str, int]) -> None:
@@ -129,8 +158,33 @@ def _last_words(said: Connection) -> str:
         return ""
 
 
+@contextlib.contextmanager
+def _out_of_reach() -> Iterator[None]:
+    """Keep a Python that is started in the block from the files of the working folder, and from Ctrl-C."""
+    # multiprocessing starts `python -c`, which looks for modules in the working folder first. A user's random.py there,
+    # or a folder bench, would be imported in place of the real one.
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ.setdefault("PYTHONSAFEPATH", _OURS)
+    try:
+        multiprocessing.resource_tracker.ensure_running()  # now, because it unblocks SIGINT after its start
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until `bench.run.preload` takes over
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+
+
+def _nothing() -> None:
+    pass
+
+
 def _child(root: Path, stage: Stage, execution: Execution, gpu: int | None, says: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends Ctrl-C to all; the parent ends us in order
+    if os.environ.get("PYTHONSAFEPATH") == _OURS:
+        del os.environ["PYTHONSAFEPATH"]  # it was meant for the fork server, not for programs that a stage starts
     faulthandler.enable()  # a crash inside a library leaves its stack in the log
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)

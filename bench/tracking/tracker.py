@@ -68,7 +68,7 @@ def _server_of_wandb(share_with: str) -> str:
     """
     try:
         with tempfile.TemporaryDirectory() as root:  # W&B writes files of its own, and the store must stay untouched
-            command = [sys.executable, "-m", "bench.tracking.wandb_mirror", "where", root, NO_SERVER]
+            command = [sys.executable, "-P", "-m", "bench.tracking.wandb_mirror", "where", root, NO_SERVER]
             quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
             done = subprocess.run(command, timeout=_WAIT_S, **quiet, **_surroundings())
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -183,6 +183,7 @@ class WandbTracker:
         server = self.local.share_with or NO_SERVER
         command = [
             sys.executable,
+            "-P",
             "-m",
             "bench.tracking.wandb_mirror",
             self.mode,

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import random
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
+from tests.reliability.helpers import found, group_is_gone, until
 from tests.reliability.judge import Reference
 from tests.reliability.moments import WATCHED, labels_of
 from tests.reliability.scenarios import killed, two_drivers, worker_killed
 from tests.reliability.trial import Trial
+from tests.reliability.warm import MATRIX, start
 
 
 def trial(reference: Reference, tmp_path: Path, seed: str, jobs: int | None = None) -> Trial:
@@ -50,6 +53,21 @@ def test_asked_to_stop(reference: Reference, tmp_path: Path, which: signal.Signa
     it = trial(reference, tmp_path, which.name)
     it.strike("any stage", which, grace_s=10)
     assert it.finish() == []
+
+
+def test_ctrl_c_twice_is_one_line_and_leaves_no_process(reference: Reference, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    run = start(["run", str(MATRIX), "--jobs", "2", "--wandb", "off", "--store", str(store)], tmp_path / "run")
+    assert until(lambda: found(store, "*/*.work"))
+    for _ in range(2):
+        run.signal(signal.SIGINT)
+        time.sleep(0.05)
+    assert run.wait(20) == 130
+    assert group_is_gone(run.group)
+    *progress, last = run.said.splitlines()
+    assert last.startswith("stopped; finished stages and checkpoints are kept. Go on with: bench run ")
+    assert "Traceback" not in run.said
+    assert not any("stopped" in line for line in progress)
 
 
 def test_a_killed_worker_costs_one_attempt(reference: Reference, tmp_path: Path) -> None:

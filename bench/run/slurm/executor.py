@@ -9,11 +9,10 @@ after its result was complete.
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -22,6 +21,7 @@ from bench.errors import ConfigError, StageError, nearest
 from bench.pipeline.stage import Stage
 from bench.plugins import registry
 from bench.run.machine_file import JobRequest, Machine
+from bench.run.signals import uninterrupted
 from bench.run.slurm.job import StageJob, recipe_path
 from bench.run.slurm.queue import Queue, SchedulerBusy, ask_queue, cancel, submit
 from bench.run.slurm.recipe import write_recipe
@@ -267,17 +267,6 @@ def stage_classes() -> dict[str, type[Stage]]:
         with contextlib.suppress(AttributeError):  # a base class without a name of its own
             found[cls.stage_name()] = cls
     return found
-
-
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold back SIGINT, SIGTERM and SIGHUP until the end of the block."""
-    stops = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, stops)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _last_words(paths: Iterable[Path]) -> str:

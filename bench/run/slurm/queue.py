@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +130,7 @@ def submit(
     import submitit
 
     before = set(folder.glob("*")) if folder.is_dir() else set()
-    executor = submitit.SlurmExecutor(folder, max_num_timeout=settings.max_timeouts, python=settings.python)
+    executor = submitit.SlurmExecutor(folder, max_num_timeout=settings.max_timeouts, python=_python(settings))
     executor.update_parameters(**_parameters(name, ask, settings, after))
     try:
         # The error that we raise already holds sbatch's lines, so they need not be printed as well.
@@ -166,10 +167,17 @@ def outside_any_job(ask: JobRequest | None = None) -> Iterator[None]:
         os.environ.update(hidden)
 
 
+def _python(settings: SlurmSettings) -> str:
+    """Return the command that starts Python in a job, which may not import what lies in the working folder."""
+    return f"{settings.python or shlex.quote(sys.executable)} -P"
+
+
 def _exports() -> list[str]:
     """Return shell lines that set the variables that results and claims depend on; some sites export none to jobs."""
     found = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
-    return ["export SLURM_EXPORT_ENV=ALL", *(f"export {name}={shlex.quote(value)}" for name, value in found.items())]
+    given = [f"export {name}={shlex.quote(value)}" for name, value in found.items()]
+    # with PYTHONOPTIMIZE=2 there are no docstrings, and transformers cannot be imported
+    return ["export SLURM_EXPORT_ENV=ALL", "unset PYTHONOPTIMIZE", *given]
 
 
 def _cause(text: str) -> str:

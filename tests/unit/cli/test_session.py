@@ -8,10 +8,13 @@ import re
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 import typer
 
+from bench.cli import session
 from bench.cli.session import color, in_one_line, interruptible, stdout_to_stderr
 from tests.conftest import BENCH, ROOT, ToyRun
 
@@ -42,23 +45,62 @@ def test_what_stages_and_libraries_print_goes_to_stderr(capfd: pytest.CaptureFix
     assert all(word in err for word in ("python", "bare", "child"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_in_one_line_and_leaves_the_handlers_as_they_were(
-    number: signal.Signals, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if number == signal.SIGINT:
-        previous = signal.signal(number, signal.default_int_handler)  # ignored where tests run in the background
-    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP)}
-    with pytest.raises(typer.Exit) as ended, interruptible("bench run demo"):
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Handle signals as a program of its own does, and as before in the end."""
+    own = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in own.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def stopped_with(number: signal.Signals, clean_up: Callable[[], None]) -> None:
+    try:
         os.kill(os.getpid(), number)
-    if number == signal.SIGINT:
-        signal.signal(number, previous)
-    assert ended.value.exit_code == 130
-    assert {n: signal.getsignal(n) for n in before} == before
+    finally:
+        clean_up()
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_end_in_one_line_and_nothing_can_disturb_the_end(
+    number: signal.Signals, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cleaned: list[int] = []
+
+    def clean_up() -> None:
+        os.kill(os.getpid(), number)  # Ctrl-C twice: the clean-up goes on
+        cleaned.append(number)
+
+    with pytest.raises(typer.Exit) as ended, interruptible("bench run demo"):
+        stopped_with(number, clean_up)
+    os.kill(os.getpid(), number)
+    assert (ended.value.exit_code, cleaned) == (130, [number])
     said = "stopped; finished stages and checkpoints are kept. Go on with: bench run demo (same options)\n"
     assert capfd.readouterr() == ("", said)
 
 
+@pytest.mark.usefixtures("handlers")
+def test_a_later_signal_ends_a_long_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wait() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+
+    monkeypatch.setattr(session, "_TWICE_S", 0.0)
+    with pytest.raises(typer.Exit), interruptible("bench run demo"):
+        stopped_with(signal.SIGINT, wait)
+
+
+@pytest.mark.usefixtures("handlers")
+def test_without_a_signal_the_handlers_are_as_they_were() -> None:
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    with interruptible("bench run demo"):
+        assert {n: signal.getsignal(n) for n in before} != before
+    assert {n: signal.getsignal(n) for n in before} == before
+
+
+@pytest.mark.usefixtures("handlers")
 def test_jobs_that_go_on_alone_are_said_to(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit), interruptible("bench run demo", goes_on_alone=True):
         raise KeyboardInterrupt

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from bench.run.workload import Workload
+from bench.errors import StageBusy
+from bench.run.workload import BUSY_S, Workload
 
 
 class Inline:
@@ -16,11 +17,19 @@ class Inline:
         A stage that ends its process (a segfault, `os._exit`) ends this one too; `processes` survives that.
         """
         execution = dataclasses.replace(work.execution, on_progress=work.reporter.polled)
-        while not work.finished:
-            stage = work.ready()[0]
+        while True:
+            free = work.free()
+            if work.finished:
+                return
+            if not free:
+                work.wait_for_others()
+                continue
+            stage = free[0]
             work.reporter.started(stage)
             try:
-                work.store.compute(stage, execution)
+                work.store.compute(stage, execution, wait_s=BUSY_S)
+            except StageBusy:  # another process was faster; there may be something else to do
+                continue
             except Exception as error:  # a failure is a result too; the store has its traceback
                 work.record_outcome(stage, "failed", f"{type(error).__name__}: {error}")
             else:

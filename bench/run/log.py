@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bench.errors import StageBusy
 from bench.pipeline.stage import Stage
 from bench.store.store import Store
 from bench.store.work import Execution
@@ -45,6 +46,9 @@ def compute_logged(
         with _into(log) if redirect else contextlib.nullcontext():
             try:
                 computed = store.compute(stage, execution, **options)
+            except StageBusy as busy:
+                _line(log, f"left: {busy}")
+                raise
             except BaseException as error:
                 text = "".join(traceback.format_exception(error))
                 _line(log, f"failed after {time.monotonic() - started:.1f} s\n{text}")

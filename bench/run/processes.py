@@ -22,11 +22,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from bench.errors import StageError
+from bench.errors import StageBusy, StageError
 from bench.pipeline.stage import Stage
 from bench.run.log import compute_logged
 from bench.run.signals import uninterrupted
-from bench.run.workload import Workload
+from bench.run.workload import BUSY_S, Workload
 from bench.store.store import Store
 from bench.store.work import Execution
 
@@ -34,6 +34,7 @@ from bench.store.work import Execution
 # administrator) and do not repeat; a stage that dies twice probably kills itself, and a third try would cost as much.
 _ATTEMPTS_AFTER_A_KILL = 2
 _TO_END_S = 10.0  # for a child that was told to end; then it is killed
+_BUSY = "busy"  # a child's last word if another process computes the stage
 _OURS = "bench"  # the value of PYTHONSAFEPATH if we have set it; to Python, any value means yes
 
 
@@ -70,8 +71,12 @@ class Processes:
         self._wait_for_the_server()
         try:
             while not work.finished:
-                self._start(work, running)
-                wait([r.process.sentinel for r in running], timeout=0.25)
+                if len(running) < self.jobs:
+                    self._start(work, running)
+                if running:
+                    wait([r.process.sentinel for r in running], timeout=0.25)
+                elif not work.finished:
+                    work.wait_for_others()
                 for r in running:
                     if told := work.store.progress(r.stage):
                         work.reporter.polled(r.stage, told["done"], told["total"], told["note"])
@@ -104,14 +109,8 @@ class Processes:
             raise StageError("the process that starts the stages has ended; what it said stands above") from error
 
     def _start(self, work: Workload, running: list[_Running]) -> None:
-        busy = {r.stage.key for r in running}
-        free = [s for s in range(self.jobs) if s not in {r.slot for r in running}]
-        for stage in work.ready():
-            if not free:
-                return
-            if stage.key in busy:
-                continue
-            slot = free.pop(0)
+        slots = [s for s in range(self.jobs) if s not in {r.slot for r in running}]
+        for slot, stage in zip(slots, work.free({r.stage.key for r in running}), strict=False):
             gpu = slot % self.n_gpus if self.n_gpus else None
             # The reporter belongs to this process: a child writes its progress into the store, where `run` reads it.
             execution = replace(work.execution, on_progress=None)
@@ -136,8 +135,7 @@ class Processes:
                 self._lost(work, stage, f"its process was killed by {name} {kills[stage.key]} times{hint}")
         elif (failure := work.store.failure(stage)) and _is_of(ended, failure):
             work.record_outcome(stage, "failed", failure["error"])
-        else:
-            told = _last_words(ended.said)
+        elif (told := _last_words(ended.said)) != _BUSY:  # else another process was faster, and computes it
             self._lost(work, stage, told or f"its process ended with code {code}")
 
     def _lost(self, work: Workload, stage: Stage, detail: str) -> None:
@@ -188,8 +186,18 @@ def _child(root: Path, stage: Stage, execution: Execution, gpu: int | None, says
     faulthandler.enable()  # a crash inside a library leaves its stack in the log
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+    store = Store(root)
     try:
-        compute_logged(Store(root), stage, execution)
+        while True:
+            try:
+                compute_logged(store, stage, execution, wait_s=BUSY_S)
+                return
+            except StageBusy:
+                if store.locks.lives(stage.key):
+                    raise
+    except StageBusy:
+        says.send(_BUSY)
+        os._exit(1)
     except Exception as error:  # the store has its traceback, unless the disk is full
         says.send(f"{type(error).__name__}: {error}")
         os._exit(1)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from bench.pipeline.stage import Stage, walk
+from bench.store.claims import described
 from bench.store.store import Store
 from bench.store.work import Execution
+
+_LOG = logging.getLogger(__name__)
+_LOOK_S = 0.25  # between two looks at what other processes compute
+BUSY_S = 0.5  # how long to try for a stage that looked free; then another process has it
 
 Outcome = Literal["done", "reused", "failed", "blocked"]
 
@@ -55,6 +62,7 @@ class Workload:
     waits_for: dict[str, set[str]] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     on_outcome: Callable[[Stage], None] = lambda stage: None
+    _said_waiting: bool = field(default=False, repr=False)
 
     @classmethod
     def plan(cls, targets: Iterable[Stage], store: Store, execution: Execution, reporter: Reporter) -> Workload:
@@ -103,6 +111,29 @@ class Workload:
         """Return the stages whose inputs are finished, those with the longest critical path first."""
         free = [s for k, s in self.stages.items() if k not in self.outcomes and self._settled(k)]
         return sorted(free, key=lambda s: -self.minutes_behind[s.key])
+
+    def free(self, ours: Collection[str] = ()) -> list[Stage]:
+        """Return the ready stages that no process computes, after recording those that other processes have finished.
+
+        Any number of commands may run one matrix. Each takes what is free, instead of waiting for what another does.
+
+        Args:
+            ours: keys of the stages that this command computes now; they are left out.
+        """
+        while done := [s for s in self.ready() if s.key not in ours and self.store.has(s)]:
+            for stage in done:
+                self.record_outcome(stage, "done")
+        return [s for s in self.ready() if s.key not in ours and not self.store.holder(s)]
+
+    def wait_for_others(self) -> None:
+        """Wait a moment, because other processes compute all that could begin now. The first time, say so."""
+        holders = [(s, h) for s in self.ready() if (h := self.store.holder(s))]
+        if holders and not self._said_waiting:
+            self._said_waiting = True
+            (stage, holder), n = holders[0], len(holders)
+            named = f"stage {stage.stage_name()} {stage.key[:8]}" + (f" and {n - 1} more" if n > 1 else "")
+            _LOG.warning("waiting: %s is being computed by %s", named, described(holder))
+        time.sleep(_LOOK_S)
 
     def _settled(self, key: str) -> bool:
         return all(self.outcomes.get(k) == "done" for k in self.waits_for[key])

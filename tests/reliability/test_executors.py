@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from bench.run.run_matrix import run_stages
 from bench.run.workload import Outcome, Workload
 from bench.store.store import Store
 from bench.store.work import Execution
+from tests.reliability.helpers import until
 from tests.reliability.toys import Counts, Dies, Fails, Leaves, Slow, Toy, noted
 
 
@@ -235,3 +237,35 @@ def test_the_critical_path_is_the_longest_way_up(store: Store) -> None:
 
     assert work.minutes_behind == {key: longest(stage) for key, stage in work.stages.items()}
     assert work.minutes_behind[a.key] == 9
+
+
+def test_two_runs_share_the_work(how: Any, tmp_path: Path) -> None:
+    log = str(tmp_path / "log")
+    below = [Toy(value=v, log=log, seconds=1.0) for v in range(1, 7)]
+    target = Toy(value=100, inputs_=tuple(below), log=log)
+    executors = [Processes(1), Processes(1)] if isinstance(how, Processes) else [Inline(), Inline()]
+    with ThreadPoolExecutor(2) as both:
+        runs = [both.submit(bring, [target], Store(tmp_path / "store"), executor) for executor in executors]
+        heard = [run.result(120) for run in runs]
+    assert sorted(noted(tmp_path / "log")) == sorted(f"toy {s.value}" for s in [*below, target])
+    for work, told in heard:
+        assert work.outcomes == {s.key: "done" for s in [*below, target]}
+        assert len([line for line in told.lines if line.startswith("done")]) == 7
+    begun = [{line for line in told.lines if line.startswith("started")} for _, told in heard]
+    assert min(len(begun[0] - begun[1]), len(begun[1] - begun[0])) >= 1  # each has done what the other never began
+
+
+def test_who_finds_nothing_free_waits_and_takes_over_from_the_dead(
+    how: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, stage = Store(tmp_path / "store"), Toy(value=3)
+    claim = store.locks.claim(stage.key, {"stage": "toy", "key": stage.key})
+    assert claim is not None
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(bring, [stage], Store(tmp_path / "store"), how)
+        assert until(lambda: "waiting: stage toy" in caplog.text, 60)
+        assert not run.done()
+        claim.release()
+        work, _ = run.result(60)
+    assert work.outcomes == {stage.key: "done"}
+    assert caplog.text.count("waiting:") == 1

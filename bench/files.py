@@ -118,6 +118,24 @@ def flatten(tree: dict[str, Any], prefix: str = "", separator: str = ".") -> Ite
             yield f"{prefix}{name}", value
 
 
+def nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """Return the tree of nested mappings that `flatten` wrote as (`a.b.c`, value).
+
+    A name that leads through a value, since the tree's own names have dots, keeps its dots.
+    """
+    tree: dict[str, Any] = {}
+    for name, value in sorted(flat.items(), key=lambda item: item[0].count(".")):  # values before what lies below them
+        *parents, last = name.split(".")
+        place: Any = tree
+        for parent in parents:
+            place = place.setdefault(parent, {}) if isinstance(place, dict) else None
+        if isinstance(place, dict):
+            place[last] = value
+        else:
+            tree[name] = value
+    return tree
+
+
 def finite(value: Any) -> Any:
     """Return a copy of a JSON tree with NaN and infinities replaced by None, and other types by `str(value)`."""
     if isinstance(value, dict):

@@ -11,10 +11,11 @@ chose pass if they look like names (`bench.privacy.names`).
 
 from __future__ import annotations
 
-import math
+import dataclasses
+import hashlib
+import json
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,25 @@ from urllib.parse import urlsplit
 
 from bench.data.dataset import Dataset
 from bench.errors import ConfigError, listed
-from bench.files import flatten
+from bench.files import nested
 from bench.pipeline.stage import Stage, walk
+from bench.privacy.metric_names import MetricNames, is_number
 from bench.privacy.names import WITHHELD, is_name, plain, stand_ins
 from bench.tables import UInt8
 
 _WORDS = ("metric_id", "reference", "selection", "architecture")  # the fields of results whose texts we write ourselves
+# The numbers that methods are compared by. A tracker draws charts of what is logged over time, and not of final numbers
+# alone, so these are logged once too.
+_HEADLINES = (
+    "fid_tail",
+    "fid_tail_floor",
+    "kid_tail",
+    "kid_tail_floor",
+    "label_fidelity_tail",
+    "map_all",
+    "map_head",
+    "map_tail",
+)
 _CLOUDS = ("wandb.ai", "wandb.io", "wandb.com", "coreweave.com")
 _PORTS = {"https": 443, "http": 80}
 _GRID_COLUMNS, _GRID_ROWS = 8, 10
@@ -102,8 +116,9 @@ class Payload:
 
     Attributes:
         name, group, job_type: the names of the cell, its matrix and its row.
-        config: the settings, from `a.b.c` to value.
-        summary: the final numbers, from `a/b` to value.
+        config: plain columns to sort by (`method`, `method_label`, `denoise_steps`, `dataset`, `seed`, `matrix`), all
+            settings as nested mappings (`settings`), facts about the run (`run`), and the classes by their short names.
+        summary: the final numbers, from `a_b` to value; classes have their short names.
         curves: for each name, rows of numbers, which are logged against their own step `<name>/step`.
         tags: words to filter cells by.
         grid: `uint8 [H, W]`, one row of samples per class; None if there are no samples or they must not leave.
@@ -117,6 +132,30 @@ class Payload:
     curves: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
     grid: UInt8 | None = None
+
+    @property
+    def headlines(self) -> dict[str, Any]:
+        """The final numbers that methods are compared by, as far as the cell has them."""
+        return {name: self.summary[name] for name in _HEADLINES if name in self.summary}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the history rows that a tracker gets, in their order; one has the name `samples`, for the grid."""
+        found: list[dict[str, Any]] = []
+        for name, rows in self.curves.items():
+            numbered = ({"step": float(i)} | row for i, row in enumerate(rows))
+            found += [{f"{name}/{k}": v for k, v in row.items()} for row in numbered]
+        found += [{"samples": None}] if self.grid is not None else []
+        return found + ([self.headlines] if self.headlines else [])
+
+    def with_digest(self) -> Payload:
+        """Return a copy whose configuration holds a digest of everything that is sent, as `run.payload`.
+
+        What a server has is the same if the digest there is the same.
+        """
+        told = dataclasses.asdict(self) | {"grid": None if self.grid is None else self.grid.tobytes().hex()}
+        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
+        run = self.config["run"] | {"payload": digest}
+        return dataclasses.replace(self, config=self.config | {"run": run})
 
 
 def payload(record: dict[str, Any], root: Path, server: str | None = None) -> Payload:
@@ -133,23 +172,44 @@ def payload(record: dict[str, Any], root: Path, server: str | None = None) -> Pa
     everything = is_open(record.get("sharing", "")) or allowed
     if not everything:
         record = _reduced_record(record)
-    curves = {"classifier": _numbers(record["history"])}
+    metrics = MetricNames((record["scores"] or {}).get("ap") or ())
+    curves = {"classifier": _numbers(record["history"], metrics)}
     for name, content in record["stage_records"].items():
-        curves |= {f"{name}/{k}": _numbers(v) for k, v in (content.items() if isinstance(content, dict) else ())}
-    facts = {name: record[name] for name in ("key", "seeds", "versions", "git", "seconds")}
-    config = record["config"] | dict(flatten({"run": facts | ({"shared_with": server} if allowed else {})}))
+        parts = content.items() if isinstance(content, dict) else ()
+        curves |= {f"{name}/{part}": _numbers(rows, metrics) for part, rows in parts}
     results = {name: record.get(name) for name in ("scores", "fidelity", "diagnostics")}
     results["selected"] = record["classifier"]
+    summary: dict[str, Any] = {}
+    for part, found in results.items():  # scores and fidelity keep the short names that the table has
+        prefix = f"{part}_" if part in ("selected", "diagnostics") else ""
+        summary |= metrics.named(found or {}, prefix)
     return Payload(
         name=record["cell"],
         group=record["matrix"],
         job_type=record["method"],
-        config=config,
-        summary={k: v for part, found in results.items() for k, v in _named(part, found)},
+        config=_config(record, metrics, server if allowed else None),
+        summary=summary,
         curves={name: rows for name, rows in curves.items() if rows},
         tags=(record["dataset"], record["method"], *(("skipped",) if record["skip"] else ())),
         grid=sample_grid(root / record["synthetic"]) if everything else None,
-    )
+    ).with_digest()
+
+
+def _config(record: dict[str, Any], metrics: MetricNames, server: str | None) -> dict[str, Any]:
+    """Return the configuration of a run: plain columns that people sort and group by, and nested mappings."""
+    settings = record["config"]
+    facts = {name: record[name] for name in ("key", "seeds", "versions", "git", "seconds")}
+    return {
+        "method": settings.get("method.name"),
+        "method_label": record["method"],
+        "denoise_steps": settings.get("method.denoise_steps"),
+        "dataset": record["dataset"],
+        "seed": record["seeds"]["cell"],
+        "matrix": record["matrix"],
+        "settings": nested(settings),
+        "run": facts | ({"shared_with": server} if server else {}),
+        "classes": {short: name for name, short in metrics.classes.items()},
+    }
 
 
 def _reduced_record(record: dict[str, Any]) -> dict[str, Any]:
@@ -202,7 +262,7 @@ def aggregates(found: Any, classes: dict[str, str]) -> Any:
 
 def _is_aggregate(name: Any, value: Any) -> bool:
     """Tell whether a value is None, a truth value, or a number that is too short to be an id."""
-    if _is_number(value):
+    if is_number(value):
         return plain(value, str(name)) == value
     return value is None or isinstance(value, (bool, float))
 
@@ -211,22 +271,11 @@ def _is_ours(name: Any, value: Any) -> bool:
     return name in _WORDS and isinstance(value, str) and bool(_WORD.fullmatch(value))
 
 
-def _named(part: str, results: dict[str, Any] | None) -> Iterator[tuple[str, Any]]:
-    """Yield the scalars of a result by name. Scores and fidelity keep the short names that the table has."""
-    for name, value in flatten(results or {}, separator="/"):
-        if _is_number(value) or isinstance(value, str):
-            yield (f"{part}/{name}" if part in ("selected", "diagnostics") else name), value
-
-
-def _numbers(value: Any) -> list[dict[str, float]]:
+def _numbers(value: Any, metrics: MetricNames) -> list[dict[str, float]]:
     """Return a list of mappings reduced to their numbers, or an empty list if `value` is not such a list."""
     if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
         return []
-    return [{k: float(v) for k, v in flatten(row, separator="/") if _is_number(v)} for row in value]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return [{k: float(v) for k, v in metrics.named(row).items() if is_number(v)} for row in value]
 
 
 def sample_grid(folder: Path) -> UInt8 | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,8 @@ def a_record(**changes: Any) -> dict[str, Any]:
             "dataset.only": [10000032],
             "dataset.home": "~x",
             "classifier.steps": 2,
+            "method.name": "leaky",
+            "method.denoise_steps": 4,
             "method.seed": 123456789012,
         },
         "seconds": 1.5,
@@ -164,39 +167,59 @@ def test_of_what_is_not_open_only_what_is_listed_leaves(sharing: str, tmp_path: 
     sent = payload(a_record(sharing=sharing), tmp_path)
     assert (sent.name, sent.group, sent.job_type, sent.grid) == ("ward/withheld/s3", "m", "withheld", None)
     assert sent.tags == ("ward", "withheld", "skipped")
+    assert re.fullmatch("[0-9a-f]{32}", sent.config["run"].pop("payload"))
     assert sent.config == {
-        "dataset.only": ["withheld"],
-        "dataset.home": "withheld",
-        "classifier.steps": 2,
-        "method.seed": 123456789012,
-        "run.key": "a1b2c3d4e5f60718a1b2c3d4e5f60718",
-        "run.seeds.cell": 3,
-        "run.seeds.method": 7570336705058487230,
-        "run.versions.torch": "2.14.1",
-        "run.git": None,
-        "run.seconds": 1.5,
+        "method": "leaky",
+        "method_label": "withheld",
+        "denoise_steps": 4,
+        "dataset": "ward",
+        "seed": 3,
+        "matrix": "m",
+        "settings": {
+            "dataset": {"only": ["withheld"], "home": "withheld"},
+            "classifier": {"steps": 2},
+            "method": {"name": "leaky", "seed": 123456789012, "denoise_steps": 4},
+        },
+        "run": {
+            "key": "a1b2c3d4e5f60718a1b2c3d4e5f60718",
+            "seeds": {"cell": 3, "method": 7570336705058487230},
+            "versions": {"torch": "2.14.1"},
+            "git": None,
+            "seconds": 1.5,
+        },
+        "classes": {"Fracture": "Fracture", "class_2": "class 2"},
     }
     assert sent.summary == {
-        "ap/Fracture": 0.5,
-        "ap/class 2": 0.25,
+        "ap_Fracture": 0.5,
+        "ap_class_2": 0.25,
         "map_all": 0.375,
         "selection": "best_val_map_all",
         "metric_id": "oracle-64d-8b2badd2",
-        "diagnostics/share": 0.5,
-        "selected/architecture": "resnet18",
+        "diagnostics_share": 0.5,
+        "selected_architecture": "resnet18",
     }
-    assert sent.curves == {"classifier": [{"step": 1.0, "val_ap/Fracture": 0.5, "val_ap/class 2": 0.1}]}
+    assert sent.curves == {"classifier": [{"step": 1.0, "val_ap_Fracture": 0.5, "val_ap_class_2": 0.1}]}
+    assert sent.headlines == {"map_all": 0.375}
 
 
 def test_a_server_that_the_record_allows_gets_everything_and_it_is_said(tmp_path: Path) -> None:
     host = "wandb.hospital.org"
     sent = payload(a_record(shared_with=[host]), tmp_path, host)
-    assert sent.config["run.shared_with"] == host
+    assert sent.config["run"]["shared_with"] == host
     assert sent.name == "ward/leaky p10000032/s3"
     assert sent.curves["split/files/rows"] == [{"patient": 10_000_032.0}]
     for others in (payload(a_record(), tmp_path, host), payload(a_record(shared_with=[host]), tmp_path)):
-        assert "run.shared_with" not in others.config
+        assert "shared_with" not in others.config["run"]
         assert others.name == "ward/withheld/s3"
+
+
+def test_the_digest_of_a_run_follows_what_is_sent_and_nothing_else(tmp_path: Path) -> None:
+    digests = [
+        payload(a_record(**changes), tmp_path).config["run"]["payload"]
+        for changes in ({}, {"stages": {"x": 1}}, {"seconds": 2.5}, {"fidelity": None}, {"history": []})
+    ]
+    assert digests[0] == digests[1]  # the stages of a record are not sent
+    assert len(set(digests)) == 4
 
 
 URL = "https://wandb.hospital.org"

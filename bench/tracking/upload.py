@@ -1,0 +1,60 @@
+"""Send to W&B what it lacks of a matrix. Nothing is computed: the store has the results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bench.matrix.matrix import Matrix
+from bench.tracking.tracker import WandbTracker
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """What became of the cells of a matrix.
+
+    Attributes:
+        sent: number of the cells that were sent now.
+        there: number of the cells of which W&B had everything before.
+        lacking: cells that W&B lacks, each with the reason.
+        unfinished: number of the cells that have no results yet.
+    """
+
+    sent: int
+    there: int
+    lacking: dict[str, str]
+    unfinished: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON values, for `--json`."""
+        return asdict(self)
+
+    def in_words(self) -> str:
+        """Return it as one line."""
+        n = self.sent + self.there + len(self.lacking)
+        if not n:
+            return "no cell is finished, so there is nothing to send"
+        rest = f"; {self.unfinished} more cells are not finished, and have nothing to send" if self.unfinished else ""
+        if self.lacking:
+            return f"sent {self.sent}; W&B has {self.sent + self.there} of {n} finished cells{rest}"
+        if self.sent:
+            return f"sent {self.sent}; W&B has all {n} finished cells{rest}"
+        return f"nothing is missing: W&B has all {n} finished cells{rest}"
+
+
+def upload(tracker: WandbTracker, matrix: Matrix, on_progress: Callable[[int, int], object]) -> Uploaded:
+    """Send the finished cells that W&B lacks, and wait until it has them or has refused them.
+
+    Args:
+        tracker: sends them.
+        matrix: the matrix; the tracker was made for it.
+        on_progress: called now and then with the number of cells that W&B has, and that of all finished cells.
+
+    Raises:
+        StoreError: if the store cannot be written, since it could not be remembered what was sent.
+    """
+    tracker.local.store.require_writable()
+    n = sum(tracker.add(cell) for cell in matrix.cells)
+    tracker.close(wait=True, on_progress=lambda: on_progress(len(tracker.sent) + len(tracker.there), n))
+    return Uploaded(len(tracker.sent), len(tracker.there), tracker.lacking, len(matrix.cells) - n)

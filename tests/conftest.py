@@ -37,6 +37,8 @@ LONGEST = [
     "e2e/test_readme.py",
     "unit/classifier/test_classifier.py",
     "e2e/test_jobs.py",
+    "unit/tracking/test_uploads.py",
+    "unit/tracking/test_kills.py",
     "unit/tracking/test_tracker.py",
     "reliability/test_trainings_resume.py",
     "unit/reports/test_report.py",

@@ -75,6 +75,10 @@ ThreadsOpt = Annotated[
         show_default="1",
     ),
 ]
+ShareWithOpt = Annotated[
+    str | None,
+    typer.Option(metavar="HOST", help="With --wandb online: your own W&B server, which may get credentialed data."),
+]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 DEFAULT_STORE = Path("bench-runs")
@@ -103,3 +107,9 @@ class Request:
         if self.store_path != Path(os.environ.get("BENCH_STORE") or DEFAULT_STORE):
             words += ["--store", str(self.store_path)]
         return shlex.join(words)
+
+    def upload_command(self, mode: str, share_with: str | None) -> str:
+        """Return the `bench upload` that sends what W&B lacks of these results, as `bench run --wandb MODE` would."""
+        more = ["--wandb", mode] if mode == "offline" else []
+        more += ["--share-with", share_with] if share_with else []
+        return self.command("upload", *more)

@@ -1,4 +1,4 @@
-"""The verbs that read results: `table`, `status`, `explain`, `report`, `effects`. None of them computes anything."""
+"""The verbs that read results: `table`, `status`, `explain`, `report`, `effects`, `upload`. None computes anything."""
 
 from __future__ import annotations
 
@@ -7,8 +7,18 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.options import DEFAULT_STORE, CellArg, JsonOpt, MatrixArg, Request, SetOpt, StoreOpt
-from bench.cli.session import load, open_store, print_json, stdout_console
+from bench.cli.options import (
+    DEFAULT_STORE,
+    CellArg,
+    JsonOpt,
+    MatrixArg,
+    QuietOpt,
+    Request,
+    SetOpt,
+    ShareWithOpt,
+    StoreOpt,
+)
+from bench.cli.session import interruptible, load, open_store, print_json, progress_bar, say, stdout_console
 from bench.errors import ConfigError
 
 app = typer.Typer()
@@ -139,3 +149,40 @@ def effects(
         print_json(effects_rows(loaded, results, store, columns))
     else:
         stdout_console().print(effects_table(loaded, results, store, columns))
+
+
+@app.command(epilog="example: bench upload demo")
+def upload(
+    matrix: MatrixArg,
+    sets: SetOpt = None,
+    store_path: StoreOpt = DEFAULT_STORE,
+    wandb: Annotated[
+        str,
+        typer.Option(metavar="MODE", help="Send it (online), or write the offline copies that are missing (offline)."),
+    ] = "online",
+    share_with: ShareWithOpt = None,
+    quiet: QuietOpt = False,
+    as_json: JsonOpt = False,
+) -> None:
+    """Send to Weights & Biases what it lacks of a matrix.
+
+    Every finished cell is sent that the server does not have whole, also if a run with --wandb offline or off made it.
+    The server is asked afterwards. The exit code is 1 if it lacks something then.
+    """
+    from rich.progress import MofNCompleteColumn
+
+    from bench.tracking.tracker import WandbTracker, make_tracker
+    from bench.tracking.upload import upload as send
+
+    request, loaded, store = Request(matrix, sets, store_path), load(matrix, sets), open_store(store_path)
+    tracker = make_tracker(wandb, store, loaded, say, share_with, request.upload_command(wandb, share_with))
+    if not isinstance(tracker, WandbTracker):
+        raise ConfigError(f"--wandb {wandb}: nothing would be sent; give online or offline")
+    command = request.upload_command(wandb, share_with)
+    with interruptible(command), progress_bar(quiet, MofNCompleteColumn, "sending") as bar:
+        found = send(tracker, loaded, lambda done, total: bar(done, total, "sending"))
+    if as_json:
+        print_json(found.as_dict())
+    else:
+        typer.echo(found.in_words())
+    raise typer.Exit(1 if found.lacking else 0)

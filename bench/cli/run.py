@@ -18,6 +18,7 @@ from bench.cli.options import (
     QuietOpt,
     Request,
     SetOpt,
+    ShareWithOpt,
     StoreOpt,
     ThreadsOpt,
 )
@@ -63,10 +64,7 @@ def run(
     wandb: Annotated[
         str, typer.Option(metavar="MODE", help="Copy each finished cell to Weights & Biases: offline, online or off.")
     ] = "offline",
-    share_with: Annotated[
-        str | None,
-        typer.Option(metavar="HOST", help="With --wandb online: your own W&B server, which may get credentialed data."),
-    ] = None,
+    share_with: ShareWithOpt = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed stages again.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Compute nothing; print what is missing and what would be computed.")
@@ -92,7 +90,7 @@ def run(
     request, loaded, store = Request(matrix, sets, store_path), load(matrix, sets), open_store(store_path)
     if pilot:
         loaded, store, wandb = *_pilot(request, loaded, store), "off"
-    tracker = make_tracker(wandb, store, loaded, share_with=share_with)
+    tracker = make_tracker(wandb, store, loaded, None, share_with, request.upload_command(wandb, share_with))
     results = compute_cells(request, loaded, store, machine, tracker, retry_failed=retry_failed, quiet=quiet)
     _say_what_is_odd(results, store)
     n_failed = say_failures(results, request)

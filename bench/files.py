@@ -6,6 +6,7 @@ beside their place and renamed into it: a reader sees the old file or the new on
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -107,6 +108,24 @@ def new_array(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.me
         with open(path, "rb+") as handle:
             os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
     return array
+
+
+def same_mode_below(folder: Path) -> None:
+    """Let everything in a folder be read and written by those who may do so with the folder itself.
+
+    Some libraries (safetensors, tempfile, W&B) make files for their owner alone, whatever the umask says. The folder
+    was made by us, so its mode is what the umask, or an access list of the folder above, says. Files of other owners
+    stay as they are.
+    """
+    mode = folder.stat().st_mode
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            if path.is_symlink():
+                continue
+            now = path.stat().st_mode
+            wanted = mode & 0o777 if path.is_dir() else mode & 0o666
+            if now & 0o777 != wanted:
+                path.chmod(now & 0o7000 | wanted)
 
 
 def flatten(tree: dict[str, Any], prefix: str = "", separator: str = ".") -> Iterator[tuple[str, Any]]:

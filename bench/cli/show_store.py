@@ -32,7 +32,8 @@ def print_damage(found: Verified, console: Console) -> None:
         for d in found.damage:
             table.add_row(d.stage, d.key[:8], escape(d.file), f"{d.problem}: {escape(d.detail)}")
         console.print(table)
-    verdict = f"{len(found.damaged())} damaged" if found.damage else "all whole"
+    wrong = {"damaged": found.damaged(), "may not be read": found.unreadable()}
+    verdict = ", ".join(f"{len(results)} {what}" for what, results in wrong.items() if results) or "all whole"
     console.print(f"{found.stages} stages, {found.files} files, {_mib(found.bytes)} MiB read: {verdict}")
 
 

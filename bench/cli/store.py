@@ -68,7 +68,8 @@ def verify(
     """Read stored results and compare them with their digests.
 
     Without a matrix, all results are read. Of tables that are not keyed by their pictures, the pictures are looked up,
-    too. The exit code is 1 if any result is damaged, or if pictures have changed since they were read.
+    too. The exit code is 1 if any result is damaged or may not be read, or if pictures have changed since they were
+    read.
     """
     from bench.cli.show_store import print_damage
     from bench.store.verify import delete_damaged
@@ -102,7 +103,9 @@ def verify(
             typer.echo(f"{name}: {changed}")
     if any(sources.values()):
         say("these tables are whole, but of the old pictures; give the data set another `edition` to read the new ones")
-    if found.damage and not delete:
+    if found.unreadable():
+        say("what may not be read is neither checked nor removed; its owner can allow it: chmod -R g+rX on the store")
+    if found.damaged() and not delete:
         say("`bench verify --delete` removes damaged results; then `bench run` computes them again")
     if gone:
         say(f"removed {len(gone)} of {len(found.damaged())} damaged results")

@@ -110,7 +110,7 @@ def _skip(cell: Cell, store: Store) -> str | None:
     folder = store.folder(cell.augmented)
     try:
         return cell.augmented.skip_reason(folder)
-    except (OSError, ValueError, KeyError) as error:
+    except (FileNotFoundError, ValueError, KeyError) as error:
         raise StoreError(f"{folder} is damaged (plan.json); delete it to compute it anew") from error
 
 

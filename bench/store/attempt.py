@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.files import file_digest
+from bench.files import file_digest, same_mode_below
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FULL_SAID = ("No space left on device", "os error 28", "Disk quota exceeded", "os error 122")
@@ -69,6 +69,7 @@ def publish(out: Path, target: Path) -> None:
     # Readers see the whole result or none, because the rename is atomic. The fsync comes first because a file system
     # may write the rename to disk before the data: after a power failure, a result with empty files would look finished
     # and never be computed again.
+    same_mode_below(out)
     for path in [*out.rglob("*"), out]:
         _fsync(path)
     if target.exists() and not is_result(target):
@@ -104,7 +105,7 @@ def first_cut_off(folder: Path, manifest: dict[str, Any]) -> str | None:
         try:
             if (folder / name).stat().st_size == record["bytes"]:
                 continue
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             pass
         return str(name)
     return None

@@ -98,7 +98,7 @@ def _temporary(folder: Path, name: str) -> Iterator[tuple[What, str, str, Path]]
 def _names(folder: Path) -> list[str]:
     try:
         return sorted(os.listdir(folder))
-    except OSError:  # it is missing, or it is a file
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 

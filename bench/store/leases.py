@@ -157,7 +157,7 @@ class Lease:
 def _enter(folder: Path, number: int, facts: Mapping[str, Any]) -> int | None:
     """Create file `number`, remove older files, and return its descriptor; None if another process was faster."""
     try:
-        descriptor = os.open(folder / str(number), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
+        descriptor = os.open(folder / str(number), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
     except (FileExistsError, FileNotFoundError):  # another process was faster, or clean-up removed the folder just now
         return None
     with contextlib.suppress(OSError):  # on a full disk the claim is still valid, but its holder is not named

@@ -95,6 +95,12 @@ class Store:
         """
         path = self.folder(stage) / "manifest.json"
         if (found := read_json(path)) is None:
+            try:
+                path.read_bytes()
+            except PermissionError as error:
+                raise _may_not_be_read(error, path.parent) from error
+            except OSError:
+                pass
             raise StoreError(f"{path.parent} is damaged (no readable manifest.json); delete it to compute it anew")
         return found
 
@@ -110,6 +116,8 @@ class Store:
             if name := attempt.first_cut_off(folder, manifest):
                 raise EOFError(f"{name} is missing or cut off")
             return stage.open(folder)
+        except PermissionError as error:
+            raise _may_not_be_read(error, folder) from error
         except Exception as error:  # each file format raises errors of its own for a file that is cut off
             said = " ".join(f"{type(error).__name__}: {error}".split())
             raise StoreError(f"{folder} cannot be read ({said}); if damaged, delete it to compute it anew") from error
@@ -342,6 +350,11 @@ def _as_exception(error: BaseException) -> Exception:
     told = StageError(f"it raised {in_words(error)}")
     told.__cause__ = error
     return told
+
+
+def _may_not_be_read(error: PermissionError, folder: Path) -> StoreError:
+    where = error.filename or folder
+    return StoreError(f"{where} may not be read by this user; let its owner allow it (chmod -R g+rX on the store)")
 
 
 def _machines_fault(error: Exception) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,12 +18,15 @@ from bench.store.cleanup import discard
 from bench.store.inventory import results
 from bench.store.store import Store
 
-Problem = Literal["missing", "changed", "extra", "manifest", "key"]
+Problem = Literal["missing", "changed", "extra", "manifest", "key", "unreadable"]
 
 
 @dataclass(frozen=True)
 class Damage:
-    """What is wrong with one file of a result. If the result as a whole is wrong, `file` is `manifest.json`."""
+    """What is wrong with one file of a result. If the result as a whole is wrong, `file` is `manifest.json`.
+
+    A file that we may not read is `unreadable`: whether it is whole, nobody knows.
+    """
 
     stage: str
     key: str
@@ -45,8 +49,12 @@ class Verified:
     damage: list[Damage]
 
     def damaged(self) -> list[tuple[str, str]]:
-        """Return the kind and key of every damaged result."""
-        return sorted({(d.stage, d.key) for d in self.damage})
+        """Return the kind and key of every damaged result, without those that have a file that we may not read."""
+        return sorted({(d.stage, d.key) for d in self.damage} - set(self.unreadable()))
+
+    def unreadable(self) -> list[tuple[str, str]]:
+        """Return the kind and key of every result that we may not read."""
+        return sorted({(d.stage, d.key) for d in self.damage if d.problem == "unreadable"})
 
 
 def verify(
@@ -82,6 +90,8 @@ def _result(store: Store, stage: str, key: str, path: Path) -> Verified | None:
     manifest = read_json(path / "manifest.json")
     try:
         damage = list(_whole(stage, key, path, manifest)) or list(_files(stage, key, path, manifest or {}))
+    except PermissionError as error:
+        damage = [Damage(stage, key, "manifest.json", "unreadable", _may_not(error))]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         said = f"cannot be understood ({type(error).__name__}: {error})"
         damage = [Damage(stage, key, "manifest.json", "manifest", said)]
@@ -101,6 +111,9 @@ def _size_from_manifest(path: Path) -> tuple[int, int]:
 
 def _whole(stage: str, key: str, path: Path, manifest: dict[str, Any] | None) -> Iterator[Damage]:
     """Yield what is wrong with the manifest of a result."""
+    if manifest is None:
+        with contextlib.suppress(FileNotFoundError), open(path / "manifest.json", "rb"):
+            pass  # a PermissionError says that it is not for us to read; then nothing is known to be wrong with it
     if manifest is None or not isinstance(manifest.get("files"), dict):
         there = "cannot be read" if (path / "manifest.json").exists() else "is not there"
         yield Damage(stage, key, "manifest.json", "manifest", there)
@@ -115,32 +128,35 @@ def _files(stage: str, key: str, path: Path, manifest: dict[str, Any]) -> Iterat
     """Yield what is wrong with the files of a result."""
     told: dict[str, Any] = manifest["files"]
     there = dict(attempt.files_of(path))
-    for name in sorted(told.keys() - there.keys()):
-        yield Damage(stage, key, name, "missing", f"{told[name]['bytes']} bytes")
     for name in sorted(there.keys() - told.keys()):
         if not os.path.basename(name).startswith(".nfs"):  # NFS keeps a removed file so while a process has it open
             yield Damage(stage, key, name, "extra", f"{there[name].stat().st_size} bytes")
-    for name in sorted(there.keys() & told.keys()):
-        record = _record(there[name])
-        if isinstance(record, str):
-            yield Damage(stage, key, name, "changed", record)
-        elif record["bytes"] != told[name]["bytes"]:
+    for name in sorted(told):  # also what was not listed: it may lie in a folder that we may not list
+        try:
+            record = attempt.file_record(path / name)
+        except FileNotFoundError:
+            yield Damage(stage, key, name, "missing", f"{told[name]['bytes']} bytes")
+            continue
+        except PermissionError as error:
+            yield Damage(stage, key, name, "unreadable", _may_not(error))
+            continue
+        except OSError as error:
+            yield Damage(stage, key, name, "changed", f"cannot be read: {error.strerror}")
+            continue
+        if record["bytes"] != told[name]["bytes"]:
             yield Damage(stage, key, name, "changed", f"{record['bytes']} bytes, not {told[name]['bytes']}")
         elif record["sha256"] != told[name]["sha256"]:
             yield Damage(stage, key, name, "changed", "another content")
 
 
-def _record(path: Path) -> dict[str, Any] | str:
-    try:
-        return attempt.file_record(path)
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
+def _may_not(error: OSError) -> str:
+    return f"may not be read: {error.strerror}"
 
 
 def delete_damaged(store: Store, found: Verified) -> list[tuple[str, str]]:
     """Remove damaged results, so that they are computed again, and return their kinds and keys.
 
-    A result that a process computes at this moment is left alone.
+    A result that a process computes at this moment is left alone, and so is one that we may not read.
 
     Raises:
         StoreError: if the store cannot be written.

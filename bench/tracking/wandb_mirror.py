@@ -11,6 +11,7 @@ would use.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import sys
@@ -19,9 +20,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.files import same_mode_below
 from bench.privacy.border import Payload, check_server, is_open, payload
 from bench.results.record import read_record
-from bench.store.claims import alone
+from bench.store.store import Store
 from bench.tracking.marker import Destination, has_offline_copy, run_id, was_sent, write_marker
 from bench.tracking.wandb_run import DeletedError, quiet_settings, remove_logs, remove_service_logs, write_run
 from bench.tracking.wandb_server import Server, Unreachable, base_url, in_one_line, project
@@ -62,7 +64,9 @@ def mirror(folder: Path, root: Path, server: str | None = None, asked: Server | 
         IncompleteError: if the server does not have all of it in the end.
         Unreachable: if the server cannot be asked.
     """
-    with alone(folder / "wandb.lock"):  # a mirror outlives a run that is killed, and the next run starts another
+    # A mirror outlives a run that is killed, and the next run starts another.
+    name = hashlib.sha256(str(folder.relative_to(root)).encode()).hexdigest()[:16]
+    with Store(root).locks.alone(f"wandb-{name}"):
         record = read_record(folder)
         if record is None:
             return False
@@ -175,6 +179,7 @@ def main(arguments: Sequence[str]) -> int:
         n_lacking = _send_all(folders, root, mode, server)
         if not n_lacking:
             remove_service_logs(root)  # after a failure they say why
+        same_mode_below(root / "wandb")
     except ImportError as error:
         print(f"{FAILED}{error.name or error} is not installed", flush=True)
         return 1

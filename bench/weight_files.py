@@ -6,12 +6,15 @@ Only headers are read for that, because the files may be gigabytes on a network 
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bench.errors import ConfigError
+from bench.errors import ConfigError, listed
 from bench.paths import counted_from
 
 if TYPE_CHECKING:
@@ -60,27 +63,73 @@ def _check_safetensors(path: Path, field: str) -> None:
 
 
 def read_weights(path: Path, field: str) -> dict[str, torch.Tensor]:
-    """Return the state dict in a file, a mapping from name to tensor.
+    """Return the state dict in a file, a mapping from name to tensor. It may lie inside of a checkpoint.
 
     Raises:
         ConfigError: if the file is missing or holds no state dict. The message names `field`.
     """
-    import torch
-
     if not path.is_file():
         raise ConfigError(f"{field}: no file {path}; give a torchvision state dict (.pth, .safetensors)")
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        loaded = _loaded(path)
     except Exception as error:  # each format's reader raises errors of its own for a damaged file
+        if program := _PROGRAM.search(str(error)):
+            raise ConfigError(
+                f"{field}: {path} holds a pickled {program[1]}, a program that is never run here; where you trust the "
+                f"file, save its tensors alone: `x = torch.load('{path.name}', weights_only=False)`, then "
+                "`torch.save(x.state_dict(), 'weights.pth')`, with x['state_dict'] for a checkpoint that has one"
+            ) from error
         first = (str(error).splitlines() or [""])[0][:200]
         raise ConfigError(
             f"{field}: {path} cannot be read as weights, give a torchvision state dict "
             f"({type(error).__name__}: {first})"
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise ConfigError(f"{field}: {path} holds no state dict (name to tensor)")
-    return state
+    return _state_dict(loaded, f"{field}: {path}")
+
+
+# Where training scripts put the state dict in their checkpoints. The first that is there is taken.
+_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights")
+_PROGRAM = re.compile(r"Unsupported global: GLOBAL (\S+)")
+
+
+def _loaded(path: Path) -> Any:
+    import numpy as np
+    import torch
+
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    # Checkpoints often hold the best score as a number of numpy. These three make numbers and run nothing.
+    scalar: Any = np.float64(0).__reduce__()[0]
+    kinds = {type(np.dtype(kind)) for kind in "?bhilqBHILQefd"}
+    numbers = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    with torch.serialization.safe_globals([*numbers, np.dtype, *kinds, codecs.encode]):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _state_dict(loaded: Any, where: str) -> dict[str, torch.Tensor]:
+    """Return the mapping from name to tensor that a file holds, itself or as a value of a checkpoint.
+
+    Raises:
+        ConfigError: if there is none, or several under names that say nothing.
+    """
+    own = _tensors(loaded)
+    inside = (
+        {key: found for key, value in loaded.items() if (found := _tensors(value))}
+        if isinstance(loaded, Mapping)
+        else {}
+    )
+    if own and (not inside or any("." in name for name in own)):
+        return own
+    if (best := next((key for key in _WRAPPERS if key in inside), None)) or len(inside) == 1:
+        return inside[best] if best else next(iter(inside.values()))
+    what = f"several state dicts ({listed(map(str, inside))})" if inside else "no state dict (name to tensor)"
+    raise ConfigError(f"{where} holds {what}; save the one of the network alone")
+
+
+def _tensors(value: Any) -> dict[str, torch.Tensor]:
+    import torch
+
+    items = value.items() if isinstance(value, Mapping) else ()
+    return {name: tensor for name, tensor in items if isinstance(name, str) and isinstance(tensor, torch.Tensor)}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # Those of ImageNet,
 
 # torchvision's DenseNet files date from a time when module names could contain dots, so the names must be translated.
 _OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+_WRAPPED = re.compile(r"(^|\.)(?:module|_orig_mod)\.")  # by DataParallel and by torch.compile
 
 
 def build(architecture: str, n_classes: int, seed: int, weights: str | None = None) -> nn.Module:
@@ -52,17 +54,24 @@ def xrv_densenet(weights: Path, field: str) -> nn.Module:
     return without_head(network, "densenet121").eval()
 
 
-def load_trunk(network: nn.Module, head: str, path: Path, field: str, unused: Sequence[str] = ()) -> None:
+def load_trunk(network: nn.Module, head: str, path: Path, field: str, unused: Sequence[str] = ()) -> str:
     """Load the weights in `path` into `network`, except those of the head (made for other classes) and of `unused`.
+
+    The names may have a common prefix (`module.densenet121.`), as in checkpoints of a network inside of another.
+
+    Returns:
+        How many tensors were taken, and which were left out, in words.
 
     Raises:
         ConfigError: if the file is missing, is not a weights file, or belongs to another network. The message names
             `field`.
     """
-    state = {_OLD_NAME.sub(r"\1\2", name): value for name, value in read_weights(path, field).items()}
-    state = {name: value for name, value in state.items() if name not in unused}
-    trunk = {name: value for name, value in state.items() if not name.startswith(f"{head}.")}
+    found = read_weights(path, field)
+    state = {_plain_name(name): value for name, value in found.items() if name not in unused}
     have = {name: value.shape for name, value in network.state_dict().items() if not name.startswith(f"{head}.")}
+    prefix = _prefix(state, have, f"{field}: {path}")
+    named = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    trunk = {name: value for name, value in named.items() if not name.startswith(f"{head}.")}
     wrong = trunk.keys() - have.keys()
     # Files from before PyTorch 0.4.1 lack `num_batches_tracked`. Nothing here reads it.
     wrong |= {n for n in have if n not in trunk and not n.endswith("num_batches_tracked")}
@@ -71,6 +80,43 @@ def load_trunk(network: nn.Module, head: str, path: Path, field: str, unused: Se
         name = type(network).__name__
         raise ConfigError(f"{field}: {path} is of another network than {name}: {listed(wrong, 3)}")
     network.load_state_dict(trunk, strict=False)
+    heads = {name: value for name, value in named.items() if name not in trunk}
+    left = [f"the last layer ({heads[n].shape[0]} outputs)" for n in heads if heads[n].ndim == 2]
+    if others := [name for name in state if not name.startswith(prefix)]:
+        left.append(f"{len(others)} tensors of other parts ({listed(others, 3)})")
+    return f"{len(trunk)} tensors taken" + (f"; left out: {' and '.join(left)}" if left else "")
+
+
+def _plain_name(name: str) -> str:
+    """Return a tensor's name without what torch's wrappers add, and as torchvision writes it today."""
+    return _OLD_NAME.sub(r"\1\2", _WRAPPED.sub(r"\1", name))
+
+
+def _prefix(state: Mapping[str, Tensor], have: Mapping[str, object], where: str) -> str:
+    """Return what stands before the names of the network: the prefix that most of its names have.
+
+    Raises:
+        ConfigError: if two networks of the file are whole.
+    """
+    first = next(iter(have))
+    found = [n.removesuffix(first) for n in state if n.endswith(first) and n.removesuffix(first)[-1:] in ("", ".")]
+    n_with = {prefix: sum(f"{prefix}{name}" in state for name in have) for prefix in found}
+    best = sorted(n_with, key=lambda prefix: -n_with[prefix])
+    if len(best) > 1 and n_with[best[1]] == n_with[best[0]]:
+        raise ConfigError(f"{where} holds several such networks ({listed(best)}); save the one that you want alone")
+    return best[0] if best else ""
+
+
+@functools.cache
+def check_trunk(architecture: str, path: Path, field: str) -> str:
+    """Return what `load_trunk` says of a file, without a network that is used.
+
+    Raises:
+        ConfigError: see `load_trunk`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        network = getattr(torchvision.models, architecture)(weights=None, num_classes=1)
+    return load_trunk(network, _HEADS[architecture], path, field)
 
 
 def to_input(images: UInt8, image_px: int | None, device: str) -> Tensor:

@@ -36,7 +36,9 @@ class ClassifierSettings(Settings):
     )
     shift_px: int = Field(0, ge=0, description="random shifts in training; never flips, for the side matters")
     image_px: int | None = Field(None, ge=32, description="side that images are resized to; null = as they are")
-    weights: str | None = not_semantic(None, description="file to initialise the trunk from (torchvision state dict)")
+    weights: str | None = not_semantic(
+        None, description="file to initialise the trunk from (state dict or checkpoint, torchvision's names)"
+    )
     precision: Literal["float32", "bfloat16_on_gpu"] = "float32"
     n_validations: int = Field(6, ge=1, description="evaluations on val, evenly over the training")
     selection: Selection = "best_val_map_all"

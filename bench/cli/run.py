@@ -119,11 +119,15 @@ def compute_cells(
     quiet: bool = False,
 ) -> list[CellResult]:
     """Compute the cells of a matrix that are not finished, with progress on stderr, and return what all cells have."""
+    from bench.matrix.inputs import check_before_computing
+    from bench.matrix.load import find
     from bench.results.cells import read_matrix
     from bench.run.progress import reporter_for, stage_labels
     from bench.run.run_matrix import run_matrix
 
     idle = all(store.has(stage) for cell in loaded.cells for stage in cell.targets)
+    for note in () if idle else check_before_computing(loaded, find(request.matrix).name):
+        say(note)
     placement = make_placement(machine, idle)
     labels = stage_labels({cell.name: cell.targets for cell in loaded.cells})
     expected = None if idle else measured_in(store).seconds

@@ -87,6 +87,11 @@ class DiffusionModel(Settings):
             return hub
         return path
 
+    @property
+    def is_named(self) -> bool:
+        """Whether the settings say which model it is. If not, it is the shipped one, which has seen phantoms alone."""
+        return not {"folder", "preset"}.isdisjoint(self.model_fields_set)
+
     def load(self, device: str = "cpu") -> Diffusion:
         """Return the model on `device`, ready to run. Its weights are read once per process."""
         pipeline, fit = load_pipeline(str(self.path), self.precision, device)

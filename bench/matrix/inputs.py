@@ -81,7 +81,7 @@ def _examine(matrix: Matrix, absent: list[Absent]) -> Iterator[Check]:
             yield Check(look.what, False, _said(error).removeprefix(f"{look.what}: "))
         else:
             if said:
-                yield Check(look.what, True, said)
+                yield Check(look.what, True, said, warns=look.warns)
     yield from _unseen(absent, told)
 
 
@@ -132,23 +132,39 @@ class InputCheck:
         model: the settings that this setting belongs to.
         inspect: returns in words what it finds; raises ConfigError if that is wrong.
         is_compatibility: True for a compatibility check rather than a file.
+        is_costly: True if it loads libraries or whole files. Then it is made only where something will be computed.
+        warns: True if what it finds should be read although nothing is wrong.
     """
 
     what: str
     model: Settings
     inspect: Callable[[], str]
     is_compatibility: bool = False
+    is_costly: bool = False
+    warns: bool = False
 
 
 def check_weights(matrix: Matrix, where: str) -> None:
-    """Refuse weights that are missing or truncated, and image sizes that the diffusion model's VAE cannot take.
+    """Refuse weights that are missing or truncated, and models that do not fit the data set or the method.
 
     Raises:
         ConfigError: naming the field, the file, what is wrong with it and what to do.
     """
+    _made([look for look in looks(matrix) if not look.is_costly], where)
+
+
+def check_before_computing(matrix: Matrix, where: str) -> list[str]:
+    """Make the costly checks of a matrix, and return what should be known before it is computed, in sentences.
+
+    Raises:
+        ConfigError: see `check_weights`.
+    """
+    return _made([look for look in looks(matrix) if look.is_costly], where)
+
+
+def _made(checks: Iterable[InputCheck], where: str) -> list[str]:
     try:
-        for look in looks(matrix):
-            look.inspect()
+        return list(dict.fromkeys(f"{look.what}: {said}" for look in checks if (said := look.inspect())))
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
 
@@ -170,18 +186,69 @@ def looks(matrix: Matrix) -> Iterator[InputCheck]:
 def _looks_of(cell: Cell) -> Iterator[InputCheck]:
     settings, extractor = cell.classifier.settings, cell.fidelity.settings.extractor
     if settings.weights is not None:
-        path = Path(settings.weights).expanduser()
-        yield InputCheck("classifier.weights", settings, partial(_see_file, path, "classifier.weights"))
+        path, field = Path(settings.weights).expanduser(), "classifier.weights"
+        yield InputCheck(field, settings, partial(_see_file, path, field))
+        tensors = partial(_see_trunk, settings.architecture, path)
+        yield InputCheck(
+            f"{field} in {settings.architecture}", settings, tensors, is_compatibility=True, is_costly=True
+        )
     if not isinstance(extractor, ClassifierExtractor):
         field = "fidelity.extractor.folder" if isinstance(extractor, OracleExtractor) else "fidelity.extractor.weights"
         yield InputCheck(field, extractor, partial(_see_extractor, extractor, field))
+    if isinstance(extractor, OracleExtractor) and not isinstance(cell.dataset, UnusableDataset):
+        yield InputCheck("fidelity.extractor", extractor, partial(_check_oracle, cell), is_compatibility=True)
     needing = [s for s in walk([cell.augmented]) if isinstance(s, Latents)]
     model = cell.augmented.diffusion or (needing[0].diffusion if needing else None)
     if model is not None:
         yield InputCheck("diffusion.folder", model, partial(_see_pipeline, model))
+        if not isinstance(cell.dataset, UnusableDataset):
+            yield InputCheck("diffusion", model, partial(_check_is_named, cell, model), is_compatibility=True)
         yield InputCheck("diffusion and image_px", model, partial(_check_side, cell, model), is_compatibility=True)
         yield InputCheck(f"row {cell.label}", model, partial(_check_method, cell, model), is_compatibility=True)
         yield InputCheck("diffusion.prompt", model, partial(_check_prompt, cell, model), is_compatibility=True)
+    drawing = cell.augmented.diffusion
+    if drawing is not None and not (cell.dataset.known_to_shipped_models and not drawing.is_named):
+        told, what = partial(_notes_on_prompts, cell, drawing), f"prompts for {cell.dataset.label}"
+        yield InputCheck(what, drawing, told, is_compatibility=True, is_costly=True, warns=True)
+
+
+def _check_oracle(cell: Cell) -> str:
+    """Refuse the phantom's oracle for other images: its features and its findings are those of phantoms."""
+    if cell.dataset.known_to_shipped_models:
+        return ""
+    raise ConfigError(
+        f"fidelity.extractor: the oracle, which is the default, knows phantoms alone, and data set "
+        f"'{cell.dataset.label}' has other images; write `fidelity: {{extractor: {{kind: classifier}}}}` (features of "
+        "the trained baseline), or kind inception (the usual FID) or xrv with `weights: FILE`"
+    )
+
+
+def _check_is_named(cell: Cell, model: DiffusionModel) -> str:
+    """Refuse the shipped diffusion model for other images than phantoms, unless the settings name it."""
+    if cell.dataset.known_to_shipped_models or model.is_named:
+        return ""
+    raise ConfigError(
+        f"diffusion: row '{cell.label}' needs a diffusion model, the default one has seen phantoms alone, and data set "
+        f"'{cell.dataset.label}' has other images; train one with `bench pretrain diffusion MATRIX --out FOLDER`, or "
+        "take your own, and write `diffusion: {folder: FOLDER}` (folder: tiny takes the default one all the same)"
+    )
+
+
+def _notes_on_prompts(cell: Cell, model: DiffusionModel) -> str:
+    from bench.diffusion.words import notes_on_prompts
+
+    classes = known = None
+    with noting_missing(cell.dataset):
+        classes, known = cell.dataset.known_classes(), cell.dataset.known_labels()
+    if classes is None or not set(model.prompt.words) <= set(classes):  # `_check_prompt` says so
+        return ""
+    return "; ".join(notes_on_prompts(model, classes, None if known is None else known.labels))
+
+
+def _see_trunk(architecture: str, path: Path) -> str:
+    from bench.classifier.networks import check_trunk
+
+    return f"{path}: {check_trunk(architecture, path, 'classifier.weights')}"
 
 
 def _see_file(path: Path, field: str) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from bench.matrix.load import load_matrix
-from benchmarks import common
+from benchmarks import common, decode, memory, rerun, training
 from benchmarks.common import Figure
 from benchmarks.rerun import MATRIX
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(("bound", "code"), [(None, 0), (3.0, 0), (2.9, 1)])
@@ -22,6 +25,19 @@ def test_a_broken_bound_is_exit_code_one(capsys, bound, code):
     assert (told["figures"][0]["value"], told["figures"][0]["low"], told["figures"][0]["high"]) == (3.0, 2.0, 9.0)
     assert told["machine"]["cores"] >= 1
     assert told["steps"] == 5
+
+
+def test_the_readme_names_the_bounds_that_the_programs_hold():
+    said = " ".join((ROOT / "benchmarks/README.md").read_text(encoding="utf-8").split())
+    for bound in (
+        f"The bound is {rerun.BOUND_S:g} s of wall time for each of `bench run`",
+        f"and {rerun.HELP_BOUND_S:g} s for `bench --help`",
+        f"The bound is {training.BOUND:g}.",
+        f"The bound is {memory.GROWTH_MIB:g} MiB more at ten times the images",
+        "a later epoch takes at most a twentieth of the time of decoding",
+    ):
+        assert bound in said
+    assert decode.SHARE_BOUND == 1 / 20
 
 
 def test_the_hundred_cells_are_a_hundred():

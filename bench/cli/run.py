@@ -213,12 +213,28 @@ def pretrain(
         str | None,
         typer.Argument(
             metavar="MATRIX",
-            help="Train on the first data set of this matrix, instead of the data set that is shipped.",
+            help="Train on the data set of this matrix, instead of the data set that is shipped.",
         ),
     ] = None,
     sets: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the training, e.g. unet.steps=1000."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a setting of the training (unet.steps=1000) or of the matrix (datasets.0.root=PATH).",
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", metavar="LABEL", help="Which data set, where a matrix has several.")
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            "--minutes",
+            metavar="M",
+            help="Train a diffusion model for so long, instead of a number of steps. Reading the images and drawing "
+            "samples at the end come on top.",
+        ),
     ] = None,
     store_path: StoreOpt = DEFAULT_STORE,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Copy the result to this new folder.")] = None,
@@ -233,17 +249,19 @@ def pretrain(
     A diffusion model is a VAE, a text encoder and a UNet. It sees the train split alone.
     """
     machine = make_machine(machine_file, executor, 1, device, threads)  # before anything imports numpy
-    from bench.pretrain.request import pretraining
+    from bench.pretrain.request import is_of_matrix, pretraining
     from bench.pretrain.stages import copy_out
     from bench.privacy.border import derived_from
     from bench.run.progress import reporter_for
     from bench.run.run_matrix import run_stages
 
     refuse_occupied(out)
-    stage, store = pretraining(what, matrix, sets or ()), open_store(store_path)
+    if minutes is not None and not 0 < minutes < _MOST_MINUTES:
+        raise ConfigError(f"--minutes {minutes:g}: want more than 0 and less than {_MOST_MINUTES:,}")
+    stage, store = pretraining(what, matrix, sets or (), dataset, minutes), open_store(store_path)
     if note := derived_from(stage):
         say(note)
-    placement, reporter = make_placement(machine), reporter_for(stderr_console(), {}, 1, quiet)
+    placement, reporter = make_placement(machine), reporter_for(stderr_console(), {}, 1, quiet, line_every=10)
     command = " ".join(["bench pretrain", what, *filter(None, [matrix])])
     with interruptible(command, placement.goes_on_alone), reporter.live():
         run_stages(
@@ -259,7 +277,14 @@ def pretrain(
         raise typer.Exit(1)
     if out:
         copy_out(store.folder(stage), out)
-    typer.echo(out or store.folder(stage))
+    made = out or store.folder(stage)
+    typer.echo(made)
+    setting = "diffusion.folder" if what == "diffusion" else "fidelity.extractor.folder"
+    used = [change for change in sets or () if is_of_matrix(change)] if matrix else []
+    say(f"use it: {Request(matrix or 'demo', [*used, f'{setting}={made}'], store_path).command('run')}")
+
+
+_MOST_MINUTES = 60 * 24 * 365
 
 
 def _why_failed(stage: Stage, store: Store) -> str:

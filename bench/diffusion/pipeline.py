@@ -42,12 +42,8 @@ def load_pipeline(path: str, precision: str, device: str) -> tuple[Any, BatchFit
     """
     import torch
     from diffusers import StableDiffusionPipeline
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
 
-    for library in (diffusers_logging, transformers_logging):
-        library.set_verbosity(library.CRITICAL)  # Below this, looking for a second file format is logged as an error.
-        library.disable_progress_bar()
+    silence_libraries()
     # The safety checker would blacken radiographs. It and its inputs are switched off, so their files may be missing.
     unused = dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder"))
     with torch.random.fork_rng(devices=[]):  # Building the layers draws random weights before the real ones are read.
@@ -70,6 +66,16 @@ def load_pipeline(path: str, precision: str, device: str) -> tuple[Any, BatchFit
         for part in (pipeline.vae, pipeline.unet):
             part.to(memory_format=torch.channels_last)
     return pipeline, BatchFit()
+
+
+def silence_libraries() -> None:
+    """Keep the bars and remarks of diffusers and transformers off stderr."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity(library.CRITICAL)  # Below this, looking for a second file format is logged as an error.
+        library.disable_progress_bar()
 
 
 class Diffusion:

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from bench.diffusion.prompts import prompt_for
 from bench.diffusion.schedule import check_length
 from bench.errors import ConfigError, DataError
-from bench.files import write_json
+from bench.files import read_json_or_raise, write_json
 from bench.pipeline.checkpoints import Checkpoints, fingerprint
 from bench.pipeline.settings import Settings
 from bench.pretrain.networks import (
@@ -30,11 +30,12 @@ from bench.pretrain.networks import (
 from bench.pretrain.record import OnProgress, close, host_kind
 from bench.pretrain.sampling import sample_images, save_grid
 from bench.pretrain.unet import UnetSettings, train_unet
-from bench.pretrain.vae import VaeSettings, encode_moments, reconstruct, set_scale, train_vae
+from bench.pretrain.vae import VaeSettings, encode_moments, reconstruct, set_scale, steps_in, train_vae
 from bench.seeds import derive
 from bench.store.manifest import versions
 
 GRID_GUIDANCE = 3.5
+VAE_SHARE = 0.25  # of a budget of time
 
 
 class DiffusionSettings(Settings):
@@ -65,10 +66,12 @@ def pretrain_diffusion(
     ckpt_dir: Path | str,
     settings: DiffusionSettings | None = None,
     on_progress: OnProgress = lambda record: None,
+    minutes: float | None = None,
 ) -> Path:
     """Train autoencoder, denoiser and text encoder; write the pipeline, `record.json` and `samples.png`.
 
-    Run again with the same arguments to resume.
+    Run again with the same arguments to resume. With a budget of time, the settings in `record.json` name the numbers
+    of steps that were reached in it. A training of those numbers gives the same weights.
 
     Args:
         images: Grey images, uint8 `[n, R, R]`; R divisible by 8 times the autoencoder's downsampling.
@@ -77,7 +80,8 @@ def pretrain_diffusion(
         out_dir: The folder to write, in diffusers' layout.
         ckpt_dir: Where the checkpoints live.
         settings: How to train.
-        on_progress: Called with a record at every checkpoint.
+        on_progress: Called with a record every few seconds and at every checkpoint.
+        minutes: How long to train in all, instead of the numbers of steps in the settings.
 
     Returns:
         The pipeline's folder.
@@ -90,17 +94,37 @@ def pretrain_diffusion(
     prompts = [prompt_for(class_names, row) for row in labels]
     data = fingerprint(images.shape, images[:: max(1, len(images) // 64)].tobytes().hex(), prompts)
     folder, training = Path(ckpt_dir), {}
+    if minutes is not None:
+        settings = _with_vae_steps(images, settings, minutes * 60 * VAE_SHARE, folder / "vae_steps.json")
     vae, training["vae"] = _fit_vae(images, settings, folder / "vae", data, on_progress)
+    seconds = None if minutes is None else max(minutes * 60 - training["vae"]["wall_s"], minutes * 30)
     moments = encode_moments(vae, images)
     factor = set_scale(vae, moments)
     scaled = (moments[0] * factor, moments[1] * factor)
     pipeline, training["unet"] = _fit_unet(
-        vae, scaled, prompts, class_names, settings, folder / "unet", data, on_progress
+        vae, scaled, prompts, class_names, settings, folder / "unet", data, on_progress, seconds
     )
+    if minutes is not None:
+        settings = _with_steps(settings, "unet", training["unet"]["loss"][-1][0])
     save_pipeline(pipeline, out)
-    write_json(out / "record.json", _record(pipeline, images, class_names, settings, training))
+    record = _record(pipeline, images, class_names, settings, training)
+    write_json(out / "record.json", record | ({} if minutes is None else {"budget_minutes": minutes}))
     _write_grid(pipeline, class_names, out / "samples.png", settings, images)
     return out
+
+
+def _with_vae_steps(
+    images: NDArray[np.uint8], settings: DiffusionSettings, seconds: float, kept: Path
+) -> DiffusionSettings:
+    """Return settings with as many steps of the autoencoder as take `seconds`, measured once and kept for a resume."""
+    if not kept.is_file():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_json(kept, {"steps": steps_in(images, seconds, settings.model, settings.vae)})
+    return _with_steps(settings, "vae", read_json_or_raise(kept)["steps"])
+
+
+def _with_steps(settings: DiffusionSettings, part: str, steps: int) -> DiffusionSettings:
+    return settings.model_copy(update={part: getattr(settings, part).model_copy(update={"steps": steps})})
 
 
 def _record(
@@ -149,13 +173,14 @@ def _fit_vae(
 def _fit_unet(
     vae: Autoencoder, moments: tuple[torch.Tensor, torch.Tensor], prompts: Sequence[str],
     class_names: Sequence[str], settings: DiffusionSettings, folder: Path, data: str, on_progress: OnProgress,
+    seconds: float | None,
 ) -> tuple[Pipeline, dict[str, Any]]:  # fmt: skip
     torch.manual_seed(derive(settings.seed, "text weights"))
     text = build_text(settings.model, class_names)
     whole = settings.model_dump(exclude={"grid_steps": True, "data_note": True, "unet": {"steps"}})
     checkpoints, closing = Checkpoints(folder, fingerprint("unet", whole, data)), {}
     for progress, model in train_unet(
-        moments, prompts, text, settings.seed, settings.model, settings.unet, checkpoints
+        moments, prompts, text, settings.seed, settings.model, settings.unet, checkpoints, seconds
     ):
         closing, denoiser = close(progress), model
         on_progress(progress)

@@ -43,6 +43,10 @@ def noise_at(root: int, name: str, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(derive(root, f"{name} noise", step))
 
 
+_SAVE_S = 15.0  # at most this much of a budget of time is lost by a kill
+_TELL_S = 5.0
+
+
 def train_steps(
     name: str,
     parts: Mapping[str, Part],
@@ -50,11 +54,13 @@ def train_steps(
     do_step: Callable[[int], float],
     checkpoints: Checkpoints,
     every: int,
+    seconds: float | None = None,
 ) -> Iterator[Progress]:
-    """Run `do_step` to `total`, continuing from the newest checkpoint; yield a record at each save.
+    """Run `do_step` to `total`, continuing from the newest checkpoint; yield a record at once and every few seconds.
 
     A training that is already complete yields its last record once. `spent` in a record is wall-clock and
-    processor seconds over all runs.
+    processor seconds over all runs. With a budget of `seconds` the training ends after the step at which they are
+    spent; it then is the training of that many steps, and `total` is an estimate until its end.
     """
     step, curve, spent = 0, [], [0.0, 0.0]
     if (found := checkpoints.newest()) is not None:
@@ -62,17 +68,29 @@ def train_steps(
         curve, spent = state["curve"], state["spent"]
         for key, part in parts.items():
             part.load_state_dict(state[key])
-    if step >= total:
-        yield {"part": name, "step": step, "total": total, "curve": curve, "spent": spent}
     losses: list[float] = []
     began = time.monotonic() - spent[0], time.process_time() - spent[1]
-    while step < total:
+    saved = told = spent[0]
+
+    def is_over() -> bool:
+        return step >= total or (seconds is not None and step > 0 and spent[0] >= seconds)
+
+    def record() -> Progress:
+        likely = total if seconds is None else max(step, min(total, round(step * seconds / max(spent[0], 1e-3))))
+        told = {"part": name, "step": step, "total": step if is_over() else likely, "curve": curve, "spent": spent}
+        return told | ({"loss": curve[-1][1]} if curve else {})
+
+    yield record()  # from here on the time is measured that an estimate is made of
+    while not is_over():
         losses.append(do_step(step))
         step += 1
-        if step % every == 0 or step == total:
+        spent = [time.monotonic() - began[0], time.process_time() - began[1]]
+        if step % every == 0 or is_over() or (seconds is not None and spent[0] - saved >= _SAVE_S):
             curve = [*curve, [step, round(float(np.mean(losses)), 5)]]
-            losses = []
-            spent = [time.monotonic() - began[0], time.process_time() - began[1]]
+            losses, saved = [], spent[0]
             states = {k: p.state_dict() for k, p in parts.items()}
             checkpoints.save(step, {"curve": curve, "spent": spent, **states})
-            yield {"part": name, "step": step, "total": total, "loss": curve[-1][1], "curve": curve, "spent": spent}
+        elif spent[0] - told < _TELL_S:
+            continue
+        told = spent[0]
+        yield record()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import torch
 from pydantic import Field
 
+from bench.diffusion.pipeline import silence_libraries
 from bench.pipeline.settings import Settings
 from bench.pretrain.tokenizer import build_tokenizer
 
@@ -118,6 +119,7 @@ def save_pipeline(pipeline: Pipeline, folder: Path) -> None:
     """Save the pipeline in float16 safetensors; the modules in memory keep their precision."""
     import copy
 
+    silence_libraries()
     modules = {n: m for n, m in pipeline.components.items() if isinstance(m, torch.nn.Module)}
     halves: dict[str, Any] = {n: copy.deepcopy(m).to(torch.float16) for n, m in modules.items()}
     half = assemble(

@@ -31,7 +31,8 @@ class ShippedData(Settings):
 class PretrainedDiffusion(Stage):
     """A small Stable Diffusion pipeline trained on a train split, or on the shipped model's data when `train` is None.
 
-    Labels that are unknown are left out of the prompts.
+    Labels that are unknown are left out of the prompts. A training of `minutes` is kept under that budget, and its
+    `record.json` names the steps that were reached; on another machine they would be others.
     """
 
     resources: ClassVar[Resources] = Resources(gpu=True, minutes=90)
@@ -39,6 +40,7 @@ class PretrainedDiffusion(Stage):
     train: Train | None = None
     data: ShippedData = ShippedData()
     settings: DiffusionSettings = DiffusionSettings()
+    minutes: float | None = Field(None, gt=0, description="how long to train; null: the steps in the settings")
 
     def compute(self, work: Work) -> None:
         """Write the pipeline's folder, `record.json` and `samples.png`."""
@@ -51,7 +53,7 @@ class PretrainedDiffusion(Stage):
             images, labels, names = train.images[:], np.nan_to_num(train.labels), train.class_names
             note = f"train split of {self.train.split.dataset.label}, {len(images)} images, observed labels"
         settings = self.settings.model_copy(update={"data_note": note})
-        pretrain_diffusion(images, labels, names, work.out, work.ckpt, settings, _progress_of(work))
+        pretrain_diffusion(images, labels, names, work.out, work.ckpt, settings, _progress_of(work), self.minutes)
         if self.train is None:  # only of the phantom is the truth of a generated image known
             record_fidelity(work.out, load_oracle())
 
@@ -70,7 +72,10 @@ class PretrainedOracle(Stage):
 
 def _progress_of(work: Work) -> Callable[[dict[str, Any]], None]:
     work.device  # noqa: B018 - applies the number of threads
-    return lambda record: work.progress(record["step"], record["total"], record["part"])
+    return lambda record: work.progress(record["step"], record["total"], _PARTS[record["part"]])
+
+
+_PARTS = {"vae": "the autoencoder (1 of 2)", "unet": "the denoiser (2 of 2)", "oracle": "the oracle"}
 
 
 def copy_out(folder: Path, out: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -80,8 +81,9 @@ def train_unet(
     model: ModelSettings,
     settings: UnetSettings,
     checkpoints: Checkpoints,
+    seconds: float | None = None,
 ) -> Iterator[tuple[Progress, Denoiser]]:
-    """Yield progress and the averaged denoiser at every checkpoint; resumes by itself.
+    """Yield progress and the averaged denoiser every few seconds; resumes by itself.
 
     Args:
         moments: Mean and std of the latents, already scaled to unit variance.
@@ -91,6 +93,7 @@ def train_unet(
         model: Sizes of the networks.
         settings: How to train.
         checkpoints: Where to save and resume.
+        seconds: How long to train, instead of the number of steps in the settings.
     """
     torch.manual_seed(derive(seed, "unet weights"))
     unet = build_unet(model, moments[0].shape[-1]).to(memory_format=torch.channels_last)
@@ -117,7 +120,8 @@ def train_unet(
         return float(loss.detach())
 
     parts: dict[str, Any] = {"model": denoiser, "average": average, "optimizer": optimizer, "schedule": schedule}
-    for progress in train_steps("unet", parts, settings.steps, do_step, checkpoints, settings.checkpoint_every):
+    total = settings.steps if seconds is None else sys.maxsize
+    for progress in train_steps("unet", parts, total, do_step, checkpoints, settings.checkpoint_every, seconds):
         yield progress, cast(Denoiser, average.module)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,8 @@ from bench.pretrain.loop import batch_at, noise_at, train_steps
 from bench.pretrain.networks import Autoencoder, ModelSettings, build_vae, scale_of
 from bench.pretrain.record import Progress
 from bench.seeds import derive
+
+_MOST_STEPS = 1_000_000
 
 
 class VaeSettings(Settings):
@@ -51,9 +55,14 @@ def edge_loss(drawn: Tensor, real: Tensor, scales: int = 3) -> Tensor:
 
 
 def train_vae(
-    images: NDArray[np.uint8], seed: int, model: ModelSettings, settings: VaeSettings, checkpoints: Checkpoints
+    images: NDArray[np.uint8],
+    seed: int,
+    model: ModelSettings,
+    settings: VaeSettings,
+    checkpoints: Checkpoints,
+    seconds: float | None = None,
 ) -> Iterator[tuple[Progress, Autoencoder]]:
-    """Yield progress and the autoencoder at every checkpoint; resumes by itself."""
+    """Yield progress and the autoencoder every few seconds; resumes by itself."""
     torch.manual_seed(derive(seed, "vae weights"))
     vae = build_vae(model, images.shape[-1]).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(vae.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)
@@ -77,8 +86,20 @@ def train_vae(
         return float(fit.detach())
 
     parts: dict[str, Any] = {"model": vae, "optimizer": optimizer, "schedule": schedule}
-    for progress in train_steps("vae", parts, settings.steps, do_step, checkpoints, settings.checkpoint_every):
+    for progress in train_steps("vae", parts, settings.steps, do_step, checkpoints, settings.checkpoint_every, seconds):
         yield progress, vae
+
+
+def steps_in(images: NDArray[np.uint8], seconds: float, model: ModelSettings, settings: VaeSettings) -> int:
+    """Return how many steps of the autoencoder take `seconds` here, measured on one that is thrown away.
+
+    The number must be known before the training, because the learning rate of a step depends on it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        trial = settings.model_copy(update={"steps": _MOST_STEPS, "checkpoint_every": _MOST_STEPS})
+        checkpoints = Checkpoints(Path(folder), "trial")
+        *_, (told, _) = train_vae(images, 0, model, trial, checkpoints, min(5.0, seconds / 5))
+    return max(10, int(seconds * told["step"] / told["spent"][0]))
 
 
 def encode_moments(vae: Autoencoder, images: NDArray[np.uint8], batch_size: int = 64) -> tuple[Tensor, Tensor]:

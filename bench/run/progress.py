@@ -60,7 +60,14 @@ def _unknown(stage: Stage) -> None:
 class Live:
     """One bar for the whole, one for each running stage; a line for each that ends."""
 
-    def __init__(self, console: Console, labels: dict[str, str], jobs: int, expected: Expected = _unknown) -> None:
+    def __init__(
+        self,
+        console: Console,
+        labels: dict[str, str],
+        jobs: int,
+        expected: Expected = _unknown,
+        line_every: float | None = None,
+    ) -> None:
         """Write to a console.
 
         Args:
@@ -68,8 +75,12 @@ class Live:
             labels: key → what to call the stage.
             jobs: computations at once.
             expected: the seconds that earlier runs say a stage takes, or None.
+            line_every: seconds between two lines on a running stage where there is no terminal; None: no such lines.
         """
         self.console, self.labels, self.jobs, self.expected = console, labels, jobs, expected
+        self.line_every = line_every
+        self.part: dict[str, tuple[str, float, float]] = {}  # key → note, and when it came and with how much done
+        self.last_line: dict[str, float] = {}
         self.bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -113,6 +124,7 @@ class Live:
         if (task := self.tasks.pop(stage.key, None)) is not None:
             self.bars.remove_task(task)
         self.share.pop(stage.key, None)
+        self.part.pop(stage.key, None)
         self.begun[stage.key] = time.monotonic()
         self.tasks[stage.key] = self.bars.add_task("  " + self._label(stage), total=None, eta="")
 
@@ -123,10 +135,31 @@ class Live:
             return
         done = min(done, total)
         self.share[stage.key] = done / total
-        passed = time.monotonic() - self.begun[stage.key]
-        eta = f"{note}, {span(passed * (total - done) / done)} left" if done > 0 else note
+        eta = (
+            f"{note}, {span(left)} left" if (left := self._left_of_part(stage, done, total, note)) is not None else note
+        )
         self.bars.update(task, total=total, completed=done, eta=escape(eta))
         self._whole()
+        self._tell(stage, f"{done / total:.0%} of {eta}")
+
+    def _tell(self, stage: Stage, how_far: str) -> None:
+        """Print how far a stage is, where there is no terminal to show a bar, once every `line_every` seconds."""
+        now = time.monotonic()
+        if self.line_every is None or self.console.is_terminal:
+            return
+        if now - self.last_line.get(stage.key, self.begun[stage.key]) >= self.line_every:
+            self.last_line[stage.key] = now
+            self._print(f"{self._label(stage)}: {how_far}")
+
+    def _left_of_part(self, stage: Stage, done: float, total: float, note: str) -> float | None:
+        """Return the seconds to the end of what the note names, at the rate since it was first named."""
+        now, begun = time.monotonic(), self.begun[stage.key]
+        known = self.part.get(stage.key)
+        if known is None or known[0] != note or done < known[2]:
+            self.part[stage.key] = (note, now, done)
+            known = (note, begun, 0.0) if known is None else (note, now, done)
+        _, since, before = known
+        return (now - since) * (total - done) / (done - before) if done > before else None
 
     def finished(self, stage: Stage, outcome: Outcome, detail: str = "") -> None:
         """Take the bar away and say how the stage ended; of what a failure blocks, its own line tells."""
@@ -193,7 +226,12 @@ def span(seconds: float) -> str:
 
 
 def reporter_for(
-    console: Console, labels: dict[str, str], jobs: int, quiet: bool = False, expected: Expected | None = None
+    console: Console,
+    labels: dict[str, str],
+    jobs: int,
+    quiet: bool = False,
+    expected: Expected | None = None,
+    line_every: float | None = None,
 ) -> Silent | Live:
     """Return a reporter: `Silent` when quiet, else `Live`."""
-    return Silent() if quiet else Live(console, labels, jobs, expected or _unknown)
+    return Silent() if quiet else Live(console, labels, jobs, expected or _unknown, line_every)

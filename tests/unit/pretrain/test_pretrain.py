@@ -125,6 +125,74 @@ def test_interrupted_loop_continues_where_it_saved(tmp_path):
     assert len(records) == 1
 
 
+class Clock:
+    """A clock that a step moves by ten seconds."""
+
+    now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+    process_time = monotonic
+
+
+def run_for(folder, clock, seconds, stop_at=None):
+    part = Counter()
+
+    def do_step(step):
+        if step == stop_at:
+            raise KeyboardInterrupt
+        part.seen.append(step)
+        clock.now += 10
+        return float(step)
+
+    return part, list(train_steps("count", {"part": part}, 10**9, do_step, Checkpoints(folder, "f"), 100, seconds))
+
+
+def test_a_budget_of_time_is_spent_once_over_all_attempts(tmp_path, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("bench.pretrain.loop.time", clock)
+    with pytest.raises(KeyboardInterrupt):
+        run_for(tmp_path, clock, 95, stop_at=5)  # saved after step 4: a save every 15 s is one every second step
+    clock.now += 1000  # nobody trains
+    part, records = run_for(tmp_path, clock, 95)
+    assert part.seen == list(range(10))  # ten steps of 10 s
+    assert (records[0]["step"], records[0]["total"]) == (4, 10)  # 40 s are spent, and 95 s are about ten steps
+    assert (records[-1]["step"], records[-1]["total"], records[-1]["spent"][0]) == (10, 10, 100)
+    again, records = run_for(tmp_path, clock, 95)
+    assert again.seen == list(range(10))
+    assert len(records) == 1
+
+
+def test_a_budget_that_is_too_small_for_a_step_gets_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.pretrain.loop.time", clock := Clock())
+    part, _ = run_for(tmp_path, clock, 1)
+    assert part.seen == [0]
+
+
+def test_a_training_under_a_budget_is_the_training_of_the_steps_that_it_records(tmp_path, data):
+    from safetensors.torch import load_file
+
+    def stop(record):
+        if record["part"] == "unet" and record["step"]:
+            raise KeyboardInterrupt
+
+    arguments = (data.images, data.labels, CLASS_NAMES)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain_diffusion(*arguments, tmp_path / "a", tmp_path / "ck-a", TINY, stop, minutes=0.02)
+    short = pretrain_diffusion(*arguments, tmp_path / "a", tmp_path / "ck-a", TINY, minutes=0.02)
+    record = json.loads((short / "record.json").read_text())
+    assert record["budget_minutes"] == 0.02
+    again = DiffusionSettings.model_validate(record["settings"])
+    assert (again.vae.steps, again.unet.steps) == tuple(record["training"][k]["loss"][-1][0] for k in ("vae", "unet"))
+    whole = pretrain_diffusion(*arguments, tmp_path / "b", tmp_path / "ck-b", again)
+    assert "budget_minutes" not in json.loads((whole / "record.json").read_text())
+    for part in ("unet", "vae"):
+        name = f"{part}/diffusion_pytorch_model.safetensors"
+        first, second = load_file(whole / name), load_file(short / name)
+        assert all(torch.equal(first[k], second[k]) for k in first)
+
+
 def test_an_epoch_visits_every_image_once():
     seen = np.concatenate([batch_at(10, 5, 0, "x", s) for s in range(2)])
     assert sorted(seen) == list(range(10))
@@ -145,7 +213,9 @@ def test_pipeline_folder_loads_and_samples(tmp_path, data):
     out = pretrain_diffusion(
         data.images, data.labels, CLASS_NAMES, tmp_path / "out", tmp_path / "ck", TINY, seen.append
     )
-    assert [(r["part"], r["step"]) for r in seen] == [("vae", 2), ("vae", 4), ("unet", 2), ("unet", 4)]
+    assert [(r["part"], r["step"]) for r in seen if not r["step"] % 2] == [
+        (part, step) for part in ("vae", "unet") for step in (0, 2, 4)
+    ]
     pipeline = StableDiffusionPipeline.from_pretrained(
         str(out), torch_dtype=torch.float32, safety_checker=None, local_files_only=True
     )
@@ -191,7 +261,7 @@ def test_oracle_trains_saves_and_loads(tmp_path):
     settings = OracleSettings(n_images=64, n_test=32, epochs=1, batch_size=16, checkpoint_every=2, phantom=PHANTOM)
     seen = []
     out = pretrain_oracle(tmp_path / "o", tmp_path / "ck", settings, seen.append)
-    assert [r["step"] for r in seen] == [2, 4]
+    assert [r["step"] for r in seen if not r["step"] % 2] == [0, 2, 4]
     oracle = load_oracle(out)
     images = natural(PHANTOM, 3).images
     logits, features = ask_oracle(oracle, images)

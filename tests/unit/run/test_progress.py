@@ -146,6 +146,30 @@ def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_long_stage_is_told_in_lines_where_there_is_no_terminal(clock: Clock) -> None:
+    """Two parts, each with its own rate; a resumed one is measured from where it went on."""
+    text = io.StringIO()
+    reporter = Live(Console(file=text, width=20), {Toy().key: "training"}, 1, line_every=10)
+    reporter.planned([Toy()], 0)
+    reporter.started(Toy())
+    clock.now += 100  # imports
+    reporter.polled(Toy(), 50, 100, "part one")  # 50 were done before
+    for done, note in ((60, "part one"), (70, "part one"), (0, "part two"), (10, "part two")):
+        clock.now += 5
+        reporter.polled(Toy(), done, 100, note)
+    assert text.getvalue().splitlines()[1:] == [
+        "training: 50% of part one, 1 min 40 s left",  # all that is known is when it began
+        "training: 70% of part one, 15 s left",  # 20 in 10 s
+        "training: 10% of part two, 45 s left",  # 10 in 5 s
+    ]
+    quiet, said = live()
+    quiet.planned([Toy()], 0)
+    quiet.started(Toy())
+    clock.now += 100
+    quiet.polled(Toy(), 1, 2, "x")
+    assert len(said.getvalue().splitlines()) == 1  # a matrix has a line for each stage that ends
+
+
 def test_what_was_computed_elsewhere_between_two_looks_has_no_time() -> None:
     reporter, text = live()
     reporter.planned([Toy(value=1)], reused=0)

@@ -19,6 +19,7 @@ _DISTANCES = (
     Column("fid_tail", "FID", -1),
     Column("fid_tail_equal_n", "FID at floor n", -1),
     Column("fid_tail_floor", "FID floor", spread=False),
+    Column("fid_tail_floor_spread", "floor sd (draws)", spread=False),
     Column("kid_tail", "KID", -1),
     Column("kid_tail_sd_subsets", "KID sd (subsets)", spread=False),
     Column("kid_tail_floor", "KID floor", spread=False),
@@ -30,11 +31,12 @@ _MANIFOLD = (
     Column("density_tail", "density", 1, 2),
     Column("coverage_tail", "coverage", 1, 2),
     Column("nearest_ratio", "nearest ratio", 0, 2),
-    Column("nearest_ratio_without_parents", "without parents", 0, 2),
+    Column("nearest_ratio_without_parents", "ratio without parents", 0, 2),
     Column("copies_share", "copies", 0, 2),
+    Column("copies_share_without_parents", "copies without parents", 0, 2),
 )
 _SAME_SCALE = (
-    ("fid_tail", "fid_tail_equal_n", "fid_tail_floor"),
+    ("fid_tail", "fid_tail_equal_n", "fid_tail_floor", "fid_tail_floor_spread"),
     ("kid_tail", "kid_tail_sd_subsets", "kid_tail_floor"),
 )
 
@@ -120,6 +122,11 @@ def _notes(keys: set[str], rows: dict[str, list[CellResult]]) -> list[str]:
     ]
     if "fid_tail_equal_n" in keys:
         said.append("FID falls as n grows. Where n made and n floor differ, compare FID at floor n with the floor.")
+    if "fid_tail_floor_spread" in keys:
+        said.append(
+            f"The floor is the mean over {first.get('floor_draws')} draws of real images, and its sd is that over the "
+            "draws: a difference between FID and floor within it is no difference."
+        )
     if "kid_tail_sd_subsets" in keys:
         said.append(
             "KID sd is taken over random subsets of half of the smaller side; it shows the noise of the sample."
@@ -140,7 +147,9 @@ def _notes(keys: set[str], rows: dict[str, list[CellResult]]) -> list[str]:
         said.append(
             "The nearest ratio is the median distance of the images to their nearest train image, divided by that of "
             "held-out real images. Images with a ratio far below 1 are near-copies. “Copies” is the share of "
-            "images that are nearer to a train image than all but 5 % of the held-out images are (0.05 by chance)."
+            "images that are nearer to a train image than all but 5 % of the held-out images are: chance is 0.05. "
+            "“Without parents” leaves out all train images of the patients that an image was made from; chance is "
+            "0.05 there too."
         )
     return said
 

@@ -267,8 +267,8 @@ def notes(found: Sequence[Effect]) -> list[str]:
         )
     if drawn := next((e.estimate.units for e in found if e.estimate.over_test), None):
         said.append(
-            f"One seed: the 95 % interval is over paired resamples of the {drawn}. A class without a positive in "
-            "a resample is left out of the mean of that resample. The interval does not cover what another training "
+            f"One seed: the 95 % interval is over paired resamples of the {drawn}. A resample that loses all positives "
+            "of some class is drawn again. The interval does not cover what another training "
             "would give."
         )
     return said

@@ -9,6 +9,7 @@ import numpy as np
 
 from bench.pipeline.key import content_of
 from bench.privacy.names import WITHHELD
+from reports.few_patients import reference_note
 from reports.published import published
 from reports.run_facts import by_method, span, synthetic_notes
 
@@ -151,8 +152,21 @@ def _fidelity_notes(results: list[CellResult]) -> list[str]:
         f"FID and KID are means over the tail classes of the distance between the real images that have the class "
         f"(n = {real}) and the images that were made for it (n = {made}), with the extractor {', '.join(ids)}. FID is "
         "biased with so few images: compare it with its floor, which is the FID between real images and other real "
-        f"images (n = {floor}), and read it together with KID."
+        f"images (n = {floor}), and read it together with KID.{_floor_spread(found)}",
+        *reference_note(results),
     ]
+
+
+def _floor_spread(found: list[dict[str, Any]]) -> str:
+    """Return by how much the floor of the tail varies with the real images that are drawn for it."""
+    known = sorted({(f["fid_tail_floor_spread"], f["floor_draws"]) for f in found if f.get("fid_tail_floor_spread")})
+    if not known:
+        return ""
+    spreads = dict.fromkeys(f"{spread:.3g}" for spread, _ in (known[0], known[-1]))
+    return (
+        f" The floor is the mean over {known[0][1]} draws of these other images; a single draw misses it by "
+        f"{' to '.join(spreads)} (sd)."
+    )
 
 
 def floor_differs(result: CellResult) -> bool:

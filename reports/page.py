@@ -12,6 +12,7 @@ from reports import run_facts as read
 from reports.beside_fid import TextTable, beside_fid, diagnostics
 from reports.differences import MAIN, Effect, by_chance, notes
 from reports.effects import columns_of, grid, marks
+from reports.few_patients import marked
 from reports.figures.style import Omitted, Saved
 from reports.footnotes import left_open
 from reports.published import published
@@ -61,7 +62,8 @@ def page(
         "rows": list(dict.fromkeys(c.label for c in matrix.cells)),
         "sections": [_section(part, drawn[part.label]) for part in parts],
         "for_sharing": made_of.for_sharing,
-        "credentialed": sorted(made_of.hidden),
+        "credentialed": sorted(made_of.credentialed),
+        "derived": sorted(made_of.hidden - made_of.credentialed),
         "settings": settings,
         "times": [(stage, n, duration(seconds)) for stage, n, seconds in times],
         "total_time": duration(sum(seconds for _, _, seconds in times)),
@@ -86,7 +88,8 @@ def table_page(made_of: ReportInput, parts: list[Part]) -> str:
             sections=sections,
             published=published(),
             for_sharing=made_of.for_sharing,
-            credentialed=sorted(made_of.hidden),
+            credentialed=sorted(made_of.credentialed),
+            derived=sorted(made_of.hidden - made_of.credentialed),
         )
     )
 
@@ -126,18 +129,18 @@ def _section(part: Part, drawn: list[Saved | Omitted]) -> dict[str, Any]:
     return {
         "label": part.label,
         "facts": setting_facts(part),
-        "glance": [*glance(rows, results), *settled(part.effects)],
+        "glance": [*glance(rows, results), *part.few_note, *settled(part.effects)],
         "layout": part.layout,
         "rows": list(zip(rows, lines, strict=True)),
         "no_skill": level,
         "too_few_seeds": too_few_seeds(compared),
-        "verdict_lines": verdict_lines(compared),
+        "verdict_lines": marked(verdict_lines(compared), part.few),
         "verdicts": part.verdicts,
         "verdict_notes": part.verdict_notes,
         "notes": part.notes,
         "effects": _effects(part),
         "tables": [*beside_fid(results), *blocks_of(diagnostics(results))],
-        "left_open": left_open(part.matrix, results, part.facts),
+        "left_open": left_open(part.matrix, results, part.facts) if part.with_published else [],
         "figures": [f for f in drawn if isinstance(f, Saved)],
         "omitted": [f for f in drawn if isinstance(f, Omitted)],
         "classes": _class_table(results, part.facts),
@@ -233,7 +236,15 @@ def _effects(part: Part) -> dict[str, Any] | None:
     if not part.effects:
         return None
     lines = [(e.row, e.control, e.estimate.n, [c.split("\n") for c in cells]) for e, cells in grid(part.effects)]
-    return {"columns": columns_of(part.effects), "lines": lines, "notes": [*notes(part.effects), *marks(part.effects)]}
+    there = [e.estimate for e in part.effects]
+    beside = ["with p"] if any(e.p is not None for e in there) else []
+    beside += ["with the 95 % interval below it"] if any(e.low is not None for e in there) else []
+    return {
+        "what": ", ".join(["the row minus its control at the same seed", *beside]),
+        "columns": columns_of(part.effects),
+        "lines": lines,
+        "notes": [*notes(part.effects), *marks(part.effects)],
+    }
 
 
 def _class_table(results: list[CellResult], facts: DatasetFacts | None) -> dict[str, Any] | None:
@@ -283,7 +294,7 @@ def _fidelity_table(results: list[CellResult], places: int) -> dict[str, Any] | 
             "name": name,
             "n_real": of(first, name, "n_real", 0),
             "n_synthetic": read.span(n for f in measured if (n := f["per_class"].get(name, {}).get("n_synthetic"))),
-            "floor": of(first, name, "fid_floor", places),
+            "floor": _with_spread(of(first, name, "fid_floor", places), of(first, name, "fid_floor_spread", places)),
             "cells": [(of(members, name, "fid", places), seen(members, name)) for members in made.values()],
         }
         for name in names
@@ -299,6 +310,10 @@ def _fidelity_table(results: list[CellResult], places: int) -> dict[str, Any] | 
         "nearest": nearest if held_out != MISSING else None,
         "nearest_held_out": held_out,
     }
+
+
+def _with_spread(mean: str, spread: str) -> str:
+    return mean if spread == MISSING else f"{mean} ± {spread}"
 
 
 def _nearest(result: CellResult, side: str) -> float | None:

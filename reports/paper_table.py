@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from reports.beside_fid import TextTable, beside_fid
 from reports.differences import Effect, effects, notes, value, verdicts
+from reports.few_patients import few_note, few_patients, marked
 from reports.footnotes import footnotes, left_open
 from reports.published import published
 from reports.run_facts import by_dataset, dataset_facts
-from reports.table_rows import COLUMNS, PUBLISHED_COLUMNS, Layout, Row, no_skill, table_rows
+from reports.table_rows import COLUMNS, PUBLISHED_COLUMNS, SUPPORTED, Layout, Row, no_skill, number, table_rows
 from reports.text import md, md_line, tex, tex_line
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ class Part:
         results: the data set's cells.
         facts: sizes and names of the data set; None where the store does not hold it.
         effects: the differences between its rows, see `reports.differences`.
-        narrow: leave out the number of seeds, which 80 columns have no room for; notes and holes give it too.
+        narrow: leave out the number of seeds, and the mean without classes of few patients, which 80 columns have no
+            room for; notes and holes give them too.
     """
 
     matrix: Matrix
@@ -44,15 +46,34 @@ class Part:
     narrow: bool = False
 
     @functools.cached_property
+    def with_published(self) -> bool:
+        """Whether the paper's numbers stand beside the rows; unless the matrix says it, the data set does."""
+        said = self.matrix.settings.published
+        return self.results[0].cell.dataset.beside_published if said is None else said
+
+    @functools.cached_property
+    def few(self) -> dict[str, int]:
+        """The tail classes of few test patients, and how many each has."""
+        return few_patients(self.results)
+
+    @property
+    def few_note(self) -> list[str]:
+        """What is said of these classes; a narrow table has the means without them here and not in a column."""
+        means = {row.method: number(row.values[SUPPORTED.key], 3) for row in self.rows}
+        return few_note(self.few, means if self.narrow else None)
+
+    @functools.cached_property
     def rows(self) -> list[Row]:
         """The table's rows."""
-        return table_rows(self.results)
+        return table_rows(self.results, self.with_published)
 
     @functools.cached_property
     def layout(self) -> Layout:
         """Which cells the rows have."""
         layout = Layout.of(self.rows)
-        return replace(layout, seeds=False) if self.narrow else layout
+        if not self.narrow:
+            return layout
+        return replace(layout, seeds=False, own=tuple(c for c in layout.own if c.key != SUPPORTED.key))
 
     @property
     def headings(self) -> list[str]:
@@ -69,12 +90,15 @@ class Part:
     @property
     def verdicts(self) -> dict[str, str]:
         """Row → how its tail mAP compares with that of its controls."""
-        return verdicts(self.effects)
+        return marked(verdicts(self.effects), self.few)
 
     @property
     def notes(self) -> list[str]:
         """The table's footnotes, without those of the verdicts."""
-        return footnotes(self.matrix, self.results, self.facts, with_published=bool(self.layout.theirs))
+        return [
+            *self.few_note,
+            *footnotes(self.matrix, self.results, self.facts, with_published=bool(self.layout.theirs)),
+        ]
 
     @property
     def verdict_notes(self) -> list[str]:
@@ -83,7 +107,9 @@ class Part:
 
     @property
     def chosen(self) -> list[str]:
-        """What was chosen where the paper is silent, as one more footnote."""
+        """What was chosen where the paper is silent, as one more footnote; nothing where its numbers are not shown."""
+        if not self.with_published:
+            return []
         chosen = "; ".join(f"{what}: {said}" for what, said in left_open(self.matrix, self.results, self.facts))
         return [f"Chosen where the paper is silent. {chosen}."] if chosen else []
 
@@ -142,8 +168,9 @@ def csv_table(parts: list[Part]) -> str:
     """
     out = io.StringIO()
     short = published().short
-    names = [name for c in COLUMNS for name in (c.key, f"{c.key}_sd")]
-    fields = ["dataset", "method", "n_seeds", *names, "fid_tail_equal_n", *_BOUNDS]
+    columns = (*COLUMNS, SUPPORTED)
+    names = [name for c in columns for name in (c.key, f"{c.key}_sd")]
+    fields = ["dataset", "method", "n_seeds", *names, "fid_tail_equal_n", "fid_tail_floor_spread", *_BOUNDS]
     fields += ["n_synthetic", "no_skill_head", "no_skill_tail"]
     fields += [f"{short}_{c.key}" for c in PUBLISHED_COLUMNS] + ["verdict", "hole"]
     writer = csv.DictWriter(out, fields, lineterminator="\n")
@@ -151,10 +178,10 @@ def csv_table(parts: list[Part]) -> str:
     for part in parts:
         levels, said = no_skill(part.results), part.verdicts
         for row in part.rows:
-            numbers = {n: v for c in COLUMNS for n, v in ((c.key, row.values[c.key]), (f"{c.key}_sd", row.sds[c.key]))}
+            numbers = {n: v for c in columns for n, v in ((c.key, row.values[c.key]), (f"{c.key}_sd", row.sds[c.key]))}
             writer.writerow(
                 {"dataset": row.dataset, "method": row.method, "n_seeds": row.n_seeds, **numbers, **_bounds(part, row)}
-                | {"fid_tail_equal_n": _equal_n(part, row)}
+                | {name: _mean_of(part, row, name) for name in ("fid_tail_equal_n", "fid_tail_floor_spread")}
                 | {"n_synthetic": row.n_synthetic, "verdict": said.get(row.method), "hole": row.hole}
                 | {"no_skill_head": levels["map_head"], "no_skill_tail": levels["map_tail"]}
                 | {f"{short}_{c.key}": row.published(c.key) for c in PUBLISHED_COLUMNS}
@@ -162,10 +189,13 @@ def csv_table(parts: list[Part]) -> str:
     return out.getvalue()
 
 
-def _equal_n(part: Part, row: Row) -> float | None:
-    """Return a row's mean FID of as many synthetic images as its floor has; FID itself if the two are equal."""
+def _mean_of(part: Part, row: Row, column: str) -> float | None:
+    """Return a row's mean over seeds of a figure that has no column in the table.
+
+    `fid_tail_equal_n` is the FID of as many synthetic images as the floor has; FID itself if the two are equal.
+    """
     members = [r for r in part.results if r.cell.label == row.method and not r.skip]
-    found = [v for r in members if (v := value(r, "fid_tail_equal_n")) is not None]
+    found = [v for r in members if (v := value(r, column)) is not None]
     return fmean(found) if found else None
 
 

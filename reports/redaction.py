@@ -34,7 +34,9 @@ class ReportInput:
         matrix, results: all that the tables, texts and figures may read of the settings and results.
         for_sharing: whether the report may be passed on.
         originals: the results as they were read, by which stages are found in the store.
-        hidden: labels of the data sets that are not open.
+        hidden: labels of the data sets of which something is not open.
+        credentialed: those of them that are not open themselves. On the others, synthetic images alone may not leave,
+            since a credentialed diffusion model made them.
         classes: label of a data set → name of a class → the name that the report gives it.
         secrets: texts that a report to be passed on must not hold.
     """
@@ -44,6 +46,7 @@ class ReportInput:
     for_sharing: bool
     originals: list[CellResult]
     hidden: frozenset[str] = frozenset()
+    credentialed: frozenset[str] = frozenset()
     classes: dict[str, dict[str, str]] = field(default_factory=dict)
     secrets: frozenset[str] = frozenset()
 
@@ -78,8 +81,9 @@ class ReportInput:
 def export(matrix: Matrix, results: list[CellResult], store: Store, for_sharing: bool) -> ReportInput:
     """Return the input of a report; see `ReportInput`."""
     hidden = frozenset(c.dataset.label for c in matrix.cells if not is_open(c.sharing))
+    own = frozenset(c.dataset.label for c in matrix.cells if not is_open(c.dataset.sharing))
     if not for_sharing:
-        return ReportInput(matrix, results, for_sharing, results, hidden)
+        return ReportInput(matrix, results, for_sharing, results, hidden, own)
     labels = list(dict.fromkeys(c.label for c in matrix.cells))
     rows = stand_ins(labels, "row") if hidden else {label: label for label in labels}
     sets = stand_ins(dict.fromkeys(c.dataset.label for c in matrix.cells), "data-set")
@@ -94,6 +98,7 @@ def export(matrix: Matrix, results: list[CellResult], store: Store, for_sharing:
         for_sharing=True,
         originals=results,
         hidden=frozenset(sets[label] for label in hidden),
+        credentialed=frozenset(sets[label] for label in own),
         classes={sets[label]: found for label, found in classes.items()},
         secrets=frozenset(_secrets(matrix, results, store)),
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from reports.few_patients import MARK, few_patients, heading_without
 from reports.published import published
 
 if TYPE_CHECKING:
@@ -46,12 +47,17 @@ COLUMNS = (
     Column("map_head", "mAP head", 1, 3),
     Column("map_tail", "mAP tail", 1, 3),
 )
+SUPPORTED = Column("map_tail_supported", "mAP tail without classes of few patients", 1, 3)  # only where there are any
 PUBLISHED_COLUMNS = (
     Column("fid_tail", "FID", -1, 3),
     Column("map_head", "mAP head", 1, 3),
     Column("map_tail", "mAP tail", 1, 3),
 )
-NO_SKILL = {"map_head": "prevalence_head", "map_tail": "prevalence_tail"}
+NO_SKILL = {
+    "map_head": "prevalence_head",
+    "map_tail": "prevalence_tail",
+    "map_tail_supported": "prevalence_tail_supported",
+}
 MISSING = "–"
 
 
@@ -64,6 +70,8 @@ class Row:
         values, sds: column → mean and sd over seeds; None for a missing number.
         hole: why numbers are missing, or None if they are complete.
         n_synthetic: mean number of synthetic images, or None.
+        few: tail classes of few test patients, and how many each has, see `reports.few_patients`.
+        with_published: whether published numbers stand beside this row.
     """
 
     dataset: str
@@ -74,13 +82,15 @@ class Row:
     sds: dict[str, float | None]
     hole: str | None
     n_synthetic: float | None
+    few: Mapping[str, int] = field(default_factory=dict)
+    with_published: bool = True
 
     def published(self, column: str) -> float | None:
         """Return the published number beside `column`."""
-        return published().value(self.method, column)
+        return published().value(self.method, column) if self.with_published else None
 
 
-def table_rows(results: list[CellResult]) -> list[Row]:
+def table_rows(results: list[CellResult], with_published: bool = True) -> list[Row]:
     """Return a row for each data set and method. A method that skips the data set has no numbers, but a reason."""
     from bench.results.table import table
 
@@ -91,10 +101,10 @@ def table_rows(results: list[CellResult]) -> list[Row]:
         planned[key] = planned.get(key, 0) + 1
         if r.skip:
             skipped.add(key)
-    rows = []
+    rows, columns = [], (*COLUMNS, SUPPORTED)
     for raw in table(results):
         key = (raw["dataset"], raw["method"])
-        shown = {c.key: None if key in skipped else raw[c.key] for c in COLUMNS}
+        shown = {c.key: None if key in skipped else raw[c.key] for c in columns}
         rows.append(
             Row(
                 dataset=raw["dataset"],
@@ -102,9 +112,11 @@ def table_rows(results: list[CellResult]) -> list[Row]:
                 n_seeds=raw["n_seeds"],
                 n_planned=planned[key],
                 values=shown,
-                sds={c.key: raw[f"{c.key}_sd"] if c.spread and shown[c.key] is not None else None for c in COLUMNS},
+                sds={c.key: raw[f"{c.key}_sd"] if c.spread and shown[c.key] is not None else None for c in columns},
                 hole=_hole(raw, key in skipped, planned[key]),
                 n_synthetic=raw["n_synthetic"],
+                few=few_patients(r for r in results if (r.cell.dataset.label, r.cell.label) == key),
+                with_published=with_published,
             )
         )
     return rows
@@ -150,7 +162,9 @@ class Layout:
     def of(cls, rows: list[Row]) -> Layout:
         """Return the layout for the rows of a data set."""
         there = any(row.published(c.key) is not None for row in rows for c in PUBLISHED_COLUMNS)
-        return cls(any(row.n_planned > 1 for row in rows), COLUMNS, PUBLISHED_COLUMNS if there else ())
+        few = {name: n for row in rows for name, n in row.few.items()}
+        own = (*COLUMNS, replace(SUPPORTED, heading=heading_without(few))) if few else COLUMNS
+        return cls(any(row.n_planned > 1 for row in rows), own, PUBLISHED_COLUMNS if there else ())
 
     @property
     def n_before(self) -> int:
@@ -169,11 +183,15 @@ class Layout:
             [
                 row.method,
                 *([str(row.n_seeds)] if self.seeds else []),
-                *(number(row.values[c.key], places[c.key], row.sds[c.key]) for c in self.own),
+                *(self._text(row, c, places[c.key]) for c in self.own),
                 *(number(row.published(c.key), c.decimals or 3) for c in self.theirs),
             ]
             for row in rows
         ]
+
+    def _text(self, row: Row, column: Column, places: int) -> str:
+        text = number(row.values[column.key], places, row.sds[column.key])
+        return f"{text} {MARK}" if row.few and column.key == "map_tail" and text != MISSING else text
 
     def no_skill(self, results: Iterable[CellResult]) -> list[str]:
         """Return the line of a classifier without skill as text."""

@@ -30,6 +30,7 @@ _LATEX = {
     "×": r"$\times$",
     "…": r"\ldots{}",
     "−": r"$-$",
+    "†": r"\textdagger{}",
 }
 
 

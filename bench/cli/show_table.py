@@ -48,10 +48,10 @@ def with_notes(matrix: Matrix, results: list[CellResult], store: Store | None = 
     With `store`, the footnotes also give the sizes of the splits.
     """
     printed: list[RenderableType] = []
-    for part in parts_of(matrix, results, store):
+    for part in (replace(part, narrow=True) for part in parts_of(matrix, results, store)):
         verdicts = [Text(f"> {row}: {verdict}") for row, verdict in part.verdicts.items()]
         notes = [Text(f"· {note}", style="dim") for note in [*part.notes, *part.verdict_notes, *part.chosen]]
-        printed += [_grid(replace(part, narrow=True)), *_holes(part), *verdicts, *notes]
+        printed += [_grid(part), *_holes(part), *verdicts, *notes]
     return Group(*printed)
 
 
@@ -64,6 +64,7 @@ def without_notes(matrix: Matrix, results: list[CellResult]) -> RenderableType:
         compared = effects(members, None, columns)
         part = Part(matrix, label, members, facts=None, effects=compared, narrow=True)
         printed += [_grid(part), *_holes(part), *(Text(f"> {line}") for line in short_verdicts(compared))]
+        printed += [Text(note) for note in part.few_note]
     return Group(*printed)
 
 

@@ -59,6 +59,7 @@ class Dataset(Stage):
     kind: ClassVar[str]
     sharing: ClassVar[Literal["open", "credentialed"]]
     known_to_shipped_models: ClassVar[bool] = False  # True if the package's diffusion model and oracle learnt from such
+    beside_published: ClassVar[bool] = False  # whether it stands for the paper's data, so that its numbers fit beside
 
     name: str | None = not_semantic(
         None, word=True, pattern=r"^[a-z0-9][a-z0-9_-]*$", description="name in tables; null: the kind"

@@ -34,4 +34,9 @@ class MatrixSettings(Settings):
     scores: ScoresSettings = ScoresSettings()
     fidelity: FidelitySettings = FidelitySettings()
     seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
+    published: bool | None = Field(
+        None,
+        description="show the paper's numbers beside the rows of the same names; null: beside data that stand for the "
+        "paper's (phantom, mimic-cxr-lt, nih-cxr-lt), and not beside your own",
+    )
     study: Study | None = Field(None, description="what the study figure of the report shows, see `bench.matrix.study`")

@@ -14,7 +14,6 @@ from reports.figures.style import (
     legend_below,
     legend_of_drawn,
     slug,
-    spread,
     two_lines,
 )
 from reports.run_facts import by_method
@@ -26,6 +25,9 @@ if TYPE_CHECKING:
 
     from bench.results.cells import CellResult
     from reports.run_facts import DatasetFacts
+
+
+_MOST_SLANTED = 16  # names of classes in a panel; more stand upright
 
 
 def _mean(values: list[float | None]) -> float:
@@ -75,7 +77,7 @@ def ap_by_frequency(results: list[CellResult], facts: DatasetFacts | None, looks
         for ax, (group, names) in zip(axes, panels.items(), strict=True):
             for name, line in _frequency_panel(ax, names, scored, facts, looks, theme).items():
                 lines.setdefault(name, []).append(line)
-            ax.set_xlabel(f"share of train images, {group or 'other'} classes (log)")
+            ax.set_xlabel(f"{group or 'other'} classes, with their share of the train images")
         _from_zero(*axes)
         axes[0].set_ylabel("average precision on test")
         legend_of_drawn(figure, lines)
@@ -85,11 +87,11 @@ def ap_by_frequency(results: list[CellResult], facts: DatasetFacts | None, looks
     return Drawing(
         name=slug(facts.label, "ap-by-frequency"),
         title=title,
-        caption=f"Each column of markers is a class; rare classes are on the left. n = {n_test} test images, "
+        caption=f"Each column of markers is a class; the rarest is on the left. n = {n_test} test images, "
         f"{_seeds(scored)}. Look at how far the tail classes lie above the dashed no-skill level, and whether any "
         "method raises the tail classes without lowering the head classes.",
-        alt=f"Average precision of {len(facts.class_names)} classes for {len(by_method(scored))} methods against the "
-        "share of train images that have the class, in one panel for the tail classes and one for the head classes.",
+        alt=f"Average precision of {len(facts.class_names)} classes for {len(by_method(scored))} methods, the "
+        "rarest class first, in one panel for the tail classes and one for the head classes.",
         draw=draw,
     )
 
@@ -103,54 +105,26 @@ def _by_frequency(group: str, facts: DatasetFacts) -> list[str]:
 def _frequency_panel(
     ax: Axes, names: list[str], scored: list[CellResult], facts: DatasetFacts, looks: Looks, theme: Theme
 ) -> dict[str, Line2D]:
-    """Draw one group of classes; return the line of each method, and last that of the no-skill level, by its name."""
-    share = np.array([facts.train_counts[c] / facts.n_images["train"] for c in names])
+    """Draw one group of classes; return the line of each method, and last that of the no-skill level, by its name.
+
+    Each class has a place of its own. On an axis of the shares, classes of equal share would lie on each other.
+    """
+    places = range(len(names))
     lines: dict[str, Line2D] = {}
     for method, members in by_method(scored).items():
         ap = [_mean([(r.scores or {})["ap"].get(c) for r in members]) for c in names]
         look = looks.of(method)
-        (lines[method],) = ax.plot(share, ap, lw=0.8, ms=5.5, mec=theme.paper, mew=0.5, alpha=0.9, **look)
+        (lines[method],) = ax.plot(places, ap, lw=0.8, ms=5.5, mec=theme.paper, mew=0.5, alpha=0.9, **look)
     level = [_mean([(r.scores or {})["prevalence"].get(c) for r in scored]) for c in names]
     dashes: dict[str, Any] = {"ls": (0, (4, 3)), "lw": 1.2, "marker": "_", "ms": 9, "color": theme.muted}
-    (lines["no skill (prevalence)"],) = ax.plot(share, level, **dashes)
-    ax.set_xscale("log")
-    _percent_axis(ax, share)
-    _class_names(ax, names, share, theme)
+    (lines["no skill (prevalence)"],) = ax.plot(places, level, **dashes)
+    shares = [100 * facts.train_counts[c] / facts.n_images["train"] for c in names]
+    named = [f"{c}  {share:.2g} %" for c, share in zip(names, shares, strict=True)]
+    small = len(names) > _MOST_SLANTED
+    slant: dict[str, Any] = {"rotation": 90} if small else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    ax.set_xticks(places, named, fontsize=7 if small else 8.5, **slant)
+    ax.set_xlim(-0.6, len(names) - 0.4)
     return lines
-
-
-def _percent_axis(ax: Axes, share: np.ndarray) -> None:
-    """Mark a log axis with up to five round percentages."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
-    margin = max(1.06, float(share.max() / share.min()) ** 0.07)
-    low, high = share.min() / margin, share.max() * margin
-    ax.set_xlim(low, high)
-    round_ones = [m * 10.0**e for e in range(-5, 1) for m in (1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 7)]
-    inside = [t for t in round_ones if low <= t <= high]
-    ax.xaxis.set_major_locator(FixedLocator(inside[:: -(-len(inside) // 5) or 1]))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
-    ax.grid(axis="x", visible=False)  # each class has a vertical line of its own
-
-
-def _class_names(ax: Axes, names: list[str], share: np.ndarray, theme: Theme) -> None:
-    """Write the names above the axes, far enough apart to be read, each with a line down to its column."""
-    low, high = np.log(ax.get_xlim())
-    at = (np.log(share) - low) / (high - low)
-    for name, x, shown in zip(names, at, spread(list(at), 0.075, 0.0, 1.0), strict=True):
-        where: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "axes fraction", "annotation_clip": False}
-        line: dict[str, Any] = {"arrowstyle": "-", "color": theme.muted, "lw": 0.6, "shrinkA": 0, "shrinkB": 0}
-        ax.annotate("", xy=(x, 1.0), xytext=(shown, 1.05), arrowprops=line, **where)
-        ax.axvline(np.exp(low + x * (high - low)), color=theme.grid, lw=0.8, zorder=0)
-        place: dict[str, Any] = {
-            "rotation": 45,
-            "rotation_mode": "anchor",
-            "ha": "left",
-            "va": "bottom",
-            "transform": ax.transAxes,
-        }
-        ax.text(shown, 1.055, two_lines(name), fontsize=8.5, linespacing=0.95, color=theme.ink, **place)
 
 
 def quality_by_steps(results: list[CellResult], looks: Looks) -> Drawing | Omitted:

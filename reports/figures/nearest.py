@@ -72,11 +72,12 @@ def nearest_images(results: list[CellResult], store: Store, looks: Looks, dots: 
         name=slug(measured[0].cell.dataset.label, "nearest-train-image"),
         title=title,
         caption=f"{'Distance' if dots else 'Median and quartiles of the distance'} of the synthetic images (n = "
-        f"{sizes} for each method, all seeds) to their nearest train image, and to the nearest one that is not a "
-        f"parent. The line on top shows {len(held_out)} held-out images that have one of the classes and are not in "
-        "train; each class has the same weight in it as among the synthetic images. Distances are "
+        f"{sizes} for each method, all seeds) to their nearest train image, and to the nearest one that is not of "
+        f"a parent's patient. The line on top shows {len(held_out)} held-out images that have one of the "
+        "classes and are not in train; each class has the same weight in it as among the synthetic images. Distances are "
         f"between features of {extractor}. On the right is the share of copies: images that are nearer than all but 5 "
-        "% of the held-out images (5 % by chance), with and without parents. Look for rows to the left of the band. "
+        "% of the held-out images (5 % by chance), with and without the patients of the parents. Look for rows to "
+        "the left of the band. "
         "Methods that mix train images are near to the parents by construction; a row that is near without its parents "
         "too shows what train already has.",
         alt=f"Distances to the nearest train image for {len(rows)} methods and for held-out real images.",
@@ -130,7 +131,7 @@ def _draw_rows(
             _strip(ax, found.without_parents, y + _OFFSET, colour, False, theme, most=most)
         share = f"{100 * found.copies[0]:.0f} %" + (f" / {100 * found.copies[1]:.0f} %" if parents else "")
         _beside(ax, y, share, theme)
-    _beside(ax, 0, "copies", theme)
+    _beside(ax, 0, "copies\n(chance 5 %)", theme)
     ax.set_yticks(range(len(rows) + 1), ["held-out real", *rows])
     ax.set_ylim(len(rows) + 0.6, -0.6)
     ax.set_xlim(left=min(0.0, ax.get_xlim()[0]))
@@ -139,7 +140,7 @@ def _draw_rows(
     ax.spines["left"].set_visible(False)
     marks: dict[str, Any] = {"nearest train image": Line2D([], [], **_look(theme.ink, True))}
     if any(found.has_parents for found in rows.values()):
-        marks["nearest train image that is no parent"] = Line2D([], [], **_look(theme.ink, False))
+        marks["nearest one that is not of a parent's patient"] = Line2D([], [], **_look(theme.ink, False))
     return marks | ({"held-out real images, 5 to 95 %": band} if np.isfinite([low, high]).all() else {})
 
 

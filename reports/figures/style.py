@@ -212,14 +212,3 @@ def two_lines(name: str, limit: int = 16) -> str:
         return name
     at = min(spaces, key=lambda i: abs(i - len(name) / 2))
     return f"{name[:at]}\n{name[at + 1 :]}"
-
-
-def spread(positions: list[float], gap: float, low: float, high: float) -> list[float]:
-    """Return sorted `positions`, moved so that they are at least `gap` apart and within [low, high]."""
-    if not positions:
-        return []
-    gap = min(gap, (high - low) / max(1, len(positions) - 1))
-    moved = [max(low, positions[0])]
-    for position in positions[1:]:
-        moved.append(max(position, moved[-1] + gap))
-    return [min(x, high - gap * (len(moved) - 1 - i)) for i, x in enumerate(moved)]

@@ -34,6 +34,7 @@ class Blobs(Dataset):
     """Grey squares with a bright blob a class."""
 
     kind: ClassVar[str] = "blobs"
+    beside_published: ClassVar[bool] = True
     sharing: ClassVar[Literal["open", "credentialed"]] = "open"
     n_images: int = 240
     image_px: int = 32

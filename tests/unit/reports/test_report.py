@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -18,7 +17,7 @@ from bench.store.store import Store
 from reports.figures import charts
 from reports.figures.nearest import nearest_images
 from reports.figures.pictures import fusion_strips, load_pictures
-from reports.figures.style import LIGHT, Looks, Omitted, slug, spread, two_lines, unique
+from reports.figures.style import LIGHT, Looks, Omitted, slug, two_lines, unique
 from reports.page import duration
 from reports.report import write_report
 from reports.run_facts import dataset_facts
@@ -152,6 +151,25 @@ def test_several_data_sets_have_their_own_parts_and_credentialed_ones_are_named(
     assert "Do not share this page. It contains pictures of credentialed data (ward), synthetic images derived" in text
 
 
+def test_images_of_a_credentialed_model_on_open_data_are_told_as_what_they_are(tmp_path, monkeypatch):
+    cells = fixtures.make_matrix().cells
+    monkeypatch.setattr(type(cells[0]), "sharing", "credentialed")
+    text = "".join(parse(fixtures.make_report(tmp_path) / "report.html").text)
+    assert "Do not share this page. It contains synthetic images on blobs that a credentialed diffusion model" in text
+    assert "credentialed data" not in text
+    store, matrix = Store(tmp_path / "store"), fixtures.make_matrix()
+    write_report(matrix, fixtures.fill(matrix, store), store, tmp_path / "shared", share=True)
+    text = "".join(parse(tmp_path / "shared" / "report.html").text)
+    assert re.search(r"Images on [a-z-]+(1|blobs)? were made with a credentialed diffusion model", text)
+    assert "credentialed data" not in text
+
+
+@pytest.mark.parametrize(("seeds", "said"), [((0, 1, 2), ", with p, with the 95 % interval below it."), ((0,), ".")])
+def test_the_heading_of_differences_names_what_stands_in_their_cells(tmp_path, seeds, said):
+    text = "".join(parse(fixtures.make_report(tmp_path, seeds=seeds) / "report.html").text)
+    assert f"Each cell shows the row minus its control at the same seed{said}" in " ".join(text.split())
+
+
 def test_rows_whose_names_make_one_file_name_keep_their_figures_apart(tmp_path):
     names = {"smote": "α", "ours@5": "β"}
     store, matrix = Store(tmp_path / "store"), fixtures.make_matrix(methods=(fixtures.METHODS[1], fixtures.METHODS[3]))
@@ -229,10 +247,23 @@ def test_figures_show_the_numbers_of_the_results(filled):
     tail = sorted(fixtures.TAIL, key=facts.train_counts.get)
     line = next(x for x in figure.axes[0].get_lines() if x.get_color() == looks.colour["smote"])
     assert list(line.get_ydata()) == [results[1].scores["ap"][c] for c in tail]
-    assert list(line.get_xdata()) == [facts.train_counts[c] / 120 for c in tail]
+    assert list(line.get_xdata()) == [0, 1, 2]
+    named = [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
+    assert named == [f"{c}  {100 * facts.train_counts[c] / 120:.2g} %" for c in tail]
     figure = charts.quality_by_steps(results, looks).draw(LIGHT)
     point = next(x for x in figure.axes[0].get_lines() if x.get_color() == looks.colour["ours@5"])
     assert point.get_xydata().tolist() == [[5.0, results[3].fidelity["fid_tail"]]]
+
+
+def test_classes_of_equal_frequency_do_not_lie_on_each_other(filled):
+    matrix, results, store = filled
+    facts = dataset_facts(matrix.cells[0], store)
+    alike = replace(facts, train_counts=dict.fromkeys(facts.class_names, 12))
+    figure = charts.ap_by_frequency(results, alike, Looks(m.label for m in fixtures.METHODS)).draw(LIGHT)
+    for ax in figure.axes:
+        places = {tick.get_position()[0] for tick in ax.get_xticklabels()}
+        assert len(places) == len(ax.get_xticklabels()) == 3
+        assert all(set(line.get_xdata()) == places for line in ax.get_lines())
 
 
 def test_method_looks_do_not_depend_on_who_is_missing():
@@ -240,20 +271,6 @@ def test_method_looks_do_not_depend_on_who_is_missing():
     looks = Looks(labels)
     assert len({(looks.colour[m], looks.marker[m]) for m in labels}) == 9
     assert Looks(labels[:3]).colour["m2"] == looks.colour["m2"]
-
-
-@pytest.mark.parametrize("n", [1, 2, 5, 12])
-def test_spread_keeps_order_gap_and_bounds(n):
-    positions = sorted(np.random.default_rng(n).uniform(0.8, 1.0, n))
-    moved = spread(list(positions), 0.08, 0.0, 1.0)
-    gap = min(0.08, 1 / max(1, n - 1))
-    assert all(b - a >= gap - 1e-9 for a, b in itertools.pairwise(moved))
-    assert moved[0] >= -1e-9
-    assert moved[-1] <= 1 + 1e-9
-
-
-def test_spread_leaves_what_is_apart():
-    assert spread([0.1, 0.5, 0.9], 0.1, 0, 1) == [0.1, 0.5, 0.9]
 
 
 def test_names_of_files_and_labels():

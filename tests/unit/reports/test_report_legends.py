@@ -119,7 +119,7 @@ def test_a_classifier_without_a_curve_is_not_named(filled: Filled) -> None:
 def test_the_marks_of_the_nearest_images_are_named_where_they_are(filled: Filled) -> None:
     results, _, store = filled
     figure = drawn(nearest_images(results, store, LOOKS))
-    marks = ["nearest train image", "nearest train image that is no parent", "held-out real images, 5 to 95 %"]
+    marks = ["nearest train image", "nearest one that is not of a parent's patient", "held-out real images, 5 to 95 %"]
     assert legend(figure) == marks
     alone = [r for r in results if r.cell.label == "smote"][:1]
     folder = store.folder(alone[0].cell.fidelity)

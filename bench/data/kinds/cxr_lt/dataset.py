@@ -40,6 +40,7 @@ class CxrLt(Dataset):
     """
 
     resources: ClassVar[Resources] = Resources(cpus=4, memory_gb=8.0, minutes=240)
+    beside_published: ClassVar[bool] = True
     layout: ClassVar[Layout]
     releases: ClassVar[Mapping[str, Release]]
 

@@ -22,6 +22,7 @@ class Phantom(PhantomSetSettings, Dataset):
     kind: ClassVar[str] = "phantom"
     sharing: ClassVar[Literal["open", "credentialed"]] = "open"
     known_to_shipped_models: ClassVar[bool] = True
+    beside_published: ClassVar[bool] = True
 
     n_images: int = Field(default=3000, ge=8, le=1_000_000, description="images in all parts together")
 

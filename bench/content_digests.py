@@ -62,8 +62,10 @@ def versions(paths: Sequence[Path], workers: int) -> npt.NDArray[np.int64]:
     Raises:
         OSError: if one cannot be found out.
     """
-    with ThreadPoolExecutor(workers) as pool:
-        return np.array(list(pool.map(version, paths)), np.int64).reshape(-1, 4)
+    blocks = [paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH)]
+    with ThreadPoolExecutor(workers) as pool:  # a task for each file would cost more than the look at a local one
+        found = pool.map(lambda block: [version(path) for path in block], blocks)
+        return np.array([one for block in found for one in block], np.int64).reshape(-1, 4)
 
 
 def digest_of(path: Path, hex_digits: int = 32) -> str:

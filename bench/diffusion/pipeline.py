@@ -23,6 +23,7 @@ from bench.errors import ConfigError, StageError
 from bench.tables import Float32, UInt8
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 _LOG = logging.getLogger(__name__)
@@ -116,7 +117,7 @@ class Diffusion:
             with torch.inference_mode():
                 posterior = self.pipeline.vae.encode(pixels.expand(-1, 3, -1, -1).to(self.dtype)).latent_dist
             moments = (posterior.mean.float() * self.scale, posterior.std.float() * self.scale)
-            return np.stack([_array(_finite(tensor, "latents")) for tensor in moments])
+            return np.stack([_array(_finite(tensor, "latents", self.dtype)) for tensor in moments])
 
         mean, std = np.concatenate(self._fit.run("encoding", len(images), encode), axis=1)
         return mean, std
@@ -129,7 +130,8 @@ class Diffusion:
             unscaled = (self._tensor(latents[rows]) / self.scale).to(self.dtype)
             with torch.inference_mode():
                 pixels = self.pipeline.vae.decode(unscaled).sample.float().mean(dim=1)
-            return ((_finite(pixels, "pixels") + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+            grey = (_finite(pixels, "pixels", self.dtype) + 1) * 127.5
+            return grey.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
 
         return np.concatenate(self._fit.run("decoding", len(latents), decode))
 
@@ -243,7 +245,7 @@ class Diffusion:
                     predicted = unconditional + guidance_scale * (conditional - unconditional)
                 latents = scheduler.step(predicted, timestep, latents, **extra).prev_sample
                 tell(i + 1, len(timesteps))
-        return _array(_finite(latents, "latents"))
+        return _array(_finite(latents, "latents", self.dtype))
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         """Return a float32 copy of `array` on the device."""
@@ -277,7 +279,7 @@ def _array(tensor: Tensor) -> Float32:
     return tensor.float().cpu().numpy()
 
 
-def _finite(tensor: Tensor, what: str) -> Tensor:
+def _finite(tensor: Tensor, what: str, computed_in: torch.dtype) -> Tensor:
     """Return `tensor` if all its values are finite.
 
     NaN becomes black when it is rounded to `uint8`, and no later check can tell such an image from a dark one.
@@ -288,8 +290,7 @@ def _finite(tensor: Tensor, what: str) -> Tensor:
     import torch
 
     if not torch.isfinite(tensor).all():
-        raise StageError(
-            f"diffusion: {what} are not finite numbers; the weights are damaged, or diffusion.precision is too narrow "
-            "for them (try float32)"
-        )
+        precision = str(computed_in).removeprefix("torch.")
+        narrow = "" if precision == "float32" else f", or too large for {precision}: set diffusion.precision: float32"
+        raise StageError(f"diffusion: {what} are not finite numbers; the weights are damaged{narrow}")
     return tensor

@@ -68,6 +68,7 @@ PICTURES: dict[str, Case] = {
     "wide": Case("bad.png: absurdly large (30001 x 8 px", BAD, prepare=png("bad.png", (8, 30_001))),
     "bomb that Pillow warns of": Case("bad.png: absurdly large", BAD, prepare=black("bad.png", 9_500)),
     "bomb that Pillow refuses": Case("bad.png: absurdly large", BAD, prepare=black("bad.png", 20_000)),
+    "JPEG without its end": Case("bad.jpg: damaged or cut off (the end marker", ["bad.jpg,p0,train,1,0"], prepare=cut("bad.jpg", 0.999)),
     "16 bits of colour": Case("bad.png: 16 bits in colour or with alpha", BAD, prepare=png("bad.png", (32, 32, 3), np.uint16)),
     "16 bits with alpha": Case("bad.png: 16 bits in colour or with alpha", BAD, prepare=png("bad.png", (32, 32, 2), np.uint16)),
 }  # fmt: skip

@@ -73,12 +73,11 @@ def nearest_images(results: list[CellResult], store: Store, looks: Looks, dots: 
         title=title,
         caption=f"{'Distance' if dots else 'Median and quartiles of the distance'} of the synthetic images (n = "
         f"{sizes} for each method, all seeds) to their nearest train image, and to the nearest one that is not of "
-        f"a parent's patient. The line on top shows {len(held_out)} held-out images that have one of the "
-        "classes and are not in train; each class has the same weight in it as among the synthetic images. Distances are "
+        f"a parent's patient. The line on top shows {len(held_out)} held-out images that have one of the classes and "
+        "are not in train; each class has the same weight in it as among the synthetic images. Distances are "
         f"between features of {extractor}. On the right is the share of copies: images that are nearer than all but 5 "
         "% of the held-out images (5 % by chance), with and without the patients of the parents. Look for rows to "
-        "the left of the band. "
-        "Methods that mix train images are near to the parents by construction; a row that is near without its parents "
+        "the left of the band. Methods that mix train images are near to the parents by construction; a row that is near without its parents "
         "too shows what train already has.",
         alt=f"Distances to the nearest train image for {len(rows)} methods and for held-out real images.",
         draw=draw,

@@ -360,7 +360,7 @@ def test_the_profiles_variables_do_not_win_over_the_machine_file(
 
 def test_a_site_that_exports_nothing_gets_what_results_stand_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    line = "unset OMP_NUM_THREADS PYTHONPATH"  # as `--export=NONE` does, before our lines are read
+    line = "unset OMP_NUM_THREADS"  # PYTHONPATH stays: a job finds the toys nowhere else
     script = store.root / "slurm" / "jobs"
     assert outcomes(bring([Toy(value=1)], store, QUICK.model_copy(update={"setup": [line]}))) == {1: "done"}
     text = next(script.glob("*_submission.sh")).read_text(encoding="utf-8")

@@ -77,8 +77,8 @@ def nearest_images(results: list[CellResult], store: Store, looks: Looks, dots: 
         "are not in train; each class has the same weight in it as among the synthetic images. Distances are "
         f"between features of {extractor}. On the right is the share of copies: images that are nearer than all but 5 "
         "% of the held-out images (5 % by chance), with and without the patients of the parents. Look for rows to "
-        "the left of the band. Methods that mix train images are near to the parents by construction; a row that is near without its parents "
-        "too shows what train already has.",
+        "the left of the band. Methods that mix train images are near to the parents by construction; a row that is "
+        "near without its parents too shows what train already has.",
         alt=f"Distances to the nearest train image for {len(rows)} methods and for held-out real images.",
         draw=draw,
     )

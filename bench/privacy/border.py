@@ -41,6 +41,7 @@ _HEADLINES = (
     "map_all",
     "map_head",
     "map_tail",
+    "stage_seconds",
 )
 _CLOUDS = ("wandb.ai", "wandb.io", "wandb.com", "coreweave.com")
 _PORTS = {"https": 443, "http": 80}
@@ -122,6 +123,7 @@ class Payload:
         curves: for each name, rows of numbers, which are logged against their own step `<name>/step`.
         tags: words to filter cells by.
         grid: `uint8 [H, W]`, one row of samples per class; None if there are no samples or they must not leave.
+        per_class: one mapping of the same names for each class: its name, its short name, and its counts and scores.
     """
 
     name: str
@@ -132,19 +134,27 @@ class Payload:
     curves: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
     grid: UInt8 | None = None
+    per_class: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def headlines(self) -> dict[str, Any]:
         """The final numbers that methods are compared by, as far as the cell has them."""
         return {name: self.summary[name] for name in _HEADLINES if name in self.summary}
 
+    @property
+    def media(self) -> list[str]:
+        """What is logged as a file: `samples`, the grid, and `per_class`, the table."""
+        return [
+            name for name, has in {"samples": self.grid is not None, "per_class": bool(self.per_class)}.items() if has
+        ]
+
     def rows(self) -> list[dict[str, Any]]:
-        """Return the history rows that a tracker gets, in their order; one has the name `samples`, for the grid."""
+        """Return the history rows that a tracker gets, in their order; media stand as None under their names."""
         found: list[dict[str, Any]] = []
         for name, rows in self.curves.items():
             numbered = ({"step": float(i)} | row for i, row in enumerate(rows))
             found += [{f"{name}/{k}": v for k, v in row.items()} for row in numbered]
-        found += [{"samples": None}] if self.grid is not None else []
+        found += [{name: None} for name in self.media]
         return found + ([self.headlines] if self.headlines else [])
 
     def with_digest(self) -> Payload:
@@ -179,7 +189,8 @@ def payload(record: dict[str, Any], root: Path, server: str | None = None) -> Pa
         curves |= {f"{name}/{part}": _numbers(rows, metrics) for part, rows in parts}
     results = {name: record.get(name) for name in ("scores", "fidelity", "diagnostics")}
     results["selected"] = record["classifier"]
-    summary: dict[str, Any] = {}
+    # W&B's own duration is that of the copying, so what the stages took is a number of its own.
+    summary: dict[str, Any] = {"stage_seconds": record["seconds"]}
     for part, found in results.items():  # scores and fidelity keep the short names that the table has
         prefix = f"{part}_" if part in ("selected", "diagnostics") else ""
         summary |= metrics.named(found or {}, prefix)
@@ -192,6 +203,7 @@ def payload(record: dict[str, Any], root: Path, server: str | None = None) -> Pa
         curves={name: rows for name, rows in curves.items() if rows},
         tags=(record["dataset"], record["method"], *(("skipped",) if record["skip"] else ())),
         grid=sample_grid(root / record["synthetic"]) if everything else None,
+        per_class=metrics.table((record["scores"] or {}) | (record["fidelity"] or {})),
     ).with_digest()
 
 

@@ -57,6 +57,22 @@ class MetricNames:
             found[name] = value
         return found
 
+    def table(self, results: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return one mapping for each class: `class`, `short_name`, and every number that results give by class.
+
+        Args:
+            results: mappings from a class to a number (`ap`) or to several (`per_class`); all else is left out.
+        """
+        rows = {name: {"class": name, "short_name": short} for name, short in self.classes.items()}
+        columns: dict[str, dict[str, float]] = {}
+        for metric, part in results.items():
+            of_classes = isinstance(part, dict) and part.keys() <= rows.keys()
+            for name, found in part.items() if of_classes else ():
+                for column, value in (found if isinstance(found, dict) else {metric: found}).items():
+                    if is_number(value):
+                        columns.setdefault(column, {})[name] = float(value)
+        return [row | {column: found.get(name) for column, found in columns.items()} for name, row in rows.items()]
+
     def _leaves(self, tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
         odd = short_names(n for n in tree if n not in self.classes and not _PLAIN.fullmatch(n))
         for name, value in tree.items():

@@ -12,7 +12,7 @@ from bench.privacy.border import Payload
 from bench.tracking.marker import Destination
 
 if TYPE_CHECKING:
-    from wandb import Run, Settings
+    from wandb import Image, Run, Settings, Table
 
 _INIT_TIMEOUT_S, _FINISH_TIMEOUT_S = 30, 60
 # W&B's own would try for hours. A cell that fails is tried again by us, after the other cells.
@@ -73,20 +73,28 @@ def write_run(
 
 def _fill(run: Run, sent: Payload, n_there: int) -> None:
     """Log the rows that the server does not have, and write the summary and the files."""
-    import wandb
-
     for name in sent.curves:
         run.define_metric(f"{name}/*", step_metric=f"{name}/step")
     for i, row in enumerate(sent.rows()):
-        if "samples" in row:
-            image = wandb.Image(sent.grid, caption="one row a target class")
-            image.bind_to_run(run, "samples", i)  # sends the file, under the same name each time
-            row = {"samples": image}
+        for key in row.keys() & set(sent.media):
+            medium = _medium(sent, key)
+            # This sends the file, under the same name each time. A table that is not bound would be made an artifact.
+            medium.bind_to_run(run, key, i)
+            row = {key: medium}
         if i >= n_there:
             run.log(row, step=i)
         else:
             run.summary.update(row)  # which W&B makes of the rows that are logged now
     run.summary.update(sent.summary)
+
+
+def _medium(sent: Payload, key: str) -> Image | Table:
+    """Return a medium of a run, by its name."""
+    import wandb
+
+    if key == "samples":
+        return wandb.Image(sent.grid, caption="one row a target class")
+    return wandb.Table(columns=list(sent.per_class[0]), data=[list(row.values()) for row in sent.per_class])
 
 
 def quiet_settings(wandb: ModuleType, **pinned: str) -> Settings:

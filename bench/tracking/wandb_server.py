@@ -128,7 +128,7 @@ def _compared(run: Run, sent: Payload) -> Held:
     for name, value in sent.summary.items():
         if not _same(summary.get(name), value):
             return Held(f"the server's summary has another value of {name}", n_rows)
-    media = [] if sent.grid is None else [(summary.get("samples") or {}).get("path") or "samples"]
+    media = [(summary.get(name) or {}).get("path") or name for name in sent.media]
     wanted = [*_OWN_FILES, *media]
     sizes = {file.name: file.size for file in run.files(wanted)}
     empty = [name for name in wanted if not sizes.get(name)]

@@ -190,6 +190,7 @@ def test_of_what_is_not_open_only_what_is_listed_leaves(sharing: str, tmp_path: 
         "classes": {"Fracture": "Fracture", "class_2": "class 2"},
     }
     assert sent.summary == {
+        "stage_seconds": 1.5,
         "ap_Fracture": 0.5,
         "ap_class_2": 0.25,
         "map_all": 0.375,
@@ -199,7 +200,11 @@ def test_of_what_is_not_open_only_what_is_listed_leaves(sharing: str, tmp_path: 
         "selected_architecture": "resnet18",
     }
     assert sent.curves == {"classifier": [{"step": 1.0, "val_ap_Fracture": 0.5, "val_ap_class_2": 0.1}]}
-    assert sent.headlines == {"map_all": 0.375}
+    assert sent.headlines == {"map_all": 0.375, "stage_seconds": 1.5}
+    assert sent.per_class == [
+        {"class": "Fracture", "short_name": "Fracture", "ap": 0.5},
+        {"class": "class 2", "short_name": "class_2", "ap": 0.25},
+    ]
 
 
 def test_a_server_that_the_record_allows_gets_everything_and_it_is_said(tmp_path: Path) -> None:

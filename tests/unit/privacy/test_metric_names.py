@@ -39,6 +39,20 @@ def test_only_finite_numbers_and_texts_are_metrics() -> None:
     assert found == {"p_a": 1, "p_f": "word"}
 
 
+def test_the_table_has_each_class_once_with_what_is_known_of_it() -> None:
+    results = {
+        "ap": {"a b": 0.5, "c": None},
+        "n_positives": {"a b": 3, "c": 4},
+        "per_class": {"c": {"fid": 2.0, "n_real": 7, "kid": None}},
+        "nearest_train": {"held_out": 1.0},
+        "map_all": 0.5,
+    }
+    assert MetricNames(["a b", "c"]).table(results) == [
+        {"class": "a b", "short_name": "a_b", "ap": 0.5, "n_positives": 3, "fid": None, "n_real": None},
+        {"class": "c", "short_name": "c", "ap": None, "n_positives": 4, "fid": 2.0, "n_real": 7},
+    ]
+
+
 @pytest.mark.parametrize("tree", [{"a": {"b": {"c": 1}, "d": []}, "e": None}, {}, {"a": 1}])
 def test_a_nested_mapping_is_the_inverse_of_a_flat_one(tree: dict[str, object]) -> None:
     assert nested(dict(flatten(tree))) == tree

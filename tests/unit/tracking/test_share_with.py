@@ -41,7 +41,7 @@ def test_a_server_that_the_user_names_gets_everything_and_it_is_recorded(
     at = record.record_folder(store, matrix.cells[1])
     tell(track.make_tracker("online", store, matrix, said.append), matrix, store)
     without = dict(server.runs)
-    assert not any(name.startswith("media") for run in without.values() for name in run["files"])
+    assert not any(name.startswith("media/images/") for run in without.values() for name in run["files"])
     assert record.read_record(at)["shared_with"] == []
     for _ in range(2):  # the second finds that nothing is left to send
         tell(track.make_tracker("online", store, matrix, said.append, host_of(server)), matrix, store)

@@ -72,6 +72,8 @@ def test_a_run_can_be_grouped_and_filtered_by_its_columns_and_its_settings(place
     assert all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) for name in finals)
     logged = [row for row in run["history"].values() if "map_tail" in row]
     assert [row["map_tail"] for row in logged] == [pytest.approx(found["scores"]["map_tail"])]
+    assert run["files"][run["summary"]["per_class"]["path"]] > 0  # the table of classes
+    assert run["summary"]["per_class"]["nrows"] == len(found["scores"]["ap"])
     assert str(place[0].root) not in server.text
     assert (run["group"], run["job_type"], run["state"]) == ("tiny", "copies@1", "finished")
     assert own_logs(place[0]) == []
@@ -80,9 +82,9 @@ def test_a_run_can_be_grouped_and_filtered_by_its_columns_and_its_settings(place
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        ("put403", "has not got 3 of 3 files, e.g. config.yaml"),
-        ("fs409", "the server has 0 of 4 rows of the history"),
-        ("fs500", "the server has 0 of 4 rows of the history"),
+        ("put403", "has not got 4 of 4 files, e.g. config.yaml"),
+        ("fs409", "the server has 0 of 5 rows of the history"),
+        ("fs500", "the server has 0 of 5 rows of the history"),
         ("refuse", "permission denied"),
     ],
 )
@@ -104,8 +106,8 @@ def test_what_the_server_has_not_got_is_not_marked_as_sent(
     server.faults = set()
     assert send(place) == Uploaded(sent=2, there=0, lacking={}, unfinished=0)
     assert own_logs(place[0]) == []
-    assert [len(server.run(id_of(place, n))["history"]) for n in range(2)] == [3, 4]
-    assert len(server.sent_rows) == 7  # none twice
+    assert [len(server.run(id_of(place, n))["history"]) for n in range(2)] == [4, 5]
+    assert len(server.sent_rows) == 9  # none twice
     assert marker_of(place)["uploads"] == [
         {"base_url": server.url, "entity": OWNER, "project": "longtail-bench", "run_id": id_of(place)}
     ]
@@ -159,18 +161,17 @@ def test_another_project_server_or_entity_is_another_upload(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert send(place).sent == 2
-    for name, value in (("WANDB_PROJECT", "another"), ("WANDB_ENTITY", "team")):
-        monkeypatch.setenv(name, value)
-        assert send(place).sent == 2
-        assert send(place) == Uploaded(sent=0, there=2, lacking={}, unfinished=0)
+    monkeypatch.setenv("WANDB_PROJECT", "another")
+    assert send(place).sent == 2
+    monkeypatch.delenv("WANDB_PROJECT")
+    assert send(place) == Uploaded(sent=0, there=2, lacking={}, unfinished=0)  # each upload is remembered
+    monkeypatch.setenv("WANDB_ENTITY", "team")
+    assert send(place).sent == 2
     assert sorted({path.rpartition("/")[0] for path in server.runs}) == [
         "me/another",
         "me/longtail-bench",
-        "team/another",
+        "team/longtail-bench",
     ]
-    monkeypatch.delenv("WANDB_PROJECT")
-    monkeypatch.delenv("WANDB_ENTITY")
-    assert send(place).sent == 0  # the first upload is remembered beside the others
     server.runs.clear()
     monkeypatch.setenv("WANDB_BASE_URL", server.url.replace("127.0.0.1", "localhost"))
     assert send(place).sent == 2

@@ -6,8 +6,6 @@ import os
 import unicodedata
 from pathlib import Path
 
-from bench.errors import ConfigError
-
 AFFECTS_RESULTS = False
 
 _WRITTEN: dict[str, tuple[str, str]] = {}  # path → how it was written, and relative to what; for messages about it
@@ -22,7 +20,7 @@ def anchored(text: str, folder: Path, name: str) -> str:
         name: what a message calls the folder; see `counted_from`.
 
     Raises:
-        ConfigError: if the name of a folder is not UTF-8.
+        ValueError: if the name of a folder is not UTF-8.
     """
     if text.startswith("~") or os.path.isabs(text):
         return as_on_disk(text)
@@ -36,14 +34,14 @@ def check_utf8(path: str, what: str) -> None:
     """Refuse a path that no text file can hold, and that many libraries cannot open.
 
     Raises:
-        ConfigError: if a name in it is not UTF-8. The message names `what` and the first such folder.
+        ValueError: if a name in it is not UTF-8. The message names `what` and the first such folder.
     """
     for part in path.split("/"):
         try:
             part.encode()
         except UnicodeEncodeError:
             told = os.fsencode(part).decode("ascii", "backslashreplace")
-            raise ConfigError(f"{what}: the name '{told}' is not UTF-8; rename it, e.g. with convmv") from None
+            raise ValueError(f"{what}: the name '{told}' is not UTF-8; rename it, e.g. with convmv") from None
 
 
 def counted_from(path: str | Path) -> str:

@@ -58,7 +58,10 @@ def open_store(path: Path) -> Store:
     if path.exists() and not path.is_dir():
         raise ConfigError(f"--store {path}: is a file; give a folder")
     store = path.resolve()
-    check_utf8(str(store), "--store")  # the library that writes weights cannot, and would say so after the training
+    try:  # the library that writes weights cannot open such a folder, and would say so after the training
+        check_utf8(str(store), "--store")
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     return Store(store)
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from bench.classifier.settings import ClassifierSettings
 from bench.config.validation import models_in
+from bench.errors import ConfigError
 from bench.matrix.settings import MatrixSettings
 from bench.paths import anchored
 from bench.pipeline.settings import Settings
@@ -30,10 +31,16 @@ def anchor(raw: dict[str, Any], folder: Path, name: str, below: str = "") -> Non
         folder: what the paths are relative to.
         name: what messages call that folder.
         below: the dotted key of the settings to change; empty = all.
+
+    Raises:
+        ConfigError: if the name of a folder is not UTF-8.
     """
     for owner, field, key in _places_of_matrix(raw) if "kind" not in raw else _places_of_dataset(raw, ""):
         if not below or f"{key}.".startswith(f"{below}."):
-            owner[field] = anchored(owner[field], folder, name)
+            try:
+                owner[field] = anchored(owner[field], folder, name)
+            except ValueError as error:
+                raise ConfigError(str(error)) from error
 
 
 def _places_of_matrix(raw: dict[str, Any]) -> Iterator[_Place]:

@@ -136,7 +136,7 @@ def test_a_sweep_finds_the_data_of_its_base(place):
     raw = {
         "name": "s",
         "base": "mine.yaml",
-        "set": {"datasets.0.root": "."},
+        "set": {"datasets.0.root": ".", "fidelity.extractor": {"kind": "classifier"}},
         "method": "baseline",
         "search": {"classifier.learning_rate": {"type": "float", "low": 1.0e-4, "high": 1.0e-2, "log": True}},
         "objectives": [{"metric": "val_map_tail", "direction": "maximize"}],

@@ -1,12 +1,11 @@
 """Run the command line as `python -m bench.cli`."""
 
-import os
 import sys
 
 from bench.installed import PLACE
 
 # Python puts the working folder first for `-m`, where a user's random.py would be imported in place of the real one.
-if not sys.flags.safe_path and sys.path[:1] == [os.getcwd()] and os.getcwd() != str(PLACE):
+if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] != str(PLACE):
     del sys.path[0]
 
 from bench.cli.main import main

@@ -111,7 +111,6 @@ PLAN: dict[str, Case] = {
     "min_positives": Case("split.min_positives asks for 9", split={"min_positives": 9}),
     "two patients": Case("2 patients cannot fill train, val and test", edit=lambda r: cells(1, "p1", only="val")(r)[4:8]),
     "impossible shares": Case("mine.yaml.split: val and test leave nothing to train on", split={"val": 0.5, "test": 0.6}),
-    "tiny shares": Case("split: val is empty", split={"val": 1e-9}),
     # paths
     "blank path": Case(f"{ROW}: the path is blank", add=[",p,train,1,0"]),
     "same path": Case(f"{ROW}: 0.png: the same picture as row 2", add=["0.png,p,train,1,0"]),

@@ -189,6 +189,12 @@ def test_few_patients_of_many_classes_are_shared_wherever_that_is_possible():
     assert reached >= 0.97 * possible
 
 
+def test_a_tiny_share_still_gets_a_patient_of_every_class():
+    labels, patients = long_tailed()
+    part = stratify(labels, patients, SplitSettings(val=1e-9))
+    assert (labels[part == 1].sum(axis=0) >= 1).all()
+
+
 def test_more_patients_in_every_part_can_be_asked_for():
     labels, patients = (
         np.zeros((400, 2), np.float32),

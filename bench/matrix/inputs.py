@@ -195,14 +195,13 @@ def _looks_of(cell: Cell) -> Iterator[InputCheck]:
     if not isinstance(extractor, ClassifierExtractor):
         field = "fidelity.extractor.folder" if isinstance(extractor, OracleExtractor) else "fidelity.extractor.weights"
         yield InputCheck(field, extractor, partial(_see_extractor, extractor, field))
-    if isinstance(extractor, OracleExtractor) and not isinstance(cell.dataset, UnusableDataset):
+    if cell.method.makes_images and isinstance(extractor, OracleExtractor):
         yield InputCheck("fidelity.extractor", extractor, partial(_check_oracle, cell), is_compatibility=True)
     needing = [s for s in walk([cell.augmented]) if isinstance(s, Latents)]
     model = cell.augmented.diffusion or (needing[0].diffusion if needing else None)
     if model is not None:
         yield InputCheck("diffusion.folder", model, partial(_see_pipeline, model))
-        if not isinstance(cell.dataset, UnusableDataset):
-            yield InputCheck("diffusion", model, partial(_check_is_named, cell, model), is_compatibility=True)
+        yield InputCheck("diffusion", model, partial(_check_is_named, cell, model), is_compatibility=True)
         yield InputCheck("diffusion and image_px", model, partial(_check_side, cell, model), is_compatibility=True)
         yield InputCheck(f"row {cell.label}", model, partial(_check_method, cell, model), is_compatibility=True)
         yield InputCheck("diffusion.prompt", model, partial(_check_prompt, cell, model), is_compatibility=True)
@@ -214,7 +213,7 @@ def _looks_of(cell: Cell) -> Iterator[InputCheck]:
 
 def _check_oracle(cell: Cell) -> str:
     """Refuse the phantom's oracle for other images: its features and its findings are those of phantoms."""
-    if cell.dataset.known_to_shipped_models:
+    if cell.dataset.known_to_shipped_models or isinstance(cell.dataset, UnusableDataset):
         return ""
     raise ConfigError(
         f"fidelity.extractor: the oracle, which is the default, knows phantoms alone, and data set "
@@ -225,7 +224,7 @@ def _check_oracle(cell: Cell) -> str:
 
 def _check_is_named(cell: Cell, model: DiffusionModel) -> str:
     """Refuse the shipped diffusion model for other images than phantoms, unless the settings name it."""
-    if cell.dataset.known_to_shipped_models or model.is_named:
+    if cell.dataset.known_to_shipped_models or model.is_named or isinstance(cell.dataset, UnusableDataset):
         return ""
     raise ConfigError(
         f"diffusion: row '{cell.label}' needs a diffusion model, the default one has seen phantoms alone, and data set "

@@ -109,6 +109,7 @@ def pretrain_diffusion(
     save_pipeline(pipeline, out)
     record = _record(pipeline, images, class_names, settings, training)
     write_json(out / "record.json", record | ({} if minutes is None else {"budget_minutes": minutes}))
+    on_progress({"part": "samples", "step": 0, "total": 1})
     _write_grid(pipeline, class_names, out / "samples.png", settings, images)
     return out
 

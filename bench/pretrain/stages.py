@@ -75,7 +75,12 @@ def _progress_of(work: Work) -> Callable[[dict[str, Any]], None]:
     return lambda record: work.progress(record["step"], record["total"], _PARTS[record["part"]])
 
 
-_PARTS = {"vae": "the autoencoder (1 of 2)", "unet": "the denoiser (2 of 2)", "oracle": "the oracle"}
+_PARTS = {
+    "vae": "the autoencoder (1 of 2)",
+    "unet": "the denoiser (2 of 2)",
+    "samples": "samples.png, after the training",
+    "oracle": "the oracle",
+}
 
 
 def copy_out(folder: Path, out: Path) -> None:

@@ -60,9 +60,10 @@ def _in_a_file(pipeline: Path) -> None:
 
 
 def _in_shards(pipeline: Path) -> None:
-    os.rename(pipeline / UNET, pipeline / "unet/model-00001-of-00002.safetensors")
-    named = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
-    (pipeline / "unet/model.safetensors.index.json").write_text(json.dumps({"weight_map": named}), encoding="utf-8")
+    first, second = (f"diffusion_pytorch_model-0000{i}-of-00002.safetensors" for i in (1, 2))
+    os.rename(pipeline / UNET, pipeline / "unet" / first)
+    index = pipeline / "unet/diffusion_pytorch_model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": first, "b": second}}), encoding="utf-8")
 
 
 # what is done to the folder, and words of the line
@@ -80,7 +81,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no configuration": (lambda p: (p / "unet/config.json").unlink(), f"unet/config.json is not there; {AGAIN}"),
     "broken configuration": (lambda p: (p / "vae/config.json").write_text("{"), "vae/config.json cannot be read as JSON"),
     "no weights": (lambda p: (p / UNET).unlink(), f"unet has no weights (.safetensors); {AGAIN}"),
-    "half of the shards": (_in_shards, f"unet has no model-00002-of-00002.safetensors; {AGAIN}"),
+    "half of the shards": (_in_shards, f"unet has no diffusion_pytorch_model-00002-of-00002.safetensors; {AGAIN}"),
     "cut off": (lambda p: _cut(p / VAE), f"{VAE} is cut off: 209496 of 209596 bytes; copy or download it again"),
     "cut off in the header": (lambda p: (p / UNET).write_bytes((p / UNET).read_bytes()[:20]), f"{UNET} is not a safetensors"),
     "no bytes": (lambda p: (p / UNET).write_bytes(b""), f"{UNET} is not a safetensors file, or its header is cut off"),
@@ -223,7 +224,7 @@ def test_a_damaged_file_of_weights_is_refused(
 
 
 READ: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "a program": (lambda f: _saved(f / "w.pth", Program(str(f / "made"))), "cannot be read as weights, give a torchvision"),
+    "a program": (lambda f: _saved(f / "w.pth", Program(str(f / "made"))), ".mkdir, a program that is never run here"),
     "a bare program": (lambda f: _written(f / "w.pth", EVIL), "cannot be read as weights, give a torchvision"),
     "a list": (lambda f: _saved(f / "w.pth", [1]), "holds no state dict (name to tensor)"),
     "another network": (_foreign, "is of another network than ResNet: "),
@@ -232,11 +233,13 @@ READ: dict[str, tuple[Callable[[Path], Path], str]] = {
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("case", READ)
-def test_a_file_of_other_weights_fails_its_cell(bench: Bench, tmp_path: Path, case: str) -> None:
+def test_a_file_of_other_weights_is_refused(bench: Bench, tmp_path: Path, case: str) -> None:
     make, said = READ[case]
-    line = failed(bench, tmp_path, {"classifier/weights": str(make(tmp_path))})
-    assert "ConfigError: classifier.weights: " in line
+    path = write(tmp_path, changed({"classifier/weights": str(make(tmp_path))}))
+    line = refused(bench, "run", path, "--store", tmp_path / "store", "--wandb", "off", folder=tmp_path)
+    assert line.startswith("m.yaml: classifier.weights: ")
     assert said in line
+    assert not (tmp_path / "made").exists(), "a program in a file of weights was run"
 
 
 def test_an_oracle_that_is_not_there_or_cut_off_is_refused(bench: Bench, tmp_path: Path) -> None:

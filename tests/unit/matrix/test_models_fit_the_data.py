@@ -71,6 +71,12 @@ def test_who_names_it_gets_it(named: str) -> None:
     assert plan(name).missing == ()
 
 
+def test_a_baseline_alone_is_measured_against_nothing_and_needs_neither() -> None:
+    name = matrix("[baseline]")
+    check_weights(load_matrix(name), name)
+    assert plan(name).missing == ()
+
+
 def test_a_row_that_needs_no_diffusion_model_needs_none_named() -> None:
     name = matrix("[baseline, duplicate, {method: smote, settings: {space: pixel}}]", CLASSIFIER)
     check_weights(load_matrix(name), name)

@@ -214,7 +214,8 @@ def test_pipeline_folder_loads_and_samples(tmp_path, data):
         data.images, data.labels, CLASS_NAMES, tmp_path / "out", tmp_path / "ck", TINY, seen.append
     )
     assert [(r["part"], r["step"]) for r in seen if not r["step"] % 2] == [
-        (part, step) for part in ("vae", "unet") for step in (0, 2, 4)
+        *((part, step) for part in ("vae", "unet") for step in (0, 2, 4)),
+        ("samples", 0),
     ]
     pipeline = StableDiffusionPipeline.from_pretrained(
         str(out), torch_dtype=torch.float32, safety_checker=None, local_files_only=True

@@ -55,8 +55,8 @@ def _count(n: int | None) -> str:
 
 def _classes(found: dict[str, Any]) -> Table:
     """Return the positives of each class in each part, and how many patients they are of: `12 (3)`."""
-    # Where every image is of another patient, the second number would repeat the first.
-    alone = found["patients"] == found["images"]
+    # Where every image is of another patient, or nobody knows, the second number would repeat the first.
+    alone = found["patients"] in (None, found["images"])
     table = Table("class", "", *PARTS, "unknown", "of train", box=None)
     if not alone:
         table.caption, table.caption_justify = "in brackets: patients with a positive", "left"

@@ -141,8 +141,9 @@ def _why_empty(table: ImageTable | KnownLabels, n_patients: int) -> str:
     if table.splits is not None:
         return "the official split must have images in train, val and test"
     if n_patients < len(PARTS):
-        return f"{n_patients} patients cannot fill train, val and test"
-    return f"use more images, or larger split.val and split.test ({len(table.labels)} images, {n_patients} patients)"
+        return f"{n_patients} {_unit(table)}s cannot fill train, val and test"
+    patients = f", {n_patients} patients" if table.patients_known else ""
+    return f"use more images, or larger split.val and split.test ({len(table.labels)} images{patients})"
 
 
 def positive_patients(labels: Float32, patients: Int64) -> Int64:
@@ -161,8 +162,9 @@ def _check_positives(
     """Refuse a part, the rows `mine`, in which a class has too few positives or too few patients with one."""
     labels = table.labels[mine]
     found = np.nansum(labels, axis=0).astype(np.int64), positive_patients(labels, table.patients[mine])
+    unit = _unit(table)
     for counts, setting, said in zip(
-        found, ("min_positives", "min_patients"), ("{} positive{}", "positives of {} patient{}"), strict=True
+        found, ("min_positives", "min_patients"), ("{} positive{}", "positives of {} " + unit + "{}"), strict=True
     ):
         short, least = int(np.argmin(counts)), int(getattr(settings, setting))
         if counts[short] >= least:
@@ -172,18 +174,31 @@ def _check_positives(
         others = int((counts < least).sum()) - 1
         raise DataError(
             f"split: class '{table.class_names[short]}' has {said.format(counts[short], _s(counts[short]))} in "
-            f"{name}, split.{setting} asks for {least} ({n_all} in all, of {n_patients} patient{_s(n_patients)}); "
-            + _what_helps(name, n_patients, table.splits is not None)
+            f"{name}, split.{setting} asks for {least} ({n_all} in all"
+            + (f", of {n_patients} patient{_s(n_patients)}); " if table.patients_known else "); ")
+            + _what_helps(name, f"{n_patients} {unit}{_s(n_patients)}", n_patients, table.splits is not None)
             + (f", or lower split.{setting} to {counts[short]}" if counts[short] else "")
             + (f"; {others} more classes are short" if others else "")
         )
 
 
-def _what_helps(name: str, n_patients: int, official: bool) -> str:
-    """Return what can be done about a class of `n_patients` patients that is short in a part; only what can help."""
+def _unit(table: ImageTable | KnownLabels) -> str:
+    """Return what is never split: patients, or images if nobody knows whose they are."""
+    return "patient" if table.patients_known else "image"
+
+
+def _what_helps(name: str, positives: str, n: int, official: bool) -> str:
+    """Return what can be done about a class that is short in a part; only what can help.
+
+    Args:
+        name: the part.
+        positives: the patients with a positive, or the images, as a text: `2 patients`.
+        n: how many that are.
+        official: whether the split is the data set's own.
+    """
     out = "leave the class out (class_names or classes of the data set), or merge it with another"
-    if n_patients < len(PARTS):
-        return f"no split can put {n_patients} patient{_s(n_patients)} into {len(PARTS)} parts: {out}"
+    if n < len(PARTS):
+        return f"no split can put {positives} into {len(PARTS)} parts: {out}"
     if official:
         return f"the data set's own split says which images are {name}: {out}"
     other = "a smaller split.val and split.test" if name == PARTS[0] else f"a larger split.{name}"

@@ -54,3 +54,11 @@ def test_a_report_speaks_of_patients_only_if_they_are_known(bench: Bench, tmp_pa
     said = bench("doctor", path, *store).out
     assert f"days (7 different numbers){', subject_id' if not known else ''}" in said
     assert (hint in said, "1 to note: mine, folder, patients" in said) == (not known, not known)
+
+
+def test_a_split_that_is_refused_speaks_of_images_only(bench: Bench, tmp_path: Path) -> None:
+    path = write(tmp_path)
+    described = " ".join(bench("describe", path, "--set", "split.min_positives=9").out.split())
+    assert "split.min_positives asks for 9 (8 in all); use more images, another split.seed" in described
+    assert "in brackets: patients" not in described
+    assert " of 36 patients" not in described

@@ -89,7 +89,7 @@ def read_weights(path: Path, field: str) -> dict[str, torch.Tensor]:
 
 # Where training scripts put the state dict in their checkpoints. The first that is there is taken.
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights")
-_PROGRAM = re.compile(r"Unsupported global: GLOBAL (\S+)")
+_PROGRAM = re.compile(r"[Uu]nsupported (?:global: )?GLOBAL (\S+)")
 
 
 def _loaded(path: Path) -> Any:

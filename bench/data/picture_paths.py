@@ -72,7 +72,7 @@ def find_pictures(where: str, root: Path, paths: Sequence[str], lines: Sequence[
     if n_absent == len(found) > 1:
         at = f"first: {quoted(paths[0])[1:-1]}"
         none = f"none of the {n_absent} pictures is below the root {root} ({at})"
-        raise DataError(f"{where}: {none}; check 'root'{counted_from(root)}")
+        raise DataError(f"{where}: {none}; check 'root'{counted_from(root)}{_hint(paths[0], found[0].path)}")
     problems.raise_if_any("row")
     return [Path(p.path) for p in found]
 

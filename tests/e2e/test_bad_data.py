@@ -136,6 +136,9 @@ PLAN: dict[str, Case] = {
     "backslashes": Case("no such file; write / between folders", add=[r"a\0.png,p,train,1,0"]),
     "missing pictures": Case("4 bad rows: row 2: 0x.png: no such file", edit=lambda r: [f"{i}x.png,p,val,1,0" for i in range(4)] + r),
     "some shown": Case("and 1 more", edit=lambda r: [f"{i}x.png,p,val,1,0" for i in range(4)] + r),
+    "all backslashes": Case(
+        "check 'root'; write / between folders", edit=lambda r: [".\\" + row for row in r]
+    ),
     "wrong root": Case("none of the 24 pictures is below the root", settings={"root": "/usr"}),
     "no root": Case("no such folder; check the setting 'root'", settings={"root": "/no/such/place"}),
     "no such class to augment": Case("no class 'bb' in the data set; did you mean 'b'?", more={"augment": {"counts": {"bb": 1}}}),

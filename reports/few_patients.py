@@ -27,24 +27,33 @@ def heading_without(few: Mapping[str, int]) -> str:
     return f"mAP tail without {name if not others and len(name) <= _LONGEST_NAME else _number(few)}"
 
 
-def few_note(few: Mapping[str, int], without: Mapping[str, str] | None = None) -> list[str]:
+def few_note(
+    few: Mapping[str, int], results: Iterable[CellResult], without: Mapping[str, str] | None = None
+) -> list[str]:
     """Return the sentences that say which classes they are, or nothing.
 
-    `without` is row → its mean without them, for a table that has no column of it.
+    Args:
+        few: the classes, each with the number of its test patients.
+        results: the cells; where the patients are not known, each image counts as one, and images are spoken of.
+        without: row → its mean without these classes, for a table that has no column of it.
     """
     if not few:
         return []
+    known = all((r.scores or {}).get("patients_known", True) for r in results)
+    unit, they = ("patient", "So few people decide it, whatever the number of images") if known else (
+        "image", "So few images decide it"
+    )  # fmt: skip
     if len(few) == 1:
         ((name, n),) = few.items()
-        said = f"rests on a class of {n} test patient{'s'[: n != 1]}: {name}"
+        said = f"rests on a class of {n} test {unit}{'s'[: n != 1]}: {name}"
     else:
         listed = ", ".join(f"{name} ({n})" for name, n in few.items())
-        said = f"rests on {_number(few)} of few test patients: {listed}"
+        said = f"rests on {_number(few)} of few test {unit}s: {listed}"
     those = "this class" if len(few) == 1 else "these classes"
     beside = f"The column beside it is the mean without {those}."
     if without is not None:
         beside = f"The mean without {those}: {', '.join(f'{row} {text}' for row, text in without.items())}."
-    return [f"{MARK} Tail mAP {said}. So few people decide it, whatever the number of images. {beside}"]
+    return [f"{MARK} Tail mAP {said}. {they}. {beside}"]
 
 
 def marked(said: Mapping[str, str], few: Mapping[str, int]) -> dict[str, str]:

@@ -60,7 +60,7 @@ class Part:
     def few_note(self) -> list[str]:
         """What is said of these classes; a narrow table has the means without them here and not in a column."""
         means = {row.method: number(row.values[SUPPORTED.key], 3) for row in self.rows}
-        return few_note(self.few, means if self.narrow else None)
+        return few_note(self.few, self.results, means if self.narrow else None)
 
     @functools.cached_property
     def rows(self) -> list[Row]:

@@ -17,7 +17,7 @@ from tests.e2e.faulty import Case, failed_line
 def test_out_of_memory_fails_the_cell_and_the_next_run_tries_again(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> np.ndarray:
+    def full(*_: object, **__: object) -> np.ndarray:
         raise MemoryError("cannot allocate 99 GB")
 
     options = ["run", Case("").matrix(tmp_path), "--store", tmp_path / "store", "--wandb", "off", "--jobs", 1]

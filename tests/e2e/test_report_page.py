@@ -127,7 +127,13 @@ def widest(matrix: Matrix, results: list[CellResult]) -> tuple[Matrix, list[Cell
             row = replace(r.cell.row, label=r.cell.label + (f" {name}" if name else ""))
             numbers = {c.key: -1234.5678 - 321 * r.cell.seed for c in columns}
             classes = {c: v | {"n_floor": 4} for c, v in (r.fidelity or {})["per_class"].items()}
-            fidelity = {**(r.fidelity or {}), **(numbers if r.cell.method.makes_images else {}), "per_class": classes}
+            drawn = {"floor_draws": 20}
+            fidelity = {
+                **drawn,
+                **(r.fidelity or {}),
+                **(numbers if r.cell.method.makes_images else {}),
+                "per_class": classes,
+            }
             diagnostics = {f"diagnostic_number_{i}": 0.125 * r.cell.seed for i in range(14)}
             found.append(replace(r, cell=replace(r.cell, row=row), fidelity=fidelity, diagnostics=diagnostics))
     return replace(matrix, cells=tuple(r.cell for r in found)), found

@@ -66,7 +66,8 @@ def test_a_killed_training_goes_on_where_it_was(name: str, tmp_path: Path) -> No
     assert compute(it.stage, disturbed, told[2], None, checkpoint_s=0) == 0
     folders = [root / it.stage.stage_name() for root in (undisturbed, disturbed)]
     assert contents(folders[0]) == contents(folders[1])
-    once, first, second = (path.read_text().splitlines() for path in told)
+    # The samples of a diffusion model are drawn after its training.
+    once, first, second = ([t for t in path.read_text().splitlines() if "samples" not in t] for path in told)
     assert once[: len(first)] == first
     assert 0 < len(second) < len(once)
     assert once[-1] == second[-1]

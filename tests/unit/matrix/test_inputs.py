@@ -13,6 +13,8 @@ from bench.checks import Check
 from bench.data import source_checks as sources
 from bench.data.kinds.cxr_lt.dataset import NihCxrLt
 from bench.data.kinds.folder import FolderDataset
+from bench.diffusion.folder import digest
+from bench.diffusion.model import SHIPPED
 from bench.errors import ConfigError
 from bench.matrix.inputs import Planned, check_weights, plan
 from bench.matrix.load import load_matrix
@@ -147,7 +149,7 @@ def test_a_tree_that_is_whole(trees: dict[str, Tree], name: str) -> None:
     assert planned.missing == ()
     assert f"{n} rows, {n} of them taken, 10 classes" in told[f"{label}, label files"]
     assert f"32 of {n} pictures looked for and there, one decoded (4" in told[f"{label}, pictures"]
-    assert told["diffusion.folder"].endswith("float32, digest 9892a8b6")
+    assert told["diffusion.folder"].endswith(f"float32, digest {digest(SHIPPED)[:8]}")
 
 
 def test_pictures_are_looked_for_never_listed(trees: dict[str, Tree], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,7 +152,10 @@ def table_notes(folder: Path, labels: Float32, part: Int64) -> list[str]:
         unlike = int((known[twins] != known[first]).any(axis=1).sum())
         apart_said = f", {apart:,} of one in another part of the split" if apart else ""
         unlike_said = f", {unlike:,} of one with other labels" if unlike else ""
-        notes.append(f"{len(twins):,} pictures have exactly the pixels of another{apart_said}{unlike_said}")
+        notes.append(
+            f"{len(twins):,} {'picture has' if len(twins) == 1 else 'pictures have'} exactly the pixels of another"
+            f"{apart_said}{unlike_said}"
+        )
     return notes
 
 

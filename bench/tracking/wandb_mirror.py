@@ -65,7 +65,7 @@ def mirror(folder: Path, root: Path, server: str | None = None, asked: Server | 
         Unreachable: if the server cannot be asked.
     """
     # A mirror outlives a run that is killed, and the next run starts another.
-    name = hashlib.sha256(str(folder.relative_to(root)).encode()).hexdigest()[:16]
+    name = hashlib.sha256(os.path.relpath(folder, root).encode()).hexdigest()[:16]
     with Store(root).locks.alone(f"wandb-{name}"):
         record = read_record(folder)
         if record is None:

@@ -133,6 +133,7 @@ def write_matrix(folder: Path, tree: Tree) -> Path:
         "classifier": {"architecture": "resnet18", "steps": 1, "batch_size": 8, "n_validations": 1},
         "scores": {"n_bootstrap": 20},
         "fidelity": {"extractor": {"kind": "classifier"}},
+        "diffusion": {"folder": "tiny"},
         "seeds": [0],
     }
     path = folder / "border.yaml"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 from reports.beside_fid import TextTable
 from reports.figures.search import Search, Trial, Value, search_figures
@@ -62,10 +63,9 @@ def _glance(search: Search) -> list[str]:
         said.append("The best of many trials is partly the luckiest, so its number here is too good.")
     took = [t.seconds for t in search.trials if t.seconds is not None]
     if took:
-        middle = sorted(took)[len(took) // 2]
         said.append(
-            f"The trials took {duration(sum(took))} in all, {duration(middle)} in the middle. Stages that trials share "
-            "were computed once; trials that were measured together share their time."
+            f"The trials took {duration(sum(took))} in all, {duration(median(took))} in the middle. Stages that trials "
+            "share were computed once; trials that were measured together share their time."
         )
     return said
 

@@ -250,12 +250,15 @@ def interruptible(command: str, goes_on_alone: bool = False) -> Iterator[None]:
     """
     import signal
 
-    since = -_TWICE_S
+    from bench.run.signals import Wish
+
+    Wish.asked, since = False, -_TWICE_S
 
     def stop(signum: int, frame: object) -> None:
         # A second signal often follows at once: Ctrl-C twice, or a terminal and a wrapper that both send it. It must
         # not break the orderly stop. A later one may: what takes that long is the wait for W&B.
         nonlocal since
+        Wish.asked = True
         if time.monotonic() - since >= _TWICE_S:
             since = time.monotonic()
             raise KeyboardInterrupt
@@ -266,6 +269,7 @@ def interruptible(command: str, goes_on_alone: bool = False) -> Iterator[None]:
             if handler is not signal.SIG_IGN:  # `nohup` has SIGHUP ignored, and that must stay so
                 signal.signal(number, stop)
         yield
+        Wish.obey()
     except KeyboardInterrupt:
         for number in before:  # until the process has ended, or its end would be a traceback
             signal.signal(number, signal.SIG_IGN)

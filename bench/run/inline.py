@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from bench.errors import StageBusy
+from bench.run.signals import Wish
 from bench.run.workload import BUSY_S, Workload
 
 
@@ -18,6 +19,7 @@ class Inline:
         """
         execution = dataclasses.replace(work.execution, on_progress=work.reporter.polled)
         while True:
+            Wish.obey()
             free = work.free()
             if work.finished:
                 return

@@ -25,7 +25,7 @@ from typing import Any
 from bench.errors import StageBusy, StageError
 from bench.pipeline.stage import Stage
 from bench.run.log import compute_logged
-from bench.run.signals import uninterrupted
+from bench.run.signals import Wish, uninterrupted
 from bench.run.workload import BUSY_S, Workload
 from bench.store.store import Store
 from bench.store.work import Execution
@@ -71,6 +71,7 @@ class Processes:
         self._wait_for_the_server()
         try:
             while not work.finished:
+                Wish.obey()
                 if len(running) < self.jobs:
                     self._start(work, running)
                 if running:

@@ -1,4 +1,4 @@
-"""Steps that no signal may cut in two."""
+"""Steps that no signal may cut in two, and a wish to stop that cannot get lost."""
 
 from __future__ import annotations
 
@@ -8,6 +8,23 @@ import threading
 from collections.abc import Iterator
 
 STOPS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+
+
+class Wish:
+    """Whether a signal has asked this command to stop.
+
+    A handler raises KeyboardInterrupt wherever the main thread stands. In a finaliser, or in a callback of the garbage
+    collector or of the import system, Python prints that exception and goes on. So the wish is kept here as well, and
+    loops that run for hours ask for it.
+    """
+
+    asked = False
+
+    @classmethod
+    def obey(cls) -> None:
+        """Raise KeyboardInterrupt if a signal has asked to stop."""
+        if cls.asked:
+            raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

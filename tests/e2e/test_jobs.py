@@ -51,7 +51,8 @@ def test_logs_that_are_not_there_are_one_line(bench: Bench, tmp_path: Path, toy_
 
 def test_cancel_stops_the_driver_and_its_processes_and_what_is_finished_is_kept(bench: Bench, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    chosen = ["toy", "--set", "methods=[baseline, ours@1]", "--store", str(store)]
+    # Enough seeds that a slow `cancel` still meets a driver with much left to do.
+    chosen = ["toy", "--set", "methods=[baseline, ours@1]", "--set", "seeds=[0, 1, 2, 3]", "--store", str(store)]
     driver = subprocess.Popen(
         [*BENCH, "run", *chosen, "--jobs", "2", "--wandb", "off"],
         cwd=ROOT,
@@ -66,7 +67,7 @@ def test_cancel_stops_the_driver_and_its_processes_and_what_is_finished_is_kept(
         said = bench("cancel", *chosen, "--json")
         assert said.code == 0, said
         assert driver.pid in json.loads(said.out)["processes"]
-        assert driver.wait(timeout=30) == 130
+        assert driver.wait(timeout=30) == 130, driver.stderr and driver.stderr.read()
         assert group_is_gone(driver.pid, 30)
     finally:
         if driver.poll() is None:

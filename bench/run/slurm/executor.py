@@ -21,7 +21,7 @@ from bench.errors import ConfigError, StageError, nearest
 from bench.pipeline.stage import Stage
 from bench.plugins import registry
 from bench.run.machine_file import JobRequest, Machine
-from bench.run.signals import uninterrupted
+from bench.run.signals import Wish, uninterrupted
 from bench.run.slurm.job import StageJob, recipe_path
 from bench.run.slurm.queue import Queue, SchedulerBusy, ask_queue, cancel, submit
 from bench.run.slurm.recipe import write_recipe
@@ -85,6 +85,7 @@ class Slurm:
         self._check_names()
         watch = _Watch(work, Ledger(work.store))
         while not work.finished:
+            Wish.obey()
             if added := [s for s in watch.open if s.key not in watch.known]:  # at first all, later those of new targets
                 watch.known |= {s.key for s in added}
                 self._submit(watch, added)

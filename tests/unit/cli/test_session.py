@@ -9,13 +9,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import pytest
 import typer
 
 from bench.cli import session
 from bench.cli.session import color, in_one_line, interruptible, stdout_to_stderr
+from bench.pipeline.stage import Stage
+from bench.run.inline import Inline
+from bench.run.processes import Processes
+from bench.run.progress import Silent
+from bench.run.workload import Executor, Workload
+from bench.store.store import Store
+from bench.store.work import Execution
 from tests.conftest import BENCH, ROOT, ToyRun
 
 
@@ -90,6 +97,49 @@ def test_a_later_signal_ends_a_long_wait(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(session, "_TWICE_S", 0.0)
     with pytest.raises(typer.Exit), interruptible("bench run demo"):
         stopped_with(signal.SIGINT, wait)
+
+
+class Finalised:
+    """Python prints what a finaliser raises, and goes on."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)  # the handler runs in here
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("executor", [Inline(), Processes(1)])
+def test_a_signal_in_a_finaliser_stops_what_runs(executor: Executor) -> None:
+    taken: list[str] = []
+    held = [Finalised()]
+
+    class Endless(Workload):
+        def free(self, ours: Collection[str] = ()) -> list[Stage]:
+            taken.append("")
+            if len(taken) == 2:
+                held.pop()
+            return []
+
+        def wait_for_others(self) -> None:
+            assert len(taken) < 9
+
+        @property
+        def finished(self) -> bool:
+            return False
+
+    work = Endless(Store("nowhere"), Execution(), Silent())
+    with pytest.raises(typer.Exit) as ended, interruptible("bench run demo"):
+        executor.run(work)
+    assert (ended.value.exit_code, len(taken)) == (130, 2)
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_in_a_finaliser_is_not_forgotten_at_the_end() -> None:
+    with pytest.raises(typer.Exit) as ended, interruptible("bench describe demo"):
+        Finalised()
+    assert ended.value.exit_code == 130
 
 
 @pytest.mark.usefixtures("handlers")

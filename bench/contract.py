@@ -25,6 +25,7 @@ This module defines nothing itself. It collects the names in groups, so that one
 from __future__ import annotations
 
 from bench import seeds
+from bench.augment.detail import at_pixels, lost_detail, with_detail
 from bench.augment.label_policies import CLAIMED_CLASS, PARENT_SHARE, LabelPolicy, union
 from bench.augment.latents import Latents, LatentTable
 from bench.augment.method import Context, Method, Plan, Task
@@ -57,6 +58,8 @@ __all__ += [
     "train_set",
 ]
 __all__ += ["write_strict_json"]
+# For images that a VAE has decoded.
+__all__ += ["at_pixels", "lost_detail", "with_detail"]
 # For the labels of synthetic images.
 __all__ += ["CLAIMED_CLASS", "PARENT_SHARE", "LabelPolicy", "union"]
 # For a data set.

@@ -20,7 +20,9 @@ from bench.contract import (
     TrainSet,
     UInt8,
     listed,
+    lost_detail,
     nearest,
+    with_detail,
 )
 from methods.duplicate import copied_rows
 
@@ -31,8 +33,7 @@ class Sdedit(Method):
     Few steps stay close to the parent; all steps are nearly a sample from noise. Prompt and labels are the observed
     labels of the parent. Parents are taken in turn, just as the control `duplicate` copies them.
 
-    A VAE drops fine texture, so its images are smoother than real ones. Most synthetic images are of tail classes, so
-    a classifier could learn that smooth means tail. `detail` adds the lost texture back.
+    `detail` adds the texture back that the VAE drops (`bench.augment.detail` says why).
     """
 
     name: ClassVar[str] = "sdedit"
@@ -98,8 +99,7 @@ class Sdedit(Method):
         donors = parents
         if self.detail == "random":
             donors = np.array([rng.integers(len(ctx.train)) for rng in generators])
-        lost = ctx.train.images[donors].astype(np.int16) - diffusion.decode(clean[donors])
-        return np.clip(images + lost, 0, 255).astype(np.uint8)
+        return with_detail(images, lost_detail(ctx, ctx.inputs["latents"], donors))
 
     @classmethod
     def toy(cls) -> Sdedit:

@@ -184,6 +184,43 @@ class Diffusion:
             latents = _array(self.pipeline.scheduler.add_noise(clean, added, timesteps[:1].expand(len(latents))))
         return self._in_pieces(latents, prompts, steps, guidance_scale, on_step)
 
+    def prompt_difference(
+        self, latents: Float32, prompts: Sequence[str], others: Sequence[str], noise: Float32, level: float
+    ) -> Float32:
+        """Return how much the network's predictions differ between two prompts at each site, `float32 [n, h, w]`.
+
+        It is the absolute difference, averaged over channels and draws of noise (Couairon et al. 2022, section 3.2).
+        Both predictions are for the same noisy latent. So it does not matter, but for a constant factor, whether the
+        network predicts the noise, v or the clean latent.
+
+        Args:
+            latents: clean latents, `float32 [n, c, h, w]`.
+            prompts: one per latent.
+            others: the prompts to compare with, one per latent.
+            noise: unit Gaussian, `float32 [n, k, c, h, w]`, k draws per latent.
+            level: the timestep at which the latents are noised, as a share (0 to 1) of the training timesteps.
+        """
+        import torch
+
+        # The noisy latent is made from the training schedule. A sampler's own `add_noise` may scale it differently.
+        kept = self.pipeline.scheduler.alphas_cumprod
+        step = min(round(level * len(kept)), len(kept) - 1)
+        signal, spread = float(kept[step]) ** 0.5, float(1 - kept[step]) ** 0.5
+
+        def compare(rows: slice) -> Float32:
+            clean, draws = self._tensor(latents[rows]), self._tensor(noise[rows])
+            with torch.inference_mode():
+                texts = self._embed([*prompts[rows], *others[rows]])
+                found = torch.zeros_like(clean[:, 0])
+                for draw in draws.unbind(1):
+                    noisy = torch.cat([signal * clean + spread * draw] * 2).to(self.dtype)
+                    predicted = self.pipeline.unet(noisy, step, encoder_hidden_states=texts).sample.float()
+                    one, other = predicted.chunk(2)
+                    found += (one - other).abs().mean(dim=1)
+            return _array(_finite(found / draws.shape[1], "predictions", self.dtype))
+
+        return np.concatenate(self._fit.run("comparing", len(latents), compare))
+
     def _last_steps(self, wanted: int, num_inference_steps: int) -> Tensor:
         return last_steps(self.pipeline.scheduler, wanted, num_inference_steps, self.device)
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from bench.contract import Dataset, Float32, Int64, Stage, Work, read_json_or_raise, train_set, write_strict_json
 from bench.metrics import localisation
 from methods.fusion.fuse import Fused, FusedSet, expand
-from methods.fusion.pairing import PairTable
-from methods.fusion.saliency import SaliencyTable
+from methods.fusion.pairing import PairTable, head_labels_apart
+from methods.fusion.saliency_table import NO_CLASS, SaliencyTable
 from methods.fusion.settings import Checkpoint
 
 Sites = npt.NDArray[np.bool_]
@@ -35,6 +35,7 @@ DESCRIPTIONS: dict[str, str] = {
     "share_of_true_site_taken": "share of the target's true sites taken from the anchor; mean_share_tail is chance",
     "distinct_anchors": "number of different anchors among the fused samples",
     "distinct_partners": "number of different partners among the fused samples",
+    "head_labels_apart": "mean number of head labels in which an anchor and its possible partners differ",
     "median_partner_distance": "median distance between an anchor and its possible partners, as the search measures it",
 }
 _CODEC = ("reconstruction_l1", "mean_max_probability", "normalised_entropy", "latents_beyond_1")
@@ -65,9 +66,10 @@ class Diagnostics(Stage):
         return read_json_or_raise(folder / "diagnostics.json")
 
     def _of_codec(self, work: Work) -> dict[str, float | int | None]:
-        """Return the measures of the networks that saliency and fusion use."""
-        saliency = self.fused.pairs.saliency
-        record = work.get(saliency.codec).record[_RECORD_OF[saliency.checkpoint]]
+        """Return the measures of the networks that fused the codes; none if latents were fused."""
+        if (codec := self.fused.codec) is None:
+            return {}
+        record = work.get(codec).record[_RECORD_OF[self.fused.checkpoint]]
         return {name: record[name] for name in _CODEC}
 
     def _of_fusion(self, work: Work, fused: FusedSet) -> dict[str, float | int | None]:
@@ -75,23 +77,26 @@ class Diagnostics(Stage):
         table: SaliencyTable = work.get(self.fused.pairs.saliency)
         pairs: PairTable = work.get(self.fused.pairs)
         share = float(fused.mask.mean(dtype=np.float64))
-        constant = np.ptp(table.cams, axis=(1, 2)) == 0
+        constant = np.ptp(table.cams[table.classes != NO_CLASS], axis=(1, 2)) == 0
+        distance = float(np.median(pairs.distances))
+        train = train_set(work, self.fused.pairs.saliency.train)
         return {
             "cam_empty_share": float(constant.mean()),
             "mean_share_tail": share,
             "mean_share_head": 1 - share,
             "distinct_anchors": len(np.unique(fused.parents[:, 0])),
             "distinct_partners": len(np.unique(fused.parents[:, 1])),
-            "median_partner_distance": float(np.median(pairs.distances)),
+            "head_labels_apart": float(head_labels_apart(train, pairs.anchors, pairs.partners).mean()),
+            "median_partner_distance": None if np.isnan(distance) else distance,
         }
 
     def _against_truth(self, work: Work, fused: FusedSet) -> dict[str, float | int | None]:
         """Return the measures that need true masks, or an empty dict if the data set has none."""
-        codec = self.fused.pairs.saliency.codec
-        train, dataset = train_set(work, codec.train), codec.train.split.dataset
+        saliency = self.fused.pairs.saliency
+        train, dataset = train_set(work, saliency.train), saliency.train.split.dataset
         # Parents and maps count rows of the train split, true masks count rows of the data set. `at` translates.
-        at = work.get(codec.train.split)["train"]
-        table: SaliencyTable = work.get(self.fused.pairs.saliency)
+        at = work.get(saliency.train.split)["train"]
+        table: SaliencyTable = work.get(saliency)
         of_tail = np.isin(table.classes, train.tail_index)
         side = fused.mask.shape[-1]
         of_maps = true_sites(dataset, at[table.rows[of_tail]], table.classes[of_tail], side)
@@ -131,11 +136,11 @@ def judged_maps(cams: Float32, truth: Sites, classes: Int64) -> dict[str, float 
     }
 
 
-def judged_masks(taken: npt.NDArray[np.uint8], truth: Sites) -> dict[str, float | int | None]:
+def judged_masks(taken: npt.NDArray[np.uint8] | Float32, truth: Sites) -> dict[str, float | int | None]:
     """Return the mean share of a sample's true sites `[n, h, w]` that its mask takes, over samples with true sites."""
     there = truth.any(axis=(1, 2))
     sites = truth[there].sum(axis=(1, 2))
-    from_anchor = (truth[there] & (taken[there] == 1)).sum(axis=(1, 2))
+    from_anchor = (truth[there] * taken[there]).sum(axis=(1, 2))
     return {"n_samples_judged": int(there.sum()), "share_of_true_site_taken": _mean(from_anchor / sites)}
 
 

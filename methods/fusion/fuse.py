@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bench.contract import (
     ConfigError,
@@ -25,25 +25,39 @@ from bench.contract import (
     train_set,
     write_strict_json,
 )
+from methods.fusion.codec import Codec
 from methods.fusion.pairing import Pairs, PairTable, head_only
-from methods.fusion.saliency import SaliencyTable, codec_latents
+from methods.fusion.saliency import drawn_latents
+from methods.fusion.saliency_table import SaliencyTable
+from methods.fusion.settings import Checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-Mask = npt.NDArray[np.bool_]  # [h, w], True where the anchor's code is taken.
+Mask = npt.NDArray[np.bool_] | Float32  # [h, w], the anchor's share of each site; True is all of it.
 _BATCH = 64  # Fixed, so that a latent does not depend on the machine.
 _ARRAYS = ("latents", "parents", "claimed_class", "anchor_cam", "partner_cam", "mask")
 
 
 class FusionSettings(Settings):
-    """Which sites are class-specific and which are class-generic.
+    """Which sites are class-specific and which are class-generic, and what is fused.
 
-    The thresholds leave some sites undecided, and a coin decides about these. The released code draws the coin's bias
-    once per batch. Here it is drawn once per sample, so that a sample does not depend on its batch.
+    A hard mask gives each site to one parent, by the maps of both (the paper). The thresholds leave some sites
+    undecided, and a coin decides about these. The released code draws the coin's bias once per batch. Here it is drawn
+    once per sample, so that a sample does not depend on its batch.
     """
 
+    space: Literal["code", "latent"] = Field(
+        "code", description="fuse the parents' sparse codes and decode the result (the paper), or their latents"
+    )
+    mask: Literal["hard", "soft"] = Field(
+        "hard", description="hard: each site is of one parent; soft: a weighted mean, by the anchor's map alone"
+    )
+    soft_from: float = Field(
+        0.15, ge=0, lt=1, description="soft mask: up to this value of the map, all is the partner's"
+    )
+    soft_to: float = Field(0.5, gt=0, le=1, description="soft mask: from this value on, all is the anchor's")
     cam_high: float = Field(0.5, ge=0, le=1, description="q1: an anchor's site is class-specific if its map is above")
     cam_low: float = Field(0.5, ge=0, le=1, description="q2: a partner's site is class-generic if its map is below")
     thresholds: Literal["fixed", "quantile", "per_sample", "per_class"] = Field(
@@ -51,6 +65,12 @@ class FusionSettings(Settings):
         description="q1 and q2 as they are, as quantile levels of each map, or drawn from N(q, thresholds_std)",
     )
     thresholds_std: float = Field(0.1, ge=0, le=1, description="standard deviation of drawn thresholds")
+
+    @model_validator(mode="after")
+    def _rises(self) -> FusionSettings:
+        if self.soft_from >= self.soft_to:
+            raise ValueError(f"soft_from: {self.soft_from} is not below soft_to = {self.soft_to}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -62,7 +82,7 @@ class FusedSet:
         parents: `int64 [n, 2]`, the train rows of anchor and partner, the images that were fused.
         claimed_class: `int64 [n]`, the class that the sample is said to show.
         anchor_cam, partner_cam: `float32 [n, h, w]` in [0, 1], the maps that the mask was made from.
-        mask: `uint8 [n, h, w]`, 1 where the anchor's code was taken.
+        mask: the anchor's share of each site, `uint8 [n, h, w]` of 0 and 1 if hard, `float32` in [0, 1] if soft.
     """
 
     latents: Float32
@@ -70,7 +90,7 @@ class FusedSet:
     claimed_class: Int64
     anchor_cam: Float32
     partner_cam: Float32
-    mask: UInt8
+    mask: UInt8 | Float32
 
 
 class Fused(Stage):
@@ -92,25 +112,27 @@ class Fused(Stage):
     plan: Plan
     settings: FusionSettings = FusionSettings()
     seed: int
+    codec: Codec | None = None  # Only to fuse codes.
+    checkpoint: Checkpoint = "last"
 
     def size(self) -> int | None:
         """Return the number of samples that the plan asks for."""
-        return self.plan.size(self.pairs.saliency.codec.train)
+        return self.plan.size(self.pairs.saliency.train)
 
     def compute(self, work: Work) -> None:
         """Write latents, parents, maps and masks as npy files, in the order of the samples, and `fusion.json`."""
-        codec = self.pairs.saliency.codec
-        train = train_set(work, codec.train)
+        train = train_set(work, self.pairs.saliency.train)
         samples = expand(self.plan, train)
         if skip_reason(train):
             samples = samples[:0]
-        n, (c, h, w) = len(samples), work.get(codec.latents).shape
+        n, (c, h, w) = len(samples), work.get(self.pairs.saliency.latents).shape
         shapes = {"latents": (n, c, h, w), "parents": (n, 2), "claimed_class": (n,)}
-        types = {"parents": np.int64, "claimed_class": np.int64, "mask": np.uint8}
+        of_mask = np.float32 if self.settings.mask == "soft" else np.uint8
+        types = {"parents": np.int64, "claimed_class": np.int64, "mask": of_mask}
         out = {name: np.zeros(shapes.get(name, (n, h, w)), types.get(name, np.float32)) for name in _ARRAYS}
         if n:  # Without samples the inputs are not asked for, so no codec is trained.
             self._choose(samples, train, work.get(self.pairs.saliency), work.get(self.pairs), out)
-            self._decode(work, out)
+            self._fuse(work, out)
         for name, array in out.items():
             np.save(work.out / f"{name}.npy", array)
         write_strict_json(work.out / "fusion.json", _record(out, samples, train))
@@ -137,28 +159,41 @@ class Fused(Stage):
             partner = int(rng.choice(pairs.of(anchor, target_class)))
             read = saliency.entry(position if released else anchor, target_class)
             anchor_cam, partner_cam = saliency.cams[read], saliency.cams[saliency.entries(partner)[0]]
-            high, low = thresholds(self.settings, anchor_cam, partner_cam, rng, (self.seed, target_class))
             out["parents"][i] = anchor, partner
             out["claimed_class"][i] = saliency.classes[read] if released else target_class
             out["anchor_cam"][i], out["partner_cam"][i] = anchor_cam, partner_cam
-            out["mask"][i] = fusion_mask(anchor_cam, partner_cam, high, low, rng)
+            if self.settings.mask == "soft":
+                out["mask"][i] = soft_mask(anchor_cam, self.settings.soft_from, self.settings.soft_to)
+            else:
+                high, low = thresholds(self.settings, anchor_cam, partner_cam, rng, (self.seed, target_class))
+                out["mask"][i] = fusion_mask(anchor_cam, partner_cam, high, low, rng)
 
-    def _decode(self, work: Work, out: dict[str, np.ndarray]) -> None:
+    def _fuse(self, work: Work, out: dict[str, np.ndarray]) -> None:
         """Compute the fused latents batch by batch, and write them into `out`."""
         import torch
 
-        codec, checkpoint = self.pairs.saliency.codec, self.pairs.saliency.checkpoint
-        networks, device, n = work.get(codec).load(work.device, checkpoint), work.device, len(out["parents"])
+        n = len(out["parents"])
+        networks = work.get(self.codec).load(work.device, self.checkpoint) if self.codec else None
         for start in range(0, n, _BATCH):
             part = slice(start, min(start + _BATCH, n))
-            rows = out["parents"][part].T
-            mask = torch.from_numpy(out["mask"][part]).to(device).bool()
-            with torch.inference_mode():
-                anchor, partner = (
-                    networks.encode(torch.from_numpy(codec_latents(work, codec, r)).to(device)) for r in rows
-                )
-                out["latents"][part] = networks.decoder(fuse(anchor, partner, mask)).cpu().numpy()
+            mask = torch.from_numpy(out["mask"][part]).to(work.device)
+            anchor, partner = (
+                torch.from_numpy(self._latents(work, rows)).to(work.device) for rows in out["parents"][part].T
+            )
+            if networks is None:
+                fused = fuse(anchor, partner, mask)
+            else:
+                with torch.inference_mode():
+                    fused = networks.decoder(fuse(networks.encode(anchor), networks.encode(partner), mask))
+            out["latents"][part] = fused.cpu().numpy()
             work.progress(part.stop, n, "fused")
+
+    def _latents(self, work: Work, rows: Int64) -> Float32:
+        """Return the latents of train rows: drawn ones for the codec, which was trained on such; else their means."""
+        saliency = self.pairs.saliency
+        if self.codec is None:
+            return np.asarray(work.get(saliency.latents).mean[rows])
+        return drawn_latents(work, saliency.latents, rows, saliency.seed)
 
 
 def expand(plan: Plan, train: TrainSet) -> Int64:
@@ -222,9 +257,23 @@ def fusion_mask(anchor_cam: Float32, partner_cam: Float32, high: float, low: flo
     return np.where(class_specific == class_generic, coin, class_specific)
 
 
-def fuse(anchor_codes: Tensor, partner_codes: Tensor, masks: Tensor) -> Tensor:
-    """Return codes `[b, L*V, h, w]`: the anchor's where `masks` `bool [b, h, w]` is True, else the partner's."""
-    return anchor_codes.where(masks[:, None], partner_codes)
+def soft_mask(anchor_cam: Float32, start: float, end: float) -> Float32:
+    """Return the anchor's share of each site, `float32 [h, w]`: 0 up to `start`, rising evenly to 1 at `end`."""
+    return np.clip((anchor_cam - start) / (end - start), 0, 1).astype(np.float32)
+
+
+def fuse(anchors: Tensor, partners: Tensor, masks: Tensor) -> Tensor:
+    """Return codes or latents `[b, k, h, w]`: the mean of both parents' at each site, weighted by the anchor's share.
+
+    Args:
+        anchors: `[b, k, h, w]`.
+        partners: `[b, k, h, w]`.
+        masks: the anchor's share, `[b, h, w]` in [0, 1]; where it is 0 or 1, the parent's values are taken as they are.
+    """
+    share = masks[:, None]
+    if not share.is_floating_point():
+        return anchors.where(share.bool(), partners)
+    return share * anchors + (1 - share) * partners
 
 
 def _record(out: dict[str, np.ndarray], samples: Int64, train: TrainSet) -> dict[str, Any]:

@@ -22,12 +22,16 @@ from bench.contract import (
     Stage,
     Task,
     TrainSet,
+    at_pixels,
+    lost_detail,
     union,
+    with_detail,
 )
 from methods.fusion.codec import Codec
 from methods.fusion.diagnostics import Diagnostics
 from methods.fusion.fuse import Fused, FusedSet, FusionSettings, skip_reason
 from methods.fusion.pairing import IndexSpace, PairingSettings, Pairs
+from methods.fusion.prompt_saliency import PromptSaliency
 from methods.fusion.saliency import Saliency, SaliencySettings
 from methods.fusion.settings import Checkpoint, CodecSettings
 
@@ -42,11 +46,19 @@ _RELEASED: dict[str, Any] = {
         "student_reset": True,
     },
     "index_space": "released",
-    "saliency": {"cam_method": "eigencam", "cam_layers": "all", "cam_target": "best"},
-    "pairing": {"by": "cam", "k_neighbors": 3},
+    "saliency": {"source": "classifier", "cam_method": "eigencam", "cam_layers": "all", "cam_target": "best"},
+    "pairing": {"match": "none", "by": "cam", "k_neighbors": 3},
+    "detail": "none",
     "denoise_start": "released",
     "prompt": "union",
-    "fusion": {"thresholds": "per_class", "cam_high": 0.5, "cam_low": 0.5, "thresholds_std": 0.1},
+    "fusion": {
+        "space": "code",
+        "mask": "hard",
+        "thresholds": "per_class",
+        "cam_high": 0.5,
+        "cam_low": 0.5,
+        "thresholds_std": 0.1,
+    },
     "checkpoint": "first",
     "labels": "released",
 }
@@ -60,12 +72,35 @@ _CORRECTED: dict[str, Any] = {
         "student_reset": True,
     },
     "index_space": "global",
-    "saliency": {"cam_method": "layercam", "cam_layers": "all", "cam_target": "each"},
-    "pairing": {"by": "cam", "k_neighbors": 3},
+    "saliency": {"source": "classifier", "cam_method": "layercam", "cam_layers": "all", "cam_target": "each"},
+    "pairing": {"match": "none", "by": "cam", "k_neighbors": 3},
+    "detail": "none",
     "denoise_start": "sdedit",
     "prompt": "union",
-    "fusion": {"thresholds": "fixed", "cam_high": 0.5, "cam_low": 0.5, "thresholds_std": 0.1},
+    "fusion": {
+        "space": "code",
+        "mask": "hard",
+        "thresholds": "fixed",
+        "cam_high": 0.5,
+        "cam_low": 0.5,
+        "thresholds_std": 0.1,
+    },
     "checkpoint": "last",
+    "labels": "union",
+}
+
+_PROMPTED: dict[str, Any] = {
+    "index_space": "global",
+    "saliency": {
+        "source": "prompt",
+        "prompt": {"contrast": "without", "noise_level": 0.1, "n_draws": 3, "smoothing": 0.8},
+    },
+    "pairing": {"match": "head_labels", "by": "random", "k_neighbors": 5},
+    "fusion": {"space": "latent", "mask": "soft", "soft_from": 0.15, "soft_to": 0.5},
+    "denoise_start": "sdedit",
+    "prompt": "union",
+    "guidance_scale": 2.0,
+    "detail": "parents",
     "labels": "union",
 }
 
@@ -80,7 +115,11 @@ class Fusion(Method):
     name: ClassVar[str] = "ours"
     at: ClassVar[str | None] = "denoise_steps"
     uses_diffusion: ClassVar[bool] = True
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"released": _RELEASED, "corrected": _CORRECTED}
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "released": _RELEASED,
+        "corrected": _CORRECTED,
+        "prompted": _PROMPTED,
+    }
 
     denoise_steps: int = Field(5, ge=0, description="number of last steps of the schedule that are run")
     num_inference_steps: int = Field(75, ge=1, le=1000, description="length of the schedule")
@@ -96,6 +135,9 @@ class Fusion(Method):
     )
     checkpoint: Checkpoint = Field(
         "last", description="generation whose codec is used; the released script uses the first one"
+    )
+    detail: Literal["none", "parents"] = Field(
+        "none", description="texture to add back: what the VAE loses of each parent, where the image is that parent's"
     )
     labels: LabelPolicy = Field("union", description="label policy; own = union, as in the first release")
     codec: CodecSettings = CodecSettings()
@@ -114,9 +156,34 @@ class Fusion(Method):
     def inputs(self, task: Task) -> dict[str, Stage]:
         """Return the stage of the fused latents, which has codec, saliency and pairs as its own inputs."""
         codec = Codec(latents=task.latents, train=task.train, settings=self.codec, seed=task.seed)
-        saliency = Saliency(codec=codec, settings=self.saliency, checkpoint=self.checkpoint)
-        pairs = Pairs(saliency=saliency, settings=self.pairing, index_space=self.index_space)
-        return {"fused": Fused(pairs=pairs, plan=task.plan, settings=self.fusion, seed=task.seed)}
+        pairs = Pairs(
+            saliency=self._saliency(task, codec),
+            settings=self.pairing,
+            index_space=self.index_space,
+            codec=codec if self.pairing.by == "code" else None,
+            checkpoint=self.checkpoint,
+        )
+        fused = Fused(
+            pairs=pairs,
+            plan=task.plan,
+            settings=self.fusion,
+            seed=task.seed,
+            codec=codec if self.fusion.space == "code" else None,
+            checkpoint=self.checkpoint,
+        )
+        return {"fused": fused, "latents": task.latents} if self.detail == "parents" else {"fused": fused}
+
+    def _saliency(self, task: Task, codec: Codec) -> Saliency | PromptSaliency:
+        if self.saliency.source == "classifier":
+            return Saliency(codec=codec, settings=self.saliency, checkpoint=self.checkpoint)
+        return PromptSaliency(
+            latents=task.latents,
+            train=task.train,
+            diffusion=task.diffusion,
+            settings=self.saliency.prompt,
+            of_partners=self.pairing.by == "cam" or self.fusion.mask == "hard",
+            seed=task.seed,
+        )
 
     def check(self, latent_px: int) -> None:
         """Check that the classifier of codes is not too deep for the latent.
@@ -140,8 +207,11 @@ class Fusion(Method):
                 diffusion, fused.latents[index], self._prompts(diffusion, ctx.train, parents), ctx, index
             )
             share_tail = fused.mask[index].mean(axis=(1, 2), dtype=np.float32)
+            images = diffusion.decode(latents)
+            if self.detail == "parents":
+                images = with_detail(images, self._lost(ctx, parents, fused.mask[index].astype(np.float32)))
             yield AugmentedBatch(
-                images=diffusion.decode(latents),
+                images=images,
                 labels=union(ctx.train.labels[parents], excludes=ctx.train.excludes),
                 parents=parents,
                 extras={
@@ -152,6 +222,12 @@ class Fusion(Method):
                     CLAIMED_CLASS: fused.claimed_class[index],
                 },
             )
+
+    def _lost(self, ctx: Context, parents: Int64, mask: Float32) -> Float32:
+        """Return what the VAE loses of the parents, the anchor's where the mask has the anchor, `float32 [b, H, W]`."""
+        anchor, partner = (lost_detail(ctx, ctx.inputs["latents"], rows) for rows in parents.T)
+        share = at_pixels(mask, ctx.train.images.image_px)
+        return share * anchor + (1 - share) * partner
 
     def _prompts(self, diffusion: Diffusion, train: TrainSet, parents: Int64) -> list[str]:
         """Return the prompt of every sample."""

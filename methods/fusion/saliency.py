@@ -6,7 +6,6 @@ image without tail classes may become a partner. It has one map, for its best-sc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -16,9 +15,11 @@ from pydantic import Field
 from bench.contract import (
     Float32,
     Int64,
+    Latents,
     Resources,
     Settings,
     Stage,
+    Train,
     TrainSet,
     Work,
     new_array,
@@ -27,6 +28,8 @@ from bench.contract import (
     write_strict_json,
 )
 from methods.fusion.codec import Codec
+from methods.fusion.prompt_saliency import PromptSaliencySettings
+from methods.fusion.saliency_table import SaliencyTable
 from methods.fusion.settings import Checkpoint
 
 if TYPE_CHECKING:
@@ -39,13 +42,18 @@ _BATCH = 64  # Fixed, so that maps do not depend on the machine.
 
 
 class SaliencySettings(Settings):
-    """Which class activation map is used, for which classes and on which layers.
+    """Where a finding is: a class activation map of the codec's classifier, or the difference between two prompts.
 
     LayerCAM over all layers is the default, because its maxima fall on the phantom's true masks more often than those
     of the other methods. A site of the last layer sees the whole latent, and the maxima of its maps fall on the true
     masks no more often than by chance.
     """
 
+    source: Literal["classifier", "prompt"] = Field(
+        "classifier",
+        description="classifier: class activation maps of the classifier of codes (the paper); prompt: where the "
+        "diffusion model's prediction changes with the finding in the prompt; the settings cam_* then have no effect",
+    )
     cam_method: CamMethod = Field("layercam", description="class activation map; eigencam ignores the class")
     cam_target: Literal["each", "best"] = Field(
         "each", description="an anchor's maps: for each tail class that it has, or for its best-scored one only"
@@ -53,32 +61,7 @@ class SaliencySettings(Settings):
     cam_layers: Literal["last", "all"] = Field(
         "all", description="last: the classifier's last feature layer; all: the mean over its feature layers"
     )
-
-
-@dataclass(frozen=True)
-class SaliencyTable:
-    """The maps of the train images, memory-mapped. They are sorted by train row.
-
-    An entry is a position in this table. It is not a train row, because an image may have several maps.
-
-    Attributes:
-        cams: `float32 [m, h, w]` in [0, 1], at the latent's resolution.
-        rows: `int64 [m]`, the train row of each map, ascending.
-        classes: `int64 [m]`, the class (column) of each map.
-    """
-
-    cams: Float32
-    rows: Int64
-    classes: Int64
-
-    def entries(self, row: int) -> Int64:
-        """Return the entries of all maps of a train row."""
-        return np.arange(*np.searchsorted(self.rows, [row, row + 1]))
-
-    def entry(self, row: int, target_class: int) -> int:
-        """Return the entry of a train row's map for `target_class`, or of its first map if there is no such map."""
-        found = self.entries(row)  # `argmax` below returns 0, the first entry, if no map is for the class.
-        return int(found[np.argmax(self.classes[found] == target_class)])
+    prompt: PromptSaliencySettings = PromptSaliencySettings()
 
 
 class Saliency(Stage):
@@ -94,13 +77,28 @@ class Saliency(Stage):
     settings: SaliencySettings = SaliencySettings()
     checkpoint: Checkpoint = "last"
 
+    @property
+    def latents(self) -> Latents:
+        """The latents of the train images."""
+        return self.codec.latents
+
+    @property
+    def train(self) -> Train:
+        """The train split."""
+        return self.codec.train
+
+    @property
+    def seed(self) -> int:
+        """The seed of the method in the cell."""
+        return self.codec.seed
+
     def compute(self, work: Work) -> None:
         """Write `cams.npy`, `rows.npy`, `classes.npy` and `saliency.json`."""
-        train = train_set(work, self.codec.train)
+        train = train_set(work, self.train)
         networks, device = work.get(self.codec).load(work.device, self.checkpoint), work.device
         scores = self._scores(work, networks, device)
         rows, classes = targets(train, scores, self.settings.cam_target)
-        shape = (len(rows), *work.get(self.codec.latents).shape[1:])
+        shape = (len(rows), *work.get(self.latents).shape[1:])
         cams = new_array(work.out / "cams.npy", shape, np.float32)
         for part, maps in self._maps(work, networks, rows, classes, device):
             cams[part] = maps
@@ -114,18 +112,17 @@ class Saliency(Stage):
 
     def open(self, folder: Path) -> SaliencyTable:
         """Return the maps, memory-mapped."""
-        cams = np.load(folder / "cams.npy", mmap_mode="r")
-        return SaliencyTable(cams, np.load(folder / "rows.npy"), np.load(folder / "classes.npy"))
+        return SaliencyTable.open(folder)
 
     def _scores(self, work: Work, networks: CodecNetworks, device: str) -> Float32:
         import torch
 
-        n = len(work.get(self.codec.latents))
+        n = len(work.get(self.latents))
         # One array from the start. A list of small arrays, one per batch, would fragment the heap.
-        scores = np.empty((n, len(train_set(work, self.codec.train).class_names)), np.float32)
+        scores = np.empty((n, len(train_set(work, self.train).class_names)), np.float32)
         for start in range(0, n, _BATCH):
             stop = min(start + _BATCH, n)
-            latents = codec_latents(work, self.codec, np.arange(start, stop))
+            latents = drawn_latents(work, self.latents, np.arange(start, stop), self.seed)
             with torch.inference_mode():
                 code = networks.encode(torch.from_numpy(latents).to(device))
                 scores[start:stop] = networks.classifier(code).cpu().numpy()
@@ -143,20 +140,22 @@ class Saliency(Stage):
         for start in range(0, len(rows), _BATCH):
             part = slice(start, start + _BATCH)
             with torch.no_grad():
-                codes = networks.encode(torch.from_numpy(codec_latents(work, self.codec, rows[part])).to(device))
+                codes = networks.encode(
+                    torch.from_numpy(drawn_latents(work, self.latents, rows[part], self.seed)).to(device)
+                )
             wanted = torch.from_numpy(classes[part]).to(device)
             maps = class_activation_maps(self.settings.cam_method, networks.classifier, layers, codes, wanted)
             yield part, maps.cpu().numpy()
             work.progress(len(rows) + min(part.stop, len(rows)), 2 * len(rows), "maps")
 
 
-def codec_latents(work: Work, codec: Codec, rows: Int64) -> Float32:
-    """Return the latents of train rows, `float32 [len(rows), c, h, w]`.
+def drawn_latents(work: Work, latents: Latents, rows: Int64, seed: int) -> Float32:
+    """Return latents drawn for train rows, `float32 [len(rows), c, h, w]`.
 
     A row has the same draw in every stage. Otherwise a map or a neighbour would belong to another code than the one
     that is fused.
     """
-    return work.get(codec.latents).sample(rows, seeds.derive(codec.seed, "fusion-latents"))
+    return work.get(latents).sample(rows, seeds.derive(seed, "fusion-latents"))
 
 
 def targets(train: TrainSet, scores: Float32, cam_target: str) -> tuple[Int64, Int64]:

@@ -8,12 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from methods.fusion.cams import class_activation_maps, normalised, principal_component
-from methods.fusion.fuse import fuse, fusion_mask
+from methods.fusion.fuse import FusionSettings, fuse, fusion_mask, soft_mask
 from methods.fusion.networks import CodeClassifier, build_classifier
-from methods.fusion.pairing import PairingSettings, pair
-from methods.fusion.saliency import SaliencyTable, targets
+from methods.fusion.pairing import PairingSettings, head_labels_apart, pair
+from methods.fusion.saliency import targets
+from methods.fusion.saliency_table import NO_CLASS, SaliencyTable
 from tests.unit.methods.fusion_fixtures import toy_train
 
 
@@ -253,3 +255,53 @@ def test_fused_codes_are_the_anchors_under_the_mask_and_the_partners_elsewhere()
             for x in range(4):
                 source = anchor if masks[i, y, x] else partner
                 assert torch.equal(fused[i, :, y, x], source[i, :, y, x])
+
+
+@pytest.mark.parametrize("by", ["cam", "random"])
+@pytest.mark.parametrize("at_once", [2, 512])
+def test_matched_partners_are_those_with_the_nearest_head_labels(
+    by: str, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("methods.fusion.pairing._AT_ONCE", at_once)
+    train, (table, _) = toy_train(60), saliency_table()
+    settings = PairingSettings.model_validate({"match": "head_labels", "by": by, "k_neighbors": 7})
+    found = pair(train, table, settings, seed=5)
+    labels = np.nan_to_num(train.labels)[:, train.head_index]
+    head_only = [row for row in range(60) if not (train.labels[row, train.tail_index] == 1).any()]
+    apart = head_labels_apart(train, found.anchors, found.partners)
+    for i, (anchor, c) in enumerate(zip(found.anchors, found.classes, strict=True)):
+        own = table.cams[table.entry(anchor, c)].ravel()
+        loop = sorted(
+            (sum(abs(labels[row] - labels[anchor])), math.dist(own, table.cams[table.entries(row)[0]].ravel()), row)
+            for row in head_only
+        )
+        assert apart[i].tolist() == [d for d, _, _ in loop[:7]]
+        assert len(set(found.partners[i])) == 7
+        assert set(found.partners[i]) <= set(head_only)
+        if by == "cam":
+            assert found.partners[i].tolist() == [row for _, _, row in loop[:7]]
+
+
+def test_random_partners_without_maps_have_no_distance() -> None:
+    train, (table, _) = toy_train(60), saliency_table()
+    of_tail = np.isin(table.classes, train.tail_index)
+    bare = replace(table, classes=np.where(of_tail, table.classes, NO_CLASS))
+    found = pair(train, bare, PairingSettings(by="random"), seed=1)
+    assert np.isnan(found.distances).all()
+
+
+def test_a_soft_mask_rises_evenly_and_weighs_the_parents() -> None:
+    cam = np.array([[0.0, 0.2, 0.3], [0.4, 0.5, 1.0]], np.float32)
+    mask = soft_mask(cam, 0.2, 0.4)
+    np.testing.assert_allclose(mask, [[0, 0, 0.5], [1, 1, 1]], atol=1e-6)
+    rng = np.random.default_rng(0)
+    anchor, partner = rng.standard_normal((2, 1, 4, 2, 3)).astype(np.float32)
+    fused = fuse(*(torch.from_numpy(a) for a in (anchor, partner, mask[None]))).numpy()
+    for k, y, x in np.ndindex(4, 2, 3):
+        expected = float(mask[y, x]) * anchor[0, k, y, x] + (1 - float(mask[y, x])) * partner[0, k, y, x]
+        assert fused[0, k, y, x] == pytest.approx(expected, abs=1e-6)
+
+
+def test_thresholds_of_a_soft_mask_must_rise() -> None:
+    with pytest.raises(ValidationError, match=r"soft_from: 0\.6 is not below soft_to = 0\.5"):
+        FusionSettings(soft_from=0.6)

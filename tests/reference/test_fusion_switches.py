@@ -24,7 +24,8 @@ from methods.fusion import Fusion
 from methods.fusion.codec import Codec
 from methods.fusion.fuse import Fused, FusedSet, FusionSettings, thresholds
 from methods.fusion.pairing import PairTable
-from methods.fusion.saliency import SaliencyTable, codec_latents
+from methods.fusion.saliency import drawn_latents
+from methods.fusion.saliency_table import SaliencyTable
 from tests.unit.methods.fusion_fixtures import CLASS_NAMES, TINY_CODEC, tiny_pipeline, toy_task
 
 TAIL_COLUMNS, HEAD_COLUMNS = [2, 3], [0, 1]
@@ -91,7 +92,9 @@ class Made:
         return self.store.get(Augmented.of(self.method, self.task))
 
     def latents(self) -> torch.Tensor:
-        return torch.from_numpy(codec_latents(self.store, self.codec, np.arange(len(self.labels))))
+        return torch.from_numpy(
+            drawn_latents(self.store, self.codec.latents, np.arange(len(self.labels)), self.codec.seed)
+        )
 
 
 @pytest.fixture(scope="module")

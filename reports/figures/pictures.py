@@ -142,8 +142,16 @@ def _same_pairs(a: Pictures, b: Pictures) -> bool:
 def _strip(group: list[Pictures], dataset: str) -> Drawing:
     first = group[0]
     names = first.shown_classes
-    columns = ["anchor", "anchor CAM", "mask", "partner CAM", "partner", *(p.label for p in group)]
-    shown = [_strip_row(group, int(first.made_for(name, 1)[0])) for name in names]
+    maps_of_partners = bool(first.augmented.extras["partner_cam"].any())  # not every way to fuse looks at them
+    columns = [
+        "anchor",
+        "anchor map",
+        "mask",
+        *["partner map"] * maps_of_partners,
+        "partner",
+        *(p.label for p in group),
+    ]
+    shown = [_strip_row(group, int(first.made_for(name, 1)[0]), maps_of_partners) for name in names]
     makers = ", ".join(p.label for p in group)
 
     def draw(theme: Theme) -> Figure:
@@ -155,18 +163,17 @@ def _strip(group: list[Pictures], dataset: str) -> Drawing:
         name=slug(dataset, "fusion", first.label),
         title=f"How a fused image was made: {makers}",
         caption="The first sample that was made for each class. The anchor is a train image that has the class; the "
-        "partner is a train image without tail classes. A CAM is bright where the classifier of the code looks. In the "
-        "mask, orange is taken from the anchor and blue from the partner. The last images are the results "
+        "partner is a train image without tail classes. A map is bright where the method takes the finding to be. In "
+        "the mask, orange is taken from the anchor and blue from the partner. The last images are the results "
         f"({makers}; seed {first.seed}). Look at whether the map of the anchor covers the finding, and whether the "
         "finding survives in the result.",
-        alt=f"For {', '.join(names)}: the anchor, its map, the mask, the map of the partner, the partner, and the "
-        "fused images.",
+        alt=f"For {', '.join(names)}: {', '.join(columns[: -len(group)])}, and the fused images.",
         draw=draw,
         photographic=True,
     )
 
 
-def _strip_row(group: list[Pictures], sample: int) -> list[UInt8]:
+def _strip_row(group: list[Pictures], sample: int, maps_of_partners: bool) -> list[UInt8]:
     first = group[0]
     extras = first.augmented.extras
     anchor, partner = first.parent(sample, 0), first.parent(sample, 1)
@@ -174,7 +181,7 @@ def _strip_row(group: list[Pictures], sample: int) -> list[UInt8]:
         tiles.grey(anchor, _STRIP_TILE),
         tiles.overlay(anchor, extras["anchor_cam"][sample], _STRIP_TILE),
         tiles.two_colours(extras["mask"][sample], _STRIP_TILE),
-        tiles.overlay(partner, extras["partner_cam"][sample], _STRIP_TILE),
+        *([tiles.overlay(partner, extras["partner_cam"][sample], _STRIP_TILE)] if maps_of_partners else []),
         tiles.grey(partner, _STRIP_TILE),
         *(tiles.grey(p.augmented.images[sample], _STRIP_TILE) for p in group),
     ]

@@ -24,6 +24,7 @@ _DISTANCES = (
     Column("kid_tail_sd_subsets", "KID sd (subsets)", spread=False),
     Column("kid_tail_floor", "KID floor", spread=False),
     Column("label_fidelity_tail", "label fidelity", 1, 2),
+    Column("cooccurrence_gap_tail", "co-occurrence gap", -1, 3),
 )
 _MANIFOLD = (
     Column("precision_tail", "precision", 1, 2),
@@ -130,6 +131,13 @@ def _notes(keys: set[str], rows: dict[str, list[CellResult]]) -> list[str]:
     if "kid_tail_sd_subsets" in keys:
         said.append(
             "KID sd is taken over random subsets of half of the smaller side; it shows the noise of the sample."
+        )
+    if "cooccurrence_gap_tail" in keys:
+        real = first.get("cooccurrence_gap_tail_real")
+        there = f" The real images that FID compares with have {real:.3f}." if real is not None else ""
+        said.append(
+            "The co-occurrence gap says how far the labels beside the class are from those of real train images: the "
+            f"mean difference between the shares of images that have each of the other classes.{there}"
         )
     if {"precision_tail", "density_tail"} & keys:
         k = f" (k = {first['k_neighbors']})" if first.get("k_neighbors") else ""

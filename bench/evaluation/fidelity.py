@@ -100,7 +100,7 @@ class Fidelity(Stage):
             work.progress(i, len(classes), f"distances of {name}")
             drawn[name], floors[name] = measures.kid_subsets(name), measures.floors(name)
             per_class[name] = measures.distances(name) | floor_figures(floors[name])
-            per_class[name] |= {"kid_sd": spread(drawn[name])} | measures.manifolds(name)
+            per_class[name] |= {"kid_sd": spread(drawn[name])} | measures.manifolds(name) | measures.cooccurrence(name)
         label_fidelity = measures.label_fidelity()
         nearest = measures.nearest()
         nearest.save(work.out)
@@ -132,6 +132,8 @@ class Fidelity(Stage):
             "k_neighbors": self.settings.k_neighbors,
             **{f"{name}_tail": over_tail(name) for name in MEASURES},
             **{f"{name}_tail_real": over_tail(f"{name}_real") for name in MEASURES},
+            "cooccurrence_gap_tail": over_tail("cooccurrence_gap"),
+            "cooccurrence_gap_tail_real": over_tail("cooccurrence_gap_real"),
             "n_tail_classes": len(measured),
             "per_class": per_class,
             "label_fidelity": label_fidelity,
@@ -161,6 +163,7 @@ class Fidelity(Stage):
             real=work.get(self.real_features),
             synthetic=synthetic,
             synthetic_classes=np.asarray(augmented.target_class),
+            synthetic_labels=np.asarray(augmented.labels),
             parents=np.asarray(augmented.parents),
             train_rows=rows("train"),
             reference_rows=rows(self.settings.reference),

@@ -19,6 +19,7 @@ from bench.evaluation.extractors import (
     Extractor,
     OracleExtractor,
 )
+from bench.metrics.cooccurrence import cooccurrence_gap
 from bench.metrics.frechet import frechet_distance
 from bench.metrics.kernel import kernel_distance, subset_distances
 from bench.metrics.manifold import MEASURES, Distances, Features, manifold_measures, nearest_distances
@@ -70,6 +71,7 @@ class Measures:
         real: features of all real images.
         synthetic: features of the synthetic images, or None if there are none.
         synthetic_classes: `int64 [n]`, the column of the class that each was made for.
+        synthetic_labels: `float32 [n, C]`, the labels that the method itself gives; label policies come later.
         parents: `int64 [n, p]`, the positions in `train_rows` that each was made from; -1 = none.
         train_rows, reference_rows, held_out_rows: rows of the data set.
     """
@@ -79,6 +81,7 @@ class Measures:
     real: Extracted
     synthetic: Extracted | None
     synthetic_classes: Int64
+    synthetic_labels: Float32
     parents: Int64
     train_rows: Int64
     reference_rows: Int64
@@ -192,6 +195,20 @@ class Measures:
             else:
                 shares[name] = float(self.synthetic.positives[made, judged.index(name)].mean())
         return shares
+
+    def cooccurrence(self, name: str) -> dict[str, float | None]:
+        """Return how far the labels beside a class are from those of the real train images with the class.
+
+        `cooccurrence_gap` is that of the synthetic images, see `bench.metrics.cooccurrence`. `cooccurrence_gap_real` is
+        that of the real images of the reference: the gap that chance and the split leave.
+        """
+        c, labels = self.table.class_names.index(name), self.table.labels
+        real = labels[self.train_rows[self._has(self.train_rows, name)]]
+        others = labels[self.reference_rows[self._has(self.reference_rows, name)]]
+        return {
+            "cooccurrence_gap": cooccurrence_gap(self.synthetic_labels[self.synthetic_classes == c], real, c),
+            "cooccurrence_gap_real": cooccurrence_gap(others, real, c),
+        }
 
     def nearest(self) -> NearestTrain:
         """Return the distances to the nearest train image, for synthetic and for held-out images.

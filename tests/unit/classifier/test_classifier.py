@@ -72,7 +72,7 @@ def test_features_are_what_the_last_layer_sees_whatever_the_batch(
     with torch.no_grad():
         logits = head(torch.from_numpy(features)).numpy()
     np.testing.assert_allclose(1 / (1 + np.exp(-logits)), trained.predict(images), atol=1e-6)
-    monkeypatch.setattr(networks, "_batch_size", lambda images, image_px: 4)
+    monkeypatch.setattr(networks, "_batch_size", lambda images, image_px, device: 4)
     np.testing.assert_allclose(trained.features(images), features, rtol=1e-4, atol=1e-5)
 
 

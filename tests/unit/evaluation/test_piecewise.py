@@ -45,7 +45,7 @@ def test_outputs_of_several_batches_stand_in_the_images_order(monkeypatch):
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 2))
     images = np.random.default_rng(0).integers(0, 256, (23, 32, 32), dtype=np.uint8)
     whole = networks.in_batches(network, images, None, "cpu")
-    monkeypatch.setattr(networks, "_batch_size", lambda images, px: 5)
+    monkeypatch.setattr(networks, "_batch_size", lambda images, px, device: 5)
     pieces = networks.in_batches(network, images, None, "cpu")
     assert pieces.shape == (23, 2)
     assert pieces == pytest.approx(whole, abs=1e-5)

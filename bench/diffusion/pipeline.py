@@ -166,13 +166,19 @@ class Diffusion:
         num_inference_steps: int,
         guidance_scale: float,
         on_step: Callable[[float], None] = lambda done: None,
+        redraw: Float32 | None = None,
     ) -> Float32:
         """Return `latents` after the last `denoise_steps` of `num_inference_steps` scheduler steps.
 
         With `noise` (unit Gaussian, same shape) the latents are first noised to the level at which the last steps
         start, as in SDEdit (Meng et al. 2022). Without noise they enter unchanged, as in the paper's released code.
 
+        With `redraw`, `float32 [n, h, w]` in [0, 1], only a part of each site is redrawn: 0 keeps it. After each step,
+        what is kept is put back at the noise of that step (Couairon et al. 2022, section 3.2, step 3), so that what is
+        drawn fits to it.
+
         Raises:
+            ValueError: for `redraw` without `noise`.
             ConfigError: if the schedule has fewer steps, or the scheduler cannot be entered in the middle.
         """
         if denoise_steps == 0:
@@ -181,8 +187,12 @@ class Diffusion:
         timesteps = self._last_steps(*steps)
         if noise is not None:
             clean, added = self._tensor(latents), self._tensor(noise)
-            latents = _array(self.pipeline.scheduler.add_noise(clean, added, timesteps[:1].expand(len(latents))))
-        return self._in_pieces(latents, prompts, steps, guidance_scale, on_step)
+            start = _array(self.pipeline.scheduler.add_noise(clean, added, timesteps[:1].expand(len(latents))))
+        if redraw is None:
+            return self._in_pieces(latents if noise is None else start, prompts, steps, guidance_scale, on_step)
+        if noise is None:
+            raise ValueError("redraw needs noise: what is kept is put back at the noise of each step")
+        return self._in_pieces(start, prompts, steps, guidance_scale, on_step, (latents, noise, redraw))
 
     def prompt_difference(
         self, latents: Float32, prompts: Sequence[str], others: Sequence[str], noise: Float32, level: float
@@ -231,8 +241,12 @@ class Diffusion:
         steps: tuple[int, int],
         guidance_scale: float,
         on_step: Callable[[float], None],
+        kept: tuple[Float32, Float32, Float32] | None = None,
     ) -> Float32:
-        """Return `start` denoised, in pieces that fit into memory; `steps` is (steps to run, schedule length)."""
+        """Return `start` denoised, in pieces that fit into memory; `steps` is (steps to run, schedule length).
+
+        `kept` has clean latents, their noise and the share of each site that is redrawn, see `denoise`.
+        """
         try:
             check_guidance(guidance_scale)
         except ValueError as error:
@@ -246,12 +260,32 @@ class Diffusion:
             def tell(done: int, of: int) -> None:
                 on_step(before * of + share * done)
 
-            return self._run(start[rows], prompts[rows], self._last_steps(*steps), guidance_scale, tell)
+            timesteps = self._last_steps(*steps)
+            put_back = None
+            if kept is not None:
+                latents, noise, redraw = (part[rows] for part in kept)
+                put_back = self._putting_back(latents, noise, redraw, timesteps)
+            return self._run(start[rows], prompts[rows], timesteps, guidance_scale, tell, put_back)
 
         def relieve() -> None:
             self.pipeline.unet.set_attention_slice("max")
 
         return np.concatenate(self._fit.run("denoising", len(start), run, relieve))
+
+    def _putting_back(
+        self, latents: Float32, noise: Float32, redraw: Float32, timesteps: Tensor
+    ) -> Callable[[Tensor, int], Tensor]:
+        """Return a function of (latents, step): the latents after a step, with what is kept put back."""
+        clean, added, share = self._tensor(latents), self._tensor(noise), self._tensor(redraw)[:, None]
+
+        def put_back(drawn: Tensor, step: int) -> Tensor:
+            after = timesteps[step + 1 : step + 2]
+            kept = clean
+            if len(after):
+                kept = self.pipeline.scheduler.add_noise(clean, added, after.expand(len(clean)))
+            return share * drawn + (1 - share) * kept
+
+        return put_back
 
     def _run(
         self,
@@ -260,6 +294,7 @@ class Diffusion:
         timesteps: Tensor,
         guidance_scale: float,
         tell: Callable[[int, int], None],
+        put_back: Callable[[Tensor, int], Tensor] | None = None,
     ) -> Float32:
         """Return `start` after the scheduler's steps at `timesteps`, with classifier-free guidance.
 
@@ -281,6 +316,8 @@ class Diffusion:
                     unconditional, conditional = predicted.chunk(2)
                     predicted = unconditional + guidance_scale * (conditional - unconditional)
                 latents = scheduler.step(predicted, timestep, latents, **extra).prev_sample
+                if put_back:
+                    latents = put_back(latents, i)
                 tell(i + 1, len(timesteps))
         return _array(_finite(latents, "latents", self.dtype))
 

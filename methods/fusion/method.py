@@ -181,7 +181,7 @@ class Fusion(Method):
             train=task.train,
             diffusion=task.diffusion,
             settings=self.saliency.prompt,
-            of_partners=self.pairing.by == "cam" or self.fusion.mask == "hard",
+            wanted="tail_and_partners" if self.pairing.by == "cam" or self.fusion.mask == "hard" else "tail",
             seed=task.seed,
         )
 

@@ -56,9 +56,12 @@ class PromptSaliencySettings(Settings):
 class PromptSaliency(Stage):
     """The maps of the train images by prompts.
 
-    An anchor has a map for each tail class that it has. Maps of partners are made only if `of_partners` is set, since
-    not every way to pair and to fuse looks at them: one for each image without a tail class, of all its head findings
-    together.
+    `wanted` says which maps are made:
+
+    - `tail`: those of images with tail classes, one for each tail class.
+    - `tail_and_partners`: also one for each other image, of all its head findings together. Not every way to pair and
+      to fuse looks at these.
+    - `head`: those of images with tail classes, one for each head class that they have.
     """
 
     resources: ClassVar[Resources] = Resources(gpu=True, minutes=30)
@@ -67,26 +70,24 @@ class PromptSaliency(Stage):
     train: Train
     diffusion: DiffusionModel
     settings: PromptSaliencySettings = PromptSaliencySettings()
-    of_partners: bool = False
+    wanted: Literal["tail", "tail_and_partners", "head"] = "tail"
     seed: int
 
     def compute(self, work: Work) -> None:
         """Write `cams.npy`, `rows.npy`, `classes.npy` and `saliency.json`."""
         train, table = train_set(work, self.train), work.get(self.latents)
-        rows, classes = prompt_targets(train)
+        rows, classes = prompt_targets(train, self.wanted)
         cams = new_array(work.out / "cams.npy", (len(rows), *table.shape[1:]), np.float32)
-        wanted = np.flatnonzero(np.isin(classes, train.tail_index) | (self.of_partners & (classes != NO_CLASS)))
-        if not self.of_partners:
-            classes[~np.isin(classes, train.tail_index)] = NO_CLASS
-        for start in range(0, len(wanted), _BATCH):
-            part = wanted[start : start + _BATCH]
+        made = np.flatnonzero(classes != NO_CLASS)
+        for start in range(0, len(made), _BATCH):
+            part = made[start : start + _BATCH]
             cams[part] = self._maps(work, train, rows[part], classes[part])
-            work.progress(min(start + _BATCH, len(wanted)), len(wanted), "maps")
+            work.progress(min(start + _BATCH, len(made)), len(made), "maps")
         cams.flush()
         np.save(work.out / "rows.npy", rows)
         np.save(work.out / "classes.npy", classes)
-        empty = [not cams[i].any() for i in wanted]
-        record = {"maps": len(wanted), "empty_share": float(np.mean(empty)) if empty else None}
+        empty = [not cams[i].any() for i in made]
+        record = {"maps": len(made), "empty_share": float(np.mean(empty)) if empty else None}
         write_strict_json(work.out / "saliency.json", record)
 
     def open(self, folder: Path) -> SaliencyTable:
@@ -114,32 +115,34 @@ class PromptSaliency(Stage):
         return smoothed(difference, self.settings.smoothing)
 
 
-def prompt_targets(train: TrainSet) -> tuple[Int64, Int64]:
-    """Return the maps to make as (rows, classes), `int64 [m]` each, sorted by row.
+def prompt_targets(train: TrainSet, wanted: str) -> tuple[Int64, Int64]:
+    """Return the entries of the table as (rows, classes), `int64 [m]` each, sorted by row; see `PromptSaliency.wanted`.
 
-    An image with tail classes has one map for each. Every other image has one map, for its first head class; the class
-    is `NO_CLASS` if it has none.
+    An image that gets no map has one entry with the class `NO_CLASS`. An entry for all head findings of an image has
+    its first head class.
     """
     rows: list[int] = []
     classes: list[int] = []
     for row, labels in enumerate(train.labels):
-        own = [c for c in train.tail_index if labels[c] == 1]
-        own = own or [c for c in train.head_index if labels[c] == 1][:1] or [NO_CLASS]
-        rows += [row] * len(own)
-        classes += own
+        tail, head = ([c for c in of if labels[c] == 1] for of in (train.tail_index, train.head_index))
+        own = head if wanted == "head" and tail else [] if wanted == "head" else tail
+        if wanted == "tail_and_partners" and not tail:
+            own = head[:1]
+        rows += [row] * max(1, len(own))
+        classes += own or [NO_CLASS]
     return np.array(rows, dtype=np.int64), np.array(classes, dtype=np.int64)
 
 
 def contrasted(train: TrainSet, rows: Int64, classes: Int64, contrast: str) -> tuple[Float32, Float32]:
     """Return the labels to name in the two prompts of each map, `float32 [m, C]` each; unknown labels are not named.
 
-    The findings of a map are its tail class, or all head classes of an image without tail classes.
+    The finding of a map is its class; that of an image without tail classes is all of its head classes.
     """
     labels = np.nan_to_num(train.labels[rows]).astype(np.float32)
     finding = np.zeros_like(labels, dtype=bool)
     finding[np.arange(len(rows)), classes] = True
-    of_head = ~np.isin(classes, train.tail_index)
-    finding[of_head] = labels[of_head] == 1
+    together = ~(labels[:, train.tail_index] == 1).any(axis=1)
+    finding[together] = labels[together] == 1
     with_it = np.where(finding, 1, labels if contrast == "without" else 0).astype(np.float32)
     return with_it, np.where(finding, 0, with_it).astype(np.float32)
 

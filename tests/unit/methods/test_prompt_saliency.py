@@ -18,7 +18,7 @@ from bench.store.store import Store
 from bench.testing.toy import toy_task
 from methods.fusion import Fusion
 from methods.fusion.diagnostics import true_sites
-from methods.fusion.prompt_saliency import PromptSaliency, PromptSaliencySettings, contrasted, prompt_targets
+from methods.fusion.prompt_saliency import PromptSaliency, contrasted, prompt_targets
 from methods.fusion.saliency_table import NO_CLASS
 from tests.unit.methods.fusion_fixtures import toy_train
 
@@ -34,15 +34,9 @@ def task() -> Task:
     return toy_task(plan=Plan(per_class=4))
 
 
-def maps_of(task: Task, of_partners: bool = False, **settings: object) -> PromptSaliency:
-    return PromptSaliency(
-        latents=task.latents,
-        train=task.train,
-        diffusion=task.diffusion,
-        settings=PromptSaliencySettings.model_validate(settings),
-        of_partners=of_partners,
-        seed=task.seed,
-    )
+def maps_of(task: Task, wanted: str = "tail", **settings: object) -> PromptSaliency:
+    given = {"latents": task.latents, "train": task.train, "diffusion": task.diffusion, "seed": task.seed}
+    return PromptSaliency.model_validate({**given, "settings": settings, "wanted": wanted})
 
 
 def test_a_map_is_the_difference_of_two_predictions_for_the_same_noisy_latent(store: Store, task: Task) -> None:
@@ -86,7 +80,7 @@ def test_a_map_does_not_depend_on_its_batch(store: Store, task: Task, monkeypatc
 
 def test_partners_have_maps_only_when_they_are_asked_for(store: Store, task: Task) -> None:
     train = train_set(store, task.train)
-    plain, full = store.get(maps_of(task, n_draws=1)), store.get(maps_of(task, of_partners=True, n_draws=1))
+    plain, full = store.get(maps_of(task, n_draws=1)), store.get(maps_of(task, "tail_and_partners", n_draws=1))
     of_tail = np.isin(plain.classes, train.tail_index)
     np.testing.assert_array_equal(plain.rows, full.rows)
     np.testing.assert_allclose(plain.cams[of_tail], full.cams[of_tail], atol=1e-3)
@@ -96,19 +90,35 @@ def test_partners_have_maps_only_when_they_are_asked_for(store: Store, task: Tas
 
 def test_every_row_has_an_entry_and_prompts_differ_by_the_finding_alone() -> None:
     train = toy_train(60)
-    rows, classes = prompt_targets(train)
+    rows, classes = prompt_targets(train, "tail_and_partners")
     assert set(rows.tolist()) == set(range(60))
     for contrast in ("without", "nothing"):
         with_it, without_it = contrasted(train, rows, classes, contrast)
         for row, c, one, other in zip(rows, classes, with_it, without_it, strict=True):
             known = np.nan_to_num(train.labels[row])
-            if c in train.tail_index:
+            if c == NO_CLASS:
+                assert not (train.labels[row] == 1).any()
+            elif c in train.tail_index:
                 expected = known if contrast == "without" else np.eye(4)[c]
                 assert one.tolist() == expected.tolist()
                 assert (one - other).tolist() == np.eye(4)[c].tolist()
             else:
                 assert one.tolist() == known.tolist()
                 assert not other.any()
+
+
+def test_maps_of_head_findings_are_those_of_images_with_a_tail_class() -> None:
+    train = toy_train(60)
+    rows, classes = prompt_targets(train, "head")
+    expected = []
+    for row, labels in enumerate(train.labels):
+        of_head = [c for c in train.head_index if labels[c] == 1]
+        of_tail = any(labels[c] == 1 for c in train.tail_index)
+        expected += [(row, c) for c in (of_head if of_tail else [])] or [(row, NO_CLASS)]
+    assert list(zip(rows, classes, strict=True)) == expected
+    made = classes != NO_CLASS
+    with_it, without_it = contrasted(train, rows[made], classes[made], "without")
+    np.testing.assert_array_equal(with_it - without_it, np.eye(4)[classes[made]])
 
 
 def test_the_maps_point_at_the_phantoms_findings(store: Store) -> None:
@@ -134,7 +144,7 @@ def test_the_preset_prompted_trains_no_codec_and_asks_for_no_map_of_a_partner(ta
     method = Fusion.model_validate({"denoise_steps": 0, **Fusion.presets["prompted"]})
     stages = walk(list(method.inputs(task).values()))
     assert "codec" not in {stage.stage_name() for stage in stages}
-    assert [s.of_partners for s in stages if isinstance(s, PromptSaliency)] == [False]
+    assert [s.wanted for s in stages if isinstance(s, PromptSaliency)] == ["tail"]
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,8 @@ def versions(paths: Sequence[Path], workers: int) -> npt.NDArray[np.int64]:
     Raises:
         OSError: if one cannot be found out.
     """
+    if len(paths) == 1:  # thousands of cells may ask for the same file; threads would cost more than all else
+        return np.array([version(paths[0])], np.int64)
     blocks = [paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH)]
     with ThreadPoolExecutor(workers) as pool:  # a task for each file would cost more than the look at a local one
         found = pool.map(lambda block: [version(path) for path in block], blocks)
@@ -95,6 +97,8 @@ def digests(paths: Sequence[Path], root: Path, workers: int = 4) -> list[bytes]:
     now, seen = time.time_ns(), versions(paths, workers)
     found = [known.get(name, seen[i].tobytes()) for i, name in enumerate(names)]
     left = [i for i, there in enumerate(found) if there is None]
+    if not left:
+        return [digest for digest in found if digest is not None]
     try:
         for i, read in zip(left, _read([paths[i] for i in left], seen[left, 0], workers), strict=True):
             found[i] = read

@@ -24,7 +24,8 @@ LEVEL = 0.95
 ALPHA = 0.05
 N_RESAMPLES = 9999
 MIN_FOR_INTERVAL = 3
-_EXACT_UP_TO = 16  # values with all 2 ** n sign patterns; with more values, 2 ** 16 patterns are drawn at random
+_EXACT_UP_TO = 16  # values with all 2 ** n sign patterns; with more values, patterns are drawn at random
+_DRAWN, _AT_ONCE = 1 << 16, 1 << 12
 _ROUNDING = 1e-14  # relative
 _ALIKE = 1e-9  # relative; differences that vary by less than this vary by rounding alone
 
@@ -140,25 +141,23 @@ def bca_interval(values: npt.NDArray[np.float64], seed: int = 0) -> tuple[tuple[
 def sign_flip_p(values: npt.NDArray[np.float64], seed: int = 0) -> float:
     """Return the two-sided p of no difference: the share of sign patterns with a mean at least as far from zero.
 
-    Up to 16 values all `2 ** n` patterns are counted; with more, 65,536 patterns are drawn.
+    Up to 16 values all `2 ** n` patterns are counted. With more, 65,536 patterns are drawn, and the observed one counts
+    as one more (Phipson & Smyth 2010).
     """
-    n = len(values)
+    n, observed = len(values), float(values.mean())
+    slack = abs(_ROUNDING * observed)  # the same sum in another order differs by rounding
     if n <= _EXACT_UP_TO:
         signs = 1 - 2 * (np.arange(1 << n)[:, None] >> np.arange(n) & 1)
-        means, observed = (signs * values).mean(axis=1), float(values.mean())
-        slack = abs(_ROUNDING * observed)  # the same sum in another order differs by rounding
+        means = (signs * values).mean(axis=1)
         return min(1.0, 2 * float(min((means <= observed + slack).mean(), (means >= observed - slack).mean())))
-    from scipy import stats
-
-    found = stats.permutation_test(
-        (values,),
-        np.mean,
-        permutation_type="samples",
-        n_resamples=1 << _EXACT_UP_TO,
-        batch=1 << 12,
-        rng=np.random.default_rng(seed),
-    )
-    return float(found.pvalue)
+    # The same as scipy.stats.permutation_test, in a twentieth of its time.
+    rng = np.random.default_rng(seed)
+    below = above = 1
+    for _ in range(_DRAWN // _AT_ONCE):
+        means = (1 - 2.0 * rng.integers(0, 2, (_AT_ONCE, n), dtype=np.int8)) @ values / n
+        below += int((means <= observed + slack).sum())
+        above += int((means >= observed - slack).sum())
+    return min(1.0, 2 * min(below, above) / (_DRAWN + 1))
 
 
 def least_p(n: int) -> float:

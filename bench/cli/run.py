@@ -129,7 +129,7 @@ def compute_cells(
     for note in () if idle else check_before_computing(loaded, find(request.matrix).name):
         say(note)
     placement = make_placement(machine, idle)
-    labels = stage_labels({cell.name: cell.targets for cell in loaded.cells})
+    labels = {} if idle else stage_labels({cell.name: cell.targets for cell in loaded.cells})
     expected = None if idle else measured_in(store).seconds
     reporter = reporter_for(stderr_console(), labels, placement.jobs, quiet, expected)
     with stdout_to_stderr(), interruptible(f"bench run {request.matrix}", placement.goes_on_alone), reporter.live():

@@ -66,7 +66,7 @@ class Store:
 
     def folder(self, stage: Stage) -> Path:
         """Return the folder where the result of `stage` is, or will be."""
-        return self.root / stage.stage_name() / stage.key
+        return self.root.joinpath(stage.stage_name(), stage.key)
 
     def has(self, stage: Stage) -> bool:
         """Tell whether `stage` is finished."""

@@ -153,6 +153,22 @@ def test_sign_flip_of_many_values_nears_the_t_test():
     assert sign_flip_p(values) == pytest.approx(stats.ttest_1samp(values, 0).pvalue, abs=0.01)
 
 
+@pytest.mark.parametrize(("n", "mean"), [(17, 0.4), (40, 0.3), (200, 0.05)])
+def test_sign_flip_p_of_drawn_patterns_is_scipys_but_for_the_draw(n, mean):
+    values = np.random.default_rng(n).normal(mean, 1, n)
+    want = stats.permutation_test(
+        (values,), np.mean, permutation_type="samples", n_resamples=1 << 16, batch=4096, rng=np.random.default_rng(1)
+    ).pvalue
+    apart = np.sqrt(2 * want * (1 - want) / (1 << 16)) * 2  # two-sided: twice the smaller tail
+    assert sign_flip_p(values) == pytest.approx(want, abs=5 * apart)
+    assert sign_flip_p(values) == sign_flip_p(values)
+    assert sign_flip_p(values, seed=1) != sign_flip_p(values, seed=2)
+
+
+def test_drawn_patterns_that_all_lie_nearer_to_zero_give_the_least_p_of_the_draw():
+    assert sign_flip_p(np.linspace(0.1, 0.2, 60)) == pytest.approx(2 / (1 + (1 << 16)))
+
+
 def efron_bca(values, n_resamples, rng):
     """Efron & Tibshirani (1993), eq. 14.9 to 14.15, written from the book."""
     n, mean = len(values), values.mean()

@@ -92,6 +92,11 @@ def is_patient_column(name: str) -> bool:
     return bool(parts & _PATIENT_WORDS) and parts <= _PATIENT_WORDS | _ID_WORDS
 
 
+def looks_like_a_class(rows: Rows, name: str) -> bool:
+    """Tell whether a column would be a class if the settings said nothing."""
+    return _verdict(name, rows.column(name)).kind == "class"
+
+
 def _verdict(name: str, cells: Sequence[str]) -> Verdict:
     if not name:
         return Verdict("other", "it has no name")
@@ -109,7 +114,7 @@ def _verdict(name: str, cells: Sequence[str]) -> Verdict:
         return Verdict("unclear", f"{what}, but its name is one of metadata") if metadata else Verdict("class")
     if {c.casefold() for c in said} <= PARTS.keys():
         return Verdict("other", f"if it is the official split, say split_column: {_yaml(name)}")
-    if separator := _separator(said):
+    if separator := separator_of(said):
         return Verdict("other", f"it lists labels separated by '{separator}'")
     if metadata:
         return Verdict("other", "its name is one of metadata")
@@ -136,7 +141,7 @@ def _by_values(said: Mapping[str, int], n_cells: int) -> Verdict:
     return Verdict("other", f"{n_said:,} different {'numbers' if numbers else 'texts'}")
 
 
-def _separator(said: Mapping[str, int]) -> str | None:
+def separator_of(said: Mapping[str, int]) -> str | None:
     """Return the separator if the cells of a column list labels, such as `Edema|Fracture`, else None."""
     for separator in "|;,":
         if not any(separator in cell for cell in said):
@@ -163,13 +168,13 @@ def _asked(rows: Rows, unclear: Mapping[str, str], names: Sequence[str]) -> str:
 
 
 def _lists(others: Mapping[str, str]) -> str:
-    """Return what to do with the first column that lists labels, or an empty text."""
+    """Return what to set for the first column that lists labels, or an empty text."""
     name = next((name for name, why in others.items() if why.startswith("it lists")), None)
     if name is None:
         return ""
     separator = others[name][-2]
-    how = f"in pandas, table[{name!r}].str.get_dummies({separator!r})"
-    return f"; column {quoted(name)} lists labels separated by '{separator}': make one 0/1 column for each ({how})"
+    say = f"labels_column: {_yaml(name)}" + ("" if separator == "|" else f' and label_separator: "{separator}"')
+    return f"; column {quoted(name)} lists labels separated by '{separator}'; to take them, set {say}"
 
 
 def _yaml(value: str | list[str]) -> str:

@@ -31,14 +31,14 @@ class Rows:
     """A CSV file as text.
 
     Attributes:
-        path: the file.
-        source: the bytes of the file.
+        path: the file; of several files, their paths.
+        source: the bytes of the file; of several files, their digests.
         header: the names of the columns.
         columns: the cells of each column, exactly as they are written.
         lines: the line of each row in the file (the header is line 1).
     """
 
-    path: Path
+    path: Path | str
     source: bytes
     header: list[str]
     columns: list[tuple[str, ...]]

@@ -17,8 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.data.cell_values import label_of
-from bench.data.class_columns import PARTS, class_columns
-from bench.data.csv_file import Problems, Rows, quoted, read_rows, unreadable
+from bench.data.class_columns import PARTS, class_columns, looks_like_a_class, not_taken
+from bench.data.csv_file import Problems, Rows, quoted, unreadable
+from bench.data.csv_rows import Joined, Where, read_joined, taken
+from bench.data.label_lists import LabelList, Listed, read_lists
 from bench.data.patient_ids import hint, ids_of, numbered
 from bench.errors import DataError, listed
 from bench.tables import Float32, Int64
@@ -44,11 +46,16 @@ class Columns:
     uncertain: Uncertain
     blank: Blank
     inverted: str | None = None
+    lists: LabelList | None = None
+    where: Where = ()
+    prefix: str = ""
 
     @property
     def others(self) -> list[str]:
-        """The columns that do not hold a class."""
-        return [c for c in (self.path, self.patient, self.split, self.inverted) if c is not None]
+        """The columns that do not hold a class and must be there."""
+        listing = None if self.lists is None else self.lists.column
+        named = (self.path, self.patient, self.split, self.inverted, listing)
+        return list(dict.fromkeys(c for c in named if c is not None))
 
     def label(self, text: str) -> float | None:
         """Return the label that the text of a cell stands for, NaN = unknown, or None if it is no label."""
@@ -72,6 +79,8 @@ class Listing:
         patients_known: whether the file says who the patients are; else every picture counts as one.
         not_taken: columns that neither hold a class nor are named by the settings, each with the reason.
         patient_hint: which setting would give the patients, if they are not known and something looks like them.
+        n_left_out: how many rows `where` leaves out.
+        listed: what the lists of labels say, or None if every class has a column.
     """
 
     digest: str
@@ -85,31 +94,48 @@ class Listing:
     patients_known: bool
     not_taken: Mapping[str, str]
     patient_hint: str
+    n_left_out: int = 0
+    listed: Listed | None = None
+
+    def notes(self, with_names: bool) -> list[str]:
+        """Return phrases on what is not taken of the file.
+
+        Args:
+            with_names: name labels that are not taken, for the user's own terminal.
+        """
+        total = len(self.paths) + self.n_left_out
+        left_out = f"where leaves out {self.n_left_out:,} of {total:,} rows" if self.n_left_out else ""
+        labels = "" if self.listed is None else self.listed.note(with_names)
+        return [text for text in (not_taken(self.not_taken), labels, left_out) if text]
 
 
-def read_listing(csv: Path, columns: Columns) -> Listing:
-    """Return what a CSV file says. It is read only once while it does not change.
+def read_listing(files: Sequence[Path], columns: Columns) -> Listing:
+    """Return what a CSV file says, or one for each of train, val and test. It is read once while it does not change.
 
     Raises:
         DataError: if it cannot be read or understood, or if its rows contradict each other.
     """
     # A plan asks for the listing of one file dozens of times. Inode, size and time tell whether the file has changed.
-    try:
-        found = csv.stat()
-    except OSError as error:
-        raise unreadable(csv, error) from error
-    return _read(csv, columns, Path.cwd(), (found.st_ino, found.st_size, found.st_mtime_ns))
+    versions = []
+    for csv in files:
+        try:
+            found = csv.stat()
+        except OSError as error:
+            raise unreadable(csv, error) from error
+        versions.append((found.st_ino, found.st_size, found.st_mtime_ns))
+    return _read(tuple(files), columns, Path.cwd(), tuple(versions))
 
 
 @functools.lru_cache(maxsize=4)
-def _read(csv: Path, columns: Columns, cwd: Path, version: tuple[int, ...]) -> Listing:
-    rows = read_rows(csv, columns.others)
+def _read(files: tuple[Path, ...], columns: Columns, cwd: Path, versions: tuple[tuple[int, ...], ...]) -> Listing:
+    whole = read_joined(files, columns.others)
+    joined = taken(whole, columns.where)
+    rows = joined.rows
     _refuse_repeated_paths(rows, columns)
-    names, not_taken = class_columns(rows, columns.others, columns.not_classes, columns.classes)
-    problems = Problems(str(csv))
-    labels = _labels(rows, names, columns, problems)
+    problems = Problems(str(rows.path))
+    names, labels, others, lists = _classes_and_labels(joined, columns, problems)
     ids = ids_of(rows, columns.patient, columns.pattern, columns.path, problems)
-    splits = _splits(rows, columns, ids, problems)
+    splits = _splits(joined, columns, ids, problems)
     inverted = _inverted(rows, columns, problems)
     problems.raise_if_any("row")
     patients = numbered(ids, len(rows))
@@ -118,7 +144,7 @@ def _read(csv: Path, columns: Columns, cwd: Path, version: tuple[int, ...]) -> L
             array.setflags(write=False)  # all callers share these arrays through the cache
     return Listing(
         digest=hashlib.sha256(rows.source).hexdigest(),
-        paths=rows.column(columns.path),
+        paths=_below_prefix(rows, columns),
         lines=tuple(rows.lines),
         class_names=names,
         labels=labels,
@@ -126,9 +152,36 @@ def _read(csv: Path, columns: Columns, cwd: Path, version: tuple[int, ...]) -> L
         splits=splits,
         inverted=inverted,
         patients_known=bool(ids),
-        not_taken=not_taken,
+        not_taken=others,
         patient_hint="" if ids else hint(rows, [*columns.others, *names], columns.path),
+        n_left_out=len(whole.rows) - len(rows),
+        listed=lists,
     )
+
+
+def _below_prefix(rows: Rows, columns: Columns) -> tuple[str, ...]:
+    """Return the paths without the prefix that some or all of them have."""
+    paths = rows.column(columns.path)
+    if columns.prefix and not any(path.startswith(columns.prefix) for path in paths):
+        first = f"the first is {quoted(paths[0])}"
+        raise DataError(f"{rows.path}: path_prefix: no path begins with {quoted(columns.prefix)}; {first}")
+    return tuple(path.removeprefix(columns.prefix) for path in paths)
+
+
+def _classes_and_labels(
+    joined: Joined, columns: Columns, problems: Problems
+) -> tuple[tuple[str, ...], Float32, Mapping[str, str], Listed | None]:
+    """Return the classes, their labels, what is not taken with the reason, and what the lists say if there are any."""
+    rows = joined.rows
+    if columns.lists is None:
+        named = [*columns.others, *(column for column, _ in columns.where)]
+        names, others = class_columns(rows, named, columns.not_classes, columns.classes)
+        return names, _labels(rows, names, columns, problems), {**others, **joined.partial}, None
+    found = read_lists(rows, columns.lists, columns.classes, columns.not_classes, problems)
+    named = [*columns.others, *(column for column, _ in columns.where)]
+    beside = [c for c in rows.header if c not in named and looks_like_a_class(rows, c)]
+    why = f"labels are taken from '{columns.lists.column}'"
+    return found.class_names, found.labels, {**dict.fromkeys(beside, why), **joined.partial}, found
 
 
 def _refuse_repeated_paths(rows: Rows, columns: Columns) -> None:
@@ -163,9 +216,12 @@ def _labels(rows: Rows, names: tuple[str, ...], columns: Columns, problems: Prob
     return labels
 
 
-def _splits(rows: Rows, columns: Columns, ids: Sequence[str], problems: Problems) -> Int64 | None:
+def _splits(joined: Joined, columns: Columns, ids: Sequence[str], problems: Problems) -> Int64 | None:
+    rows = joined.rows
+    if joined.parts is not None and ids:
+        _refuse_cut_patients(rows, ids, joined.parts, problems)
     if columns.split is None:
-        return None
+        return joined.parts
     cells = rows.column(columns.split)
     for line, text in zip(rows.lines, cells, strict=True):
         if text.lower() not in PARTS:

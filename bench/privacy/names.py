@@ -139,7 +139,7 @@ def places(value: Any) -> set[str]:
         for name, info in type(value).model_fields.items():
             inner = getattr(value, name)
             hidden = not is_semantic(info) and not is_word(info) and inner != info.default
-            found |= ({inner} if isinstance(inner, str) else set()) if hidden else places(inner)
+            found |= {inner} if hidden and isinstance(inner, str) else places(inner)
         return found
     if isinstance(value, dict):
         return {p for v in value.values() for p in places(v)}

@@ -1,4 +1,4 @@
-"""Your own images: a folder of pictures, and a CSV file with a column of paths and a 0/1 column for every class."""
+"""Your own images: a folder of pictures, and a CSV file with a column of paths and the labels of each picture."""
 
 from __future__ import annotations
 
@@ -15,41 +15,56 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from bench.checks import Check
 from bench.content_digests import digests
-from bench.data.class_columns import not_taken
 from bench.data.csv_file import Problems, alike, named
 from bench.data.csv_listing import Blank, Bools, Columns, Listing, Uncertain, read_listing
+from bench.data.csv_rows import Value, together
 from bench.data.dataset import Dataset, KnownLabels, TableWriter
+from bench.data.head_and_tail import head_and_tail
 from bench.data.images import Depth, Fit, read_bytes, read_image, refuse_bombs
+from bench.data.label_lists import LabelList
 from bench.data.picture_paths import find_pictures
 from bench.data.source_checks import decoded, look, sampled
-from bench.errors import DataError, SourceError, listed, nearest
+from bench.errors import DataError, SourceError
 from bench.paths import counted_from
-from bench.pipeline.settings import not_semantic
+from bench.pipeline.settings import Settings, not_semantic
 from bench.pipeline.stage import Work
-from bench.tables import Float32
 
 Name = Annotated[str, AfterValidator(named)]  # of a column or class, as it is compared with those of the CSV file
 
 _CHUNK = 256  # images that are decoded between two chances for Ctrl-C
 
 
-class FolderDataset(Dataset):
-    """Images that are listed in a CSV file.
+class CsvFiles(Settings):
+    """The CSV files of an official split."""
 
-    A label is 1, 0, -1 (uncertain) or blank. Everything in the CSV file is checked before anything is computed. Bad
-    rows and unreadable pictures are refused by row. They are never left out or replaced by black images. The key holds
-    the digests of the CSV file and of all pictures, and no paths.
+    train: str = not_semantic(..., min_length=1)
+    val: str = not_semantic(..., min_length=1)
+    test: str = not_semantic(..., min_length=1)
+
+
+class FolderDataset(Dataset):
+    """Images that are listed in a CSV file, or in one for each part of an official split.
+
+    Every class has a column, whose label is 1, 0, -1 (uncertain) or blank, or one column lists the labels. Everything
+    in the CSV file is checked before anything is computed. Bad rows and unreadable pictures are refused by row. They
+    are never left out or replaced by black images. The key holds the digests of the CSV and of all pictures, no paths.
     """
 
     kind: ClassVar[str] = "folder"
 
-    csv: str = not_semantic(..., min_length=1, description="file with a header line, UTF-8, commas")
+    csv: Annotated[str, Field(min_length=1)] | CsvFiles = not_semantic(
+        ..., description="file with a header line, UTF-8, commas; or {train: FILE, val: FILE, test: FILE}"
+    )
     root: str = not_semantic("", description="folder that the paths are relative to; empty: the CSV's own folder")
     # In other kinds this is a fixed attribute of the class. Here only the owner of the images knows it.
     sharing: Literal["open", "credentialed"] = not_semantic(  # type: ignore[misc]
         "credentialed", word=True, description="open: anybody may see the pictures, and a tracker gets some of them"
     )
     path_column: Name = "path"
+    path_prefix: str = Field("", description="what paths of the file begin with and root does not hold, e.g. set-v1/")
+    where: dict[Name, Value | tuple[Value, ...]] = Field(
+        {}, description="column → the value, or the values, of the rows that are taken; all others are left out"
+    )
     patient_column: Name | None = Field(
         None,
         description="column of patients, who are never split; null, without patient_pattern: each image counts as a "
@@ -61,8 +76,17 @@ class FolderDataset(Dataset):
     split_column: Name | None = Field(None, description="official split: train, val or test in every row")
     uncertain: Uncertain = Field("unknown", description="meaning of -1: a label, or unknown (not in loss and scores)")
     blank: Blank = Field("unknown", description="meaning of an empty label; negative if the file marks only positives")
-    class_names: tuple[Name, ...] | None = Field(None, min_length=2, description="null: every other 0/1 column")
-    not_classes: tuple[Name, ...] = Field((), description="columns that are no classes, although they may look like it")
+    labels_column: Name | None = Field(None, description="column that lists the labels; null: every class has a column")
+    label_separator: str = Field("|", min_length=1, description="what stands between two labels of labels_column")
+    no_finding: Name | None = Field(
+        None, description="the listed label that says that there is none; no class, unless class_names has it"
+    )
+    class_names: tuple[Name, ...] | None = Field(
+        None, min_length=2, description="null: every other 0/1 column, or all that labels_column lists"
+    )
+    not_classes: tuple[Name, ...] = Field(
+        (), description="columns (or listed labels) that are no classes, although they may look like it"
+    )
     head: tuple[Name, ...] | None = Field(None, min_length=1, description="null: every class that is not in the tail")
     tail: tuple[Name, ...] | None = Field(None, min_length=1, description="null: the rarest classes, see n_tail")
     n_tail: int | None = Field(
@@ -101,6 +125,37 @@ class FolderDataset(Dataset):
             raise ValueError(f"'{min(both)}' is in class_names and in not_classes; name it in one of them")
         return self
 
+    @model_validator(mode="after")
+    def _settings_have_an_effect(self) -> FolderDataset:
+        if isinstance(self.csv, CsvFiles):
+            if self.split_column is not None:
+                raise ValueError("csv has a file for each part already; take split_column out, or give one csv")
+            if not self.root and len({Path(f).parent for f in self.files}) > 1:
+                raise ValueError(
+                    "the files of csv lie in different folders; say in root what the paths are relative to"
+                )
+        if self.labels_column is None:
+            for name in ("no_finding", "label_separator"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} says how labels_column is read; name the labels_column, too")
+        elif self.uncertain != "unknown":
+            raise ValueError("uncertain is the meaning of -1; labels_column lists names, take uncertain out")
+        return self
+
+    @field_validator("label_separator")
+    @classmethod
+    def _is_no_word(cls, separator: str) -> str:
+        if any(c.isalnum() for c in separator):
+            raise ValueError(f"'{separator}' has letters or digits, which labels have too; want a sign such as | or ;")
+        return separator
+
+    @field_validator("where")
+    @classmethod
+    def _selects_something(cls, where: dict[str, Value | tuple[Value, ...]]) -> dict[str, Value | tuple[Value, ...]]:
+        if empty := next((column for column, values in where.items() if values == ()), None):
+            raise ValueError(f"'{empty}' has no value, so no row could be taken; give one value or more")
+        return where
+
     @field_validator("patient_pattern")
     @classmethod
     def _has_one_group(cls, pattern: str | None) -> str | None:
@@ -123,7 +178,18 @@ class FolderDataset(Dataset):
     @property
     def folder(self) -> Path:
         """The folder that the paths are relative to."""
-        return Path(self.root).expanduser() if self.root else Path(self.csv).expanduser().parent
+        return Path(self.root).expanduser() if self.root else self.files[0].parent
+
+    @property
+    def files(self) -> list[Path]:
+        """The CSV file, or those of train, val and test."""
+        given = [self.csv] if isinstance(self.csv, str) else [self.csv.train, self.csv.val, self.csv.test]
+        return [Path(file).expanduser() for file in given]
+
+    @property
+    def _told(self) -> str:
+        """What messages call the CSV file or files."""
+        return self.csv if isinstance(self.csv, str) else together(self.files)
 
     def known_classes(self) -> tuple[str, ...] | None:
         """Return the class names from the settings or else from the CSV file; None if neither is there.
@@ -154,11 +220,11 @@ class FolderDataset(Dataset):
         )
 
     def selection_note(self) -> str:
-        """Return which columns of the CSV file are not taken, and what looks like a patient's id but is not named."""
+        """Return what is not taken of the CSV file, and what looks like a patient's id but is not named."""
         if not self._is_there():
             return ""
         listing = self._listing()
-        return "; ".join(text for text in (not_taken(listing.not_taken), listing.patient_hint) if text)
+        return "; ".join(text for text in (*listing.notes(with_names=False), listing.patient_hint) if text)
 
     def content(self) -> dict[str, str]:
         """Return the digest of the CSV file and of all pictures, which stands in the key for the paths.
@@ -186,8 +252,8 @@ class FolderDataset(Dataset):
         # A job may start a day after it was planned. Data that changed in that time must not be stored under a key that
         # stands for the old data.
         if _digest(listing, known) != self.identity["content"]["digest"]:
-            raise DataError(f"{self.csv}: the CSV or its pictures changed since this run was planned; run it again")
-        problems = Problems(self.csv)
+            raise DataError(f"{self._told}: the CSV or its pictures changed since this run was planned; run it again")
+        problems = Problems(self._told)
         writer = TableWriter(work.out, len(paths), self.image_px)
         with warnings.catch_warnings():
             refuse_bombs()
@@ -219,12 +285,12 @@ class FolderDataset(Dataset):
         except DataError as error:
             yield Check("CSV", False, str(error))
             if not self.folder.is_dir():
-                none = f"{self.csv}: {self.folder}: no such folder"
+                none = f"{self._told}: {self.folder}: no such folder"
                 yield Check("pictures", False, f"{none}; check the setting 'root'{counted_from(self.folder)}")
             return
         size = f"{len(listing.paths):,} rows, {len(head)} head and {len(tail)} tail classes"
-        more = not_taken(listing.not_taken)
-        yield Check("CSV", True, f"{self.csv}, {size}{f'; {more}' if more else ''}")
+        more = "; ".join(listing.notes(with_names=True))
+        yield Check("CSV", True, f"{self._told}, {size}{f'; {more}' if more else ''}")
         yield self._see_patients(listing)
         yield look("pictures", lambda: self._see_pictures(listing))
 
@@ -237,19 +303,18 @@ class FolderDataset(Dataset):
         return Check("patients", True, f"{told}{hint}", warns=bool(hint))
 
     def _see_pictures(self, listing: Listing) -> str:
-
         rows = sampled(len(listing.paths))
         paths, lines = [listing.paths[i] for i in rows], [listing.lines[i] for i in rows]
-        found = find_pictures(self.csv, self.folder, paths, lines, self.follow_links)
+        found = find_pictures(self._told, self.folder, paths, lines, self.follow_links)
         try:
             size = decoded(found[0], lambda path: read_image(path, self.image_px, self.fit, self.depth))
         except DataError as error:
-            raise DataError(f"{self.csv}: row {lines[0]}: {paths[0]}: {error}") from error
+            raise DataError(f"{self._told}: row {lines[0]}: {paths[0]}: {error}") from error
         few = f"{len(found)} of {len(listing.paths):,} pictures looked for and there"
         return f"{self.folder}, {few}, one decoded ({size})"
 
     def _is_there(self) -> bool:
-        return Path(self.csv).expanduser().exists()
+        return any(file.exists() for file in self.files)
 
     def _listing(self) -> Listing:
         columns = Columns(
@@ -262,8 +327,16 @@ class FolderDataset(Dataset):
             uncertain=self.uncertain,
             blank=self.blank,
             inverted=self.invert if isinstance(self.invert, str) else None,
+            lists=self._lists(),
+            where=tuple((c, v if isinstance(v, tuple) else (v,)) for c, v in self.where.items()),
+            prefix=self.path_prefix,
         )
-        return read_listing(Path(self.csv).expanduser(), columns)
+        return read_listing(self.files, columns)
+
+    def _lists(self) -> LabelList | None:
+        if self.labels_column is None:
+            return None
+        return LabelList(self.labels_column, self.label_separator, self.no_finding, self.blank == "negative")
 
     def _pictures(self, listing: Listing) -> tuple[list[Path], list[bytes]]:
         """Return the path and the SHA-256 of every picture.
@@ -271,11 +344,11 @@ class FolderDataset(Dataset):
         Raises:
             DataError: if pictures are missing (the message names the first), or if one cannot be read.
         """
-        paths = find_pictures(self.csv, self.folder, listing.paths, listing.lines, self.follow_links)
+        paths = find_pictures(self._told, self.folder, listing.paths, listing.lines, self.follow_links)
         try:
             return paths, digests(paths, self.folder, self.workers)
         except OSError as error:
-            raise SourceError(f"{self.csv}: {error.filename}: cannot be read ({error.strerror})") from error
+            raise SourceError(f"{self._told}: {error.filename}: cannot be read ({error.strerror})") from error
 
     def _head_and_tail(self, listing: Listing) -> tuple[list[str], list[str]]:
         """Return the names of the head and of the tail classes, in column order.
@@ -283,19 +356,8 @@ class FolderDataset(Dataset):
         Raises:
             DataError: for a name that is not a class, a class in both, or a tail that leaves no head.
         """
-        names = listing.class_names
-        for name in (*(self.head or ()), *(self.tail or ())):
-            if name not in names:
-                raise DataError(f"{self.csv}: no class '{name}'{nearest(name, names)} (have: {listed(names)})")
-        wanted = self.n_tail or max(1, len(names) // 2)
-        rarest = np.argsort(np.nansum(_train_labels(listing), axis=0), kind="stable")[:wanted]
-        tail = set(self.tail) if self.tail is not None else {names[i] for i in rarest}
-        head = set(self.head) if self.head is not None else set(names) - tail
-        if head & tail:
-            raise DataError(f"{self.csv}: {listed(head & tail)} in head and in tail; name each class once")
-        if not head:
-            raise DataError(f"{self.csv}: all {len(names)} classes are tail; at least one must be head")
-        return [n for n in names if n in head], [n for n in names if n in tail]
+        known = listing.class_names, listing.labels, listing.splits
+        return head_and_tail(self._told, *known, self.head, self.tail, self.n_tail)
 
     def _decode(
         self, paths: list[Path], known: list[bytes], inverted: Bools | None, writer: TableWriter
@@ -317,12 +379,6 @@ class FolderDataset(Dataset):
             for start in range(0, len(paths), _CHUNK):
                 chunk = range(start, min(start + _CHUNK, len(paths)))
                 yield from pool.map(one, chunk)
-
-
-def _train_labels(listing: Listing) -> Float32:
-    """Return the labels of the train rows if there is an official split, else all labels."""
-    # Which classes are tail is a decision about the training, so it must not depend on the labels of val and test.
-    return listing.labels if listing.splits is None else listing.labels[listing.splits == 0]
 
 
 def _digest(listing: Listing, found: list[bytes]) -> str:

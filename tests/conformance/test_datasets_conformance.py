@@ -8,12 +8,14 @@ from bench.plugins import registry
 from bench.testing.datasets import DATASET_CHECKS
 from bench.testing.toy import ToyDataset
 from tests.cxr_lt_trees import mimic_tree, nih_tree
+from tests.medmnist_files import medmnist_file
 
 SMALL = {
     "phantom": {"n_images": 200, "image_px": 32, "prevalence_floor": 0.05},
     "folder": {"image_px": 16, "patient_column": "who"},
     "mimic-cxr-lt": {"limit": 25, "keep_tail": 0.5},
     "nih-cxr-lt": {"n_tail": 5},
+    "medmnist": {"image_px": 28, "n_tail": 5, "limit": 150},
 }
 
 
@@ -39,6 +41,7 @@ def trees(tmp_path_factory):
     return {
         "mimic-cxr-lt": mimic_tree(folder / "mimic", n_patients=30).settings(),
         "nih-cxr-lt": nih_tree(folder / "nih", n_patients=30).settings(),
+        "medmnist": {"root": str(medmnist_file(folder / "medmnist", image_px=28).parent)},
     }
 
 

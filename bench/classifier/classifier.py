@@ -53,11 +53,13 @@ class Classifier(Stage):
         """Train, resuming from `work.ckpt`; write `model.safetensors`, `history.json`, `record.json`.
 
         Raises:
-            ConfigError: if the images are too small for the network, or the weights file does not fit it.
+            ConfigError: if the images are too small for the network, the weights file does not fit it, or the loss is
+                not defined for the labels of the synthetic images.
             StageError: if the loss is not finite. The message names the step.
         """
         from safetensors.torch import save_file
 
+        from bench.classifier.losses import refuse_soft_labels
         from bench.classifier.training import Training, TrainingData
 
         train, synthetic = train_set(work, self.train), work.get(self.augmented)
@@ -66,6 +68,7 @@ class Classifier(Stage):
         device = work.device
         validation = _Validation(images, labels, train, self.settings, device)
         labels_of_synthetic = work.get(self.labelled) if self.labelled else synthetic.labels
+        refuse_soft_labels(self.settings.loss, labels_of_synthetic, "synthetic")
         data = TrainingData(train.images, train.labels, synthetic.images, labels_of_synthetic)
         training = Training(self.settings, self.seed, data, device, validation)
         training.run(work.ckpt, work.progress)

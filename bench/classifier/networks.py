@@ -18,7 +18,13 @@ from bench.weight_files import read_weights
 
 SMALLEST_PX = 32  # The networks halve the side five times, so a smaller image has no last feature map.
 
-_HEADS = {"densenet121": "classifier", "resnet18": "fc"}
+_HEADS = {  # the last layer of each architecture
+    "densenet121": "classifier",
+    "resnet18": "fc",
+    "resnet50": "fc",
+    "convnext_tiny": "classifier.2",
+    "efficientnet_b0": "classifier.1",
+}
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # Those of ImageNet, which pretrained weights expect.
 
@@ -130,8 +136,14 @@ def to_input(images: UInt8, image_px: int | None, device: str) -> Tensor:
 
 def without_head(network: nn.Module, architecture: str) -> nn.Module:
     """Replace the last layer of `network` by the identity and return it: its output is the pooled features `[n, d]`."""
-    setattr(network, _HEADS[architecture], nn.Identity())
+    owner, _, name = _HEADS[architecture].rpartition(".")
+    setattr(network.get_submodule(owner), name, nn.Identity())
     return network
+
+
+def head_of(network: nn.Module, architecture: str) -> nn.Module:
+    """Return the last layer of `network`."""
+    return network.get_submodule(_HEADS[architecture])
 
 
 def in_batches(network: nn.Module, images: ImageRows | UInt8, image_px: int | None, device: str) -> Float32:

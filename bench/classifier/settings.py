@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from bench.classifier.recipe import SOFT_LOSSES, Augmentation, Bce, Loss, Mix, Sampler
 from bench.content_digests import digest_of
 from bench.errors import ConfigError
 from bench.paths import counted_from
@@ -22,19 +23,35 @@ class ClassifierSettings(Settings):
     same number of optimiser steps).
     """
 
-    architecture: Literal["densenet121", "resnet18"] = "densenet121"
+    architecture: Literal["densenet121", "resnet18", "resnet50", "convnext_tiny", "efficientnet_b0"] = "densenet121"
     epochs: int | None = Field(None, ge=1, description="passes over real and synthetic images; 10 if neither is given")
     steps: int | None = Field(None, ge=1, description="optimiser steps, instead of epochs")
     batch_size: int = Field(32, ge=2)
     learning_rate: float = Field(1e-3, gt=0, description="highest of the schedule (AdamW)")
     weight_decay: float = Field(1e-2, ge=0)
     schedule: Literal["onecycle", "constant"] = "onecycle"
-    positive_weights: bool = Field(False, description="weigh positives by negatives / positives of the real train rows")
+    loss: Loss = Field(
+        Bce(), description="bce, focal, asymmetric, class_balanced or ldam, or a mapping with `kind` and its settings"
+    )
+    positive_weights: bool = Field(
+        False, description="weighted bce: positives count negatives / positives of the real train rows"
+    )
+    sampler: Sampler = Field(
+        "plain", description="plain: each image once an epoch; else images are drawn by the rarest class that they have"
+    )
+    retrain_head: float = Field(
+        0.0, ge=0, lt=1, description="share of the steps, the last, on a new last layer alone, class-balanced (cRT)"
+    )
     synthetic_weight: float = Field(1.0, ge=0, description="factor on the loss of synthetic images")
     synthetic_first: float = Field(
         0.0, ge=0, lt=1, description="share of the steps on synthetic images alone, then real ones alone; 0 = mixed"
     )
     shift_px: int = Field(0, ge=0, description="random shifts in training; never flips, for the side matters")
+    augmentation: Augmentation = Field("none", description="of each training image; never flips")
+    mix: Mix = Field("none", description="mixes of two training images and of their labels")
+    mix_alpha: float | None = Field(
+        None, gt=0, description="of the Beta distribution of the mix; null: mixup 0.4, cutmix 1, balanced_mixup 0.1"
+    )
     image_px: int | None = Field(None, ge=32, description="side that images are resized to; null = as they are")
     weights: str | None = not_semantic(
         None, description="file to initialise the trunk from (state dict or checkpoint, torchvision's names)"
@@ -53,6 +70,21 @@ class ClassifierSettings(Settings):
         if epochs is not None and steps is not None:
             raise ValueError(f"give epochs or steps, not both (epochs {epochs}, steps {steps}); set one to null")
         return given | {"epochs": 10} if epochs is None and steps is None else given
+
+    @model_validator(mode="after")
+    def _recipe_fits_together(self) -> ClassifierSettings:
+        if self.positive_weights and not isinstance(self.loss, Bce):
+            raise ValueError(f"positive_weights belongs to the loss bce, not to {self.loss.kind}; give one of them")
+        if self.mix != "none" and not isinstance(self.loss, SOFT_LOSSES):
+            raise ValueError(
+                f"{self.mix} makes labels between 0 and 1, for which the loss {self.loss.kind} is not defined; use bce "
+                "or class_balanced, or mix: none"
+            )
+        if self.synthetic_first + self.retrain_head >= 1:
+            raise ValueError("synthetic_first and retrain_head leave no step on real images; lower one of them")
+        if self.mix_alpha is not None and self.mix == "none":
+            raise ValueError("mix_alpha says how images are mixed; give a mix, too")
+        return self
 
     def content(self) -> dict[str, str]:
         """Return the digest of the weights file. It is part of the key, instead of the path.

@@ -13,18 +13,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bench import seeds
 from bench.classifier import networks
+from bench.classifier.augmentation import augmented, balanced_share, mixed, mixed_with, torch_seed
+from bench.classifier.losses import loss_function
+from bench.classifier.recipe import Sampler
+from bench.classifier.sampling import drawn, occurrence, rarest_class
 from bench.classifier.settings import ClassifierSettings
 from bench.errors import StageError
-from bench.metrics.losses import masked_bce
 from bench.pipeline import checkpoints
 from bench.tables import Float32, ImageRows, Int64, UInt8
 
@@ -34,6 +37,7 @@ Part = Literal["all", "real", "synthetic"]
 
 N_CHECKPOINTS = 10  # At most so many, evenly spaced over the training.
 CHECKPOINT_SECONDS = 20.0  # Least training time between two: one of DenseNet121 has 110 MB and takes 0.5 s to write.
+_MIX_ALPHA = {"mixup": 0.4, "cutmix": 1.0, "balanced_mixup": 0.1}
 _RISE, _START, _END = 0.3, 1 / 25, 1 / 25e4  # The one-cycle schedule's defaults in torch's OneCycleLR.
 
 
@@ -108,6 +112,22 @@ def shifted(images: UInt8, shift_px: int, rng: np.random.Generator) -> UInt8:
     return np.stack([image[y : y + side, x : x + side] for image, (y, x) in zip(padded, corners, strict=True)])
 
 
+class _Phase(NamedTuple):
+    """Which images a step takes: of which part, how they are drawn, and the step's number within the phase."""
+
+    part: Part
+    sampler: Sampler
+    step: int
+    name: str = ""
+
+
+class _Batch(NamedTuple):
+    """The rows of a batch, `int64 [b]`, and a seed for the augmentation of each."""
+
+    rows: Int64
+    seeds: list[int]
+
+
 @dataclass
 class Training:
     """The state of a training.
@@ -131,18 +151,27 @@ class Training:
         labels, s = self.data.real_labels, self.settings
         self.network = networks.build(s.architecture, labels.shape[1], seeds.derive(self.seed, "init"), s.weights)
         self.network.to(self.device)
-        # The fused optimiser is 7 % faster than the unfused one on a CPU.
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay, fused=self.device != "mps"
-        )
-        self.positive = torch.from_numpy(inverse_prevalence(labels)).to(self.device) if s.positive_weights else None
+        self.optimizer = self._optimizer(self.network)
+        positive = torch.from_numpy(inverse_prevalence(labels)).to(self.device) if s.positive_weights else None
+        self.loss = loss_function(s.loss, labels, positive, self.device)
+        counts = np.nansum(labels, axis=0)
+        self.groups = rarest_class(np.concatenate([labels, self.data.synthetic_labels]), counts)
         self.steps_per_epoch = max(1, len(self.data) // s.batch_size)  # The last, shorter batch is left out.
         self.n_steps = s.steps if s.steps is not None else (s.epochs or 0) * self.steps_per_epoch
+        # Rounding must leave at least one step for each phase.
+        n_retrain = min(max(1, round(s.retrain_head * self.n_steps)), self.n_steps - 1) if s.retrain_head else 0
+        self.retrain_from = self.n_steps - n_retrain
         self.n_first = 0
         if s.synthetic_first > 0 and len(self.data.synthetic_labels):
-            # Rounding must leave at least one step for each of the two phases.
-            self.n_first = max(1, min(round(s.synthetic_first * self.n_steps), self.n_steps - 1))
-        self._order: tuple[Part, int, Int64] | None = None
+            self.n_first = max(1, min(round(s.synthetic_first * self.n_steps), self.retrain_from - 1))
+        self._orders: dict[str, tuple[int, Int64]] = {}
+
+    def _optimizer(self, trained: nn.Module) -> torch.optim.Optimizer:
+        s = self.settings
+        # The fused optimiser is 7 % faster than the unfused one on a CPU.
+        return torch.optim.AdamW(
+            trained.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay, fused=self.device != "mps"
+        )
 
     def run(self, ckpt: Path, progress: Callable[[float, float, str], None]) -> None:
         """Train to the end, starting from the newest checkpoint in `ckpt` if there is one."""
@@ -164,24 +193,79 @@ class Training:
 
     def _advance(self) -> float:
         """Take one optimiser step and return its loss."""
-        images, labels, synthetic = self.data.batch(self._batch_rows())
-        images = shifted(images, self.settings.shift_px, seeds.rng(self.seed, "shift", self.step))
-        weights = np.where(synthetic, self.settings.synthetic_weight, 1.0).astype(np.float32)
-        self.network.train()
-        with self._precision():
-            logits = self.network(networks.to_input(images, self.settings.image_px, self.device))
-        target, factor = (torch.from_numpy(x).to(self.device) for x in (labels, weights))
-        loss = masked_bce(logits.float(), target, factor, self.positive)
+        if self.step == self.retrain_from:
+            self._renew_head()
+        pixels, target, factor = self._inputs()
+        self.network.train(self.step < self.retrain_from)  # the statistics of a frozen trunk are frozen, too
+        with torch_seed(seeds.derive(self.seed, "dropout", self.step)), self._precision():
+            logits = self.network(pixels)
+        loss = self.loss(logits.float(), target, factor, self.step / self.n_steps)
         value = float(loss.detach())
         self._refuse_nan("loss", value, self.step + 1)
-        share = one_cycle(self.step, self.n_steps) if self.settings.schedule == "onecycle" else 1.0
         for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * share
+            group["lr"] = self.settings.learning_rate * self._rate()
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         self.step += 1
         return value
+
+    def _rate(self) -> float:
+        """Return the learning rate of this step as a share of the highest one. The new last layer has its own cycle."""
+        if self.settings.schedule == "constant":
+            return 1.0
+        if self.step < self.retrain_from:
+            return one_cycle(self.step, self.retrain_from)
+        return one_cycle(self.step - self.retrain_from, self.n_steps - self.retrain_from)
+
+    def _renew_head(self) -> None:
+        """Begin to train a new last layer on the frozen trunk (classifier re-training, cRT, of Kang et al. 2020).
+
+        Weights of before are not selected any more: their last layer was trained otherwise.
+        """
+        s = self.settings
+        seed = seeds.derive(self.seed, "new-head")
+        fresh = networks.build(s.architecture, self.data.real_labels.shape[1], seed)
+        head = networks.head_of(self.network, s.architecture)
+        head.load_state_dict(networks.head_of(fresh, s.architecture).state_dict())
+        self.best = {}
+        self._freeze_trunk()
+
+    def _freeze_trunk(self) -> None:
+        head = networks.head_of(self.network, self.settings.architecture)
+        self.network.requires_grad_(False)
+        head.requires_grad_(True)
+        self.optimizer = self._optimizer(head)
+
+    def _inputs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return this step's pixels `[b, 3, h, w]`, labels `[b, C]` and weights `[b]`, augmented and mixed."""
+        s, phase = self.settings, self._phase()
+        batch = self._load(self._batch(phase), "shift")
+        if s.mix == "none":
+            return batch
+        alpha = s.mix_alpha or _MIX_ALPHA[s.mix]
+        if s.mix == "balanced_mixup":
+            balanced = self._batch(phase._replace(sampler="class_balanced", name=f"{phase.name}-balanced"))
+            share = balanced_share(alpha, self.seed, self.step)
+            pixels, labels, weights = mixed_with(share, batch, self._load(balanced, "shift-balanced"))
+        else:
+            pixels, labels, weights = mixed(s.mix, alpha, *batch, seeds.derive(self.seed, "mix", self.step))
+        return pixels, labels, weights
+
+    def _load(self, batch: _Batch, shift: str) -> tuple[Tensor, Tensor, Tensor]:
+        s = self.settings
+        images, labels, synthetic = self.data.batch(batch.rows)
+        images = shifted(images, s.shift_px, seeds.rng(self.seed, shift, self.step))
+        # The batch has the real images first.
+        first = np.argsort(batch.rows >= len(self.data.real_labels), kind="stable")
+        if s.augmentation != "none":
+            images = augmented(images, s.augmentation, [batch.seeds[i] for i in first])
+        weights = np.where(synthetic, s.synthetic_weight, 1.0).astype(np.float32)
+        if s.mix != "none":  # each is mixed with its neighbour, so real and synthetic ones must not be apart
+            back = np.argsort(first)
+            images, labels, weights = images[back], labels[back], weights[back]
+        target, factor = (torch.from_numpy(x).to(self.device) for x in (labels, weights))
+        return networks.to_input(images, s.image_px, self.device), target, factor
 
     def _refuse_nan(self, what: str, value: float, step: int) -> None:
         if not math.isfinite(value):
@@ -196,25 +280,44 @@ class Training:
                 f"{s.learning_rate:g}, batch_size {s.batch_size}); {advice}"
             )
 
-    def _batch_rows(self) -> Int64:
-        """Return the rows of this step's batch.
+    def _phase(self) -> _Phase:
+        """Return the phase of this step. With `synthetic_first` and `retrain_head`, each phase counts from step 0."""
+        sampler = self.settings.sampler
+        part: Part = "real" if self.n_first else "all"
+        if self.step >= self.retrain_from:
+            return _Phase(part, "class_balanced", self.step - self.retrain_from, "new-head")
+        if self.step < self.n_first:
+            return _Phase("synthetic", sampler, self.step)
+        return _Phase(part, sampler, self.step - self.n_first)
 
-        With `synthetic_first` there are two phases, and each counts its own epochs from 0.
-        """
-        part: Part = "all"
-        n_rows, step, size = len(self.data), self.step, self.settings.batch_size
-        if self.n_first and step < self.n_first:
-            part, n_rows = "synthetic", len(self.data.synthetic_labels)
-        elif self.n_first:
-            part, n_rows, step = "real", len(self.data.real_labels), step - self.n_first
-        epoch, place = divmod(step, max(1, n_rows // size))
-        if self._order is None or self._order[:2] != (part, epoch):
-            self._order = part, epoch, self.data.order(self.seed, epoch, part)
-        order = self._order[2]
-        if part == "synthetic":
+    def _batch(self, phase: _Phase) -> _Batch:
+        """Return the rows of this step's batch in a phase."""
+        size, n_real = self.settings.batch_size, len(self.data.real_labels)
+        n_rows = {"all": len(self.data), "real": n_real, "synthetic": len(self.data) - n_real}[phase.part]
+        epoch, place = divmod(phase.step, max(1, n_rows // size))
+        order = self._order(phase, epoch)
+        if phase.part == "synthetic":
             # Fewer synthetic images than a batch holds are repeated: batch statistics need more than one image.
             order = np.resize(order, max(len(order), size))
-        return order[place * size : (place + 1) * size]
+        start, stop = place * size, min((place + 1) * size, len(order))
+        rows = order[start:stop]
+        if self.settings.augmentation == "none":
+            return _Batch(rows, [])
+        # The seed of an image depends on the epoch and on how often the epoch had it, and not on what is around it.
+        again = occurrence(order, start, stop)
+        axes = ("augment", phase.name, epoch)
+        return _Batch(rows, [seeds.derive(self.seed, *axes, int(r), int(k)) for r, k in zip(rows, again, strict=True)])
+
+    def _order(self, phase: _Phase, epoch: int) -> Int64:
+        """Return the order of the rows of a phase in an epoch. It is kept until the next epoch."""
+        name = f"{phase.part} {phase.name}"
+        if name not in self._orders or self._orders[name][0] != epoch:
+            order = self.data.order(self.seed, epoch, phase.part)
+            if phase.sampler != "plain":
+                rows = np.sort(order)
+                order = rows[drawn(self.groups[rows], phase.sampler, self.seed, name, epoch)]
+            self._orders[name] = epoch, order
+        return self._orders[name][1]
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         if self.settings.precision == "bfloat16_on_gpu" and self.device.startswith("cuda"):
@@ -245,6 +348,8 @@ class Training:
         if state is None:
             return
         self.network.load_state_dict(state.pop("network"))
+        if state["step"] > self.retrain_from:
+            self._freeze_trunk()
         self.optimizer.load_state_dict(state.pop("optimizer"))
         for name, value in state.items():
             setattr(self, name, value)

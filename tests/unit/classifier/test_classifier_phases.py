@@ -27,7 +27,7 @@ def seen(n_real: int, n_synthetic: int, steps: int, share: float, size: int = 8,
     training = Training(settings, seed, data, "cpu", lambda network: ({}, None))
     batches = []
     for training.step in range(steps):
-        batches.append(data.batch(training._batch_rows())[0][:, 0, 0].tolist())
+        batches.append(data.batch(training._batch(training._phase()).rows)[0][:, 0, 0].tolist())
     return batches
 
 

@@ -27,7 +27,7 @@ from bench.classifier.losses import loss_function
 from bench.classifier.recipe import Sampler
 from bench.classifier.sampling import drawn, occurrence, rarest_class
 from bench.classifier.settings import ClassifierSettings
-from bench.errors import StageError
+from bench.errors import ConfigError, StageError
 from bench.pipeline import checkpoints
 from bench.tables import Float32, ImageRows, Int64, UInt8
 
@@ -158,6 +158,8 @@ class Training:
         self.groups = rarest_class(np.concatenate([labels, self.data.synthetic_labels]), counts)
         self.steps_per_epoch = max(1, len(self.data) // s.batch_size)  # The last, shorter batch is left out.
         self.n_steps = s.steps if s.steps is not None else (s.epochs or 0) * self.steps_per_epoch
+        if s.retrain_head and self.n_steps < 2:
+            raise ConfigError("classifier.retrain_head: a single step leaves none before the new last layer; train longer")
         # Rounding must leave at least one step for each phase.
         n_retrain = min(max(1, round(s.retrain_head * self.n_steps)), self.n_steps - 1) if s.retrain_head else 0
         self.retrain_from = self.n_steps - n_retrain

@@ -173,7 +173,7 @@ def test_the_new_last_layer_is_trained_alone_on_balanced_batches():
 @pytest.mark.parametrize(
     "recipe", [{"retrain_head": 0.5, "augmentation": "standard"}, {"mix": "balanced_mixup"}], ids=str
 )
-@pytest.mark.parametrize("stop", [2, 5])
+@pytest.mark.parametrize("stop", [2, 3, 5])
 def test_an_interrupted_training_ends_with_the_same_weights(recipe, stop, tmp_path: Path, monkeypatch):
     stage = cell(per_class=4, loss="class_balanced", sampler="square_root", **recipe)
     whole = Store(tmp_path / "whole").get(stage)

@@ -21,9 +21,10 @@ from tests.wandb_stub import KEY, Wandb, serving
 
 # Python reads this at its start: the mirror's process gives up sooner than it would for a server that is far away.
 IMPATIENT = """
-from bench.tracking import wandb_run, wandb_server
+from bench.tracking import live_runs, wandb_run, wandb_server
 
 wandb_run._RETRIES, wandb_run._LONGEST_WAIT_S, wandb_server.WAITS_S = 1, 0.5, (0.0, 0.2)
+live_runs.EVERY_S, wandb_run.TRANSMIT_S = 0.2, 1.0
 """
 NO_WANDB = "raise ImportError('no wandb', name='wandb')"
 

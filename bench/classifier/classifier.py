@@ -52,6 +52,8 @@ class Classifier(Stage):
     def compute(self, work: Work) -> None:
         """Train, resuming from `work.ckpt`; write `model.safetensors`, `history.json`, `record.json`.
 
+        While it trains, the history so far is in `history.json` in `work.ckpt`.
+
         Raises:
             ConfigError: if the images are too small for the network, the weights file does not fit it, or the loss is
                 not defined for the labels of the synthetic images.

@@ -28,6 +28,7 @@ from bench.classifier.recipe import Sampler
 from bench.classifier.sampling import drawn, occurrence, rarest_class
 from bench.classifier.settings import ClassifierSettings
 from bench.errors import ConfigError, StageError
+from bench.files import write_strict_json
 from bench.pipeline import checkpoints
 from bench.tables import Float32, ImageRows, Int64, UInt8
 
@@ -188,6 +189,8 @@ class Training:
             self.seconds += time.monotonic() - started
             if self.step in evaluations:
                 self._validate()
+                # For who watches. A resumed training goes on from its checkpoint, and writes later rows again.
+                write_strict_json(ckpt / "history.json", self.history)
             if self.step in saved_after and self.seconds - saved_at >= CHECKPOINT_SECONDS:
                 checkpoints.save(ckpt, self.step, self._state())
                 saved_at = self.seconds

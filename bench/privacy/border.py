@@ -11,12 +11,8 @@ chose pass if they look like names (`bench.privacy.names`).
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import re
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,24 +21,12 @@ from bench.data.dataset import Dataset
 from bench.errors import ConfigError, listed
 from bench.files import nested
 from bench.pipeline.stage import Stage, walk
-from bench.privacy.metric_names import MetricNames, is_number
+from bench.privacy.metric_names import MetricNames, is_number, short_names
 from bench.privacy.names import WITHHELD, is_name, plain, stand_ins
+from bench.privacy.payload import Payload
 from bench.tables import UInt8
 
 _WORDS = ("metric_id", "reference", "selection", "architecture")  # the fields of results whose texts we write ourselves
-# The numbers that methods are compared by. A tracker draws charts of what is logged over time, and not of final numbers
-# alone, so these are logged once too.
-_HEADLINES = (
-    "fid_tail",
-    "fid_tail_floor",
-    "kid_tail",
-    "kid_tail_floor",
-    "label_fidelity_tail",
-    "map_all",
-    "map_head",
-    "map_tail",
-    "stage_seconds",
-)
 _CLOUDS = ("wandb.ai", "wandb.io", "wandb.com", "coreweave.com")
 _PORTS = {"https": 443, "http": 80}
 _GRID_COLUMNS, _GRID_ROWS = 8, 10
@@ -111,78 +95,23 @@ def check_server(server: str, mode: str, url: str | None = None) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Payload:
-    """Everything that leaves the machine for one cell.
-
-    Attributes:
-        name, group, job_type: the names of the cell, its matrix and its row.
-        config: plain columns to sort by (`method`, `method_label`, `denoise_steps`, `dataset`, `seed`, `matrix`), all
-            settings as nested mappings (`settings`), facts about the run (`run`), and the classes by their short names.
-        summary: the final numbers, from `a_b` to value; classes have their short names.
-        curves: for each name, rows of numbers, which are logged against their own step `<name>/step`.
-        tags: words to filter cells by.
-        grid: `uint8 [H, W]`, one row of samples per class; None if there are no samples or they must not leave.
-        per_class: one mapping of the same names for each class: its name, its short name, and its counts and scores.
-    """
-
-    name: str
-    group: str
-    job_type: str
-    config: dict[str, Any]
-    summary: dict[str, Any]
-    curves: dict[str, list[dict[str, float]]] = field(default_factory=dict)
-    tags: tuple[str, ...] = ()
-    grid: UInt8 | None = None
-    per_class: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def headlines(self) -> dict[str, Any]:
-        """The final numbers that methods are compared by, as far as the cell has them."""
-        return {name: self.summary[name] for name in _HEADLINES if name in self.summary}
-
-    @property
-    def media(self) -> list[str]:
-        """What is logged as a file: `samples`, the grid, and `per_class`, the table."""
-        return [
-            name for name, has in {"samples": self.grid is not None, "per_class": bool(self.per_class)}.items() if has
-        ]
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Return the history rows that a tracker gets, in their order; media stand as None under their names."""
-        found: list[dict[str, Any]] = []
-        for name, rows in self.curves.items():
-            numbered = ({"step": float(i)} | row for i, row in enumerate(rows))
-            found += [{f"{name}/{k}": v for k, v in row.items()} for row in numbered]
-        found += [{name: None} for name in self.media]
-        return found + ([self.headlines] if self.headlines else [])
-
-    def with_digest(self) -> Payload:
-        """Return a copy whose configuration holds a digest of everything that is sent, as `run.payload`.
-
-        What a server has is the same if the digest there is the same.
-        """
-        told = dataclasses.asdict(self) | {"grid": None if self.grid is None else self.grid.tobytes().hex()}
-        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
-        run = self.config["run"] | {"payload": digest}
-        return dataclasses.replace(self, config=self.config | {"run": run})
-
-
 def payload(record: dict[str, Any], root: Path, server: str | None = None) -> Payload:
-    """Return what a tracker gets for one cell.
+    """Return what a tracker gets for one cell, or for one trial of a sweep.
 
     Args:
-        record: the record of the cell; see `bench.results.record`.
+        record: the record of the cell, see `bench.results.record`, or of the trial, see `sweeps.records`.
         root: the folder of the store.
         server: the host that is about to get the payload, if the user allowed that host to have everything.
     """
-    # The record lists the servers that the user has allowed for this cell. Both are asked for, so that a slip in the
+    # The record lists the servers that the user has allowed for it. Both are asked for, so that a slip in the
     # caller cannot send everything to a host that nobody has allowed.
     allowed = server is not None and server in record.get("shared_with", ())
     everything = is_open(record.get("sharing", "")) or allowed
+    if record.get("kind") == "trial":
+        return _of_trial(record if everything else _reduced_trial(record), server if allowed else None)
     if not everything:
         record = _reduced_record(record)
-    metrics = MetricNames((record["scores"] or {}).get("ap") or ())
+    metrics = MetricNames(_class_names(record))
     curves = {"classifier": _numbers(record["history"], metrics)}
     for name, content in record["stage_records"].items():
         parts = content.items() if isinstance(content, dict) else ()
@@ -224,10 +153,43 @@ def _config(record: dict[str, Any], metrics: MetricNames, server: str | None) ->
     }
 
 
+_TRIAL_COLUMNS = ("study", "trial", "state", "method", "dataset", "sampler", "settings", "run")
+
+
+def _of_trial(record: dict[str, Any], server: str | None) -> Payload:
+    """Return what a tracker gets for one trial: its parameters as columns to sort by, and what was measured."""
+    names = short_names([*_TRIAL_COLUMNS, *record["columns"]])
+    columns = {names[name]: value for name, value in record["columns"].items()}
+    summary = {"state": record["state"], "seconds": record["seconds"], "retried_as": record["retried_as"]}
+    facts = {name: record[name] for name in ("key", "seeds", "versions", "git", "objectives")}
+    return Payload(
+        name=f"{record['matrix']}/{record['cell']}",
+        group=record["matrix"],
+        job_type="trial",
+        config=columns
+        | {
+            "study": record["matrix"],
+            **{name: record[name] for name in ("trial", "state", "method", "dataset", "sampler")},
+            "settings": nested(record["config"]),
+            "run": facts | ({"shared_with": server} if server else {}),
+        },
+        summary={name: value for name, value in (summary | record["metrics"]).items() if value is not None},
+        tags=(record["dataset"], record["method"], record["state"]),
+    ).with_digest()
+
+
+def _reduced_trial(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the parts of a trial's record that may leave when its data set is not open. Its reason stays."""
+    names = {n: record[n] if is_name(record[n]) else WITHHELD for n in ("dataset", "method", "matrix")}
+    ours = {n: record[n] for n in ("cell", "trial", "state", "retried_as", "sampler", "seconds")}
+    told = ("key", "seeds", "versions", "git", "objectives", "config", "columns")
+    return names | ours | {n: plain(record[n], n) for n in told} | {"metrics": aggregates(record["metrics"], {})}
+
+
 def _reduced_record(record: dict[str, Any]) -> dict[str, Any]:
     """Return the parts of a record that may leave when its data set is not open. Parts not named here stay."""
     names = {n: record[n] if is_name(record[n]) else WITHHELD for n in ("dataset", "method", "matrix")}
-    classes = _class_stand_ins(record["scores"])
+    classes = stand_ins(_class_names(record), "class")
     parts = {n: aggregates(record.get(n), classes) for n in ("scores", "fidelity", "diagnostics", "classifier")}
     facts = {n: plain(record[n], n) for n in ("key", "seeds", "versions", "git", "seconds", "config")}
     return (
@@ -243,8 +205,10 @@ def _reduced_record(record: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def _class_stand_ins(scores: dict[str, Any] | None) -> dict[str, str]:
-    return stand_ins((scores or {}).get("ap") or (), "class")
+def _class_names(record: dict[str, Any]) -> list[str]:
+    """Return the names of the classes in their order; of a cell without scores, as its training has them."""
+    trained = record["history"][0] if record["history"] else {}
+    return list((record["scores"] or {}).get("ap") or trained.get("val_ap") or ())
 
 
 def aggregates(found: Any, classes: dict[str, str]) -> Any:

@@ -27,6 +27,7 @@ from bench.store.manifest import versions
 from bench.store.store import Store
 
 SCHEMA = 1
+LIVE_FILE = "live.json"
 
 _LARGEST_STAGE_RECORD = 256 << 10  # bytes; a larger JSON file of a stage is data, not a record
 
@@ -66,7 +67,7 @@ def write_record(
     # results stay. Then the record is written again, since trackers trust it.
     folder = record_folder(store, cell)
     there = read_record(folder)
-    allowed = _allowed(there, share_with)
+    allowed = allowed_servers(there, share_with)
     if there and all(there.get(k) == v for k, v in _identity(cell, result).items()):
         git = there.get("git")
         same_terms = there.get("sharing") == cell.sharing
@@ -85,12 +86,30 @@ def write_record(
     return folder
 
 
+def write_live_record(
+    store: Store, matrix: Matrix, cell: Cell, git: dict[str, Any] | None, share_with: str | None = None
+) -> Path:
+    """Write what a tracker shows of a cell while its classifier is trained, as `live.json`; return the folder.
+
+    It is a record without results, and `live` says where the training writes its history.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    folder = record_folder(store, cell)
+    record = cell_record(store, matrix, cell, CellResult(cell, "running"))
+    live = {"stage": cell.classifier.stage_name(), "key": cell.classifier.key}
+    more = {"git": git, "shared_with": allowed_servers(read_record(folder), share_with), "live": live}
+    write_strict_json(folder / LIVE_FILE, record | more)
+    return folder
+
+
 def read_record(folder: Path) -> dict[str, Any] | None:
     """Return the record in a folder, or None if there is none that can be read."""
     return read_json(folder / "record.json")
 
 
-def _allowed(there: dict[str, Any] | None, server: str | None) -> list[str]:
+def allowed_servers(there: dict[str, Any] | None, server: str | None) -> list[str]:
     """Return the servers that the user has allowed to have credentialed data, with `server` added."""
     before = list((there or {}).get("shared_with", []))
     return before if server is None or server in before else [*before, server]

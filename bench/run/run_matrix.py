@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +20,9 @@ from bench.store.work import Execution
 
 class Tracker(Protocol):
     """Is called with each cell when it has finished or failed; `bench.tracking.tracker` has the implementations."""
+
+    def begun(self, cells: Sequence[Cell]) -> None:
+        """Take note of the cells whose classifiers are going to be trained, before any is."""
 
     def cell_ended(self, cell: Cell) -> None:
         """Take note of a cell that has finished or failed; the store holds its results."""
@@ -142,6 +145,7 @@ def run_matrix(
             tell(cell)
 
     try:
+        tracker.begun([cell for cell in matrix.cells if not store.has(cell.classifier)])
         run_stages(
             targets,
             store,

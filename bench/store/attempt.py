@@ -49,6 +49,23 @@ def begin(work: Path, token: str) -> tuple[Path, Path]:
     return out, ckpt
 
 
+def written_so_far(kind: Path, key: str, name: str) -> Path | None:
+    """Return a file of a result; while it is computed, the newest of that name beside the checkpoints; None if none.
+
+    Args:
+        kind: the folder of all results of a kind of stage.
+        key: the key of the stage.
+        name: the name of the file.
+    """
+    if is_result(kind / key):
+        return kind / key / name
+    found = []
+    for path in (kind / f"{key}.work").glob(f"ckpt*/{name}"):
+        with contextlib.suppress(OSError):  # its folder was renamed since
+            found.append((path.stat().st_mtime, path))
+    return max(found)[1] if found else None
+
+
 def end(out: Path, ckpt: Path) -> None:
     """Remove the folders of a finished attempt, and the work folder if no other attempt has a folder in it."""
     shutil.rmtree(out, ignore_errors=True)

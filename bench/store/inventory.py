@@ -75,8 +75,8 @@ def _listed(root: Path) -> Iterator[tuple[What, str, str, Path]]:
         elif kind == "logs":
             for stage in _names(root / kind):
                 yield from (e for e in _of_stages(root / kind / stage) if e[0] == "log")
-        elif kind == "cells":
-            for path in sorted((root / kind).glob("*/*/.*")):
+        elif kind in ("cells", "studies"):
+            for path in sorted((root / kind).rglob(".*")):
                 yield from _temporary(path.parent, path.name)
         else:
             yield from (e for e in _of_stages(root / kind) if e[0] != "log")

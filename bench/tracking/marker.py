@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from bench.files import read_json, write_text
 from bench.privacy.border import is_open
 
 _MARKER = "wandb.json"
+MOST_IDS = 20  # of one record
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,18 @@ def run_id(record: dict[str, Any], server: str | None = None) -> str:
     own = [] if is_open(record.get("sharing", "")) else ["reduced" if server is None else server]
     text = json.dumps([record["matrix"], record["cell"], record["key"], *own])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def ids(first: str) -> Iterator[str]:
+    """Yield the ids that a run may have, in their order: W&B never takes the id of a deleted run again."""
+    yield first
+    yield from (f"{first}-{n}" for n in range(2, MOST_IDS + 1))
+
+
+def lock_of(folder: Path, root: Path) -> str:
+    """Return the name of the claim of whoever writes the run of the record in a folder."""
+    name = hashlib.sha256(os.path.relpath(folder, root).encode()).hexdigest()[:16]
+    return f"wandb-{name}"
 
 
 def _marker(folder: Path, record: dict[str, Any], server: str | None) -> dict[str, Any]:

@@ -12,13 +12,13 @@ from bench.tracking.tracker import WandbTracker
 
 @dataclass(frozen=True)
 class Uploaded:
-    """What became of the cells of a matrix.
+    """What became of the cells of a matrix, or of the trials of a study.
 
     Attributes:
-        sent: number of the cells that were sent now.
-        there: number of the cells of which W&B had everything before.
-        lacking: cells that W&B lacks, each with the reason.
-        unfinished: number of the cells that have no results yet.
+        sent: number of those that were sent now.
+        there: number of those of which W&B had everything before.
+        lacking: those that W&B lacks, each with the reason.
+        unfinished: number of those that have no results yet.
     """
 
     sent: int
@@ -30,17 +30,17 @@ class Uploaded:
         """Return it as JSON values, for `--json`."""
         return asdict(self)
 
-    def in_words(self) -> str:
-        """Return it as one line."""
+    def in_words(self, what: str = "cell") -> str:
+        """Return it as one line; `what` is what was sent."""
         n = self.sent + self.there + len(self.lacking)
         if not n:
-            return "no cell is finished, so there is nothing to send"
-        rest = f"; {self.unfinished} more cells are not finished, and have nothing to send" if self.unfinished else ""
+            return f"no {what} is finished, so there is nothing to send"
+        rest = f"; {self.unfinished} more {what}s are not finished, and have nothing to send" if self.unfinished else ""
         if self.lacking:
-            return f"sent {self.sent}; W&B has {self.sent + self.there} of {n} finished cells{rest}"
+            return f"sent {self.sent}; W&B has {self.sent + self.there} of {n} finished {what}s{rest}"
         if self.sent:
-            return f"sent {self.sent}; W&B has all {n} finished cells{rest}"
-        return f"nothing is missing: W&B has all {n} finished cells{rest}"
+            return f"sent {self.sent}; W&B has all {n} finished {what}s{rest}"
+        return f"nothing is missing: W&B has all {n} finished {what}s{rest}"
 
 
 def upload(tracker: WandbTracker, matrix: Matrix, on_progress: Callable[[int, int], object]) -> Uploaded:

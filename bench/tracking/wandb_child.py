@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import ConfigError
-from bench.tracking.wandb_mirror import CELL, FAILED, NO_SERVER, SERVER
+from bench.tracking.live_runs import BEGUN, ENDED, NOT_SHOWN
+from bench.tracking.live_runs import FAILED as GIVEN_UP
+from bench.tracking.wandb_mirror import ALL_OPEN, CELL, FAILED, NO_SERVER, SERVER
 
+_CLOSE_S = 30.0  # longest wait for a child that shows cells, after it was told to end
 _WAIT_S = 60.0  # longest wait for a child that only says which server W&B uses
 
 
@@ -52,11 +55,83 @@ def _surroundings() -> dict[str, Any]:
     return {"cwd": os.sep, "env": os.environ | {"PYTHONPATH": search}}
 
 
+def _start(arguments: list[str], log: Path, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+    """Start a mirror that prints into a file.
+
+    Raises:
+        OSError: if it cannot be started.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-P", "-m", "bench.tracking.wandb_mirror", *arguments]
+    with open(log, "wb") as out:
+        # In a session of its own the child gets no Ctrl-C from the terminal, and can finish the cell that it copies. At
+        # the deadline, W&B's helper processes can be killed with it as one group.
+        return subprocess.Popen(command, stdin=stdin, stdout=out, stderr=out, **_surroundings(), start_new_session=True)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and its helpers, if it has not ended."""
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+class LiveChild:
+    """A process that shows cells at W&B while they are trained; see `bench.tracking.live_runs`."""
+
+    def __init__(self, root: Path, share_with: str | None, all_open: bool) -> None:
+        """Prepare it. It starts with the first cell."""
+        said = ALL_OPEN if all_open else "-"
+        self._command = ["live", str(root), share_with or NO_SERVER, said]
+        self._log = root / "wandb" / f"live-{os.getpid()}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._folders: list[Path] = []
+
+    def begun(self, folder: Path) -> None:
+        """Show a cell; what is needed of it is in its folder."""
+        self._folders.append(folder)
+        self._tell(f"{BEGUN} {folder}")
+
+    def ended(self, folder: Path, well: bool) -> None:
+        """Leave the run of a cell to the mirror."""
+        if folder in self._folders:
+            self._folders.remove(folder)
+            self._tell(f"{ENDED if well else GIVEN_UP} {folder}")
+
+    def close(self) -> None:
+        """Let it end its runs, and wait for that; if it does not end in time, kill it with its helpers."""
+        if self._process is None or self._process.stdin is None:
+            return
+        with suppress(OSError):
+            self._process.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_CLOSE_S)
+        _kill(self._process)
+        with suppress(OSError):
+            if not _after(NOT_SHOWN, self._log.read_text(encoding="utf-8", errors="replace")):
+                self._log.unlink()
+
+    def _tell(self, line: str) -> None:
+        """Write a line to the process. One that was killed is started again; one that ended by itself is not."""
+        lines = [line]
+        if self._process is not None and (self._process.poll() or 0) < 0:
+            self._process, lines = None, [f"{BEGUN} {folder}" for folder in self._folders]
+        try:
+            if self._process is None:
+                self._process = _start(self._command, self._log, subprocess.PIPE)
+            if self._process.stdin is not None:
+                self._process.stdin.write(b"".join(os.fsencode(one) + b"\n" for one in lines))
+                self._process.stdin.flush()
+        except OSError:  # what is not shown is sent by the mirror, which also says what fails
+            return
+
+
 class Child:
-    """A process that copies some cells.
+    """A process that copies some records.
 
     Attributes:
-        cells: (name, folder of the record) of each cell.
+        records: name and folder of each.
         is_last_try: whether what fails now is not tried again.
     """
 
@@ -65,30 +140,17 @@ class Child:
         mode: str,
         root: Path,
         share_with: str | None,
-        cells: Sequence[tuple[str, Path]],
+        records: Sequence[tuple[str, Path]],
         is_last_try: bool = False,
     ) -> None:
         """Start it. A process that cannot be started is one that has ended, with the reason."""
-        self.cells, self.is_last_try = list(cells), is_last_try
+        self.records, self.is_last_try = list(records), is_last_try
         self._log = root / "wandb" / f"mirror-{os.getpid()}.log"
         self._problem: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        folders = (str(folder) for _, folder in cells)
-        server = share_with or NO_SERVER
-        command = [sys.executable, "-P", "-m", "bench.tracking.wandb_mirror", mode, str(root), server, *folders]
+        folders = (str(folder) for _, folder in records)
         try:
-            self._log.parent.mkdir(parents=True, exist_ok=True)
-            with open(self._log, "wb") as log:
-                # In a session of its own the child gets no Ctrl-C from the terminal, and can finish the cell that it
-                # copies. At the deadline, W&B's helper processes can be killed with it as one group.
-                self._process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    **_surroundings(),
-                    start_new_session=True,
-                )
+            self._process = _start([mode, str(root), share_with or NO_SERVER, *folders], self._log)
         except OSError as error:
             self._problem = f"its process cannot be started: {error.strerror}"
 
@@ -97,34 +159,32 @@ class Child:
         return self._process is None or self._process.poll() is not None
 
     def told(self) -> dict[str, str]:
-        """Return what became of the cells so far, by name: `sent`, `there`, or `lacks` and the reason."""
+        """Return what became of the records so far, by name: `sent`, `there`, or `lacks` and the reason."""
         found: dict[str, str] = {}
         for line in _after(CELL, self._text()):
             number, _, became = line.partition(" ")
-            if number.isdigit() and int(number) < len(self.cells) and became:
-                found[self.cells[int(number)][0]] = became
+            if number.isdigit() and int(number) < len(self.records) and became:
+                found[self.records[int(number)][0]] = became
         return found
 
     def lacking(self, reason: str = "") -> dict[str, str]:
-        """Return the cells that W&B lacks after the end of the process, each with the reason.
+        """Return the records that W&B lacks after the end of the process, each with the reason.
 
         Args:
-            reason: why those cells are lacking of which the process told nothing; if empty, what it said in the end.
+            reason: why those are lacking of which the process told nothing; if empty, what it said in the end.
         """
         told = self.told()
         lacks = {name: became.removeprefix("lacks ") for name, became in told.items() if became.startswith("lacks ")}
         said = [self._problem, *_after(FAILED, self._text()), *reversed(lacks.values())]
         ended = f"its process ended with code {self._process.returncode if self._process else None}"
         problem = reason or next(filter(None, said), ended)
-        rest = {name: problem for name, _ in self.cells if name not in told}
+        rest = {name: problem for name, _ in self.records if name not in told}
         return {name: why.rstrip(".") for name, why in (lacks | rest).items()}
 
     def stop(self) -> None:
         """Kill the process and its helpers, if it has not ended."""
         if self._process is not None and self._process.poll() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+            _kill(self._process)
 
     def remove_log(self) -> None:
         """Remove what the process has printed."""

@@ -6,26 +6,35 @@ Each cell is one W&B run. The run's id is made from the cell and its key, its gr
 method. Only what has passed the border (`bench.privacy.border`) is sent. A cell counts as sent when the server was
 asked and has all of it (`bench.tracking.wandb_server`); then a marker beside the record says so. One line on stdout
 tells what became of each cell. `python -m bench.tracking.wandb_mirror where ROOT SERVER` prints the server that W&B
-would use.
+would use, and `python -m bench.tracking.wandb_mirror live ROOT SERVER ALL_OPEN` shows cells while they are trained
+(`bench.tracking.live_runs`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.files import same_mode_below
-from bench.privacy.border import Payload, check_server, is_open, payload
+from bench.privacy.border import check_server, is_open, payload
+from bench.privacy.payload import Payload
 from bench.results.record import read_record
 from bench.store.store import Store
-from bench.tracking.marker import Destination, has_offline_copy, run_id, was_sent, write_marker
-from bench.tracking.wandb_run import DeletedError, quiet_settings, remove_logs, remove_service_logs, write_run
+from bench.tracking.live_runs import LiveRuns, watch
+from bench.tracking.marker import MOST_IDS, Destination, has_offline_copy, ids, lock_of, run_id, was_sent, write_marker
+from bench.tracking.wandb_run import (
+    DeletedError,
+    pinned_settings,
+    quiet_settings,
+    remove_logs,
+    remove_service_logs,
+    write_run,
+)
 from bench.tracking.wandb_server import Server, Unreachable, base_url, in_one_line, project
 
 # The parent looks for these words in what we print.
@@ -33,13 +42,13 @@ FAILED = "mirror failed: "  # nothing could be sent, and why
 SERVER = "server: "  # the server that W&B uses
 CELL = "cell: "  # then the position of the folder, and `sent`, `there` (it was before), or `lacks` and the reason
 NO_SERVER = "-"  # the argument SERVER if there is none
+ALL_OPEN = "open"  # the argument ALL_OPEN if all data are open
 # Only these variables may reach W&B for credentialed data: they say where and how it is reached. W&B would send most
 # others along with the run (notes, tags, names).
 _NEEDED = re.compile(
     r"WANDB_(API_KEY|BASE_URL|PROJECT|ENTITY|ERROR_REPORTING|IDENTITY_TOKEN_FILE|CREDENTIALS_FILE|INSECURE_DISABLE_SSL|"
     r"X_EXTRA_HTTP_HEADERS|\w*_?(DIR|PROXY|TIMEOUT|TIMEOUT_SECONDS))"
 )
-_MOST_IDS = 20  # of one cell: W&B never takes the id of a deleted run again
 _MOST_UNANSWERED = (
     3  # cells one after the other for which the server did not answer; then the others are left for later
 )
@@ -65,8 +74,7 @@ def mirror(folder: Path, root: Path, server: str | None = None, asked: Server | 
         Unreachable: if the server cannot be asked.
     """
     # A mirror outlives a run that is killed, and the next run starts another.
-    name = hashlib.sha256(os.path.relpath(folder, root).encode()).hexdigest()[:16]
-    with Store(root).locks.alone(f"wandb-{name}"):
+    with Store(root).locks.alone(lock_of(folder, root)):
         record = read_record(folder)
         if record is None:
             return False
@@ -75,7 +83,7 @@ def mirror(folder: Path, root: Path, server: str | None = None, asked: Server | 
                 return False
             to = Destination("", "", project())
             name = run_id(record, server)
-            write_run(payload(record, root, server), name, root, "offline", to, _pinned(record))
+            write_run(payload(record, root, server), name, root, "offline", to, pinned_settings(record))
             remove_logs(root, name)
             write_marker(folder, record, server)
             return True
@@ -89,11 +97,8 @@ def mirror(folder: Path, root: Path, server: str | None = None, asked: Server | 
 
 def _upload(sent: Payload, record: dict[str, Any], root: Path, server: str | None, asked: Server) -> tuple[str, bool]:
     """Let the server have a run, whole. Return the run's id there, and whether anything had to be sent."""
-    pinned = _pinned(record)
-    if server is not None:
-        pinned["base_url"] = base_url()
-        check_server(server, "online", pinned["base_url"])
-    for name in _ids(run_id(record, server)):
+    pinned = pinned_settings(record, server)
+    for name in ids(run_id(record, server)):
         held = asked.held(name, sent)
         if held.lacking is None:  # a mirror that was killed had sent it, and could not write its marker
             return name, False
@@ -107,18 +112,7 @@ def _upload(sent: Payload, record: dict[str, Any], root: Path, server: str | Non
         if lacking is not None:
             raise IncompleteError(lacking)
         return name, True
-    raise IncompleteError(f"{_MOST_IDS} runs of this cell were deleted there, or hold something else")
-
-
-def _ids(first: str) -> Iterator[str]:
-    """Yield the ids that a cell's run may have, in their order."""
-    yield first
-    yield from (f"{first}-{n}" for n in range(2, _MOST_IDS + 1))
-
-
-def _pinned(record: dict[str, Any]) -> dict[str, str]:
-    """Return the settings that W&B may not read from files: of data that are not open, its notes."""
-    return {} if is_open(record.get("sharing", "")) else {"run_notes": ""}
+    raise IncompleteError(f"{MOST_IDS} runs of this cell were deleted there, or hold something else")
 
 
 def _send_all(folders: Sequence[Path], root: Path, mode: str, server: str | None) -> int:
@@ -152,12 +146,12 @@ def _back_off(pause_s: float, last: bool) -> float:
     return min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
-def _prepare(root: Path, folders: Sequence[Path]) -> None:
-    """Set W&B's variables, and remove those that hold what nobody has checked."""
+def _prepare(root: Path, all_open: bool) -> None:
+    """Set W&B's variables, and unless all data are open, remove those that hold what nobody has checked."""
     os.environ["WANDB_ERROR_REPORTING"] = "false"  # else W&B reports its errors, with messages and paths
     for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR"):
         os.environ.setdefault(name, str(root / "wandb" / "cache"))
-    if not all(is_open((read_record(f) or {}).get("sharing", "")) for f in folders):
+    if not all_open:
         for name in [n for n in os.environ if n.startswith("WANDB_") and not _NEEDED.fullmatch(n)]:
             del os.environ[name]  # may hold free text
 
@@ -166,10 +160,14 @@ def main(arguments: Sequence[str]) -> int:
     """Send the records in some folders. Return 0 if W&B has all of them now."""
     mode, root = arguments[0], Path(arguments[1])
     server = None if arguments[2] == NO_SERVER else arguments[2]
-    folders = [Path(a) for a in arguments[3:]]
+    folders = [Path(a) for a in arguments[3:]] if mode != "live" else []
     os.nice(10)  # the benchmark's processes come first
     try:
-        _prepare(root, folders)
+        if mode == "live":
+            _prepare(root, all_open=arguments[3] == ALL_OPEN)
+            watch(sys.stdin.fileno(), LiveRuns(root, server))
+            return 0
+        _prepare(root, all(is_open((read_record(f) or {}).get("sharing", "")) for f in folders))
         import wandb
 
         if mode == "where":

@@ -6,14 +6,17 @@ import contextlib
 import shutil
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bench.privacy.border import Payload
+from bench.privacy.border import check_server, is_open
+from bench.privacy.payload import Payload
 from bench.tracking.marker import Destination
+from bench.tracking.wandb_server import base_url
 
 if TYPE_CHECKING:
     from wandb import Image, Run, Settings, Table
 
+TRANSMIT_S = 15.0  # between two transmissions of rows; W&B's own default
 _INIT_TIMEOUT_S, _FINISH_TIMEOUT_S = 30, 60
 # W&B's own would try for hours. A cell that fails is tried again by us, after the other cells.
 _RETRIES, _FIRST_WAIT_S, _LONGEST_WAIT_S = 3, 0.5, 4.0
@@ -42,6 +45,17 @@ def write_run(
         DeletedError: if a run with this id was deleted.
         Exception: whatever W&B raises.
     """
+    run = begin_run(sent, run_id, root, mode, to, pinned)
+    try:
+        _fill(run, sent, n_there)
+        run.finish()
+    except BaseException:
+        end_badly(run)
+        raise
+
+
+def begin_run(sent: Payload, run_id: str, root: Path, mode: str, to: Destination, pinned: dict[str, str]) -> Run:
+    """Return a run that is being written, new or gone on with; see `write_run`."""
     import wandb
 
     try:
@@ -62,19 +76,32 @@ def write_run(
         if "previously created and deleted" in str(error):
             raise DeletedError(f"the run {run_id} was deleted there") from error
         raise
-    try:
-        _fill(run, sent, n_there)
-        run.finish()
-    except BaseException:
-        with contextlib.suppress(Exception):
-            run.finish(exit_code=1)
-        raise
+    for name in sent.curves:
+        run.define_metric(f"{name}/*", step_metric=f"{name}/step")
+    return run
+
+
+def end_badly(run: Run) -> None:
+    """End a run that is not complete; W&B shows it as failed until somebody goes on with it."""
+    with contextlib.suppress(Exception):
+        run.finish(exit_code=1)
+
+
+def pinned_settings(record: dict[str, Any], server: str | None = None) -> dict[str, str]:
+    """Return the settings that W&B may not read from files: of data that are not open, its notes and its server.
+
+    Raises:
+        ConfigError: if W&B would use another server than `server`.
+    """
+    pinned = {} if is_open(record.get("sharing", "")) else {"run_notes": ""}
+    if server is not None:
+        pinned["base_url"] = base_url()
+        check_server(server, "online", pinned["base_url"])
+    return pinned
 
 
 def _fill(run: Run, sent: Payload, n_there: int) -> None:
     """Log the rows that the server does not have, and write the summary and the files."""
-    for name in sent.curves:
-        run.define_metric(f"{name}/*", step_metric=f"{name}/step")
     for i, row in enumerate(sent.rows()):
         for key in row.keys() & set(sent.media):
             medium = _medium(sent, key)
@@ -101,6 +128,7 @@ def quiet_settings(wandb: ModuleType, **pinned: str) -> Settings:
     """Return settings under which W&B sends what it is given, and collects nothing by itself."""
     kinds = ("graphql", "file_stream", "file_transfer")
     patience: dict[str, float] = {f"x_{kind}_retry_max": _RETRIES for kind in kinds}
+    patience["x_file_stream_transmit_interval"] = TRANSMIT_S
     patience |= {f"x_{kind}_retry_wait_min_seconds": _FIRST_WAIT_S for kind in kinds}
     patience |= {f"x_{kind}_retry_wait_max_seconds": _LONGEST_WAIT_S for kind in kinds}
     return wandb.Settings(

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.privacy.border import Payload
+from bench.privacy.payload import LIVE, Payload
 from bench.tracking.marker import Destination
 
 if TYPE_CHECKING:
@@ -93,6 +93,17 @@ class Server:
         except Exception as error:  # the files are asked for here, and the answer can be of any kind
             raise Unreachable(in_one_line(error)) from error
 
+    def rows_of_live(self, run_id: str) -> int | None:
+        """Return how many rows the server has of a run that shows a training; None if it holds something else.
+
+        Raises:
+            Unreachable: if the server does not answer.
+        """
+        run = self._run(run_id)
+        if run is None:
+            return 0
+        return (run.historyLineCount or 0) if _payload_of(run) == LIVE else None
+
     def lacking_in_the_end(self, run_id: str, sent: Payload) -> str | None:
         """Return what the server lacks of a run that was just sent; ask again for a few seconds before saying so."""
         lacking: str | None = None
@@ -118,8 +129,10 @@ class Server:
 def _compared(run: Run, sent: Payload) -> Held:
     """Compare a run at the server with what it is to hold."""
     n_rows, n_sent = run.historyLineCount or 0, len(sent.rows())
-    if (run.config.get("run") or {}).get("payload") != sent.config["run"]["payload"] or n_rows > n_sent:
+    if _payload_of(run) not in (sent.config["run"]["payload"], LIVE) or n_rows > n_sent:
         return Held("the server has another version of the run", n_rows, is_other=True)
+    if _payload_of(run) == LIVE:
+        return Held("the server has the training alone", n_rows)
     if n_rows < n_sent:
         return Held(f"the server has {n_rows} of {n_sent} rows of the history", n_rows)
     if run.state != "finished":
@@ -134,6 +147,12 @@ def _compared(run: Run, sent: Payload) -> Held:
     empty = [name for name in wanted if not sizes.get(name)]
     lacking = f"the server has not got {len(empty)} of {len(wanted)} files, e.g. {empty[0]}" if empty else None
     return Held(lacking, n_rows)
+
+
+def _payload_of(run: Run) -> str | None:
+    """Return what a run says that it holds: the digest of a payload, LIVE, or None."""
+    found: str | None = (run.config.get("run") or {}).get("payload")
+    return found
 
 
 def _same(found: Any, value: Any) -> bool:

@@ -47,6 +47,9 @@ def matrix(*rows: Any, **changes: Any) -> Any:
 class Deaf:
     """A tracker that keeps nothing."""
 
+    def begun(self, cells: Any) -> None:
+        return
+
     def cell_ended(self, cell: Any) -> None:
         return
 

@@ -33,6 +33,9 @@ class Heard:
         self.cells: list[tuple[str, str]] = []
         self.closed = 0
 
+    def begun(self, cells: list[Cell]) -> None:
+        self.begun_cells = [cell.method.label for cell in cells]
+
     def cell_ended(self, cell: Cell) -> None:
         self.cells.append((cell.method.label, read_cell(cell, self.store).state))
 

@@ -55,7 +55,7 @@ def test_a_mirror_that_is_killed(place: Place, server: Wandb, when: str) -> None
     tracker = track.make_tracker("online", *place, said.append)
     for cell in place[1].cells:
         tracker.add(cell)
-    tracker._pump()
+    tracker.pump()
     assert tracker._child is not None
     until(lambda: [r for r in server.runs.values() if when == "made" or r["state"] == "finished"])
     os.kill(tracker._child._process.pid, signal.SIGKILL)  # W&B's own helper process notices it by itself
@@ -124,7 +124,7 @@ def test_a_server_that_is_killed(place: Place, tmp_path: Path, monkeypatch: pyte
     tracker = track.make_tracker("online", *place, said.append)
     for cell in place[1].cells:
         tracker.add(cell)
-    tracker._pump()
+    tracker.pump()
     until(lambda: kept.exists() and json.loads(kept.read_text()))
     first.kill()
     first.wait()

@@ -18,7 +18,7 @@ from bench.matrix.matrix import Matrix
 from bench.privacy import border
 from bench.results import record
 from bench.store.store import Store
-from bench.tracking import marker
+from bench.tracking import marker, sender
 from bench.tracking import tracker as track
 from tests.tiny_cells import methods, tiny  # noqa: F401 - a fixture
 from tests.track_fixtures import NO_WANDB, a_record, tell
@@ -120,8 +120,8 @@ def test_a_broken_wandb_is_told_once_and_in_the_end(
     (tmp_path / "fake").mkdir()
     (tmp_path / "fake" / "wandb.py").write_text(FAKE_WANDB[fault])
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "fake"))
-    monkeypatch.setattr(track, "_WAIT_S", 1.0)
-    monkeypatch.setattr(track, "_WAIT_PER_CELL_S", 0.5 if fault == "hangs" else 10.0)
+    monkeypatch.setattr(sender, "_WAIT_S", 1.0)
+    monkeypatch.setattr(sender, "_WAIT_PER_RECORD_S", 0.5 if fault == "hangs" else 10.0)
     said: list[str] = []
     tracker = track.make_tracker("online", store, matrix, said.append)
     begun = time.monotonic()

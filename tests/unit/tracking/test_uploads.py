@@ -16,6 +16,7 @@ import pytest
 from bench.matrix.matrix import Matrix
 from bench.results import record
 from bench.store.store import Store
+from bench.tracking import sender
 from bench.tracking import tracker as track
 from bench.tracking.marker import run_id
 from bench.tracking.upload import Uploaded, upload
@@ -207,12 +208,12 @@ def test_after_a_failure_the_same_run_of_the_matrix_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store, matrix = place
-    monkeypatch.setattr(track, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(sender, "_PAUSE_S", 0.0)
     server.faults, said = {"refuse"}, []
     tracker = track.make_tracker("online", store, matrix, said.append)
     tracker.cell_ended(matrix.cells[0])
     while not said:  # the first try has failed
-        tracker._pump()
+        tracker.pump()
         time.sleep(0.05)
     assert "permission denied; it is tried again later" in said[0]
     server.faults = set()

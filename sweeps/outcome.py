@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _STATES = {"COMPLETE": "done", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting", "PRUNED": "pruned"}
+ENDED = ("done", "failed", "pruned")
 
 
 _FEWEST_FOR_IMPORTANCES = 10  # finished trials; with fewer, the best tenth is one trial
@@ -25,7 +26,8 @@ _FEWEST_FOR_IMPORTANCES = 10  # finished trials; with fewer, the best tenth is o
 class TrialRow:
     """One trial: its `values` by metric, its `params` by the keys of `search`, and the `reason` why it ended early.
 
-    The values of a trial that was pruned are those that were known by then. A failed one has none.
+    The values of a trial that was pruned are those that were known by then. A failed one has none. `gate` is what the
+    gate measured, and `retried_as` the trial that has the settings of one whose process stopped.
     """
 
     number: int
@@ -35,6 +37,13 @@ class TrialRow:
     seconds: float | None
     enqueued: bool
     reason: str | None
+    gate: float | None = None
+    retried_as: int | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing about the trial will change."""
+        return self.state in ENDED
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,7 @@ class SweepResult:
         files: paths of the written files: `journal`, `csv`, `json`, `best`.
         importances: metric → key of `search` → share of what makes a trial good; empty with few trials. See
             `importances`.
+        fingerprint: stands for the search, the objectives and the stages of the base when the study was made.
     """
 
     name: str
@@ -59,6 +69,7 @@ class SweepResult:
     pareto: tuple[int, ...]
     files: dict[str, str]
     importances: dict[str, dict[str, float]] = field(default_factory=dict)
+    fingerprint: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as JSON values, for `--json`."""
@@ -70,7 +81,7 @@ class SweepResult:
 
     def standing(self, total: int) -> str:
         """Return how many of `total` trials have ended, and which is the best, in words."""
-        n_ended = sum(t.state in ("done", "failed", "pruned") for t in self.trials)
+        n_ended = sum(t.has_ended for t in self.trials)
         if self.best is None:
             return f"{n_ended} of {total} ended"
         metric = next(iter(self.objectives))
@@ -159,6 +170,7 @@ def outcome(study: optuna.Study, sweep: Sweep, folder: Path) -> SweepResult:
         best=best,
         pareto=tuple(t.number for t in study.best_trials) if done else (),
         importances=importances(study, sweep) if len(done) >= _FEWEST_FOR_IMPORTANCES else {},
+        fingerprint=study.user_attrs.get("fingerprint", ""),
         files=files if best is not None else {k: v for k, v in files.items() if k != "best"},
     )
 
@@ -202,4 +214,6 @@ def _row(trial: optuna.trial.FrozenTrial, metrics: list[str], retried_as: int | 
         seconds=round(trial.duration.total_seconds(), 1) if trial.duration else None,
         enqueued=bool(trial.user_attrs.get("enqueued", False)),
         reason=reason,
+        gate=trial.user_attrs.get("gate"),
+        retried_as=retried_as,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +21,7 @@ from bench.matrix.inputs import check_weights
 from bench.matrix.load import anchor_file, find, method_name, override, read_matrix
 from bench.matrix.matrix import Matrix
 from bench.matrix.settings import MatrixSettings
+from bench.pipeline.key import canonical_json
 from bench.pipeline.settings import Settings
 from bench.plugins import registry
 from sweeps.dimensions import Dimension, Scalar
@@ -192,6 +194,29 @@ def load_sweep(name: str | Path, overrides: Iterable[str] = ()) -> Sweep:
     _check(sweep)
     check_weights(sweep.matrix({}), f"{path.name}.base")
     return sweep
+
+
+def fingerprint(sweep: Sweep) -> str:
+    """Return a digest of what must be equal for trials to be compared: search, objectives and the base's stage keys.
+
+    The keys stand for the base's settings with their defaults, the data and the code. The number of trials,
+    `enqueue` and what concerns the confirmation are left out, so they may change between runs.
+    """
+    free = {"n_trials", "enqueue", "description", "set", "base", "controls", "confirm"}
+    described = sweep.settings.model_dump(mode="json", exclude=free, exclude_none=True)
+    keys = [getattr(cell, part).key for cell in sweep.matrix({}).cells for part in sorted(sweep.needs)]
+    return hashlib.sha256(canonical_json([described, keys]).encode()).hexdigest()[:32]
+
+
+def is_sweep(name: str) -> bool:
+    """Tell whether a name is that of a sweep file or of a shipped sweep, and not of a matrix."""
+    if Path(name).is_file():
+        return "search" in read_yaml(Path(name))
+    try:
+        find_sweep(name)
+    except ConfigError:
+        return False
+    return True
 
 
 def _base(sweep: Path, base: str) -> Path:

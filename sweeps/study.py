@@ -9,7 +9,6 @@ computed, and synthetic images are compared with val: no objective depends on te
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import uuid
 import warnings
@@ -19,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from bench import seeds
 from bench.errors import ConfigError
-from bench.pipeline.key import canonical_json
 from bench.run.inline import Inline
 from bench.run.placement import ChosenExecutor
 from bench.run.progress import Silent
@@ -30,8 +28,9 @@ from bench.store.store import Store
 from bench.store.work import Execution
 from sweeps.dimensions import Choices, Dimension, IntRange
 from sweeps.outcome import SweepResult, outcome
+from sweeps.records import TrialTracker
 from sweeps.result_files import check_controls, write_outcome
-from sweeps.settings import Sweep, load_sweep
+from sweeps.settings import Sweep, fingerprint, load_sweep
 from sweeps.trials import Trials
 
 if TYPE_CHECKING:
@@ -51,6 +50,7 @@ def run_sweep(
     overrides: Iterable[str] = (),
     say: Callable[[str], object] = lambda line: None,
     labels: dict[str, str] | None = None,
+    tracker: TrialTracker | None = None,
 ) -> SweepResult:
     """Run a sweep until it has `n_trials` trials in total and return what was found.
 
@@ -68,6 +68,7 @@ def run_sweep(
         overrides: `key=value` of the base matrix, as in `bench run --set`.
         say: is called with one line for every trial that begins or ends.
         labels: gets the name of every stage, by its key, e.g. `classifier · trial 3`; for the reporter.
+        tracker: is told of the trials as they end, and closed in the end; one that writes records alone if None.
 
     Raises:
         ConfigError: if the file is wrong, or the journal was made with other settings or other code.
@@ -82,8 +83,9 @@ def run_sweep(
     placement = placement or ChosenExecutor(Inline(), 1)
     driver = Driver(sweep, store)
     places = max(1, placement.jobs // len(sweep.matrix({}).cells))
-    trials = Trials(driver, total, places, say, {} if labels is None else labels)
-    with driver.alive():
+    tracker = tracker or TrialTracker(sweep, store)
+    trials = Trials(driver, total, places, say, {} if labels is None else labels, tracker.ended)
+    with driver.alive(), contextlib.closing(tracker):
         driver.prepare(total)
         try:
             while targets := trials.more():
@@ -100,8 +102,9 @@ def run_sweep(
         except BaseException:  # after Ctrl-C or an error of ours, the next run goes on with these trials
             driver.give_back()
             raise
-    result = driver.outcome()
-    write_outcome(result, sweep, driver.folder)
+        result = driver.outcome()
+        write_outcome(result, sweep, driver.folder)
+        tracker.ended(result)  # trials of drivers that were killed before they wrote a record
     return result
 
 
@@ -307,15 +310,3 @@ def _suggest(trial: optuna.Trial, key: str, dimension: Dimension) -> None:
         trial.suggest_int(key, dimension.low, dimension.high, step=dimension.step, log=dimension.log)
     else:
         trial.suggest_float(key, dimension.low, dimension.high, step=dimension.step, log=dimension.log)
-
-
-def fingerprint(sweep: Sweep) -> str:
-    """Return a digest of what must be equal for trials to be compared: search, objectives and the base's stage keys.
-
-    The keys stand for the base's settings with their defaults, the data and the code. The number of trials,
-    `enqueue` and what concerns the confirmation are left out, so they may change between runs.
-    """
-    free = {"n_trials", "enqueue", "description", "set", "base", "controls", "confirm"}
-    described = sweep.settings.model_dump(mode="json", exclude=free, exclude_none=True)
-    keys = [getattr(cell, part).key for cell in sweep.matrix({}).cells for part in sorted(sweep.needs)]
-    return hashlib.sha256(canonical_json([described, keys]).encode()).hexdigest()[:32]

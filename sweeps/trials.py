@@ -68,10 +68,20 @@ class Trials:
     """The trials of this process that are being measured."""
 
     def __init__(
-        self, study: Study, total: int, places: int, say: Callable[[str], object], labels: dict[str, str]
+        self,
+        study: Study,
+        total: int,
+        places: int,
+        say: Callable[[str], object],
+        labels: dict[str, str],
+        on_ended: Callable[[SweepResult], object],
     ) -> None:
-        """Measure trials of `study`, at most `places` at once, until it has `total` of all drivers together."""
+        """Measure trials of `study`, at most `places` at once, until it has `total` of all drivers together.
+
+        `on_ended` is called with what the study has found each time a trial ends.
+        """
         self.study, self.total, self.places, self.say, self.labels = study, total, places, say, labels
+        self.on_ended = on_ended
         self.measured: list[_Measured] = []
         self.ended: set[str] = set()
 
@@ -159,6 +169,7 @@ class Trials:
         """Write the results so far, and say how a trial ended, how many have, and which is the best."""
         result = self.study.outcome()
         write_outcome(result, self.study.sweep, self.study.folder)
+        self.on_ended(result)
         self.say(f"{line}; {result.standing(self.total)}")
 
     def values(self, matrix: Matrix, metrics: list[str]) -> list[float] | str:

@@ -75,6 +75,10 @@ ThreadsOpt = Annotated[
         show_default="1",
     ),
 ]
+WandbOpt = Annotated[
+    str,
+    typer.Option("--wandb", metavar="MODE", help="Copy what has ended to Weights & Biases: offline, online, off."),
+]
 ShareWithOpt = Annotated[
     str | None,
     typer.Option(metavar="HOST", help="With --wandb online: your own W&B server, which may get credentialed data."),

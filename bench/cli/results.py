@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +22,11 @@ from bench.cli.options import (
 from bench.cli.session import interruptible, load, open_store, print_json, progress_bar, say, stdout_console
 from bench.errors import ConfigError
 
+if TYPE_CHECKING:
+    from bench.store.store import Store
+    from bench.tracking.upload import Uploaded
+
+OnSent = Callable[[int, int], object]
 app = typer.Typer()
 
 
@@ -153,7 +159,9 @@ def effects(
 
 @app.command(epilog="example: bench upload demo")
 def upload(
-    matrix: MatrixArg,
+    matrix: Annotated[
+        str, typer.Argument(metavar="MATRIX|SWEEP", help="A matrix or a sweep: a file, or the name of a shipped one.")
+    ],
     sets: SetOpt = None,
     store_path: StoreOpt = DEFAULT_STORE,
     wandb: Annotated[
@@ -164,25 +172,47 @@ def upload(
     quiet: QuietOpt = False,
     as_json: JsonOpt = False,
 ) -> None:
-    """Send to Weights & Biases what it lacks of a matrix.
+    """Send to Weights & Biases what it lacks of a matrix or of a sweep.
 
-    Every finished cell is sent that the server does not have whole, also if a run with --wandb offline or off made it.
-    The server is asked afterwards. The exit code is 1 if it lacks something then.
+    Every finished cell or trial is sent that the server does not have whole, also if a run with --wandb offline or off
+    made it. The server is asked afterwards. The exit code is 1 if it lacks something then.
     """
     from rich.progress import MofNCompleteColumn
 
-    from bench.tracking.tracker import WandbTracker, make_tracker
-    from bench.tracking.upload import upload as send
+    from sweeps.settings import is_sweep
 
-    request, loaded, store = Request(matrix, sets, store_path), load(matrix, sets), open_store(store_path)
-    tracker = make_tracker(wandb, store, loaded, say, share_with, request.upload_command(wandb, share_with))
-    if not isinstance(tracker, WandbTracker):
-        raise ConfigError(f"--wandb {wandb}: nothing would be sent; give online or offline")
+    request, store = Request(matrix, sets, store_path), open_store(store_path)
     command = request.upload_command(wandb, share_with)
+    what, send = ("trial", _upload_trials) if is_sweep(matrix) else ("cell", _upload_cells)
     with interruptible(command), progress_bar(quiet, MofNCompleteColumn, "sending") as bar:
-        found = send(tracker, loaded, lambda done, total: bar(done, total, "sending"))
+        found = send(request, store, wandb, share_with, lambda done, total: bar(done, total, "sending"))
     if as_json:
         print_json(found.as_dict())
     else:
-        typer.echo(found.in_words())
+        typer.echo(found.in_words(what))
     raise typer.Exit(1 if found.lacking else 0)
+
+
+def _upload_cells(request: Request, store: Store, mode: str, share_with: str | None, on_progress: OnSent) -> Uploaded:
+    """Send what W&B lacks of a matrix."""
+    from bench.tracking.tracker import WandbTracker, make_tracker
+    from bench.tracking.upload import upload as send
+
+    loaded = load(request.matrix, request.sets)
+    tracker = make_tracker(mode, store, loaded, say, share_with, request.upload_command(mode, share_with))
+    if not isinstance(tracker, WandbTracker):
+        raise ConfigError(f"--wandb {mode}: nothing would be sent; give online or offline")
+    return send(tracker, loaded, on_progress)
+
+
+def _upload_trials(request: Request, store: Store, mode: str, share_with: str | None, on_progress: OnSent) -> Uploaded:
+    """Send what W&B lacks of a sweep."""
+    from sweeps.records import TrialTracker, upload_trials
+    from sweeps.references import found_so_far
+    from sweeps.settings import load_sweep
+
+    sweep = load_sweep(request.matrix, request.sets or ())
+    tracker = TrialTracker(sweep, store, mode, say, share_with, request.upload_command(mode, share_with))
+    if tracker.sender is None:
+        raise ConfigError(f"--wandb {mode}: nothing would be sent; give online or offline")
+    return upload_trials(tracker, tracker.sender, found_so_far(request.matrix, store, request.sets or ()), on_progress)

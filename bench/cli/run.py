@@ -21,6 +21,7 @@ from bench.cli.options import (
     ShareWithOpt,
     StoreOpt,
     ThreadsOpt,
+    WandbOpt,
 )
 from bench.cli.session import (
     in_one_line,
@@ -61,9 +62,7 @@ def run(
     jobs: JobsOpt = None,
     device: DeviceOpt = None,
     threads: ThreadsOpt = None,
-    wandb: Annotated[
-        str, typer.Option(metavar="MODE", help="Copy each finished cell to Weights & Biases: offline, online or off.")
-    ] = "offline",
+    wandb: WandbOpt = "offline",
     share_with: ShareWithOpt = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed stages again.")] = False,
     dry_run: Annotated[

@@ -17,8 +17,10 @@ from bench.cli.options import (
     QuietOpt,
     Request,
     SetOpt,
+    ShareWithOpt,
     StoreOpt,
     ThreadsOpt,
+    WandbOpt,
 )
 from bench.cli.run import compute_cells, measured_in, say_failures
 from bench.cli.session import (
@@ -71,6 +73,8 @@ def sweep(
     jobs: JobsOpt = None,
     device: DeviceOpt = None,
     threads: ThreadsOpt = None,
+    wandb: WandbOpt = "offline",
+    share_with: ShareWithOpt = None,
     quiet: QuietOpt = False,
     as_json: JsonOpt = False,
 ) -> None:
@@ -90,8 +94,11 @@ def sweep(
         result = found_so_far(file, store, overrides)
     else:
         from bench.run.progress import reporter_for
+        from sweeps.records import TrialTracker
         from sweeps.study import run_sweep
 
+        command = Request(file, sets, store_path).upload_command(wandb, share_with)
+        tracker = TrialTracker(load_sweep(file, overrides), store, wandb, None, share_with, command)
         labels: dict[str, str] = {}
         placement = make_placement(machine)
         reporter = reporter_for(stderr_console(), labels, placement.jobs, quiet, measured_in(store).seconds)
@@ -106,6 +113,7 @@ def sweep(
                 overrides=overrides,
                 say=say,
                 labels=labels,
+                tracker=tracker,
             )
     n_failed = 0
     if confirm and result.best_path:
@@ -114,7 +122,8 @@ def sweep(
         request = Request(result.best_path, None, store_path)
         matrix = load(result.best_path, None)
         say(f"confirming the best settings: {len(matrix.cells)} cells with seeds that no trial has used")
-        cells = compute_cells(request, matrix, store, machine, make_tracker("off", store, matrix), quiet=quiet)
+        confirming = make_tracker(wandb, store, matrix, None, share_with, request.upload_command(wandb, share_with))
+        cells = compute_cells(request, matrix, store, machine, confirming, quiet=quiet)
         n_failed = say_failures(cells, request)
     described = load_sweep(file, overrides)
     confirmation = _confirmed(result, described, store)

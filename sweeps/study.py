@@ -178,12 +178,19 @@ class Driver:
                     self.study.enqueue_trial(dict(zip(settings.search, point, strict=True)), skip_if_exists=True)
 
     def _requeue(self, trial: optuna.trial.FrozenTrial, deaths: int) -> None:
-        from optuna.trial import TrialState
+        from optuna.trial import TrialState, create_trial
 
         self.study.tell(trial.number, state=TrialState.FAIL)
         if deaths <= _DEATHS:
             kept = {k: v for k, v in trial.user_attrs.items() if k == "enqueued"}
-            self.study.enqueue_trial(trial.params, user_attrs=kept | {"retry_of": trial.number, "deaths": deaths})
+            # This is what Optuna's `enqueue_trial` does, but that would leave out what a sampler has noted about the
+            # trial. NSGA-II and NSGA-III would then not count it to its generation, and propose other settings later.
+            again = create_trial(
+                state=TrialState.WAITING,
+                system_attrs=trial.system_attrs | {"fixed_params": trial.params},
+                user_attrs=kept | {"retry_of": trial.number, "deaths": deaths},
+            )
+            self.study.add_trial(again)
 
     def ask(self, total: int, places: int) -> optuna.Trial | None:
         """Return a trial to measure, or None if there is none for us now.
@@ -204,8 +211,9 @@ class Driver:
             if n_taken >= total or full or grid_done:
                 return None
             # The sampler's seed depends on the number of trials. One generator for the whole run would start again
-            # after a stop, and the study would propose other settings than without the stop.
-            self.study.sampler = make_sampler(self.sweep, len(trials))
+            # after a stop, and the study would propose other settings than without the stop. For the same reason a
+            # trial that was queued again counts once.
+            self.study.sampler = make_sampler(self.sweep, sum(t.number not in again for t in trials))
             trial = self.study.ask()
             for key, dimension in self.sweep.settings.search.items():
                 _suggest(trial, key, dimension)

@@ -47,6 +47,26 @@ def write_report(matrix: Matrix, results: list[CellResult], store: Store, out: P
     return [out / name for name in names]
 
 
+def table_text(matrix: Matrix, results: list[CellResult], store: Store, share: bool) -> str:
+    """Return the table of every data set as Markdown with its notes, as it stands in the report.
+
+    Args:
+        matrix: the matrix.
+        results: its cells, finished or not.
+        store: it holds the stages of the cells.
+        share: return a text that may be passed on, see `bench.privacy.border`.
+
+    Raises:
+        BorderError: if the text would hold something that may not leave.
+    """
+    from reports.paper_table import markdown, parts_of
+
+    made_of = export(matrix, results, store, share)
+    text = markdown(parts_of(made_of.matrix, made_of.results, store, made_of.classes))
+    made_of.check("table.md", text)
+    return text
+
+
 def _write(made_of: ReportInput, store: Store, out: Path) -> list[Path]:
     """Write the files of a report and return their names, the page first."""
     import yaml

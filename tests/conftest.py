@@ -40,6 +40,7 @@ LONGEST = [
     "unit/tracking/test_uploads.py",
     "unit/tracking/test_kills.py",
     "unit/tracking/test_tracker.py",
+    "unit/tracking/test_save_dashboard.py",
     "reliability/test_trainings_resume.py",
     "unit/reports/test_report.py",
 ]

@@ -29,6 +29,8 @@ class Wandb(http.server.ThreadingHTTPServer):
     Attributes:
         runs: `entity/project/id` → what was received: `config`, `summary`, `history` (by offset), `files` (bytes by
             name), `state`, `name`, `group`, `job_type`, `tags`.
+        views: id → a saved workspace (`type` is `project-view`) or report (`runs`): `entityName`, `projectName`, `name`,
+            `displayName`, `spec` (as text). Whatever comes without an id is a new one, even under an old name.
         ops: names of the GraphQL operations, in the order in which they came.
         sent_rows: all history rows that came, also those that replaced others.
         faults: what goes wrong: `put403` (files are refused), `fs409` and `fs500` (the history is refused), `flaky`
@@ -45,6 +47,7 @@ class Wandb(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), Handler)
         self.kept, self.lock = kept, threading.Lock()
         self.runs: dict[str, dict[str, Any]] = json.loads(kept.read_text()) if kept and kept.exists() else {}
+        self.views: dict[str, dict[str, Any]] = {}
         self.ops: list[str] = []
         self.sent_rows: list[dict[str, Any]] = []
         self.faults: set[str] = set()
@@ -197,6 +200,51 @@ class Handler(http.server.BaseHTTPRequestHandler):
         edges = [{"node": {"id": n, "name": n, "sizeBytes": size} | rest, "cursor": n} for n, size in named.items()]
         page = {"edges": edges, "pageInfo": {"endCursor": "", "hasNextPage": False}}
         return {"project": self._project(v) | {"run": {"fileCount": len(listed), "files": page}}}
+
+    def _upsertView(self, v: dict[str, Any]) -> dict[str, Any]:
+        view_id = v.get("id") or f"View{len(self.server.views)}"
+        inserted = view_id not in self.server.views
+        self.server.views[view_id] = v
+        project = {"id": "P", "name": v["projectName"], "entityName": v["entityName"]}
+        told = {name: v[name] for name in ("type", "name", "displayName", "description", "spec")}
+        view = told | {"id": view_id, "project": project, "updatedAt": "2026-01-01T00:00:00"}
+        return {"upsertView": {"view": view, "inserted": inserted}}
+
+    _UpsertView2 = _upsertView
+
+    def _Views(self, v: dict[str, Any]) -> dict[str, Any]:
+        return self._found("project-view", v)
+
+    def _ProjectViews(self, v: dict[str, Any]) -> dict[str, Any]:
+        return self._found("runs", v)
+
+    def _found(self, kind: str, v: dict[str, Any]) -> dict[str, Any]:
+        """Return the views of a project, in pages of two if pages are asked for; with `viewName` those of that name."""
+        mine = {"type": kind, "entityName": v["entity"], "projectName": v["project"]}
+        if name := v.get("name") or v.get("viewName"):
+            mine["name"] = name
+        if v["project"] not in self._projects(v["entity"]):
+            return {"project": None}
+        views = [(i, one) for i, one in self.server.views.items() if mine.items() <= one.items()]
+        after = [i for i, _ in views].index(v["reportCursor"]) + 1 if v.get("reportCursor") else 0
+        page = views[after : after + 2]
+        nodes = [{"id": i, **{n: one[n] for n in ("name", "displayName", "spec")}} for i, one in page]
+        info = {"endCursor": nodes[-1]["id"] if nodes else None, "hasNextPage": len(views) > after + 2}
+        return {"project": {"allViews": {"edges": [{"node": n, "cursor": n["id"]} for n in nodes], "pageInfo": info}}}
+
+    def _projects(self, entity: str) -> list[str]:
+        """Return the projects of an owner that have runs."""
+        paths = (path.split("/") for path in self.server.runs)
+        return sorted({project for owner, project, _ in paths if owner == entity})
+
+    def _GetProjects(self, v: dict[str, Any]) -> dict[str, Any]:
+        rest = {"entityName": v["entity"], "createdAt": "2026-01-01", "isBenchmark": False, "user": None}
+        nodes = [{"id": name, "name": name} | rest for name in self._projects(v["entity"])]
+        page = {"endCursor": None, "hasNextPage": False}
+        return {"models": {"edges": [{"node": n, "cursor": n["id"]} for n in nodes], "pageInfo": page}}
+
+    def _ProjectInternalId(self, v: dict[str, Any]) -> dict[str, Any]:
+        return {"project": {"id": "P", "internalId": "1"}}
 
     def _others(self, v: dict[str, Any]) -> dict[str, Any]:
         viewer = {"id": "U", "entity": OWNER, "username": OWNER, "email": "", "flags": "{}", "teams": {"edges": []}}

@@ -1,4 +1,7 @@
-"""The verbs that read results: `table`, `status`, `explain`, `report`, `effects`, `upload`. None computes anything."""
+"""The verbs that read results: `table`, `status`, `explain`, `report`, `effects`, `upload`, `dashboard`.
+
+None computes anything.
+"""
 
 from __future__ import annotations
 
@@ -216,3 +219,42 @@ def _upload_trials(request: Request, store: Store, mode: str, share_with: str | 
     if tracker.sender is None:
         raise ConfigError(f"--wandb {mode}: nothing would be sent; give online or offline")
     return upload_trials(tracker, tracker.sender, found_so_far(request.matrix, store, request.sets or ()), on_progress)
+
+
+@app.command(epilog="example: bench dashboard demo --dry-run")
+def dashboard(
+    matrix: MatrixArg,
+    sets: SetOpt = None,
+    store_path: StoreOpt = DEFAULT_STORE,
+    entity: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The owner of the project.", show_default="as uploaded")
+    ] = None,
+    project: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The project to save in.", show_default="as uploaded")
+    ] = None,
+    share_with: ShareWithOpt = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print as JSON what would be saved, and contact nobody.")
+    ] = False,
+    as_json: JsonOpt = False,
+) -> None:
+    """Save panels and a report at Weights & Biases that compare the rows.
+
+    The runs must have been uploaded. What an earlier call has saved there is replaced.
+    """
+    from bench.cli.show_dashboard import dry_run as look
+    from bench.cli.show_dashboard import save_and_tell
+
+    request, loaded, store = Request(matrix, sets, store_path), load(matrix, sets), open_store(store_path)
+    if dry_run:
+        if entity or project:
+            raise ConfigError("--dry-run: names no project, since nothing is saved; leave out --entity and --project")
+        print_json(look(request, loaded, store, share_with))
+        return
+    with interruptible(request.command("dashboard")):
+        saved = save_and_tell(request, loaded, store, entity, project, share_with)
+    if as_json:
+        print_json(saved)
+    else:
+        for one in (*saved["workspaces"], saved["report"]):
+            typer.echo(f"{one['was']} {one['name']}: {one['url']}")

@@ -83,6 +83,12 @@ def was_sent(folder: Path, record: dict[str, Any], to: Destination, server: str 
     return any(to.is_place_of(upload) for upload in _marker(folder, record, server).get("uploads", ()))
 
 
+def sent_as(folder: Path, record: dict[str, Any], server: str | None = None) -> dict[Destination, str]:
+    """Return the destinations at which this result was seen, each with the id of its run there."""
+    uploads = _marker(folder, record, server).get("uploads", ())
+    return {Destination(u["base_url"], u["entity"], u["project"]): u["run_id"] for u in uploads}
+
+
 def was_open(folder: Path, record: dict[str, Any]) -> bool:
     """Tell whether W&B got everything about a cell when its data were open, although they are credentialed now."""
     marker = read_json(folder / _MARKER) or {}

@@ -31,22 +31,22 @@ def server_of_wandb(share_with: str) -> str:
         with tempfile.TemporaryDirectory() as root:  # W&B writes files of its own, and the store must stay untouched
             command = [sys.executable, "-P", "-m", "bench.tracking.wandb_mirror", "where", root, NO_SERVER]
             quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
-            done = subprocess.run(command, timeout=_WAIT_S, **quiet, **_surroundings())
+            done = subprocess.run(command, timeout=_WAIT_S, **quiet, **surroundings())
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ConfigError(f"--share-with {share_with}: W&B does not say which server it talks to ({error})") from error
-    found = _after(SERVER, done.stdout)
+    found = after(SERVER, done.stdout)
     if not found:
-        told = _after(FAILED, done.stdout) or ["its process ended"]
+        told = after(FAILED, done.stdout) or ["its process ended"]
         raise ConfigError(f"--share-with {share_with}: W&B does not say which server it talks to ({told[-1]})")
     return found[-1]
 
 
-def _after(word: str, text: str) -> list[str]:
+def after(word: str, text: str) -> list[str]:
     """Return the lines that begin with a word, without it."""
     return [line.removeprefix(word) for line in text.splitlines() if line.startswith(word)]
 
 
-def _surroundings() -> dict[str, Any]:
+def surroundings() -> dict[str, Any]:
     """Return the working folder and the variables of a child."""
     # W&B reads a settings file in the working folder. The user's own could send data elsewhere, so a child works in
     # `/`, and the paths that it imports from are made absolute.
@@ -66,7 +66,7 @@ def _start(arguments: list[str], log: Path, stdin: int = subprocess.DEVNULL) -> 
     with open(log, "wb") as out:
         # In a session of its own the child gets no Ctrl-C from the terminal, and can finish the cell that it copies. At
         # the deadline, W&B's helper processes can be killed with it as one group.
-        return subprocess.Popen(command, stdin=stdin, stdout=out, stderr=out, **_surroundings(), start_new_session=True)
+        return subprocess.Popen(command, stdin=stdin, stdout=out, stderr=out, **surroundings(), start_new_session=True)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
@@ -161,7 +161,7 @@ class Child:
     def told(self) -> dict[str, str]:
         """Return what became of the records so far, by name: `sent`, `there`, or `lacks` and the reason."""
         found: dict[str, str] = {}
-        for line in _after(CELL, self._text()):
+        for line in after(CELL, self._text()):
             number, _, became = line.partition(" ")
             if number.isdigit() and int(number) < len(self.records) and became:
                 found[self.records[int(number)][0]] = became
@@ -175,7 +175,7 @@ class Child:
         """
         told = self.told()
         lacks = {name: became.removeprefix("lacks ") for name, became in told.items() if became.startswith("lacks ")}
-        said = [self._problem, *_after(FAILED, self._text()), *reversed(lacks.values())]
+        said = [self._problem, *after(FAILED, self._text()), *reversed(lacks.values())]
         ended = f"its process ended with code {self._process.returncode if self._process else None}"
         problem = reason or next(filter(None, said), ended)
         rest = {name: problem for name, _ in self.records if name not in told}

@@ -59,7 +59,7 @@ class Leaky(Method):
 # The report to be passed on; then the same store's local report, and W&B with a guard that takes every data set for open.
 REPORTS = """
 import sys
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 from bench.cli.main import main
@@ -68,13 +68,25 @@ from bench.privacy import border
 from bench.tracking import marker
 from bench.tracking import wandb_mirror as mirror
 from bench.store.store import Store
+from reports import redaction
 
 given, place, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
 for more in (["--share"], ["--out", str(out / "report")]):
     sys.argv = ["bench", "report", given, "--store", str(place), *more]
     with suppress(SystemExit):
         main()
-border.is_open = mirror.is_open = marker.is_open = lambda sharing: True
+
+
+def dashboard(folder):
+    folder.mkdir()
+    sys.argv = ["bench", "dashboard", given, "--store", str(place), "--dry-run"]
+    with open(folder / "saved.json", "w") as file, redirect_stdout(file), suppress(SystemExit):
+        main()
+
+
+dashboard(place / "dashboard")
+border.is_open = mirror.is_open = marker.is_open = redaction.is_open = lambda sharing: True
+dashboard(out / "dashboard")
 store = Store(place)
 (out / "augmented").symlink_to(store.root / "augmented")
 for record in sorted((store.root / "cells").rglob("record.json")):
@@ -92,8 +104,10 @@ class Place:
     tree: Tree
     report: Found
     wandb: Found
+    dashboard: Found
     open_report: Found
     open_wandb: Found
+    open_dashboard: Found
 
     @property
     def store(self) -> Path:
@@ -180,9 +194,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     (folder / "open").mkdir()
     command(sys.executable, "-c", REPORTS, matrix, store, folder / "open")
     words, arrays = words_of(folder, tree), arrays_of(store)
-    report, wandb = (scan(store / n, words, arrays) for n in ("reports/border-shared", "wandb"))
-    open_report, open_wandb = (scan(folder / "open" / n, words, arrays) for n in ("report", "wandb"))
-    return Place(folder, tree, report, wandb, open_report, open_wandb)
+    report, wandb, saved = (scan(store / n, words, arrays) for n in ("reports/border-shared", "wandb", "dashboard"))
+    open_report, open_wandb, open_saved = (
+        scan(folder / "open" / n, words, arrays) for n in ("report", "wandb", "dashboard")
+    )
+    return Place(folder, tree, report, wandb, saved, open_report, open_wandb, open_saved)
 
 
 def test_a_report_to_be_passed_on_names_nobody_and_shows_nothing(place: Place) -> None:
@@ -198,6 +214,16 @@ def test_what_is_written_for_wandb_names_nobody_and_shows_nothing(place: Place) 
     assert place.wandb.marks == set()
     assert place.wandb.pictures == 0
     assert len(list(place.store.glob("wandb/offline-run-*/*.wandb"))) == 5
+
+
+def test_what_is_saved_of_a_dashboard_names_nobody_and_shows_nothing(place: Place) -> None:
+    assert place.dashboard == Found()
+    text = (place.store / "dashboard" / "saved.json").read_text(encoding="utf-8")
+    assert "ap_Pneumothorax" in text  # aggregates of classes are there, pictures are not
+    assert '"samples"' not in text
+    patient = str(place.tree.rows[0]["subject_id"])
+    assert place.open_dashboard.words[patient] == {"saved.json"}
+    assert '"samples"' in (place.folder / "open" / "dashboard" / "saved.json").read_text(encoding="utf-8")
 
 
 def test_the_scanner_finds_all_of_it_where_the_guard_is_off(place: Place) -> None:

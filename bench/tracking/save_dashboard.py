@@ -1,0 +1,152 @@
+"""Save a dashboard: find where the runs of a matrix were uploaded, and let a child process save it there.
+
+Nothing is computed, and no run is sent. Only what has passed the border (`bench.privacy.border`) is used.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.errors import ConfigError
+from bench.matrix.matrix import Matrix
+from bench.privacy.border import Payload, check_server, payload
+from bench.results.cells import CellResult
+from bench.results.record import cell_record, read_record, record_folder
+from bench.store.store import Store
+from bench.tracking.dashboard import Board, boards
+from bench.tracking.marker import Destination, run_id, sent_as
+from bench.tracking.wandb_child import after, surroundings
+from bench.tracking.wandb_dashboard import REFUSED, SAVED
+
+_WAIT_S = 300.0  # longest wait for W&B
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished cell.
+
+    Attributes:
+        name: the cell's name.
+        sent: what W&B gets of it.
+        run: the id of its run, unless that id was deleted at W&B.
+        uploads: where it was seen, each with the id of its run there.
+    """
+
+    name: str
+    sent: Payload
+    run: str
+    uploads: dict[Destination, str]
+
+
+def finished(
+    matrix: Matrix, results: Sequence[CellResult], store: Store, share_with: str | None = None
+) -> list[Finished]:
+    """Return the finished cells of a matrix.
+
+    Args:
+        matrix: the matrix.
+        results: its cells, finished or not.
+        store: holds the records and the markers of uploads.
+        share_with: host of a W&B server that may have everything.
+
+    Raises:
+        ConfigError: if that server may not have everything (`bench.privacy.border.check_server`).
+    """
+    if share_with is not None:
+        check_server(share_with, "online")
+    return [_finished(matrix, result, store, share_with) for result in results if result.state == "done"]
+
+
+def _finished(matrix: Matrix, result: CellResult, store: Store, share_with: str | None) -> Finished:
+    cell, folder = result.cell, record_folder(store, result.cell)
+    record = read_record(folder)
+    if record is None or record["key"] != cell.key:  # another matrix has computed it, and nobody has uploaded it
+        record = cell_record(store, matrix, cell, result) | {"git": None, "shared_with": []}
+    # Who may see the data is in no key, so a record can be older than what is said of them now.
+    record |= {"sharing": cell.sharing}
+    uploads = sent_as(folder, record, share_with)
+    return Finished(cell.name, payload(record, store.root, share_with), run_id(record, share_with), uploads)
+
+
+def preview(cells: Sequence[Finished]) -> list[Board]:
+    """Return the boards of finished cells, whether or not they were uploaded."""
+    return boards({cell.run: cell.sent for cell in cells})
+
+
+def save(
+    cells: Sequence[Finished],
+    table: str,
+    upload: str,
+    entity: str | None = None,
+    project: str | None = None,
+    share_with: str | None = None,
+) -> dict[str, Any]:
+    """Save workspaces and report where the cells were uploaded; what is there under the same names is replaced.
+
+    Args:
+        cells: the finished cells of a matrix.
+        table: the table with its notes as Markdown. The caller answers for it that it may leave.
+        upload: the command that uploads what is missing.
+        entity: the owner of the project; if None, the one to which the cells were uploaded.
+        project: the project; likewise.
+        share_with: host of a W&B server that may have everything.
+
+    Returns:
+        `base_url`, `entity`, `project`, `workspaces` and `report` (each with `name`, `url`, `was`, `spec`), and
+        `lacking`, the names of finished cells that were not uploaded there.
+
+    Raises:
+        ConfigError: if no cell was uploaded there, if there are several places, or if W&B does not take it.
+    """
+    places = _places(cells, upload, entity, project)
+    request = {"places": [_asked(cells, place) for place in places], "table": table, "server": share_with}
+    saved = _child(request)
+    here = Destination(saved["base_url"], saved["entity"], saved["project"])
+    return saved | {"lacking": [cell.name for cell in cells if here not in cell.uploads]}
+
+
+def _places(cells: Sequence[Finished], upload: str, entity: str | None, project: str | None) -> list[Destination]:
+    """Return the places to which cells were uploaded; they differ in the server alone."""
+    everywhere = list(dict.fromkeys(place for cell in cells for place in cell.uploads))
+    found = [p for p in everywhere if entity in (None, p.entity) and project in (None, p.project)]
+    if not found:
+        others = sorted({f"{p.entity}/{p.project}" for p in everywhere})
+        elsewhere = f" (but to {', '.join(others)})" if others else ""
+        asked = f"{entity or '*'}/{project or '*'}" if entity or project else "W&B"
+        raise ConfigError(f"no finished cell was uploaded to {asked}{elsewhere}; first: {upload}")
+    names = sorted({f"{p.entity}/{p.project}" for p in found})
+    if len(names) > 1:
+        raise ConfigError(f"the cells were uploaded to {', '.join(names)}; choose with --entity and --project")
+    return found
+
+
+def _asked(cells: Sequence[Finished], place: Destination) -> dict[str, Any]:
+    made = boards({cell.uploads[place]: cell.sent for cell in cells if place in cell.uploads})
+    return asdict(place) | {"boards": [asdict(board) for board in made]}
+
+
+def _child(request: dict[str, Any]) -> dict[str, Any]:
+    """Let a child process save, and return what it tells."""
+    with tempfile.TemporaryDirectory() as root:  # W&B writes files of its own
+        around = surroundings()
+        around["env"] |= {f"WANDB_{name}": str(Path(root)) for name in ("DIR", "CACHE_DIR", "DATA_DIR", "ARTIFACT_DIR")}
+        command = [sys.executable, "-P", "-m", "bench.tracking.wandb_dashboard"]
+        try:
+            done = subprocess.run(
+                command, input=json.dumps(request), capture_output=True, text=True, timeout=_WAIT_S, **around
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ConfigError(f"the dashboard was not saved, or not all of it: {error}; try again") from error
+    saved = after(SAVED, done.stdout)
+    if not saved:
+        told = after(REFUSED, done.stdout) or [f"its process ended with code {done.returncode}"]
+        raise ConfigError(f"the dashboard was not saved, or not all of it: {told[-1]}")
+    found: dict[str, Any] = json.loads(saved[-1])
+    return found

@@ -109,7 +109,7 @@ class LiveChild:
             self._process.wait(_CLOSE_S)
         _kill(self._process)
         with suppress(OSError):
-            if not _after(NOT_SHOWN, self._log.read_text(encoding="utf-8", errors="replace")):
+            if not after(NOT_SHOWN, self._log.read_text(encoding="utf-8", errors="replace")):
                 self._log.unlink()
 
     def _tell(self, line: str) -> None:

@@ -29,6 +29,8 @@ from bench.augment.detail import at_pixels, lost_detail, with_detail
 from bench.augment.label_policies import CLAIMED_CLASS, PARENT_SHARE, LabelPolicy, union
 from bench.augment.latents import Latents, LatentTable
 from bench.augment.method import Context, Method, Plan, Task
+from bench.augment.prompt_saliency import PromptSaliency, PromptSaliencySettings, soft_mask
+from bench.augment.saliency_table import NO_CLASS, SaliencyTable
 from bench.data.dataset import Dataset, KnownLabels, TableWriter
 from bench.data.split import Train, train_set
 from bench.diffusion.model import DiffusionModel
@@ -58,6 +60,8 @@ __all__ += [
     "train_set",
 ]
 __all__ += ["write_strict_json"]
+# For maps of where a finding is.
+__all__ += ["NO_CLASS", "PromptSaliency", "PromptSaliencySettings", "SaliencyTable", "soft_mask"]
 # For images that a VAE has decoded.
 __all__ += ["at_pixels", "lost_detail", "with_detail"]
 # For the labels of synthetic images.

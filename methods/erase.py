@@ -20,16 +20,17 @@ from bench.contract import (
     GuidanceScale,
     Int64,
     Method,
+    PromptSaliency,
+    PromptSaliencySettings,
+    SaliencyTable,
     Stage,
     Task,
     at_pixels,
     lost_detail,
+    soft_mask,
     with_detail,
 )
 from methods.duplicate import copied_rows
-from methods.fusion.fuse import soft_mask
-from methods.fusion.prompt_saliency import PromptSaliency, PromptSaliencySettings
-from methods.fusion.saliency_table import SaliencyTable
 
 
 class Erase(Method):

@@ -7,11 +7,21 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bench.contract import Dataset, Float32, Int64, Stage, Work, read_json_or_raise, train_set, write_strict_json
+from bench.contract import (
+    NO_CLASS,
+    Dataset,
+    Float32,
+    Int64,
+    SaliencyTable,
+    Stage,
+    Work,
+    read_json_or_raise,
+    train_set,
+    write_strict_json,
+)
 from bench.metrics import localisation
 from methods.fusion.fuse import Fused, FusedSet, expand
 from methods.fusion.pairing import PairTable, head_labels_apart
-from methods.fusion.saliency_table import NO_CLASS, SaliencyTable
 from methods.fusion.settings import Checkpoint
 
 Sites = npt.NDArray[np.bool_]

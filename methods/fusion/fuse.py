@@ -16,19 +16,20 @@ from bench.contract import (
     Int64,
     Plan,
     Resources,
+    SaliencyTable,
     Settings,
     Stage,
     TrainSet,
     UInt8,
     Work,
     seeds,
+    soft_mask,
     train_set,
     write_strict_json,
 )
 from methods.fusion.codec import Codec
 from methods.fusion.pairing import Pairs, PairTable, head_only
 from methods.fusion.saliency import drawn_latents
-from methods.fusion.saliency_table import SaliencyTable
 from methods.fusion.settings import Checkpoint
 
 if TYPE_CHECKING:
@@ -255,11 +256,6 @@ def fusion_mask(anchor_cam: Float32, partner_cam: Float32, high: float, low: flo
     class_specific, class_generic = anchor_cam > high, partner_cam < low
     coin = rng.random(anchor_cam.shape) < rng.random()
     return np.where(class_specific == class_generic, coin, class_specific)
-
-
-def soft_mask(anchor_cam: Float32, start: float, end: float) -> Float32:
-    """Return the anchor's share of each site, `float32 [h, w]`: 0 up to `start`, rising evenly to 1 at `end`."""
-    return np.clip((anchor_cam - start) / (end - start), 0, 1).astype(np.float32)
 
 
 def fuse(anchors: Tensor, partners: Tensor, masks: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from bench.contract import (
     Int64,
     LabelPolicy,
     Method,
+    PromptSaliency,
     Stage,
     Task,
     TrainSet,
@@ -31,7 +32,6 @@ from methods.fusion.codec import Codec
 from methods.fusion.diagnostics import Diagnostics
 from methods.fusion.fuse import Fused, FusedSet, FusionSettings, skip_reason
 from methods.fusion.pairing import IndexSpace, PairingSettings, Pairs
-from methods.fusion.prompt_saliency import PromptSaliency
 from methods.fusion.saliency import Saliency, SaliencySettings
 from methods.fusion.settings import Checkpoint, CodecSettings
 

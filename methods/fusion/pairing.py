@@ -12,9 +12,12 @@ import numpy.typing as npt
 from pydantic import Field
 
 from bench.contract import (
+    NO_CLASS,
     Float32,
     Int64,
+    PromptSaliency,
     Resources,
+    SaliencyTable,
     Settings,
     Stage,
     TrainSet,
@@ -25,9 +28,7 @@ from bench.contract import (
 )
 from bench.metrics.neighbours import nearest
 from methods.fusion.codec import Codec
-from methods.fusion.prompt_saliency import PromptSaliency
 from methods.fusion.saliency import Saliency, drawn_latents
-from methods.fusion.saliency_table import NO_CLASS, SaliencyTable
 from methods.fusion.settings import Checkpoint
 
 IndexSpace = Literal["global", "released"]

@@ -16,7 +16,9 @@ from bench.contract import (
     Float32,
     Int64,
     Latents,
+    PromptSaliencySettings,
     Resources,
+    SaliencyTable,
     Settings,
     Stage,
     Train,
@@ -28,8 +30,6 @@ from bench.contract import (
     write_strict_json,
 )
 from methods.fusion.codec import Codec
-from methods.fusion.prompt_saliency import PromptSaliencySettings
-from methods.fusion.saliency_table import SaliencyTable
 from methods.fusion.settings import Checkpoint
 
 if TYPE_CHECKING:

@@ -10,12 +10,13 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from bench.augment.prompt_saliency import soft_mask
+from bench.augment.saliency_table import NO_CLASS, SaliencyTable
 from methods.fusion.cams import class_activation_maps, normalised, principal_component
-from methods.fusion.fuse import FusionSettings, fuse, fusion_mask, soft_mask
+from methods.fusion.fuse import FusionSettings, fuse, fusion_mask
 from methods.fusion.networks import CodeClassifier, build_classifier
 from methods.fusion.pairing import PairingSettings, head_labels_apart, pair
 from methods.fusion.saliency import targets
-from methods.fusion.saliency_table import NO_CLASS, SaliencyTable
 from tests.unit.methods.fusion_fixtures import toy_train
 
 

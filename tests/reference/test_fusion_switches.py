@@ -13,6 +13,7 @@ from scipy import stats
 
 from bench.augment.augmented import Augmented
 from bench.augment.label_policies import LabelEvidence, assign
+from bench.augment.saliency_table import SaliencyTable
 from bench.contract import Method, Task
 from bench.data.split import train_set
 from bench.diffusion.pipeline import Diffusion
@@ -25,7 +26,6 @@ from methods.fusion.codec import Codec
 from methods.fusion.fuse import Fused, FusedSet, FusionSettings, thresholds
 from methods.fusion.pairing import PairTable
 from methods.fusion.saliency import drawn_latents
-from methods.fusion.saliency_table import SaliencyTable
 from tests.unit.methods.fusion_fixtures import CLASS_NAMES, TINY_CODEC, tiny_pipeline, toy_task
 
 TAIL_COLUMNS, HEAD_COLUMNS = [2, 3], [0, 1]

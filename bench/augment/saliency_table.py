@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.contract import Float32, Int64
+from bench.tables import Float32, Int64
 
 NO_CLASS = -1  # Class of an entry without a map; its values are zero.
 

@@ -9,6 +9,8 @@ from diffusers import DDPMScheduler
 from scipy.ndimage import gaussian_filter
 
 from bench import seeds
+from bench.augment.prompt_saliency import PromptSaliency, contrasted, prompt_targets
+from bench.augment.saliency_table import NO_CLASS
 from bench.contract import DiffusionModel, Latents, Plan, Task, Train, train_set
 from bench.data.kinds.phantom.dataset import Phantom
 from bench.data.split import Split, SplitSettings
@@ -18,8 +20,6 @@ from bench.store.store import Store
 from bench.testing.toy import toy_task
 from methods.fusion import Fusion
 from methods.fusion.diagnostics import true_sites
-from methods.fusion.prompt_saliency import PromptSaliency, contrasted, prompt_targets
-from methods.fusion.saliency_table import NO_CLASS
 from tests.unit.methods.fusion_fixtures import toy_train
 
 
@@ -73,7 +73,7 @@ def test_a_map_is_the_difference_of_two_predictions_for_the_same_noisy_latent(st
 
 def test_a_map_does_not_depend_on_its_batch(store: Store, task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = store.get(maps_of(task, n_draws=1))
-    monkeypatch.setattr("methods.fusion.prompt_saliency._BATCH", 3)
+    monkeypatch.setattr("bench.augment.prompt_saliency._BATCH", 3)
     parts = Store(store.root.parent / "parts").get(maps_of(task, n_draws=1))
     np.testing.assert_allclose(parts.cams, whole.cams, atol=1e-3)
 

@@ -13,23 +13,15 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from bench.contract import (
-    DiffusionModel,
-    Float32,
-    Int64,
-    Latents,
-    Resources,
-    Settings,
-    Stage,
-    Train,
-    TrainSet,
-    Work,
-    new_array,
-    seeds,
-    train_set,
-    write_strict_json,
-)
-from methods.fusion.saliency_table import NO_CLASS, SaliencyTable
+from bench import seeds
+from bench.augment.latents import Latents
+from bench.augment.saliency_table import NO_CLASS, SaliencyTable
+from bench.data.split import Train, train_set
+from bench.diffusion.model import DiffusionModel
+from bench.files import new_array, write_strict_json
+from bench.pipeline.settings import Settings
+from bench.pipeline.stage import Resources, Stage, Work
+from bench.tables import Float32, Int64, TrainSet
 
 _BATCH = 32  # Fixed, so that maps do not depend on the machine.
 
@@ -154,3 +146,8 @@ def smoothed(difference: Float32, sigma: float) -> Float32:
     maps = gaussian_filter(difference, sigma=(0, sigma, sigma))
     highest = maps.max(axis=(1, 2), keepdims=True)
     return np.where(highest > 0, maps / np.maximum(highest, np.finfo(np.float32).tiny), 0).astype(np.float32)
+
+
+def soft_mask(cam: Float32, start: float, end: float) -> Float32:
+    """Return how far each site of a map counts, `float32 [h, w]`: 0 up to `start`, rising evenly to 1 at `end`."""
+    return np.clip((cam - start) / (end - start), 0, 1).astype(np.float32)

@@ -160,7 +160,7 @@ class Training:
         self.steps_per_epoch = max(1, len(self.data) // s.batch_size)  # The last, shorter batch is left out.
         self.n_steps = s.steps if s.steps is not None else (s.epochs or 0) * self.steps_per_epoch
         if s.retrain_head and self.n_steps < 2:
-            raise ConfigError("classifier.retrain_head: one step leaves none before the new last layer; train longer")
+            raise ConfigError("classifier.retrain_head: a single step leaves none before the new last layer; take more")
         # Rounding must leave at least one step for each phase.
         n_retrain = min(max(1, round(s.retrain_head * self.n_steps)), self.n_steps - 1) if s.retrain_head else 0
         self.retrain_from = self.n_steps - n_retrain

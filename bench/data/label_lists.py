@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from bench.data.cell_values import number
 from bench.data.class_columns import separator_of
 from bench.data.csv_file import Problems, Rows, alike, named, quoted
 from bench.errors import DataError, listed, nearest
 from bench.tables import Float32
 
+_SIGNS = "|;"  # which separate labels and are in none
 _MOST = 1000  # different labels; a column with more of them holds remarks
 
 
@@ -85,7 +87,7 @@ def read_lists(
     for line, cell in zip(rows.lines, cells, strict=True):
         if cell in faults:
             problems.add(line, f"column '{spec.column}' {faults[cell]}")
-    counts = Counter(label for cell in cells if cell not in faults for label in set(items[cell]))
+    counts = Counter(label for cell in cells if cell not in faults for label in dict.fromkeys(items[cell]))
     names = _classes(rows, spec, counts, classes, not_classes)
     place = {name: i for i, name in enumerate(names)}
     labels = np.zeros((len(rows), len(names)), np.float32)
@@ -141,6 +143,12 @@ def _classes(
             f"{where} lists {quoted(pair[0])} and {quoted(pair[1])}, which differ only in capitals or white space; "
             "write one of them everywhere"
         )
+    inside = next((s for s in _SIGNS if s != spec.separator and any(s in label for label in counts)), None)
+    if inside is not None:
+        label = quoted(next(label for label in counts if inside in label))
+        raise DataError(
+            f"{where} lists {label}, which holds '{inside}'; set label_separator: \"{inside}\", or rename it"
+        )
     no_finding = () if spec.no_finding is None else (spec.no_finding,)
     for setting, given in (("class_names", classes or ()), ("not_classes", not_classes), ("no_finding", no_finding)):
         for name in given:
@@ -149,6 +157,8 @@ def _classes(
                 raise DataError(f"{where}: {setting}: no row lists '{name}'{nearest(name, list(counts))} ({have})")
     if classes is not None:
         return tuple(classes)
+    if (code := next((label for label in counts if number(label) is not None), None)) is not None:
+        raise DataError(f"{where} lists {quoted(code)}, a number; if numbers are labels here, name them in class_names")
     names = tuple(sorted(set(counts) - {*not_classes, *no_finding}))
     if len(names) > _MOST:
         raise DataError(f"{where} has {len(names):,} different labels; if it holds no remarks, name the class_names")

@@ -24,7 +24,7 @@ from bench.data.images import Depth, Fit, read_bytes, read_image, refuse_bombs
 from bench.data.label_lists import LabelList
 from bench.data.picture_paths import find_pictures
 from bench.data.source_checks import decoded, look, sampled
-from bench.errors import DataError, SourceError
+from bench.errors import DataError, SourceError, listed
 from bench.paths import counted_from
 from bench.pipeline.settings import Settings, not_semantic
 from bench.pipeline.stage import Work
@@ -128,6 +128,8 @@ class FolderDataset(Dataset):
     @model_validator(mode="after")
     def _settings_have_an_effect(self) -> FolderDataset:
         if isinstance(self.csv, CsvFiles):
+            if len(set(self.files)) < len(self.files):
+                raise ValueError("csv names one file for two parts; give each of train, val and test its own")
             if self.split_column is not None:
                 raise ValueError("csv has a file for each part already; take split_column out, or give one csv")
             if not self.root and len({Path(f).parent for f in self.files}) > 1:
@@ -141,6 +143,16 @@ class FolderDataset(Dataset):
         elif self.uncertain != "unknown":
             raise ValueError("uncertain is the meaning of -1; labels_column lists names, take uncertain out")
         return self
+
+    @field_validator("csv", mode="before")
+    @classmethod
+    def _has_all_parts(cls, given: object) -> object:
+        if isinstance(given, dict) and given.keys() != CsvFiles.model_fields.keys():
+            got = listed(map(str, given)) or "none"
+            raise ValueError(
+                f"want a file for each of train, val and test, got {got}; for another split, give one file"
+            )
+        return given
 
     @field_validator("label_separator")
     @classmethod

@@ -98,6 +98,7 @@ def test_a_blank_cell_may_mean_that_nothing_was_found(tmp_path):
         ({"class_names": ("Edema", "Mas")}, "class_names: no row lists 'Mas'; did you mean 'Mass'?"),
         ({"not_classes": ("Oedema",)}, "not_classes: no row lists 'Oedema'"),
         ({"no_finding": "Normal"}, "no_finding: no row lists 'Normal'"),
+        ({"label_separator": " "}, "lists 'Edema|Mass', which holds '|'; set label_separator: \"|\", or rename it"),
         ({"labels_column": "Finding"}, "no column 'Finding'"),
         ({"label_separator": ";"}, "no cell of column 'Finding Labels' has ';', but its labels look separated by '|'"),
         ({"not_classes": ("Edema", "Mass", "Hernia")}, "lists 1 labels that are classes ('No Finding'); want two"),
@@ -121,6 +122,12 @@ def test_settings_that_the_file_does_not_bear_out_are_refused(tmp_path, settings
 def test_settings_without_an_effect_are_refused(tmp_path, settings, said):
     with pytest.raises(ValidationError, match=said):
         dataset(tmp_path, **settings)
+
+
+def test_numbers_are_labels_only_if_they_are_named(tmp_path):
+    cells = ["1|2", "2", "3", "1", "7|2", "1", "2", "3"]
+    assert "lists '1', a number; if numbers are labels here, name them in class_names" in fault(tmp_path, cells)
+    assert dataset(tmp_path, cells, class_names=("1", "2")).known_labels().labels.sum() == 7
 
 
 VIEWS = {
@@ -224,7 +231,9 @@ def test_a_column_that_only_some_files_have_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"csv": {"train": "a.csv", "val": "b.csv"}}, "test"),
+        ({"csv": {"train": "a.csv", "val": "b.csv"}}, "want a file for each of train, val and test, got train, val"),
+        ({"csv": {"train": "a.csv", "valid": "b.csv", "test": "c.csv"}}, "got test, train, valid"),
+        ({"csv": {"train": "a.csv", "val": "a.csv", "test": "c.csv"}}, "names one file for two parts"),
         (
             {"csv": {"train": "a.csv", "val": "b.csv", "test": "c.csv"}, "split_column": "split"},
             "take split_column out",

@@ -87,10 +87,10 @@ def test_padchest(tmp_path):
     said = ["cardiomegaly', 'pleural effusion", "normal", "pneumonia", "hiatal hernia', 'scoliosis", "unchanged"]
     said += ["atelectasis', 'pneumothorax"]
     rows = [
-        f"{i},{i}.png,0,{i}x,{('PA', 'AP')[i % 2]},MONOCHROME{1 + i % 2},\"['{labels}']\",\"['loc right', 'loc left']\""
+        f"{i},{i}.png,{40 + i},{i}x,{('PA', 'AP')[i % 2]},MONOCHROME{1 + i % 2},\"['{labels}']\",\"['loc right', 'loc left']\""
         for i, labels in enumerate(said)
     ]
-    rows.append("9,9.png,0,9x,L,MONOCHROME2,['normal'],[]")
+    rows.append("9,9.png,54,9x,L,MONOCHROME2,['normal'],[]")
     data, found = known("PadChest", tmp_path, [head, *rows])
     assert found.labels.sum(axis=1).tolist() == [2, 0, 1, 1, 0, 2]
     assert data.selection_note() == (

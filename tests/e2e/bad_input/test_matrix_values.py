@@ -143,8 +143,8 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         ".methods.0: ours@1.codec: want a mapping (lines `key: value`), got 3",
     ),
     "word that is none of them": (
-        {"classifier/architecture": "resnet50"},
-        ".classifier.architecture: want 'densenet121' or 'resnet18', got 'resnet50'; did you mean 'resnet18'?",
+        {"classifier/architecture": "resnet19"},
+        "'convnext_tiny' or 'efficientnet_b0', got 'resnet19'; did you mean 'resnet18'?",
     ),
     "label policy": (
         {"methods": [{"method": "smote", "settings": {"labels": "teachr"}}]},

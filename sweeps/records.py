@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from bench.errors import ConfigError
 from bench.files import finite, write_strict_json
@@ -21,8 +21,6 @@ from bench.pipeline.key import canonical_json
 from bench.results.record import allowed_servers, git_state, read_record
 from bench.store.manifest import versions
 from bench.store.store import Store
-from bench.tracking.sender import Say, Sender, check_mode, to_stderr
-from bench.tracking.upload import Uploaded
 from sweeps.outcome import SweepResult, TrialRow, short_names
 from sweeps.settings import Sweep, fingerprint
 
@@ -34,41 +32,40 @@ def trial_folder(store: Store, study: str, number: int) -> Path:
     return store.root / "studies" / f"{study}.trials" / str(number)
 
 
-class TrialTracker:
-    """Writes the record of every trial that has ended, and copies it to W&B unless the mode is `off`.
+class Sender(Protocol):
+    """What copies records elsewhere; `bench.tracking.sender.Sender` is one."""
 
-    Attributes:
-        sender: copies the records; None if the mode is `off`.
-    """
+    def offer(self, name: str, folder: Path, record: dict[str, Any]) -> None:
+        """Queue a record in its folder, unless it was copied before."""
+
+    def pump(self) -> None:
+        """Go on with copying, without waiting."""
+
+    def close(self) -> None:
+        """Copy what is left, and say what is lacking."""
+
+
+class TrialTracker:
+    """Writes the record of every trial that has ended, and gives it to what copies it elsewhere, if there is such."""
 
     def __init__(
         self,
         sweep: Sweep,
         store: Store,
-        mode: str = "off",
-        say: Say | None = None,
+        say: Callable[[str], object],
+        sender: Sender | None = None,
         share_with: str | None = None,
-        upload: str = "",
     ) -> None:
         """Record the trials of a sweep.
 
         Args:
             sweep: the sweep.
             store: holds the study, and gets the records.
-            mode: `offline`, `online` or `off`; see `bench.tracking.tracker.make_tracker`.
-            say: prints one line of warning; to standard error if None.
+            say: prints one line of warning.
+            sender: copies the records; None if they stay here.
             share_with: host of a W&B server that gets everything, even if the data are credentialed.
-            upload: the command that sends what is missing in the end; if empty, `bench upload` with the sweep's name.
-
-        Raises:
-            ConfigError: for an unknown mode, or a server that may not have the data.
         """
-        check_mode(mode, share_with)
-        self.sweep, self.store, self.say, self.share_with = sweep, store, say or to_stderr, share_with
-        self.sender: Sender | None = None
-        if mode != "off":
-            command = upload or f"bench upload {sweep.name}"
-            self.sender = Sender(store.root, mode, share_with, self.say, command, "trials")
+        self.sweep, self.store, self.say, self.share_with, self.sender = sweep, store, say, share_with, sender
         self._git, self._current = git_state(), fingerprint(sweep)
         self._told: set[int] = set()
         self._warned = False
@@ -160,24 +157,3 @@ def trial_record(trial: TrialRow, sweep: Sweep, matrix: Matrix) -> dict[str, Any
         "versions": versions(),
     }
     return finite(record)
-
-
-def upload_trials(
-    tracker: TrialTracker, sender: Sender, result: SweepResult, on_progress: Callable[[int, int], object]
-) -> Uploaded:
-    """Send the trials that W&B lacks, and wait until it has them or has refused them.
-
-    Args:
-        tracker: writes records that are missing.
-        sender: the tracker's.
-        result: what the study has found so far.
-        on_progress: called now and then with the number of trials that W&B has, and that of all that have ended.
-
-    Raises:
-        ConfigError: see `TrialTracker.ended`.
-        StoreError: if the store cannot be written, since it could not be remembered what was sent.
-    """
-    tracker.store.require_writable()
-    n = tracker.ended(result)
-    sender.close(wait=True, on_progress=lambda: on_progress(len(sender.sent) + len(sender.there), n))
-    return Uploaded(len(sender.sent), len(sender.there), sender.lacking, len(result.trials) - n)

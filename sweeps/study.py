@@ -83,7 +83,7 @@ def run_sweep(
     placement = placement or ChosenExecutor(Inline(), 1)
     driver = Driver(sweep, store)
     places = max(1, placement.jobs // len(sweep.matrix({}).cells))
-    tracker = tracker or TrialTracker(sweep, store)
+    tracker = tracker or TrialTracker(sweep, store, say)
     trials = Trials(driver, total, places, say, {} if labels is None else labels, tracker.ended)
     with driver.alive(), contextlib.closing(tracker):
         driver.prepare(total)

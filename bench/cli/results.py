@@ -210,15 +210,21 @@ def _upload_cells(request: Request, store: Store, mode: str, share_with: str | N
 
 def _upload_trials(request: Request, store: Store, mode: str, share_with: str | None, on_progress: OnSent) -> Uploaded:
     """Send what W&B lacks of a sweep."""
-    from sweeps.records import TrialTracker, upload_trials
+    from bench.tracking.sender import make_sender
+    from bench.tracking.upload import finish
+    from sweeps.records import TrialTracker
     from sweeps.references import found_so_far
     from sweeps.settings import load_sweep
 
-    sweep = load_sweep(request.matrix, request.sets or ())
-    tracker = TrialTracker(sweep, store, mode, say, share_with, request.upload_command(mode, share_with))
-    if tracker.sender is None:
+    command = request.upload_command(mode, share_with)
+    sender = make_sender(store.root, mode, share_with, say, command, "trials")
+    if sender is None:
         raise ConfigError(f"--wandb {mode}: nothing would be sent; give online or offline")
-    return upload_trials(tracker, tracker.sender, found_so_far(request.matrix, store, request.sets or ()), on_progress)
+    tracker = TrialTracker(load_sweep(request.matrix, request.sets or ()), store, say, sender, share_with)
+    found = found_so_far(request.matrix, store, request.sets or ())
+    store.require_writable()  # else it could not be remembered what was sent
+    n = tracker.ended(found)
+    return finish(sender, n, len(found.trials) - n, on_progress)
 
 
 @app.command(epilog="example: bench dashboard demo --dry-run")

@@ -94,11 +94,13 @@ def sweep(
         result = found_so_far(file, store, overrides)
     else:
         from bench.run.progress import reporter_for
+        from bench.tracking.sender import make_sender, to_stderr
         from sweeps.records import TrialTracker
         from sweeps.study import run_sweep
 
         command = Request(file, sets, store_path).upload_command(wandb, share_with)
-        tracker = TrialTracker(load_sweep(file, overrides), store, wandb, None, share_with, command)
+        sender = make_sender(store.root, wandb, share_with, None, command, "trials")
+        tracker = TrialTracker(load_sweep(file, overrides), store, to_stderr, sender, share_with)
         labels: dict[str, str] = {}
         placement = make_placement(machine)
         reporter = reporter_for(stderr_console(), labels, placement.jobs, quiet, measured_in(store).seconds)

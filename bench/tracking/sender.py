@@ -48,6 +48,18 @@ def to_stderr(line: str) -> None:
     print(line, file=sys.stderr)
 
 
+def make_sender(
+    root: Path, mode: str, share_with: str | None, say: Say | None, upload: str, what: str
+) -> Sender | None:
+    """Return what copies records to W&B for `--wandb MODE`, or None if the mode is `off`; see `Sender`.
+
+    Raises:
+        ConfigError: see `check_mode`.
+    """
+    check_mode(mode, share_with)
+    return None if mode == "off" else Sender(root, mode, share_with, say or to_stderr, upload, what)
+
+
 class Sender:
     """Copies records to W&B, one W&B run for each, in child processes. Only `close` waits for them.
 

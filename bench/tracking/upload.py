@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bench.matrix.matrix import Matrix
+from bench.tracking.sender import Sender
 from bench.tracking.tracker import WandbTracker
 
 
@@ -56,5 +57,17 @@ def upload(tracker: WandbTracker, matrix: Matrix, on_progress: Callable[[int, in
     """
     tracker.local.store.require_writable()
     n = sum(tracker.add(cell) for cell in matrix.cells)
-    tracker.close(wait=True, on_progress=lambda: on_progress(len(tracker.sent) + len(tracker.there), n))
-    return Uploaded(len(tracker.sent), len(tracker.there), tracker.lacking, len(matrix.cells) - n)
+    return finish(tracker, n, len(matrix.cells) - n, on_progress)
+
+
+def finish(sender: Sender, n: int, n_unfinished: int, on_progress: Callable[[int, int], object]) -> Uploaded:
+    """Wait until W&B has the `n` records that were offered to a sender, or has refused them.
+
+    Args:
+        sender: sends them.
+        n: number of the records.
+        n_unfinished: number of those that have nothing to send yet.
+        on_progress: called now and then with the number of records that W&B has, and `n`.
+    """
+    sender.close(wait=True, on_progress=lambda: on_progress(len(sender.sent) + len(sender.there), n))
+    return Uploaded(len(sender.sent), len(sender.there), sender.lacking, n_unfinished)

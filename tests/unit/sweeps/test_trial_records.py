@@ -12,9 +12,10 @@ from bench.errors import ConfigError
 from bench.privacy.border import payload
 from bench.store.store import Store
 from bench.tracking.marker import run_id
-from bench.tracking.upload import Uploaded
+from bench.tracking.sender import Sender
+from bench.tracking.upload import Uploaded, finish
 from sweeps.outcome import SweepResult
-from sweeps.records import TrialTracker, trial_folder, upload_trials
+from sweeps.records import TrialTracker, trial_folder
 from sweeps.references import found_so_far
 from sweeps.settings import load_sweep
 from tests.e2e.conftest import bench  # noqa: F401 - a fixture
@@ -36,13 +37,15 @@ def record_of(store: Store, number: int) -> dict[str, Any]:
 
 
 def tracked(path: Path, store: Store, said: list[str], **options: Any) -> SweepResult:
-    return sweep(path, store, tracker=TrialTracker(load_sweep(path), store, "online", said.append), **options)
+    sender = Sender(store.root, "online", None, said.append, "bench upload study", "trials")
+    return sweep(path, store, tracker=TrialTracker(load_sweep(path), store, said.append, sender), **options)
 
 
 def send(path: Path, store: Store) -> Uploaded:
-    tracker = TrialTracker(load_sweep(path), store, "online", lambda line: None)
-    assert tracker.sender is not None
-    return upload_trials(tracker, tracker.sender, found_so_far(path, store), lambda done, total: None)
+    sender = Sender(store.root, "online", None, lambda line: None, "bench upload study", "trials")
+    found = found_so_far(path, store)
+    n = TrialTracker(load_sweep(path), store, lambda line: None, sender).ended(found)
+    return finish(sender, n, len(found.trials) - n, lambda done, total: None)
 
 
 def test_every_trial_that_ended_has_a_record_and_a_run(tmp_path: Path, server: Wandb) -> None:  # noqa: F811
@@ -140,9 +143,9 @@ def test_a_record_holds_what_was_measured_with_other_code(tmp_path: Path, fake: 
     sweep(path, store, n_trials=2)
     before = record_of(store, 0)
     changed = sweep_file(tmp_path, search=FREE, matrix=tiny(augment={"per_class": 3}))
-    tracker = TrialTracker(load_sweep(changed), store)
+    tracker = TrialTracker(load_sweep(changed), store, print)
     assert tracker.ended(found_so_far(changed, store)) == 2
     assert record_of(store, 0) == before
     (trial_folder(store, "study", 1) / "record.json").unlink()
     with pytest.raises(ConfigError, match=r"trial 1 of 'study' has no record, and the study was made with other"):
-        TrialTracker(load_sweep(changed), store).ended(found_so_far(changed, store))
+        TrialTracker(load_sweep(changed), store, print).ended(found_so_far(changed, store))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,9 +42,7 @@ def write_report(matrix: Matrix, results: list[CellResult], store: Store, out: P
         BorderError: if the report would hold something that may not leave; then nothing is written.
     """
     made_of = export(matrix, results, store, share)
-    with folder_for(out, share) as folder, warnings.catch_warnings():
-        # Where a number is withheld, the settings hold a word instead, and pydantic warns of it.
-        warnings.filterwarnings("ignore", message="Pydantic serializer", category=UserWarning)
+    with folder_for(out, share) as folder, _words_for_numbers():
         names = _write(made_of, store, folder)
     return [out / name for name in names]
 
@@ -62,9 +62,18 @@ def table_text(matrix: Matrix, results: list[CellResult], store: Store, share: b
     from reports.paper_table import markdown, parts_of
 
     made_of = export(matrix, results, store, share)
-    text = markdown(parts_of(made_of.matrix, made_of.results, store, made_of.classes))
+    with _words_for_numbers():
+        text = markdown(parts_of(made_of.matrix, made_of.results, store, made_of.classes))
     made_of.check("table.md", text)
     return text
+
+
+@contextlib.contextmanager
+def _words_for_numbers() -> Iterator[None]:
+    """Let settings hold a word where a number is withheld, of which pydantic would warn."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Pydantic serializer", category=UserWarning)
+        yield
 
 
 def _write(made_of: ReportInput, store: Store, out: Path) -> list[Path]:

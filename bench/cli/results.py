@@ -244,7 +244,7 @@ def dashboard(
     ] = False,
     as_json: JsonOpt = False,
 ) -> None:
-    """Save panels and a report at Weights & Biases that compare the rows.
+    """Save panels and a report at W&B that compare the rows.
 
     The runs must have been uploaded. What an earlier call has saved there is replaced.
     """

@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.errors import ConfigError
+from bench.errors import ConfigError, listed
 from bench.matrix.matrix import Matrix
 from bench.privacy.border import Payload, check_server, payload
+from bench.privacy.names import WITHHELD
 from bench.results.cells import CellResult
 from bench.results.record import cell_record, read_record, record_folder
 from bench.store.store import Store
@@ -57,11 +58,32 @@ def finished(
         share_with: host of a W&B server that may have everything.
 
     Raises:
-        ConfigError: if that server may not have everything (`bench.privacy.border.check_server`).
+        ConfigError: if that server may not have everything (`bench.privacy.border.check_server`), or if names that are
+            withheld from W&B could not be told apart there.
     """
     if share_with is not None:
         check_server(share_with, "online")
-    return [_finished(matrix, result, store, share_with) for result in results if result.state == "done"]
+    done = [result for result in results if result.state == "done"]
+    found = [_finished(matrix, result, store, share_with) for result in done]
+    named = [(result.cell, one.sent.config) for result, one in zip(done, found, strict=True)]
+    if any(sent["matrix"] != matrix.name for _, sent in named):
+        raise ConfigError(
+            f"{matrix.name}: looks like somebody's id, so W&B gets {WITHHELD!r} in its place, and this dashboard would "
+            "replace that of another such matrix; give the matrix another name"
+        )
+    _require_told_apart("data sets", {cell.dataset.label: sent["dataset"] for cell, sent in named})
+    _require_told_apart("rows", {cell.label: sent["method_label"] for cell, sent in named})
+    return found
+
+
+def _require_told_apart(what: str, names: dict[str, str]) -> None:
+    """Refuse names of which several are the same at W&B, where their numbers would become one mean."""
+    alike = sorted(name for name, sent in names.items() if sent == WITHHELD)
+    if len(alike) > 1:
+        raise ConfigError(
+            f"{what} {listed(alike, 3)}: look like ids, so W&B gets {WITHHELD!r} for each of them, and panels cannot "
+            "tell them apart; give them other names"
+        )
 
 
 def _finished(matrix: Matrix, result: CellResult, store: Store, share_with: str | None) -> Finished:

@@ -188,6 +188,17 @@ def test_credentialed_data_show_pictures_to_the_allowed_server_alone(
         finished(place, "api.wandb.ai")
 
 
+@pytest.mark.usefixtures("credentialed")
+def test_names_that_are_withheld_and_could_not_be_told_apart_are_refused(place: Place) -> None:
+    dated, rows = "study-20261128", [{"method": "baseline", "row": f"of p1000003{i}"} for i in (1, 2)]
+    with pytest.raises(ConfigError, match=f"{dated}: looks like somebody's id, so W&B gets 'withheld' in its place"):
+        finished((place[0], build_matrix(tiny(name=dated), dated)))
+    with pytest.raises(ConfigError, match=r"rows of p10000031, of p10000032: look like ids, .* cannot tell them apart"):
+        finished((place[0], build_matrix(tiny(methods=rows, settings={}), "tiny")))
+    (alone,) = finished((place[0], build_matrix(tiny(methods=rows[:1], settings={}), "tiny")))
+    assert alone.sent.config["method_label"] == "withheld"
+
+
 def test_what_was_sent_while_the_data_were_open_is_not_shown_afterwards(
     place: Place,
     server: Wandb,  # noqa: F811

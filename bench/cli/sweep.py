@@ -41,6 +41,7 @@ from bench.errors import ConfigError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from bench.run.machine_file import Machine
     from bench.store.store import Store
     from sweeps.confirmation import Confirmed
     from sweeps.outcome import SweepResult
@@ -119,14 +120,7 @@ def sweep(
             )
     n_failed = 0
     if confirm and result.best_path:
-        from bench.tracking.tracker import make_tracker
-
-        request = Request(result.best_path, None, store_path)
-        matrix = load(result.best_path, None)
-        say(f"confirming the best settings: {len(matrix.cells)} cells with seeds that no trial has used")
-        confirming = make_tracker(wandb, store, matrix, None, share_with, request.upload_command(wandb, share_with))
-        cells = compute_cells(request, matrix, store, machine, confirming, quiet=quiet)
-        n_failed = say_failures(cells, request)
+        n_failed = _confirm(Request(result.best_path, None, store_path), store, machine, (wandb, share_with), quiet)
     described = load_sweep(file, overrides)
     confirmation = _confirmed(result, described, store)
     _print(result, confirmation, as_json)
@@ -135,6 +129,20 @@ def sweep(
         if not as_json:
             typer.echo(page)
     raise typer.Exit(1 if n_failed else 0)
+
+
+def _confirm(request: Request, store: Store, machine: Machine, copies: tuple[str, str | None], quiet: bool) -> int:
+    """Compute the matrix of the best settings, and return how many of its cells failed.
+
+    `copies` has the mode and the server of `--wandb` and `--share-with`.
+    """
+    from bench.tracking.tracker import make_tracker
+
+    matrix = load(request.matrix, None)
+    say(f"confirming the best settings: {len(matrix.cells)} cells with seeds that no trial has used")
+    mode, share_with = copies
+    tracker = make_tracker(mode, store, matrix, None, share_with, request.upload_command(mode, share_with))
+    return say_failures(compute_cells(request, matrix, store, machine, tracker, quiet=quiet), request)
 
 
 def _confirmed(result: SweepResult, described: Sweep, store: Store) -> Confirmed | None:

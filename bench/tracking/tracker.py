@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -102,7 +103,8 @@ class WandbTracker(Sender):
         folder = record_folder(self.local.store, cell).resolve()
         if self._live is not None:
             self._live.ended(folder, well)
-        (folder / LIVE_FILE).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder that cannot be written was told about with the record
+            (folder / LIVE_FILE).unlink()
         self.pump()
 
     def close(self, wait: bool = False, on_progress: Callable[[], object] = lambda: None) -> None:

@@ -93,7 +93,4 @@ def test_padchest(tmp_path):
     rows.append("9,9.png,54,9x,L,MONOCHROME2,['normal'],[]")
     data, found = known("PadChest", tmp_path, [head, *rows])
     assert found.labels.sum(axis=1).tolist() == [2, 0, 1, 1, 0, 2]
-    assert data.selection_note() == (
-        "columns not taken: ImageDir (labels are taken from 'Labels'); labels not taken: 2; rows that list no other: 1; "
-        "where leaves out 1 of 7 rows"
-    )
+    assert data.selection_note() == "labels not taken: 2; rows that list no other: 1; where leaves out 1 of 7 rows"

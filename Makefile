@@ -1,4 +1,4 @@
-# make demo   the paper's six rows on the embedded data set, with a report (10 minutes on 2 cores, after the install)
+# make demo   the paper's six rows on the embedded data set, with a report (10 to 20 minutes on 2 cores, after the install)
 # make test   linters and tests
 PYTHON ?= python3
 BIN := .venv/bin

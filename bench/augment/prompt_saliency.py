@@ -14,10 +14,11 @@ import numpy as np
 from pydantic import Field
 
 from bench import seeds
-from bench.augment.latents import Latents
+from bench.augment.latents import Latents, LatentTable
 from bench.augment.saliency_table import NO_CLASS, SaliencyTable
 from bench.data.split import Train, train_set
 from bench.diffusion.model import DiffusionModel
+from bench.diffusion.pipeline import Diffusion
 from bench.files import new_array, write_strict_json
 from bench.pipeline.settings import Settings
 from bench.pipeline.stage import Resources, Stage, Work
@@ -70,10 +71,10 @@ class PromptSaliency(Stage):
         train, table = train_set(work, self.train), work.get(self.latents)
         rows, classes = prompt_targets(train, self.wanted)
         cams = new_array(work.out / "cams.npy", (len(rows), *table.shape[1:]), np.float32)
-        made = np.flatnonzero(classes != NO_CLASS)
+        made, diffusion = np.flatnonzero(classes != NO_CLASS), self.diffusion.load(work.device)
         for start in range(0, len(made), _BATCH):
             part = made[start : start + _BATCH]
-            cams[part] = self._maps(work, train, rows[part], classes[part])
+            cams[part] = self._maps(diffusion, table, train, rows[part], classes[part])
             work.progress(min(start + _BATCH, len(made)), len(made), "maps")
         cams.flush()
         np.save(work.out / "rows.npy", rows)
@@ -86,9 +87,8 @@ class PromptSaliency(Stage):
         """Return the maps, memory-mapped."""
         return SaliencyTable.open(folder)
 
-    def _maps(self, work: Work, train: TrainSet, rows: Int64, classes: Int64) -> Float32:
+    def _maps(self, diffusion: Diffusion, table: LatentTable, train: TrainSet, rows: Int64, classes: Int64) -> Float32:
         """Return the maps of train rows for their classes, `float32 [b, h, w]` in [0, 1]."""
-        table, diffusion = work.get(self.latents), self.diffusion.load(work.device)
         with_it, without_it = contrasted(train, rows, classes, self.settings.contrast)
         seed = seeds.derive(self.seed, "prompt-saliency")
         noise = np.stack(
@@ -117,8 +117,10 @@ def prompt_targets(train: TrainSet, wanted: str) -> tuple[Int64, Int64]:
     classes: list[int] = []
     for row, labels in enumerate(train.labels):
         tail, head = ([c for c in of if labels[c] == 1] for of in (train.tail_index, train.head_index))
-        own = head if wanted == "head" and tail else [] if wanted == "head" else tail
-        if wanted == "tail_and_partners" and not tail:
+        own = tail
+        if wanted == "head":
+            own = head if tail else []
+        elif wanted == "tail_and_partners" and not tail:
             own = head[:1]
         rows += [row] * max(1, len(own))
         classes += own or [NO_CLASS]

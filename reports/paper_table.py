@@ -17,7 +17,7 @@ from reports.footnotes import footnotes, left_open
 from reports.published import published
 from reports.run_facts import by_dataset, dataset_facts
 from reports.table_rows import COLUMNS, PUBLISHED_COLUMNS, SUPPORTED, Layout, Row, no_skill, number, table_rows
-from reports.text import md, md_line, tex, tex_line
+from reports.text import md, md_table, tex, tex_line
 
 if TYPE_CHECKING:
     from bench.matrix.matrix import Matrix
@@ -145,19 +145,15 @@ def markdown(parts: list[Part]) -> str:
     lines = [f"# {md(parts[0].matrix.name)}", ""] if parts else []
     for part in parts:
         lines += [f"## {md(part.label)}", ""]
-        lines += _md_table(part.headings, part.lines)
+        lines += md_table(part.headings, part.lines)
         lines += [f"- **{md(row.method)}**: {md(row.hole)}" for row in part.rows if row.hole]
         lines += [f"- **{md(row)}**: {md(said)}" for row, said in part.verdicts.items()]
         lines += [f"- {md(note)}" for note in [*part.notes, *part.verdict_notes, *part.chosen]]
         for beside in beside_fid(part.results):
-            lines += ["", f"### {md(beside.title)}", "", *_md_table(beside.headings, beside.lines)]
+            lines += ["", f"### {md(beside.title)}", "", *md_table(beside.headings, beside.lines)]
             lines += [f"- {md(note)}" for note in beside.notes]
         lines.append("")
     return "\n".join(lines)
-
-
-def _md_table(headings: list[str], lines: list[list[str]]) -> list[str]:
-    return [md_line(headings), "|---|" + "---:|" * (len(headings) - 1), *(md_line(cells) for cells in lines), ""]
 
 
 def csv_table(parts: list[Part]) -> str:

@@ -11,6 +11,7 @@ from reports.figures.search import Search, Trial, Value, search_figures
 from reports.figures.style import Omitted, Saved, save
 from reports.page import duration, environment
 from reports.table_rows import MISSING, number
+from reports.text import md, md_table
 
 _PLACES = 4  # decimals of a metric
 
@@ -37,9 +38,7 @@ def write_sweep_page(
             description=description,
             glance=[*_glance(search), *said],
             confirmation=confirmation,
-            front=_table("Pareto front", [t for t in search.done if t.number in search.pareto], search)
-            if len(search.objectives) > 1 and search.pareto
-            else None,
+            front=_front(search),
             drawn=[item for item in drawn if isinstance(item, Saved)],
             omitted=[item for item in drawn if isinstance(item, Omitted)],
             trials=_table("All trials", search.trials, search),
@@ -47,6 +46,21 @@ def write_sweep_page(
     )
     (out / "sweep.html").write_text(page, encoding="utf-8")
     return [out / "sweep.html", *(file for item in drawn if isinstance(item, Saved) for file in item.files)]
+
+
+def sweep_markdown(search: Search, confirmation: TextTable | None, said: Sequence[str]) -> str:
+    """Return the tables of a sweep's page as Markdown, with what is said above them; see `write_sweep_page`."""
+    lines = [f"# {md(search.name)}", "", *(f"- {md(fact)}" for fact in [*_glance(search), *said]), ""]
+    tables = [confirmation, _front(search), _table("All trials", search.trials, search)]
+    for table in filter(None, tables):
+        lines += [f"## {md(table.title)}", "", *md_table(table.headings, table.lines)]
+    return "\n".join(lines)
+
+
+def _front(search: Search) -> TextTable | None:
+    """Return the trials that no other trial beats in every objective; None if there is one objective."""
+    front = [t for t in search.done if t.number in search.pareto]
+    return _table("Pareto front", front, search) if len(search.objectives) > 1 and front else None
 
 
 def _glance(search: Search) -> list[str]:

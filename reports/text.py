@@ -14,6 +14,11 @@ def md_line(cells: list[str]) -> str:
     return "| " + " | ".join(md(c) for c in cells) + " |"
 
 
+def md_table(headings: list[str], lines: list[list[str]]) -> list[str]:
+    """Return the lines of a Markdown table, with an empty one after it."""
+    return [md_line(headings), "|---|" + "---:|" * (len(headings) - 1), *(md_line(cells) for cells in lines), ""]
+
+
 _LATEX = {
     **{c: f"\\{c}" for c in "&%$#_{}"},
     "\\": r"\textbackslash{}",

@@ -88,7 +88,7 @@ class TrialTracker:
                 self._warned = True
                 continue
             if self.sender:
-                self.sender.offer(f"trial {trial.number}", folder, record)
+                self.sender.offer(_name(trial), folder, record)
         if self.sender:
             self.sender.pump()
         return len(new)
@@ -98,8 +98,26 @@ class TrialTracker:
         if self.sender:
             self.sender.close()
 
+    def records(self, result: SweepResult) -> list[tuple[str, Path, dict[str, Any]]]:
+        """Return name, folder and record of each trial that has ended. Nothing is written, and no server is allowed.
+
+        Raises:
+            ConfigError: as `ended` does.
+        """
+        found = ((t, *self._known(t, result)) for t in result.trials if t.has_ended)
+        return [(_name(trial), folder, {"shared_with": []} | record) for trial, folder, record in found]
+
     def _record(self, trial: TrialRow, result: SweepResult) -> tuple[Path, dict[str, Any]]:
         """Return the folder and the record of a trial, which is written unless it is there."""
+        folder, record = self._known(trial, result)
+        there = read_record(folder)
+        record = record | {"shared_with": allowed_servers(there, self.share_with)}
+        if record != there:
+            write_strict_json(folder / "record.json", record)
+        return folder, record
+
+    def _known(self, trial: TrialRow, result: SweepResult) -> tuple[Path, dict[str, Any]]:
+        """Return the folder and the record of a trial, as it is there or made anew, with today's terms."""
         folder = trial_folder(self.store, result.name, trial.number)
         told = [result.fingerprint, trial.number, trial.state, trial.params, trial.values, trial.gate]
         key = hashlib.sha256(canonical_json(told).encode()).hexdigest()[:32]
@@ -114,10 +132,11 @@ class TrialTracker:
                     "made with other settings or another version of the code, so its settings are not known any more"
                 )
             record = trial_record(trial, self.sweep, matrix) | {"key": key, "git": self._git}
-        record = record | {"sharing": sharing, "shared_with": allowed_servers(there, self.share_with)}
-        if record != there:
-            write_strict_json(folder / "record.json", record)
-        return folder, record
+        return folder, record | {"sharing": sharing}
+
+
+def _name(trial: TrialRow) -> str:
+    return f"trial {trial.number}"
 
 
 def _matrix(sweep: Sweep, trial: TrialRow) -> Matrix:
@@ -138,7 +157,7 @@ def trial_record(trial: TrialRow, sweep: Sweep, matrix: Matrix) -> dict[str, Any
         "schema": SCHEMA,
         "kind": "trial",
         "matrix": sweep.name,
-        "cell": f"trial {trial.number}",
+        "cell": _name(trial),
         "trial": trial.number,
         "state": trial.state,
         "reason": trial.reason,

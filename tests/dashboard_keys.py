@@ -75,6 +75,7 @@ def _accessor(text: str) -> tuple[str, str]:
 _NAMING: dict[str, Callable[[Any], list[tuple[str, str]]]] = {
     "metrics": lambda names: [("logged", name) for name in names],
     "mediaKeys": lambda names: [("summary", name) for name in names],
+    "targetKey": lambda name: [("summary", name)],
     "groupBy": lambda name: [_accessor(f"config:{name}")],
     **dict.fromkeys(("columnPinned", "columnVisible"), lambda names: [_accessor(name) for name in names]),
     **dict.fromkeys(("xAxis", "yAxis", "zAxis", "accessor"), _axis),

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from bench.tracking.upload import Uploaded
 
 OnSent = Callable[[int, int], object]
+MatrixOrSweepArg = Annotated[
+    str, typer.Argument(metavar="MATRIX|SWEEP", help="A matrix or a sweep: a file, or the name of a shipped one.")
+]
 app = typer.Typer()
 
 
@@ -162,9 +165,7 @@ def effects(
 
 @app.command(epilog="example: bench upload demo")
 def upload(
-    matrix: Annotated[
-        str, typer.Argument(metavar="MATRIX|SWEEP", help="A matrix or a sweep: a file, or the name of a shipped one.")
-    ],
+    matrix: MatrixOrSweepArg,
     sets: SetOpt = None,
     store_path: StoreOpt = DEFAULT_STORE,
     wandb: Annotated[
@@ -229,7 +230,7 @@ def _upload_trials(request: Request, store: Store, mode: str, share_with: str | 
 
 @app.command(epilog="example: bench dashboard demo --dry-run")
 def dashboard(
-    matrix: MatrixArg,
+    matrix: MatrixOrSweepArg,
     sets: SetOpt = None,
     store_path: StoreOpt = DEFAULT_STORE,
     entity: Annotated[
@@ -244,21 +245,21 @@ def dashboard(
     ] = False,
     as_json: JsonOpt = False,
 ) -> None:
-    """Save panels and a report at W&B that compare the rows.
+    """Save panels and a report at W&B that compare the rows of a matrix or the trials of a sweep.
 
     The runs must have been uploaded. What an earlier call has saved there is replaced.
     """
     from bench.cli.show_dashboard import dry_run as look
     from bench.cli.show_dashboard import save_and_tell
 
-    request, loaded, store = Request(matrix, sets, store_path), load(matrix, sets), open_store(store_path)
+    request, store = Request(matrix, sets, store_path), open_store(store_path)
     if dry_run:
         if entity or project:
             raise ConfigError("--dry-run: names no project, since nothing is saved; leave out --entity and --project")
-        print_json(look(request, loaded, store, share_with))
+        print_json(look(request, store, share_with))
         return
     with interruptible(request.command("dashboard")):
-        saved = save_and_tell(request, loaded, store, entity, project, share_with)
+        saved = save_and_tell(request, store, entity, project, share_with)
     if as_json:
         print_json(saved)
     else:

@@ -1,28 +1,40 @@
-"""What `bench dashboard` does with a matrix: collect its finished cells and its table, and save or print them."""
+"""What `bench dashboard` does with a matrix or a sweep: collect what has ended and its table, save or print them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.cli.options import Request
-from bench.cli.session import say
+from bench.cli.session import load, say
 from bench.errors import ConfigError, listed
-from bench.matrix.matrix import Matrix
 from bench.results.cells import read_matrix
 from bench.store.store import Store
 from bench.tracking.dashboard import report, require_extra, spec_of, workspace
-from bench.tracking.save_dashboard import finished, preview, save
+from bench.tracking.matrix_board import matrix_boards
+from bench.tracking.save_dashboard import finished, from_record, require_own_name, save
+from bench.tracking.study_board import study_boards
 from reports.report import table_text
 
 if TYPE_CHECKING:
-    from bench.tracking.save_dashboard import Finished
+    from bench.tracking.save_dashboard import Finished, MakeBoards
 
 
-def dry_run(request: Request, matrix: Matrix, store: Store, share_with: str | None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Collected:
+    """What ended, how its boards are made, and the table as Markdown; all as it may leave."""
+
+    found: Sequence[Finished]
+    boards: MakeBoards
+    table: str
+
+
+def dry_run(request: Request, store: Store, share_with: str | None) -> dict[str, Any]:
     """Return what would be saved, as JSON values. Nobody is contacted, so no project is named in it."""
-    cells, table = _collected(request, matrix, store, share_with)
-    boards = preview(cells)
-    spaces, made = [workspace(board, "", "") for board in boards], report(boards, table, "", "")
+    what = _collected(request, store, share_with)
+    boards = what.boards({one.run: one.sent for one in what.found})
+    spaces, made = [workspace(board, "", "") for board in boards], report(boards, what.table, "", "")
     return {
         "workspaces": [{"name": space.name, "spec": spec_of(space)} for space in spaces],
         "report": {"name": made.title, "spec": spec_of(made)},
@@ -30,30 +42,62 @@ def dry_run(request: Request, matrix: Matrix, store: Store, share_with: str | No
 
 
 def save_and_tell(
-    request: Request, matrix: Matrix, store: Store, entity: str | None, project: str | None, share_with: str | None
+    request: Request, store: Store, entity: str | None, project: str | None, share_with: str | None
 ) -> dict[str, Any]:
-    """Save the dashboard, warn of finished cells that it lacks, and return what `save` returns."""
-    cells, table = _collected(request, matrix, store, share_with)
+    """Save the dashboard, warn of what it lacks, and return what `save` returns."""
+    what = _collected(request, store, share_with)
     upload = request.upload_command("online", share_with)
-    saved = save(cells, table, upload, entity, project, share_with)
+    saved = save(what.found, what.boards, what.table, upload, entity, project, share_with)
     if saved["lacking"]:
+        ended = "trials that have ended" if what.boards is study_boards else "finished cells"
         say(
-            f"warning: the panels lack {len(saved['lacking'])} of {len(cells)} finished cells "
+            f"warning: the panels lack {len(saved['lacking'])} of {len(what.found)} {ended} "
             f"({listed(saved['lacking'], 3)}), which were not uploaded there; `{upload}` sends them"
         )
     return saved
 
 
-def _collected(request: Request, matrix: Matrix, store: Store, share_with: str | None) -> tuple[list[Finished], str]:
-    """Return the finished cells and the table as Markdown, both as they may leave.
+def _collected(request: Request, store: Store, share_with: str | None) -> _Collected:
+    """Return what `bench dashboard` shows.
 
     Raises:
-        ConfigError: if the library for dashboards is not installed, or if no cell is finished.
+        ConfigError: if the library for dashboards is not installed, or if nothing has ended.
     """
+    from sweeps.settings import is_sweep
+
     require_extra()
+    return (_trials if is_sweep(request.matrix) else _cells)(request, store, share_with)
+
+
+def _cells(request: Request, store: Store, share_with: str | None) -> _Collected:
+    matrix = load(request.matrix, request.sets)
     results = read_matrix(matrix, store)
     cells = finished(matrix, results, store, share_with)
     if not cells:
         command = request.command("run")
         raise ConfigError(f"no cell of {matrix.name} is finished, so there is nothing to show; first: {command}")
-    return cells, table_text(matrix, results, store, share=share_with is None)
+    return _Collected(cells, matrix_boards, table_text(matrix, results, store, share=share_with is None))
+
+
+def _trials(request: Request, store: Store, share_with: str | None) -> _Collected:
+    from bench.cli.show_sweep import confirmed_so_far, tables_of
+    from bench.privacy.border import check_server
+    from sweeps.records import TrialTracker
+    from sweeps.references import found_so_far
+    from sweeps.settings import load_sweep
+
+    if share_with is not None:
+        check_server(share_with, "online")
+    sets = tuple(request.sets or ())
+    sweep, result = load_sweep(request.matrix, sets), found_so_far(request.matrix, store, sets)
+    records = TrialTracker(sweep, store, say, share_with=share_with).records(result)
+    found = [from_record(name, folder, record, store, share_with) for name, folder, record in records]
+    if not found:
+        command = request.command("sweep")
+        raise ConfigError(f"no trial of {sweep.name} has ended, so there is nothing to show; first: {command}")
+    require_own_name(sweep.name, "sweep", found)
+    is_open = all(record["sharing"] == "open" for _, _, record in records)
+    table = tables_of(
+        result, sweep, confirmed_so_far(result, sweep, store), all_words=is_open or share_with is not None
+    )
+    return _Collected(found, study_boards, table)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -30,25 +29,17 @@ from bench.cli.session import (
     make_machine,
     make_placement,
     open_store,
-    print_json,
     say,
     stderr_console,
-    stdout_console,
     stdout_to_stderr,
 )
 from bench.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from bench.run.machine_file import Machine
     from bench.store.store import Store
-    from sweeps.confirmation import Confirmed
-    from sweeps.outcome import SweepResult
-    from sweeps.settings import Sweep
 
 app = typer.Typer()
-CONFIRMED = ["row", "in the search", "mean", "sd", "n"]
 
 
 @app.command(epilog="example: bench sweep cam --trials 20")
@@ -84,6 +75,7 @@ def sweep(
     Run the same command again to continue a search. The best settings are written as a matrix for `bench run`.
     """
     machine = make_machine(machine_file, executor, jobs, device, threads)  # before anything imports numpy
+    from bench.cli.show_sweep import confirmed_so_far, print_sweep, write_page
     from sweeps.settings import load_sweep
 
     if status and (confirm or trials):
@@ -122,10 +114,10 @@ def sweep(
     if confirm and result.best_path:
         n_failed = _confirm(Request(result.best_path, None, store_path), store, machine, (wandb, share_with), quiet)
     described = load_sweep(file, overrides)
-    confirmation = _confirmed(result, described, store)
-    _print(result, confirmation, as_json)
+    confirmation = confirmed_so_far(result, described, store)
+    print_sweep(result, confirmation, as_json)
     if report:
-        page = _write_page(result, described, confirmation, store)
+        page = write_page(result, described, confirmation, store)
         if not as_json:
             typer.echo(page)
     raise typer.Exit(1 if n_failed else 0)
@@ -143,74 +135,3 @@ def _confirm(request: Request, store: Store, machine: Machine, copies: tuple[str
     mode, share_with = copies
     tracker = make_tracker(mode, store, matrix, None, share_with, request.upload_command(mode, share_with))
     return say_failures(compute_cells(request, matrix, store, machine, tracker, quiet=quiet), request)
-
-
-def _confirmed(result: SweepResult, described: Sweep, store: Store) -> Confirmed | None:
-    """Return what the finished cells of the confirmation say, or None if there is none."""
-    from sweeps.confirmation import confirmed
-
-    if result.best_path is None:
-        return None
-    return confirmed(result, described, load(result.best_path, None), store)
-
-
-def _write_page(result: SweepResult, described: Sweep, confirmation: Confirmed | None, store: Store) -> Path:
-    """Write the page of a sweep and return its path."""
-    from reports.beside_fid import TextTable
-    from reports.figures.search import Search, Trial
-    from reports.sweep_page import write_sweep_page
-    from sweeps.outcome import short_names
-
-    search = described.settings.search
-    names = short_names(search)
-    table = None
-    if confirmation and confirmation.rows:
-        title = f"Confirmation: {confirmation.metric} on val with seeds that no trial has used"
-        table = TextTable(title, CONFIRMED, [r.shown() for r in confirmation.rows], [])
-    page = Search(
-        name=result.name,
-        objectives=result.objectives,
-        trials=tuple(
-            Trial(t.number, t.state, t.values, {names[k]: v for k, v in t.params.items()}, t.seconds)
-            for t in result.trials
-        ),
-        best=result.best,
-        pareto=result.pareto,
-        importances={m: {names[k]: v for k, v in found.items()} for m, found in result.importances.items()},
-        log_scaled=frozenset(names[key] for key, dimension in search.items() if getattr(dimension, "log", False)),
-    )
-    said = [*result.lines(), *([confirmation.line()] if table and confirmation else [])]
-    out = store.root / "reports" / f"sweep-{result.name}"
-    return write_sweep_page(page, described.settings.description, table, said, out)[0]
-
-
-def _print(result: SweepResult, confirmation: Confirmed | None, as_json: bool) -> None:
-    """Print the trials, which settings decide, and what was left of the gain."""
-    if as_json:
-        found: dict[str, Any] = result.as_dict()
-        print_json(found | {"confirmed": confirmation.as_dict() if confirmation else None})
-        return
-    console = stdout_console()
-    console.print(result.table())
-    for line in result.lines():
-        typer.echo(line)
-    if confirmation and confirmation.rows:
-        console.print(_confirmation_table(confirmation))
-        typer.echo(confirmation.line())
-    if result.best_path is None:
-        typer.echo("no trial finished")
-    elif confirmation and confirmation.rows:
-        typer.echo(f"its scores on test: bench table {result.best_path}")
-    else:
-        typer.echo(f"best settings: {result.best_path}; train them again with new seeds: --confirm")
-
-
-def _confirmation_table(confirmation: Confirmed) -> Table:
-    from rich.table import Table
-
-    table = Table(title=f"confirmation: {confirmation.metric} with seeds that no trial has used")
-    for name in CONFIRMED:
-        table.add_column(name, justify="left" if name == CONFIRMED[0] else "right")
-    for row in confirmation.rows:
-        table.add_row(*row.shown(), style="bold" if row.row == confirmation.chosen else None)
-    return table

@@ -153,12 +153,12 @@ def _config(record: dict[str, Any], metrics: MetricNames, server: str | None) ->
     }
 
 
-_TRIAL_COLUMNS = ("study", "trial", "state", "method", "dataset", "sampler", "settings", "run")
+TRIAL_COLUMNS = ("study", "trial", "state", "method", "dataset", "sampler", "settings", "run")
 
 
 def _of_trial(record: dict[str, Any], server: str | None) -> Payload:
     """Return what a tracker gets for one trial: its parameters as columns to sort by, and what was measured."""
-    names = short_names([*_TRIAL_COLUMNS, *record["columns"]])
+    names = short_names([*TRIAL_COLUMNS, *record["columns"]])
     columns = {names[name]: value for name, value in record["columns"].items()}
     summary = {"state": record["state"], "seconds": record["seconds"], "retried_as": record["retried_as"]}
     facts = {name: record[name] for name in ("key", "seeds", "versions", "git", "objectives")}

@@ -1,4 +1,4 @@
-"""Save a dashboard: find where the runs of a matrix were uploaded, and let a child process save it there.
+"""Save a dashboard: find where the runs of a matrix or a sweep were uploaded, and let a child process save it there.
 
 Nothing is computed, and no run is sent. Only what has passed the border (`bench.privacy.border`) is used.
 """
@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,20 +21,21 @@ from bench.privacy.names import WITHHELD
 from bench.results.cells import CellResult
 from bench.results.record import cell_record, read_record, record_folder
 from bench.store.store import Store
-from bench.tracking.dashboard import Board, boards
+from bench.tracking.board import Board
 from bench.tracking.marker import Destination, run_id, sent_as
 from bench.tracking.wandb_child import after, surroundings
 from bench.tracking.wandb_dashboard import REFUSED, SAVED
 
+MakeBoards = Callable[[Mapping[str, Payload]], Sequence[Board]]
 _WAIT_S = 300.0  # longest wait for W&B
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished cell.
+    """A finished cell, or a trial that has ended.
 
     Attributes:
-        name: the cell's name.
+        name: its name.
         sent: what W&B gets of it.
         run: the id of its run, unless that id was deleted at W&B.
         uploads: where it was seen, each with the id of its run there.
@@ -65,15 +66,24 @@ def finished(
         check_server(share_with, "online")
     done = [result for result in results if result.state == "done"]
     found = [_finished(matrix, result, store, share_with) for result in done]
+    require_own_name(matrix.name, "matrix", found)
     named = [(result.cell, one.sent.config) for result, one in zip(done, found, strict=True)]
-    if any(sent["matrix"] != matrix.name for _, sent in named):
-        raise ConfigError(
-            f"{matrix.name}: looks like somebody's id, so W&B gets {WITHHELD!r} in its place, and this dashboard would "
-            "replace that of another such matrix; give the matrix another name"
-        )
     _require_told_apart("data sets", {cell.dataset.label: sent["dataset"] for cell, sent in named})
     _require_told_apart("rows", {cell.label: sent["method_label"] for cell, sent in named})
     return found
+
+
+def require_own_name(name: str, what: str, found: Sequence[Finished]) -> None:
+    """Refuse a name of a matrix or a sweep that W&B does not get.
+
+    Raises:
+        ConfigError: if it was withheld, since every such dashboard would replace the last.
+    """
+    if any(one.sent.group != name for one in found):
+        raise ConfigError(
+            f"{name}: looks like somebody's id, so W&B gets {WITHHELD!r} in its place, and this dashboard would "
+            f"replace that of another such {what}; give the {what} another name"
+        )
 
 
 def _require_told_apart(what: str, names: dict[str, str]) -> None:
@@ -93,65 +103,72 @@ def _finished(matrix: Matrix, result: CellResult, store: Store, share_with: str 
         record = cell_record(store, matrix, cell, result) | {"git": None, "shared_with": []}
     # Who may see the data is in no key, so a record can be older than what is said of them now.
     record |= {"sharing": cell.sharing}
+    return from_record(cell.name, folder, record, store, share_with)
+
+
+def from_record(name: str, folder: Path, record: dict[str, Any], store: Store, share_with: str | None) -> Finished:
+    """Return what W&B gets of a record in its folder, and where it was seen; see `Finished`."""
     uploads = sent_as(folder, record, share_with)
-    return Finished(cell.name, payload(record, store.root, share_with), run_id(record, share_with), uploads)
-
-
-def preview(cells: Sequence[Finished]) -> list[Board]:
-    """Return the boards of finished cells, whether or not they were uploaded."""
-    return boards({cell.run: cell.sent for cell in cells})
+    return Finished(name, payload(record, store.root, share_with), run_id(record, share_with), uploads)
 
 
 def save(
-    cells: Sequence[Finished],
+    found: Sequence[Finished],
+    boards: MakeBoards,
     table: str,
     upload: str,
     entity: str | None = None,
     project: str | None = None,
     share_with: str | None = None,
 ) -> dict[str, Any]:
-    """Save workspaces and report where the cells were uploaded; what is there under the same names is replaced.
+    """Save workspaces and report where the runs were uploaded; what is there under the same names is replaced.
 
     Args:
-        cells: the finished cells of a matrix.
+        found: the finished cells of a matrix, or the ended trials of a sweep.
+        boards: makes the boards of runs by their ids.
         table: the table with its notes as Markdown. The caller answers for it that it may leave.
         upload: the command that uploads what is missing.
-        entity: the owner of the project; if None, the one to which the cells were uploaded.
+        entity: the owner of the project; if None, the one to which they were uploaded.
         project: the project; likewise.
         share_with: host of a W&B server that may have everything.
 
     Returns:
         `base_url`, `entity`, `project`, `workspaces` and `report` (each with `name`, `url`, `was`, `spec`), and
-        `lacking`, the names of finished cells that were not uploaded there.
+        `lacking`, the names of those that were not uploaded there.
 
     Raises:
-        ConfigError: if no cell was uploaded there, if there are several places, or if W&B does not take it.
+        ConfigError: if none was uploaded there, if there are several places, or if W&B does not take it.
     """
-    places = _places(cells, upload, entity, project)
-    request = {"places": [_asked(cells, place) for place in places], "table": table, "server": share_with}
+    places = _places(found, upload, entity, project)
+    request = {"places": [_asked(found, boards, place) for place in places], "table": table, "server": share_with}
     saved = _child(request)
     here = Destination(saved["base_url"], saved["entity"], saved["project"])
-    return saved | {"lacking": [cell.name for cell in cells if here not in cell.uploads]}
+    return saved | {"lacking": [one.name for one in found if here not in one.uploads]}
 
 
-def _places(cells: Sequence[Finished], upload: str, entity: str | None, project: str | None) -> list[Destination]:
-    """Return the places to which cells were uploaded; they differ in the server alone."""
-    everywhere = list(dict.fromkeys(place for cell in cells for place in cell.uploads))
-    found = [p for p in everywhere if entity in (None, p.entity) and project in (None, p.project)]
-    if not found:
+def _places(found: Sequence[Finished], upload: str, entity: str | None, project: str | None) -> list[Destination]:
+    """Return the places to which runs were uploaded; they differ in the server alone."""
+    what = _what(found)
+    everywhere = list(dict.fromkeys(place for one in found for place in one.uploads))
+    fitting = [p for p in everywhere if entity in (None, p.entity) and project in (None, p.project)]
+    if not fitting:
         others = sorted({f"{p.entity}/{p.project}" for p in everywhere})
         elsewhere = f" (but to {', '.join(others)})" if others else ""
         asked = f"{entity or '*'}/{project or '*'}" if entity or project else "W&B"
-        raise ConfigError(f"no finished cell was uploaded to {asked}{elsewhere}; first: {upload}")
-    names = sorted({f"{p.entity}/{p.project}" for p in found})
+        raise ConfigError(f"no finished {what} was uploaded to {asked}{elsewhere}; first: {upload}")
+    names = sorted({f"{p.entity}/{p.project}" for p in fitting})
     if len(names) > 1:
-        raise ConfigError(f"the cells were uploaded to {', '.join(names)}; choose with --entity and --project")
-    return found
+        raise ConfigError(f"the {what}s were uploaded to {', '.join(names)}; choose with --entity and --project")
+    return fitting
 
 
-def _asked(cells: Sequence[Finished], place: Destination) -> dict[str, Any]:
-    made = boards({cell.uploads[place]: cell.sent for cell in cells if place in cell.uploads})
-    return asdict(place) | {"boards": [asdict(board) for board in made]}
+def _what(found: Sequence[Finished]) -> str:
+    return "trial" if any(one.sent.job_type == "trial" for one in found) else "cell"
+
+
+def _asked(found: Sequence[Finished], boards: MakeBoards, place: Destination) -> dict[str, Any]:
+    made = boards({one.uploads[place]: one.sent for one in found if place in one.uploads})
+    return asdict(place) | {"boards": [board.as_dict() for board in made]}
 
 
 def _child(request: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""Save the workspaces and the report of a matrix at W&B, in a process of its own.
+"""Save the workspaces and the report of a matrix or a sweep at W&B, in a process of its own.
 
 Run as `python -m bench.tracking.wandb_dashboard`, with a request as JSON on stdin (`bench.tracking.save_dashboard`).
 The last line on stdout tells what was saved, or why nothing was. What is there already under the same name is replaced:
-a workspace is found by its name at W&B, which is made of the names of project, matrix and data set, and a report by its
-title in the project.
+a workspace is found by its name at W&B, which is made of the names of the project and of what it shows, and a report by
+its title in the project.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import ConfigError
 from bench.privacy.border import check_server
-from bench.tracking.dashboard import Board, report, spec_of, workspace
+from bench.tracking.dashboard import read_board, report, spec_of, workspace
 from bench.tracking.wandb_server import base_url, in_one_line
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def save(request: dict[str, Any]) -> dict[str, Any]:
             f"the runs were uploaded to {others}, and W&B talks to {url} now; set WANDB_BASE_URL, or upload them there"
         )
     entity, project = place["entity"], place["project"]
-    found = [Board(**board) for board in place["boards"]]
+    found = [read_board(board) for board in place["boards"]]
     api = wandb.Api()
     spaces = [workspace(board, entity, project) for board in found]
     made = report(found, request["table"], entity, project)

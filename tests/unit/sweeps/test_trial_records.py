@@ -18,8 +18,9 @@ from sweeps.outcome import SweepResult
 from sweeps.records import TrialTracker, trial_folder
 from sweeps.references import found_so_far
 from sweeps.settings import load_sweep
+from tests.dashboard_keys import Held
 from tests.e2e.conftest import bench  # noqa: F401 - a fixture
-from tests.e2e.driver import Bench
+from tests.e2e.driver import Bench, refused
 from tests.tiny_cells import methods, tiny  # noqa: F401 - a fixture
 from tests.track_fixtures import server  # noqa: F401 - a fixture
 from tests.unit.sweeps.test_sweep_settings import sweep_file
@@ -102,6 +103,45 @@ def test_upload_sends_what_is_missing_of_a_study(
         t.params[GAIN] for t in found_so_far(path, store).trials
     }
     assert bench("upload", path, "--store", store.root).out.startswith("nothing is missing")
+
+
+def test_a_dashboard_of_a_study_names_what_its_runs_have_and_is_replaced(
+    tmp_path: Path,
+    fake: list[int],  # noqa: F811
+    server: Wandb,  # noqa: F811
+    bench: Bench,  # noqa: F811
+) -> None:
+    path, store = sweep_file(tmp_path, search=FREE), Store(tmp_path / "store")
+    said = refused(bench, "dashboard", path, "--store", store.root, folder=tmp_path)
+    assert said.endswith("has no study 'study'; run it or leave it out")
+    sweep(path, store, n_trials=3)  # not tracked
+    said = refused(bench, "dashboard", path, "--store", store.root, folder=tmp_path)
+    assert said == f"no finished trial was uploaded to W&B; first: bench upload {path} --store {store.root}"
+    bench("upload", path, "--store", store.root)
+    first = bench("dashboard", path, "--store", store.root)
+    assert (first.code, first.err) == (0, "")
+    assert [line.partition(": ")[0] for line in first.out.splitlines()] == [
+        "created sweep study",
+        "created bench dashboard study (sweep)",
+    ]
+    held = Held()
+    for run in server.runs.values():
+        held.config |= {name for name, value in run["config"].items() if value is not None}
+        held.summary |= set(run["summary"])
+        held.logged |= {name for row in run["history"].values() for name in row}
+    for view in server.views.values():
+        assert held.lacks(json.loads(view["spec"])) == set()
+    (told,) = (json.loads(view["spec"]) for view in server.views.values() if view["type"] == "runs")
+    table = told["blocks"][2]["content"]
+    for trial in found_so_far(path, store).trials:
+        line = next(
+            line for line in table.splitlines() if line.startswith((f"| {trial.number} |", f"| {trial.number} ("))
+        )
+        assert f"{trial.values['val_map_tail']:.4f}" in line
+    (trial_folder(store, "study", 1) / "wandb.json").unlink()
+    again = bench("dashboard", path, "--store", store.root)
+    assert "the panels lack 1 of 3 trials that have ended (trial 1)" in again.err
+    assert again.out == first.out.replace("created", "updated")
 
 
 def test_two_parameters_of_one_name_have_columns_of_their_own(tmp_path: Path, fake: list[int]) -> None:  # noqa: F811

@@ -14,7 +14,9 @@ from wandb_workspaces.workspaces import Workspace
 from wandb_workspaces.workspaces.internal import View
 
 from bench.privacy.border import Payload
-from bench.tracking.dashboard import boards, report, spec_of, workspace
+from bench.tracking.dashboard import read_board, report, spec_of, workspace
+from bench.tracking.matrix_board import matrix_boards
+from bench.tracking.study_board import study_boards
 from tests.dashboard_keys import Held, named
 
 GOLDEN = Path(__file__).with_name("dashboard.json")
@@ -56,9 +58,32 @@ def a_matrix() -> dict[str, Payload]:
     }
 
 
+def trial(number: int, **changes: Any) -> Payload:
+    """Return what is sent of a trial with two objectives and two settings."""
+    config = {"generations": number, "weights": "none", "study": "mine", "trial": number, "state": "done"}
+    config |= {"method": "ours", "dataset": "phantom", "sampler": "tpe", "settings": {}}
+    config |= {"run": {"objectives": {"val_map_tail": "maximize", "fid_tail": "minimize"}}}
+    given: dict[str, Any] = {
+        "name": f"mine/trial {number}",
+        "group": "mine",
+        "job_type": "trial",
+        "config": config | changes.pop("config", {}),
+        "summary": {"val_map_tail": 0.1 * number, "fid_tail": 200.0 - number, "state": "done", "seconds": 3.0},
+    }
+    return Payload(**given | changes)
+
+
+def a_study() -> dict[str, Payload]:
+    return {"aa": trial(1), "bb": trial(2, config={"weights": "class"}), "cc": trial(3)}
+
+
 def specs(found: dict[str, Payload]) -> list[dict[str, Any]]:
     """Return the specification of the report and of each workspace."""
-    made = boards(found)
+    is_study = any(one.job_type == "trial" for one in found.values())
+    made = [
+        read_board(json.loads(json.dumps(one.as_dict())))
+        for one in (study_boards if is_study else matrix_boards)(found)
+    ]
     return [spec_of(report(made, TABLE, "", "")), *(spec_of(workspace(board, "me", "mine")) for board in made)]
 
 
@@ -82,8 +107,9 @@ def test_the_workspace_of_a_small_matrix_becomes_what_is_written_down() -> None:
     assert json.loads(golden()) == json.loads(GOLDEN.read_text(encoding="utf-8"))
 
 
-def test_the_library_reads_its_own_models_back_and_writes_the_same() -> None:
-    told, space = specs(a_matrix())
+@pytest.mark.parametrize("found", [a_matrix(), a_study()], ids=["matrix", "study"])
+def test_the_library_reads_its_own_models_back_and_writes_the_same(found: dict[str, Payload]) -> None:
+    told, space = specs(found)
     view = {"entity": "me", "project": "mine", "display_name": "demo on phantom", "name": "nw-1-v", "id": "V"}
     assert spec_of(Workspace._from_model(View.model_validate(view | {"spec": space}))) == space
     named_report = {
@@ -97,7 +123,7 @@ def test_the_library_reads_its_own_models_back_and_writes_the_same() -> None:
 def test_what_is_saved_is_the_same_at_every_call() -> None:
     assert specs(a_matrix()) == specs(a_matrix())
     first, second, other = (
-        workspace(boards(a_matrix())[0], "me", p)._internal_name for p in ("mine", "mine", "another")
+        workspace(matrix_boards(a_matrix())[0], "me", p)._internal_name for p in ("mine", "mine", "another")
     )
     assert first == second != other
 
@@ -109,6 +135,13 @@ WITHOUT: dict[str, dict[str, Payload]] = {
     "nothing measured": {"aa": sent("baseline", summary={"stage_seconds": 3.0}, curves={}, per_class=[])},
     "no validation": {"aa": sent("ours@5", curves={"classifier": [{"step": 1.0, "train_loss": 0.5}]})},
     "other curves": {"aa": sent("ours@5", curves={"codec/codec/generations": [{"loss": 0.5}]})},
+    "a study": a_study(),
+    "one trial": {"aa": trial(1)},
+    "a trial that failed": {"aa": trial(1, summary={"state": "failed"})},
+    "one failed": {"aa": trial(1, summary={"state": "failed"}), "bb": trial(2)},
+    "one objective": {"aa": trial(1, summary={"fid_tail": 3.0}), "bb": trial(2, summary={"fid_tail": 4.0})},
+    "a setting that some trials lack": a_study()
+    | {"dd": trial(4, config={"noise": 0.5}), "ee": trial(5, config={"noise": 1.5})},
     "two data sets": a_matrix() | {"ee": sent("ours@2", steps=2, dataset="others", grid=None)},
 }
 
@@ -145,7 +178,7 @@ def test_figures_stand_against_d_only_where_d_varies() -> None:
 
 
 def test_each_data_set_has_a_workspace_and_panels_of_its_own_runs() -> None:
-    made = boards(WITHOUT["two data sets"])
+    made = matrix_boards(WITHOUT["two data sets"])
     assert [(board.title, board.runs) for board in made] == [
         ("demo on phantom", ["aa", "bb", "cc", "dd"]),
         ("demo on others", ["ee"]),
@@ -172,6 +205,32 @@ def test_the_report_shows_the_panels_of_the_workspaces() -> None:
     assert alike[0] == alike[1]
     grids = [block["metadata"] for block in told["blocks"] if block["type"] == "panel-grid"]
     assert {run["grouping"][0]["name"] for grid in grids for run in grid["runSets"]} == {"method_label.value"}
+
+
+def test_a_study_shows_its_front_what_decides_and_each_setting() -> None:
+    told, space = specs(a_study())
+    shown = panels(space)
+    points = [(c["xAxis"], c["yAxis"]) for p in shown if p["viewType"] == "Scatter Plot" and (c := p["config"])]
+    first, second = "summary:val_map_tail", "summary:fid_tail"
+    assert points[0] == (second, first)  # the Pareto front
+    assert points[1:] == [(f"config:{x}.value", y) for x in ("generations", "trial") for y in (first, second)]
+    important = [p["config"]["targetKey"] for p in shown if p["viewType"] == "Parameter Importance"]
+    assert important == ["val_map_tail", "fid_tail"]
+    (parallel,) = [p["config"]["columns"] for p in shown if p["viewType"] == "Parallel Coordinates Plot"]
+    assert [c["accessor"] for c in parallel] == ["config:generations.value", "config:weights.value", first, second]
+    groups = {p["config"]["groupBy"] for p in shown if p["viewType"] == "Bar Chart"}
+    assert groups == {"weights.value"}
+    (runs,) = space["section"]["runSets"]
+    assert runs["filters"]["filters"][0]["value"] == ["aa", "bb", "cc"]
+    assert runs["sort"]["keys"] == [{"key": {"section": "summary", "name": "val_map_tail"}, "ascending": False}]
+    assert [(p["viewType"], p["config"]) for p in panels(told)] == [(p["viewType"], p["config"]) for p in shown]
+
+
+def test_a_sweep_and_a_matrix_of_one_name_have_reports_and_workspaces_of_their_own() -> None:
+    alike = {one: trial(1, config={"study": "demo"}) for one in ("aa",)}
+    made = [matrix_boards(a_matrix())[0], study_boards(alike)[0]]
+    assert len({report([board], TABLE, "", "").title for board in made}) == 2
+    assert len({workspace(board, "me", "mine")._internal_name for board in made}) == 2
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from bench.results.cells import read_matrix
 from bench.store.store import Store
 from bench.tracking import save_dashboard
 from bench.tracking import tracker as track
+from bench.tracking.matrix_board import matrix_boards
 from bench.tracking.save_dashboard import Finished, save
 from bench.tracking.upload import upload
 from tests.dashboard_keys import Held
@@ -37,7 +38,7 @@ def finished(place: Place, share_with: str | None = None) -> list[Finished]:
 
 def save_all(place: Place, table: str = "a table", **more: Any) -> dict[str, Any]:
     cells = finished(place, more.get("share_with"))
-    return save(cells, table, "bench upload tiny", **more)
+    return save(cells, matrix_boards, table, "bench upload tiny", **more)
 
 
 def of_kind(server: Wandb, kind: str) -> list[dict[str, Any]]:  # noqa: F811
@@ -183,7 +184,7 @@ def test_credentialed_data_show_pictures_to_the_allowed_server_alone(
     assert media(save_all(place, share_with=host))
     for wrong, why in (("wandb.hospital.org", "W&B talks to"), ("api.wandb.ai", "is W&B's own cloud")):
         with pytest.raises(ConfigError, match=why):  # the child asks for itself
-            save(finished(place, host), "", "", share_with=wrong)
+            save(finished(place, host), matrix_boards, "", "", share_with=wrong)
     with pytest.raises(ConfigError, match="is W&B's own cloud"):
         finished(place, "api.wandb.ai")
 

@@ -96,10 +96,11 @@ def check_server(server: str, mode: str, url: str | None = None) -> None:
 
 
 def payload(record: dict[str, Any], root: Path, server: str | None = None) -> Payload:
-    """Return what a tracker gets for one cell, or for one trial of a sweep.
+    """Return what a tracker gets for one cell, for one training that cells share, or for one trial of a sweep.
 
     Args:
-        record: the record of the cell, see `bench.results.record`, or of the trial, see `sweeps.records`.
+        record: the record of the cell, see `bench.results.record`; of the training, see `bench.results.stage_record`;
+            or of the trial, see `sweeps.records`.
         root: the folder of the store.
         server: the host that is about to get the payload, if the user allowed that host to have everything.
     """
@@ -109,13 +110,13 @@ def payload(record: dict[str, Any], root: Path, server: str | None = None) -> Pa
     everything = is_open(record.get("sharing", "")) or allowed
     if record.get("kind") == "trial":
         return _of_trial(record if everything else _reduced_trial(record), server if allowed else None)
+    if record.get("kind") == "stage":
+        return _of_stage(record if everything else _reduced_stage(record), server if allowed else None)
     if not everything:
         record = _reduced_record(record)
-    metrics = MetricNames(_class_names(record))
-    curves = {"classifier": _numbers(record["history"], metrics)}
-    for name, content in record["stage_records"].items():
-        parts = content.items() if isinstance(content, dict) else ()
-        curves |= {f"{name}/{part}": _numbers(rows, metrics) for part, rows in parts}
+    metrics, shared = MetricNames(_class_names(record)), record.get("shared_trainings", {})
+    own = {name: content for name, content in record["stage_records"].items() if name.partition("/")[0] not in shared}
+    curves = {"classifier": _numbers(record["history"], metrics)} | _curves(own, metrics)
     results = {name: record.get(name) for name in ("scores", "fidelity", "diagnostics")}
     results["selected"] = record["classifier"]
     # W&B's own duration is that of the copying, so what the stages took is a number of its own.
@@ -150,7 +151,35 @@ def _config(record: dict[str, Any], metrics: MetricNames, server: str | None) ->
         "settings": nested(settings),
         "run": facts | ({"shared_with": server} if server else {}),
         "classes": {short: name for name, short in metrics.classes.items()},
-    }
+    } | ({"stages": record["shared_trainings"]} if record.get("shared_trainings") else {})
+
+
+def _of_stage(record: dict[str, Any], server: str | None) -> Payload:
+    """Return what a tracker gets for one training that cells share."""
+    metrics = MetricNames([])
+    summary: dict[str, Any] = {"stage_seconds": record["seconds"]}
+    for content in record["stage_records"].values():
+        if isinstance(content, dict):
+            summary |= metrics.named({k: v for k, v in content.items() if is_number(v)}, f"{record['stage']}_")
+    facts = {name: record[name] for name in ("key", "versions", "git", "seconds")}
+    columns = {name: record[name] for name in ("stage", "dataset", "seed", "matrix")}
+    return Payload(
+        name=record["cell"],
+        group=record["matrix"],
+        job_type="stage",
+        config=columns
+        | {"settings": nested(record["config"]), "run": facts | ({"shared_with": server} if server else {})},
+        summary=summary,
+        curves={name: rows for name, rows in _curves(record["stage_records"], metrics).items() if rows},
+        tags=(record["dataset"], record["stage"]),
+    ).with_digest()
+
+
+def _reduced_stage(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the parts of a shared training's record that may leave when its data set is not open."""
+    names = {n: record[n] if is_name(record[n]) else WITHHELD for n in ("dataset", "matrix")}
+    told = ("cell", "stage", "key", "seed", "versions", "git", "seconds", "config")
+    return names | {n: plain(record[n], n) for n in told} | {"stage_records": {}}
 
 
 TRIAL_COLUMNS = ("study", "trial", "state", "method", "dataset", "sampler", "settings", "run")
@@ -200,6 +229,7 @@ def _reduced_record(record: dict[str, Any]) -> dict[str, Any]:
             "cell": f"{names['dataset']}/{names['method']}/s{record['seeds']['cell']}",
             "history": [aggregates(row, classes) for row in record["history"]],
             "stage_records": {},
+            "shared_trainings": plain(record.get("shared_trainings", {})),
             "skip": bool(record["skip"]),
         }
     )
@@ -245,6 +275,15 @@ def _is_aggregate(name: Any, value: Any) -> bool:
 
 def _is_ours(name: Any, value: Any) -> bool:
     return name in _WORDS and isinstance(value, str) and bool(_WORD.fullmatch(value))
+
+
+def _curves(stage_records: dict[str, Any], metrics: MetricNames) -> dict[str, list[dict[str, float]]]:
+    """Return the lists of mappings in the JSON files of stages, by `<stage>/<file>/<name>`, reduced to numbers."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for name, content in stage_records.items():
+        parts = content.items() if isinstance(content, dict) else ()
+        found |= {f"{name}/{part}": _numbers(rows, metrics) for part, rows in parts}
+    return found
 
 
 def _numbers(value: Any, metrics: MetricNames) -> list[dict[str, float]]:

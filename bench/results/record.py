@@ -153,10 +153,27 @@ def cell_record(store: Store, matrix: Matrix, cell: Cell, result: CellResult) ->
         "diagnostics": result.diagnostics,
         "classifier": result.classifier,
         "history": result.history,
-        "stage_records": {k: v for s in walk([cell.augmented]) for k, v in _stage_records(store, s)},
+        "stage_records": {k: v for s in walk([cell.augmented]) for k, v in stage_records(store, s)},
+        "shared_trainings": {stage.stage_name(): name for name, stage in shared_trainings(store, cell).items()},
         "synthetic": str(store.folder(cell.augmented).relative_to(store.root)),
     }
     return finite(record)
+
+
+def shared_trainings(store: Store, cell: Cell) -> dict[str, Stage]:
+    """Return the finished stages of a cell that learnt something for more than this cell, by names of their own.
+
+    They are those behind its synthetic images that recorded a curve, i.e. a list of mappings. A classifier is none of
+    them: it belongs to a cell. `bench.results.stage_record` writes their records.
+    """
+    stages = (s for s in walk([cell.augmented]) if type(s) is not type(cell.classifier))
+    learnt = (s for s in stages if any(_has_curve(content) for _, content in stage_records(store, s)))
+    return {f"{s.stage_name()}-{s.key[:8]}": s for s in learnt}
+
+
+def _has_curve(content: Any) -> bool:
+    parts = content.values() if isinstance(content, dict) else ()
+    return any(isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows) for rows in parts)
 
 
 def _timing(store: Store, stage: Stage) -> dict[str, Any]:
@@ -168,7 +185,7 @@ def _timing(store: Store, stage: Stage) -> dict[str, Any]:
     return {"stage": stage.stage_name(), "state": "done"} | facts
 
 
-def _stage_records(store: Store, stage: Stage) -> Iterator[tuple[str, Any]]:
+def stage_records(store: Store, stage: Stage) -> Iterator[tuple[str, Any]]:
     """Yield (`<stage>/<file>`, content) of the small JSON files in the folder of a finished stage."""
     if not store.has(stage):
         return

@@ -15,9 +15,11 @@ from bench.results.record import (
     git_state,
     read_record,
     record_folder,
+    shared_trainings,
     write_live_record,
     write_record,
 )
+from bench.results.stage_record import write_stage_record
 from bench.store.store import Store
 from bench.tracking.sender import Say, Sender, check_mode, to_stderr
 from bench.tracking.wandb_child import LiveChild
@@ -76,12 +78,16 @@ class LocalTracker:
 
 
 class WandbTracker(Sender):
-    """Copies finished cells to W&B, one W&B run for each, in child processes. Only `close` waits for them."""
+    """Copies finished cells to W&B, one W&B run for each, in child processes. Only `close` waits for them.
+
+    A training that cells share, such as that of a codec, is a run of its own, and the cells name it.
+    """
 
     def __init__(self, local: LocalTracker, mode: str, upload: str) -> None:
         """Copy the records that `local` writes; `upload` is the command that sends what is missing in the end."""
-        super().__init__(local.store.root, mode, local.share_with, local.say, upload, "cells")
+        super().__init__(local.store.root, mode, local.share_with, local.say, upload, "runs")
         self.local = local
+        self.stages: set[str] = set()  # names of the shared trainings that were queued
         self._live: LiveChild | None = None
 
     def begun(self, cells: Sequence[Cell]) -> None:
@@ -121,4 +127,20 @@ class WandbTracker(Sender):
         if folder is None or record is None:
             return False
         self.offer(cell.name, folder, record)
+        self._offer_shared(cell, set(record.get("shared_trainings", {}).values()) - self.stages)
         return True
+
+    def _offer_shared(self, cell: Cell, names: set[str]) -> None:
+        """Queue the trainings of these names, which the cell shares with others."""
+        if not names:
+            return
+        local = self.local
+        for name, stage in shared_trainings(local.store, cell).items():
+            if name in names:
+                self.stages.add(name)
+                try:
+                    record = write_stage_record(local.store, cell, name, stage, local.git, local.share_with)
+                except OSError as error:
+                    self.say(f"warning: the record of {name} cannot be written: {error.strerror}")
+                else:
+                    self.offer(name, *record)

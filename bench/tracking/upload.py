@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from bench.matrix.matrix import Matrix
@@ -13,19 +13,21 @@ from bench.tracking.tracker import WandbTracker
 
 @dataclass(frozen=True)
 class Uploaded:
-    """What became of the cells of a matrix, or of the trials of a study.
+    """What became of the runs of a matrix, or of the trials of a study.
 
     Attributes:
         sent: number of those that were sent now.
         there: number of those of which W&B had everything before.
         lacking: those that W&B lacks, each with the reason.
-        unfinished: number of those that have no results yet.
+        unfinished: number of cells or trials that have no results yet.
+        stages: how many of the runs are trainings that cells share, and no cells.
     """
 
     sent: int
     there: int
     lacking: dict[str, str]
     unfinished: int
+    stages: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON values, for `--json`."""
@@ -36,12 +38,16 @@ class Uploaded:
         n = self.sent + self.there + len(self.lacking)
         if not n:
             return f"no {what} is finished, so there is nothing to send"
+        of = f"{n} finished {what}s"
+        if self.stages:
+            shared = f"{self.stages} training{'s'[: self.stages > 1]} that cells share"
+            of = f"{n} runs, of {n - self.stages} finished {what}s and {shared}"
         rest = f"; {self.unfinished} more {what}s are not finished, and have nothing to send" if self.unfinished else ""
         if self.lacking:
-            return f"sent {self.sent}; W&B has {self.sent + self.there} of {n} finished {what}s{rest}"
+            return f"sent {self.sent}; W&B has {self.sent + self.there} of {of}{rest}"
         if self.sent:
-            return f"sent {self.sent}; W&B has all {n} finished {what}s{rest}"
-        return f"nothing is missing: W&B has all {n} finished {what}s{rest}"
+            return f"sent {self.sent}; W&B has all {of}{rest}"
+        return f"nothing is missing: W&B has all {of}{rest}"
 
 
 def upload(tracker: WandbTracker, matrix: Matrix, on_progress: Callable[[int, int], object]) -> Uploaded:
@@ -50,14 +56,15 @@ def upload(tracker: WandbTracker, matrix: Matrix, on_progress: Callable[[int, in
     Args:
         tracker: sends them.
         matrix: the matrix; the tracker was made for it.
-        on_progress: called now and then with the number of cells that W&B has, and that of all finished cells.
+        on_progress: called now and then with the number of runs that W&B has, and that of all that it is to have.
 
     Raises:
         StoreError: if the store cannot be written, since it could not be remembered what was sent.
     """
     tracker.local.store.require_writable()
     n = sum(tracker.add(cell) for cell in matrix.cells)
-    return finish(tracker, n, len(matrix.cells) - n, on_progress)
+    found = finish(tracker, n + len(tracker.stages), len(matrix.cells) - n, on_progress)
+    return replace(found, stages=len(tracker.stages))
 
 
 def finish(sender: Sender, n: int, n_unfinished: int, on_progress: Callable[[int, int], object]) -> Uploaded:

@@ -195,7 +195,7 @@ def test_a_folder_that_is_gone_is_one_line(place: Place) -> None:
 
 def _warned(said: str, mode: str) -> str:
     assert said.count("\n") == 1, said
-    begin = f"warning: W&B ({mode}) lacks 1 of 1 cells (phantom/baseline/s0): "
+    begin = f"warning: W&B ({mode}) lacks 1 of 1 runs (phantom/baseline/s0): "
     assert said.startswith(begin)
     assert re.search(r"; the local records are complete, and `bench upload m\.yaml .*` sends what is missing\n$", said)
     return said[len(begin) :]

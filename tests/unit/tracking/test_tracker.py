@@ -52,6 +52,34 @@ def test_of_a_data_set_that_is_not_open_only_settings_and_aggregates_leave(place
     assert len(sent.curves["classifier"]) == 2
 
 
+def a_shared_training(**changes: Any) -> dict[str, Any]:
+    """Return the record of a training that cells share."""
+    found = {"kind": "stage", "matrix": "tiny", "cell": "codec-1a2b3c4d", "stage": "codec", "dataset": "phantom"}
+    found |= {"sharing": "open", "key": "1a2b3c4d", "seed": 2**62 + 1, "seconds": 3.0, "versions": {}, "git": None}
+    found |= {"config": {"settings": {"width": 16, "start": "/data/mimic/p10000032.safetensors"}}, "shared_with": []}
+    found["stage_records"] = {"codec/codec": {"generations": [{"l1": 0.5}, {"l1": 0.25}], "n_classes": 3}}
+    return found | changes
+
+
+def test_a_shared_training_is_a_run_with_its_curve_and_settings(tmp_path: Path) -> None:
+    sent = border.payload(a_shared_training(), tmp_path)
+    assert (sent.name, sent.group, sent.job_type) == ("codec-1a2b3c4d", "tiny", "stage")
+    assert sent.curves == {"codec/codec/generations": [{"l1": 0.5}, {"l1": 0.25}]}
+    assert sent.summary == {"stage_seconds": 3.0, "codec_n_classes": 3}
+    assert (sent.config["seed"], sent.config["settings"]["settings"]["width"]) == (2**62 + 1, 16)
+
+
+def test_of_a_shared_training_on_credentialed_data_only_settings_leave(tmp_path: Path) -> None:
+    closed = a_shared_training(sharing="credentialed", dataset="/data/mimic/set")
+    sent = border.payload(closed, tmp_path)
+    assert (sent.curves, sent.media) == ({}, [])
+    text = json.dumps([sent.config, sent.summary, sent.tags, sent.name])
+    assert "mimic" not in text
+    assert "10000032" not in text
+    assert sent.config["settings"]["settings"]["width"] == 16
+    assert border.payload(closed | {"shared_with": ["wandb.hospital.org"]}, tmp_path, "wandb.hospital.org").curves
+
+
 def test_of_an_open_data_set_samples_and_curves_are_shown(place: tuple[Store, Matrix]) -> None:
     store, matrix = place
     stages = {"codec/codec": {"generations": [{"l1": 0.5, "note": "x"}, {"l1": 0.25, "note": "y"}], "n": 3}}
@@ -132,7 +160,7 @@ def test_a_broken_wandb_is_told_once_and_in_the_end(
     assert told_s < 5.0  # a cell that ends does not wait for its mirror
     assert time.monotonic() - begun < 50
     assert reason in said[-1]
-    assert "lacks 2 of 2 cells" in said[-1]
+    assert "lacks 2 of 2 runs" in said[-1]
     assert said[-1].endswith("and `bench upload tiny` sends what is missing")
     assert len(said) - 1 == said[0].count("tried again later")  # once, if the first try ends before the last cell
     assert "\n" not in "".join(said)

@@ -100,7 +100,7 @@ def test_what_the_server_has_not_got_is_not_marked_as_sent(
     assert set(failed.lacking) == {cell.name for cell in place[1].cells}
     assert reason in failed.lacking[place[1].cells[1].name]
     assert len(said) == 1
-    assert "lacks 2 of 2 cells" in said[0]
+    assert "lacks 2 of 2 runs" in said[0]
     assert "`bench upload tiny` sends what is missing" in said[0]
     assert marker_of(place) == {}
     assert own_logs(place[0])  # they say why

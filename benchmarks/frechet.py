@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torchmetrics.image.fid import _compute_fid  # its class would need weights, or a stand-in for them
 
 from bench.metrics.frechet import Features, frechet_distance
@@ -27,6 +28,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
     torch.set_num_threads(1)
+    threadpool_limits(1)  # numpy's linear algebra, which otherwise takes all cores, as no stage does
     figures: list[Figure] = []
     for n, m in SIZES:
         a, b = features(n, given.width, 0), features(m, given.width, 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from pydantic import SerializeAsAny
@@ -27,14 +26,17 @@ from bench.tables import AugmentedSet
 class Augmented(Stage):
     """The synthetic samples of one method: images, labels, parents and target classes."""
 
-    resources: ClassVar[Resources] = Resources(gpu=True)
-
     method: SerializeAsAny[Method]
     train: Train
     plan: Plan
     seed: int
     needs: dict[str, SerializeAsAny[Stage]] = {}
     diffusion: DiffusionModel | None = None
+
+    @property
+    def resources(self) -> Resources:  # type: ignore[override]
+        """A GPU only for methods that use the diffusion model or results of other stages; copies need none."""
+        return Resources(gpu=self.method.uses_diffusion or bool(self.needs))
 
     @classmethod
     def of(cls, method: Method, task: Task) -> Augmented:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bench.checks import Check, guarded
 from bench.errors import listed, nearest
+from bench.pipeline.stage import Resources
 from bench.run.machine_file import JobRequest, Machine, SlurmSettings
 from bench.run.slurm.executor import stage_classes
 from bench.run.slurm.queue import outside_any_job
@@ -54,11 +55,20 @@ def _examine(machine: Machine, store: Path, wait_s: float) -> Iterator[Check]:
 
 def asks_of(settings: SlurmSettings) -> dict[str, JobRequest]:
     """Return label → request: of the groups `cpu` and `gpu`, and of each stage with an entry of its own."""
-    asks = {}
+    asks: dict[str, JobRequest] = {}
     for name, cls in stage_classes().items():
-        label = f"stages.{name}" if name in settings.stages else "gpu" if cls.resources.gpu else "cpu"
-        asks[label] = settings.ask(cls)  # type: ignore[arg-type]  # name and resources are the class's
+        # What some stages need depends on their settings. They are looked at as if it were a GPU.
+        wants = cls.resources if isinstance(cls.resources, Resources) else Resources(gpu=True)
+        label = f"stages.{name}" if name in settings.stages else "gpu" if wants.gpu else "cpu"
+        ask = settings.ask(name, wants)
+        asks[label] = ask if label not in asks else _larger(asks[label], ask)
     return dict(sorted(asks.items()))
+
+
+def _larger(a: JobRequest, b: JobRequest) -> JobRequest:
+    """Return a request of one group that covers two of its stages."""
+    most = {name: max(getattr(a, name), getattr(b, name)) for name in ("cpus", "memory_gb", "minutes")}
+    return a.model_copy(update=most)
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:

@@ -18,14 +18,14 @@ slurm:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from bench.config.validation import build
 from bench.config.yaml_file import read_yaml
 from bench.pipeline.settings import Settings
-from bench.pipeline.stage import Stage
+from bench.pipeline.stage import Resources
 
 # Every library gets the number of threads that `threads` says. Left alone, it would take the node's number of cores,
 # and the rounding of sums would differ between nodes.
@@ -66,6 +66,11 @@ class JobRequest(Settings):
         return JobRequest.model_validate(other.model_dump() | mine | {"extra": other.extra | self.extra})
 
 
+# What a job gets if the file does not say, and its stage does not need more.
+_CPU: dict[str, Any] = {"cpus": 1, "memory_gb": 8, "minutes": 60}
+_GPU: dict[str, Any] = {"cpus": 4, "memory_gb": 32, "minutes": 240, "gpus": 1}
+
+
 class SlurmSettings(Settings):
     """How jobs are handed to SLURM."""
 
@@ -73,8 +78,8 @@ class SlurmSettings(Settings):
     partition: str | None = None
     cap: int = Field(16, ge=1, description="tasks of one array that run at once")
     largest_array: int = Field(1000, ge=1, description="the cluster's MaxArraySize less one")
-    cpu: JobRequest = JobRequest(cpus=1, memory_gb=8, minutes=60)
-    gpu: JobRequest = JobRequest(cpus=4, memory_gb=32, minutes=240, gpus=1)
+    cpu: JobRequest = Field(JobRequest(), description="of stages that need no GPU [1 CPU, 8 GB, 60 minutes, or more]")
+    gpu: JobRequest = Field(JobRequest(), description="of the others [1 GPU, 4 CPUs, 32 GB, 240 minutes, or more]")
     stages: dict[str, JobRequest] = Field({}, description="by stage name, e.g. classifier; over cpu or gpu")
     setup: list[str] = Field([], description="shell lines before Python starts")
     python: str | None = Field(None, min_length=1, description="command that starts Python on a node [this Python]")
@@ -83,12 +88,24 @@ class SlurmSettings(Settings):
     poll_s: float = Field(10.0, gt=0, description="seconds between two questions to the scheduler")
     settle_s: float = Field(15.0, ge=0, description="seconds a shared file system may take to show a job's files")
 
-    def ask(self, stage: Stage) -> JobRequest:
-        """Return the request of a stage's job: its own entry, then its group's, then `account` and `partition`."""
-        wants = stage.resources
-        group = self.gpu.over(SlurmSettings().gpu) if wants.gpu else self.cpu.over(SlurmSettings().cpu)
-        own = self.stages.get(stage.stage_name(), JobRequest())
+    def ask(self, name: str, wants: Resources) -> JobRequest:
+        """Return the request of a stage's job.
+
+        The stage's own entry comes first, then its group's. What both leave open is what the stage says it needs, or
+        the default of its group if that is more. `account` and `partition` come last.
+
+        Args:
+            name: the stage's name.
+            wants: what the stage says it needs; whether that is a GPU decides its group.
+        """
+        given, default = (self.gpu, JobRequest(**_GPU)) if wants.gpu else (self.cpu, JobRequest(**_CPU))
+        own, group = self.stages.get(name, JobRequest()), given.over(_at_least(default, wants))
         return own.over(group).over(JobRequest(account=self.account, partition=self.partition))
+
+
+def _at_least(default: JobRequest, wants: Resources) -> JobRequest:
+    least = {"cpus": wants.cpus, "memory_gb": wants.memory_gb, "minutes": wants.minutes}
+    return default.model_copy(update={name: max(n, getattr(default, name)) for name, n in least.items()})
 
 
 class Machine(Settings):

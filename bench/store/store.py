@@ -63,10 +63,14 @@ class Store:
         """
         self.root = Path(root)
         self.locks = Locks(self.root / "locks", locks, **lease)
+        self._folders: dict[tuple[str, str], Path] = {}  # making a path takes longer than a look at the disk
 
     def folder(self, stage: Stage) -> Path:
         """Return the folder where the result of `stage` is, or will be."""
-        return self.root.joinpath(stage.stage_name(), stage.key)
+        name = stage.stage_name(), stage.key
+        if (found := self._folders.get(name)) is None:
+            found = self._folders[name] = self.root.joinpath(*name)
+        return found
 
     def has(self, stage: Stage) -> bool:
         """Tell whether `stage` is finished."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -87,13 +87,16 @@ class Pairs(Stage):
     is then another image than the neighbour, and may even have a tail class.
     """
 
-    resources: ClassVar[Resources] = Resources(gpu=True)
-
     saliency: Saliency | PromptSaliency
     settings: PairingSettings = PairingSettings()
     index_space: IndexSpace = "global"
     codec: Codec | None = None  # Only for a search by codes.
     checkpoint: Checkpoint = "last"
+
+    @property
+    def resources(self) -> Resources:  # type: ignore[override]
+        """A GPU only to encode: maps and latents are compared on the CPU."""
+        return Resources(gpu=self.settings.by == "code")
 
     def compute(self, work: Work) -> None:
         """Write `anchors`, `classes`, `partners`, `distances` as npy and `pairs.json`."""

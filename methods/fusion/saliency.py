@@ -35,7 +35,6 @@ from methods.fusion.settings import Checkpoint
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from methods.fusion.networks import CodecNetworks
 
 CamMethod = Literal["gradcam", "hirescam", "layercam", "eigencam", "scorecam", "gradcam++", "xgradcam"]
 _BATCH = 64  # Fixed, so that maps do not depend on the machine.
@@ -95,13 +94,11 @@ class Saliency(Stage):
     def compute(self, work: Work) -> None:
         """Write `cams.npy`, `rows.npy`, `classes.npy` and `saliency.json`."""
         train = train_set(work, self.train)
-        networks, device = work.get(self.codec).load(work.device, self.checkpoint), work.device
-        scores = self._scores(work, networks, device)
-        rows, classes = targets(train, scores, self.settings.cam_target)
-        shape = (len(rows), *work.get(self.latents).shape[1:])
+        shape = (n_maps(train, self.settings.cam_target), *work.get(self.latents).shape[1:])
         cams = new_array(work.out / "cams.npy", shape, np.float32)
-        for part, maps in self._maps(work, networks, rows, classes, device):
-            cams[part] = maps
+        rows, classes = np.empty(len(cams), np.int64), np.empty(len(cams), np.int64)
+        for part, found in self._maps(work, train):
+            rows[part], classes[part], cams[part] = found
         cams.flush()
         np.save(work.out / "rows.npy", rows)
         np.save(work.out / "classes.npy", classes)
@@ -114,39 +111,33 @@ class Saliency(Stage):
         """Return the maps, memory-mapped."""
         return SaliencyTable.open(folder)
 
-    def _scores(self, work: Work, networks: CodecNetworks, device: str) -> Float32:
-        import torch
+    def _maps(self, work: Work, train: TrainSet) -> Iterator[tuple[slice, tuple[Int64, Int64, Float32]]]:
+        """Yield rows, classes and maps, batch by batch, with their place among all maps.
 
-        n = len(work.get(self.latents))
-        # One array from the start. A list of small arrays, one per batch, would fragment the heap.
-        scores = np.empty((n, len(train_set(work, self.train).class_names)), np.float32)
-        for start in range(0, n, _BATCH):
-            stop = min(start + _BATCH, n)
-            latents = drawn_latents(work, self.latents, np.arange(start, stop), self.seed)
-            with torch.inference_mode():
-                code = networks.encode(torch.from_numpy(latents).to(device))
-                scores[start:stop] = networks.classifier(code).cpu().numpy()
-            work.progress(stop, 2 * n, "scores")
-        return scores
-
-    def _maps(
-        self, work: Work, networks: CodecNetworks, rows: Int64, classes: Int64, device: str
-    ) -> Iterator[tuple[slice, Float32]]:
+        An image is encoded once, although its scores may decide which map it gets, and it may get several.
+        """
         import torch
 
         from methods.fusion.cams import class_activation_maps
 
+        networks, n, place = work.get(self.codec).load(work.device, self.checkpoint), len(train), 0
         layers = networks.feature_layers if self.settings.cam_layers == "all" else networks.feature_layers[-1:]
-        for start in range(0, len(rows), _BATCH):
-            part = slice(start, start + _BATCH)
+        for start in range(0, n, _BATCH):
+            batch = np.arange(start, min(start + _BATCH, n))
+            latents = torch.from_numpy(drawn_latents(work, self.latents, batch, self.seed)).to(work.device)
             with torch.no_grad():
-                codes = networks.encode(
-                    torch.from_numpy(drawn_latents(work, self.latents, rows[part], self.seed)).to(device)
+                codes = networks.encode(latents)
+                scores = networks.classifier(codes).cpu().numpy()
+            rows, classes = targets(train, scores, self.settings.cam_target, start)
+            for begin in range(0, len(rows), _BATCH):
+                part = slice(begin, begin + _BATCH)
+                chosen, wanted = (torch.from_numpy(x[part]).to(work.device) for x in (rows - start, classes))
+                maps = class_activation_maps(
+                    self.settings.cam_method, networks.classifier, layers, codes[chosen], wanted
                 )
-            wanted = torch.from_numpy(classes[part]).to(device)
-            maps = class_activation_maps(self.settings.cam_method, networks.classifier, layers, codes, wanted)
-            yield part, maps.cpu().numpy()
-            work.progress(len(rows) + min(part.stop, len(rows)), 2 * len(rows), "maps")
+                found = rows[part], classes[part], maps.cpu().numpy()
+                yield slice(place, place := place + len(maps)), found
+            work.progress(int(batch[-1]) + 1, n, "maps")
 
 
 def drawn_latents(work: Work, latents: Latents, rows: Int64, seed: int) -> Float32:
@@ -158,17 +149,25 @@ def drawn_latents(work: Work, latents: Latents, rows: Int64, seed: int) -> Float
     return work.get(latents).sample(rows, seeds.derive(seed, "fusion-latents"))
 
 
-def targets(train: TrainSet, scores: Float32, cam_target: str) -> tuple[Int64, Int64]:
+def n_maps(train: TrainSet, cam_target: str) -> int:
+    """Return how many maps `targets` asks for, which does not depend on scores."""
+    each = (train.labels[:, train.tail_index] == 1).sum(axis=1) if cam_target == "each" else np.ones(len(train))
+    return int(np.maximum(each, 1).sum())
+
+
+def targets(train: TrainSet, scores: Float32, cam_target: str, first: int = 0) -> tuple[Int64, Int64]:
     """Return the maps to make as (rows, classes), `int64 [m]` each, sorted by row.
 
     Args:
         train: the train split; an image has a class if its observed label is 1.
-        scores: `float32 [n, C]`, logits of the classifier of codes.
+        scores: `float32 [n, C]`, logits of the classifier of codes for the rows from `first` on.
         cam_target: `each` or `best`, see `SaliencySettings`.
+        first: the row of the first score.
     """
     rows: list[int] = []
     classes: list[int] = []
-    for row, (labels, score) in enumerate(zip(train.labels, scores, strict=True)):
+    for row, score in enumerate(scores, start=first):
+        labels = train.labels[row]
         own = [c for c in train.tail_index if labels[c] == 1]
         if cam_target == "best" or not own:
             pool = own or [c for c in train.head_index if labels[c] == 1] or train.head_index

@@ -150,13 +150,13 @@ class Slurm:
             level[key] = 1 + max((level[below] for below in work.waits_for[key]), default=-1)
         groups: dict[tuple[int, str, str], list[Stage]] = defaultdict(list)
         for stage in wanted:
-            asks = self.settings.ask(stage).model_dump_json()
+            asks = self.settings.ask(stage.stage_name(), stage.resources).model_dump_json()
             groups[level[stage.key], stage.stage_name(), asks].append(stage)
         return dict(sorted(groups.items(), key=lambda g: g[0][0]))
 
     def _submit_group(self, watch: _Watch, name: str, members: list[Stage]) -> list[str]:
         size, store = self.settings.largest_array, watch.work.store
-        ask: JobRequest = self.settings.ask(members[0])
+        ask: JobRequest = self.settings.ask(name, members[0].resources)
         arrays = []
         for start in range(0, len(members), size):
             part = members[start : start + size]

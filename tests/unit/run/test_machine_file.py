@@ -41,10 +41,25 @@ slurm:
   stages: {heavy: {minutes: 99, extra: {reservation: night}}}
 """,
     ).slurm
-    heavy, light = slurm.ask(Heavy()), slurm.ask(Light())
+    heavy, light = (slurm.ask(s.stage_name(), s.resources) for s in (Heavy(), Light()))
     assert (heavy.account, heavy.partition, heavy.minutes, heavy.gpus, heavy.cpus) == ("lab", "gpu", 99, 1, 4)
     assert heavy.extra == {"gres-flags": "enforce-binding", "reservation": "night"}
     assert (light.account, light.partition, light.minutes, light.gpus) == ("lab", "all", 60, None)
+
+
+class Long(Stage):
+    resources: ClassVar[Resources] = Resources(cpus=4, memory_gb=64, minutes=240)
+
+
+def test_what_the_file_leaves_open_is_what_the_stage_needs_if_that_is_more(tmp_path: Path) -> None:
+    def asked(text: str, stage: Stage = Long()) -> tuple[object, ...]:  # noqa: B008 - never changed
+        found = load(tmp_path, text).slurm.ask(stage.stage_name(), stage.resources)
+        return found.cpus, found.memory_gb, found.minutes
+
+    assert asked("slurm: {}") == (4, 64, 240)
+    assert asked("slurm: {cpu: {minutes: 30}}") == (4, 64, 30)
+    assert asked("slurm: {cpu: {minutes: 30}, stages: {long: {cpus: 1}}}") == (1, 64, 30)
+    assert asked("slurm: {}", Light()) == (1, 8, 60)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from reports.table_rows import Column, number, places_for
 if TYPE_CHECKING:
     from bench.results.cells import CellResult
 
-_DISTANCES = (
+DISTANCES = (
     Column("fid_tail", "FID", -1),
     Column("fid_tail_equal_n", "FID at floor n", -1),
     Column("fid_tail_floor", "FID floor", spread=False),
@@ -26,7 +26,7 @@ _DISTANCES = (
     Column("label_fidelity_tail", "label fidelity", 1, 2),
     Column("cooccurrence_gap_tail", "co-occurrence gap", -1, 3),
 )
-_MANIFOLD = (
+MANIFOLD = (
     Column("precision_tail", "precision", 1, 2),
     Column("recall_tail", "recall", 1, 2),
     Column("density_tail", "density", 1, 2),
@@ -58,7 +58,7 @@ def beside_fid(results: Iterable[CellResult]) -> list[TextTable]:
     Cells are mean ± sd over seeds. A column without a number is left out, and so is a table without columns.
     """
     rows = {m: found for m, found in by_method(_finished(results)).items() if any(_made(r) for r in found)}
-    tables = [_table("Beside FID", _DISTANCES, rows), _table("Coverage and copies", _MANIFOLD, rows)]
+    tables = [_table("Beside FID", DISTANCES, rows), _table("Coverage and copies", MANIFOLD, rows)]
     return [table for table in tables if table]
 
 
@@ -141,7 +141,7 @@ def _notes(keys: set[str], rows: dict[str, list[CellResult]]) -> list[str]:
         )
     if {"precision_tail", "density_tail"} & keys:
         k = f" (k = {first['k_neighbors']})" if first.get("k_neighbors") else ""
-        real = [(c, v) for c in _MANIFOLD if (v := first.get(f"{c.key}_real")) is not None]
+        real = [(c, v) for c in MANIFOLD if (v := first.get(f"{c.key}_real")) is not None]
         there = (
             f" Other real images in their place reach {', '.join(f'{c.heading} {v:.2f}' for c, v in real)}."
             if real

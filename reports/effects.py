@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import ConfigError, listed, nearest
+from reports.beside_map import column_named
 from reports.differences import (
     EFFECT_COLUMNS,
     Effect,
@@ -18,7 +18,6 @@ from reports.differences import (
     notes,
     p_text,
     signed,
-    value,
     verdicts,
 )
 from reports.run_facts import by_dataset
@@ -153,7 +152,9 @@ def effects_table(
     Raises:
         ConfigError: for a column that no finished cell has.
     """
-    chosen = EFFECT_COLUMNS if columns is None else tuple(_column(name, results) for name in dict.fromkeys(columns))
+    chosen = (
+        EFFECT_COLUMNS if columns is None else tuple(column_named(name, results) for name in dict.fromkeys(columns))
+    )
     by = {label: effects(members, store, chosen) for label, members in by_dataset(results).items()}
     return EffectsTable(matrix.name, by)
 
@@ -163,16 +164,3 @@ def effects_rows(
 ) -> list[dict[str, Any]]:
     """Return the effects of a matrix as flat records; see `effects_table`."""
     return effects_table(matrix, results, store, columns).as_rows()
-
-
-def _column(name: str, results: Sequence[CellResult]) -> Column:
-    known = {c.key: c for c in EFFECT_COLUMNS}
-    if name in known:
-        return known[name]
-    parts = (part or {} for r in results for part in (r.scores, r.fidelity, r.diagnostics))
-    there = dict.fromkeys(k for part in parts for k in part)
-    names = [k for k in there if any(value(r, k) is not None for r in results)]
-    if name not in names:
-        have = f"have: {listed(names)}" if names else "nothing is finished yet"
-        raise ConfigError(f"column '{name}': no finished cell has it{nearest(name, names)} ({have})")
-    return Column(name, name.replace("_", " "))

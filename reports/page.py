@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reports import run_facts as read
-from reports.beside_fid import TextTable, beside_fid, diagnostics
+from reports.beside_fid import TextTable, diagnostics
+from reports.beside_map import beside_tables
 from reports.differences import MAIN, Effect, by_chance, notes
 from reports.effects import columns_of, grid, marks
 from reports.few_patients import marked
@@ -139,7 +140,7 @@ def _section(part: Part, drawn: list[Saved | Omitted]) -> dict[str, Any]:
         "verdict_notes": part.verdict_notes,
         "notes": part.notes,
         "effects": _effects(part),
-        "tables": [*beside_fid(results), *blocks_of(diagnostics(results))],
+        "tables": [*beside_tables(results), *blocks_of(diagnostics(results))],
         "left_open": left_open(part.matrix, results, part.facts) if part.with_published else [],
         "figures": [f for f in drawn if isinstance(f, Saved)],
         "omitted": [f for f in drawn if isinstance(f, Omitted)],

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from reports.beside_fid import TextTable, beside_fid
+from reports.beside_fid import TextTable
+from reports.beside_map import beside_tables
 from reports.differences import Effect, effects, notes, value, verdicts
 from reports.few_patients import few_note, few_patients, marked
 from reports.footnotes import footnotes, left_open
@@ -149,7 +150,7 @@ def markdown(parts: list[Part]) -> str:
         lines += [f"- **{md(row.method)}**: {md(row.hole)}" for row in part.rows if row.hole]
         lines += [f"- **{md(row)}**: {md(said)}" for row, said in part.verdicts.items()]
         lines += [f"- {md(note)}" for note in [*part.notes, *part.verdict_notes, *part.chosen]]
-        for beside in beside_fid(part.results):
+        for beside in beside_tables(part.results):
             lines += ["", f"### {md(beside.title)}", "", *md_table(beside.headings, beside.lines)]
             lines += [f"- {md(note)}" for note in beside.notes]
         lines.append("")
@@ -216,7 +217,7 @@ def latex(parts: list[Part]) -> str:
     ]
     for part in parts:
         lines += _latex_table(part)
-        for beside in beside_fid(part.results):
+        for beside in beside_tables(part.results):
             lines += _latex_beside(part, beside)
     return "\n".join([*lines, r"\end{document}", ""])
 

@@ -44,6 +44,14 @@ def table(
     notes: Annotated[
         bool, typer.Option("--notes", help="Also print the verdicts with their numbers, and every footnote.")
     ] = False,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metrics",
+            metavar="NAME",
+            help="Another figure, such as auroc, f1, calibration_error or recall_tail; may be repeated.",
+        ),
+    ] = None,
     as_json: JsonOpt = False,
 ) -> None:
     """Print the table of results beside the poster's numbers.
@@ -56,12 +64,14 @@ def table(
     results = read_matrix(loaded, store)
     if as_json:
         from bench.results.table import table as rows
+        from reports.beside_map import metric_keys
 
-        print_json(rows(results))
+        print_json(rows(results, metric_keys(results, metrics or ())))
     else:
-        from bench.cli.show_table import print_table
+        from bench.cli.show_table import figures_of, print_table
 
-        print_table(Request(matrix, sets, store_path), loaded, results, store, stdout_console(), notes)
+        figures = figures_of(results, metrics or ())  # which may refuse a name: before anything is printed
+        print_table(Request(matrix, sets, store_path), loaded, results, store, stdout_console(), notes, figures)
 
 
 @app.command(epilog="example: bench status demo")
@@ -245,7 +255,7 @@ def dashboard(
     ] = False,
     as_json: JsonOpt = False,
 ) -> None:
-    """Save panels and a report at W&B that compare the rows of a matrix or the trials of a sweep.
+    """Save panels and a report at W&B that compare rows or trials.
 
     The runs must have been uploaded. What an earlier call has saved there is replaced.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from rich import box
@@ -15,6 +15,7 @@ from bench.cli.options import Request
 from bench.matrix.matrix import Matrix
 from bench.results.cells import CellResult
 from bench.store.store import Store
+from reports.beside_map import metrics_table
 from reports.differences import EFFECT_COLUMNS, MAIN, effects
 from reports.paper_table import Part, parts_of
 from reports.run_facts import by_dataset
@@ -25,7 +26,13 @@ LONGEST = len("> ") + LONGEST_LINE  # letters in a row's line, with the mark bef
 
 
 def print_table(
-    request: Request, matrix: Matrix, results: list[CellResult], store: Store, console: Console, notes: bool = False
+    request: Request,
+    matrix: Matrix,
+    results: list[CellResult],
+    store: Store,
+    console: Console,
+    notes: bool = False,
+    figures: RenderableType | None = None,
 ) -> None:
     """Print the table of every data set, and the commands that come next.
 
@@ -36,8 +43,11 @@ def print_table(
         store: where they are.
         console: where to print.
         notes: print the verdicts with their numbers, and every footnote, which take longer to work out.
+        figures: printed below the table, see `figures_of`.
     """
     console.print(with_notes(matrix, results, store) if notes else without_notes(matrix, results))
+    if figures is not None:
+        console.print(figures)
     for line in next_steps(request, matrix, results, store, notes):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -66,6 +76,27 @@ def without_notes(matrix: Matrix, results: list[CellResult]) -> RenderableType:
         printed += [_grid(part), *_holes(part), *(Text(f"> {line}") for line in short_verdicts(compared))]
         printed += [Text(note) for note in part.few_note]
     return Group(*printed)
+
+
+def figures_of(results: list[CellResult], names: Sequence[str]) -> RenderableType | None:
+    """Return a table of further figures for each data set, or None if none is named.
+
+    Raises:
+        ConfigError: for a figure that no finished cell has.
+    """
+    if not names:
+        return None
+    found = []
+    for label, members in by_dataset(results).items():
+        table = metrics_table(members, names)
+        grid = Table(title=Text(label), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+        for i, heading in enumerate(table.headings):
+            text = Text(re.sub(" (?![↑↓])", "\n", heading))
+            grid.add_column(text, justify="right" if i else "left", overflow="fold")
+        for line in table.lines:
+            grid.add_row(*(Text(cell.replace(" ± ", "\n±")) for cell in line))
+        found.append(grid)
+    return Group(*found)
 
 
 def _grid(part: Part) -> Table:

@@ -1,11 +1,16 @@
-"""Scores of a trained classifier on test, computed once per cell. No other stage predicts a test image."""
+"""Scores of a trained classifier on test, computed once per cell. No other stage predicts a test image.
+
+Average precision is what the paper reports. What the field reads beside it is computed from the same predictions.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from bench import seeds
@@ -13,7 +18,8 @@ from bench.classifier.classifier import Classifier, TrainedClassifier, probabili
 from bench.data.split import Split, part_rows, positive_patients
 from bench.files import read_json_or_raise, write_strict_json
 from bench.metrics.average_precision import average_precision, mean_over, means
-from bench.metrics.patient_bootstrap import resampled_means
+from bench.metrics.classification import auroc, balanced_accuracy, best_thresholds, calibration_error, f1
+from bench.metrics.patient_bootstrap import group_means, resampled_precision
 from bench.pipeline.settings import Settings
 from bench.pipeline.stage import Resources, Stage, Work
 from bench.tables import Float32, ImageTable
@@ -41,6 +47,9 @@ class ScoresSettings(Settings):
 class Scores(Stage):
     """Average precision per class on test, with the no-skill level (the prevalence) beside every mean.
 
+    Beside it stand AUROC, F1 at the threshold that is best on val, and the calibration error, each with its means over
+    head, tail and all classes; and the balanced accuracy where every image has one class.
+
     The test patients are also resampled (`bench.metrics.patient_bootstrap`). The seed comes from the split only, so
     that every method has the same resamples and the differences between methods are paired.
     """
@@ -60,14 +69,18 @@ class Scores(Stage):
         table: ImageTable = work.get(self.split.dataset)
         trained: TrainedClassifier = work.get(self.classifier)
         images, labels, rows = part_rows(work, self.split, "test")
-        work.progress(0, 2, "predict test")
+        val_images, val_labels, _ = part_rows(work, self.split, "val")
+        work.progress(0, 3, "predict test")
         logits = trained.logits(images, work.device)
         np.save(work.out / "predictions.npy", probabilities(logits))
+        work.progress(1, 3, "predict val")
+        beside = _beside_precision(table, logits, labels, trained.logits(val_images, work.device), val_labels)
 
-        work.progress(1, 2, "resample the test patients")
+        work.progress(2, 3, "resample the test patients")
         columns = [[table.class_names.index(name) for name in names] for names in _members(table)]
         rng = seeds.rng(self.split.settings.seed, "test-bootstrap")
-        replicates = resampled_means(logits, labels, table.patients[rows], columns, self.settings.n_bootstrap, rng)
+        resampled = resampled_precision(logits, labels, table.patients[rows], self.settings.n_bootstrap, rng)
+        replicates = group_means(resampled, columns)
         np.save(work.out / "bootstrap.npy", replicates)
 
         positives, known = np.nansum(labels, axis=0), (~np.isnan(labels)).sum(axis=0)
@@ -90,20 +103,24 @@ class Scores(Stage):
             "prevalence_tail_supported": mean_over(comparable, others),
             **means("map", ap, table.head, table.tail),
             **_intervals(replicates),
+            **_class_intervals(resampled, table.class_names),
+            **beside,
             "n_bootstrap": len(replicates),
             "patients_known": table.patients_known,  # else single images were resampled
             **means("prevalence", comparable, table.head, table.tail),
             "selection": trained.record["selection"],
         }
         write_strict_json(work.out / "scores.json", scores)
-        work.progress(2, 2, "scored")
+        work.progress(3, 3, "scored")
 
     def open(self, folder: Path) -> dict[str, Any]:
         """Return the scores.
 
         `map_tail_low` to `map_tail_high` is the 95 % interval over resampled test patients. `few_patients` holds the
         tail classes with positives of fewer than `min_patients` test patients, and how many; `map_tail_supported` is
-        the tail mAP without them, None if no class is left.
+        the tail mAP without them, None if no class is left. `ap_low` and `ap_high` are intervals of single classes.
+        `auroc`, `f1`, `threshold` and `calibration_error` are by class, and all but the threshold have means, such as
+        `auroc_tail`.
         """
         return read_json_or_raise(folder / "scores.json")
 
@@ -116,6 +133,24 @@ class Scores(Stage):
         """
         values = np.load(folder / "bootstrap.npy")
         return {f"map_{group}": values[:, i] for i, group in enumerate(GROUPS)}
+
+
+def _beside_precision(
+    table: ImageTable, logits: Float32, labels: Float32, val_logits: Float32, val_labels: Float32
+) -> dict[str, Any]:
+    """Return the scores that stand beside average precision, by class and as means."""
+    p = probabilities(logits)
+    thresholds = best_thresholds(probabilities(val_logits), val_labels)
+    found: dict[str, Any] = {"threshold": dict(zip(table.class_names, thresholds, strict=True))}
+    scores = {
+        "auroc": auroc(logits, labels),
+        "f1": f1(p, labels, thresholds),
+        "calibration_error": calibration_error(p, labels),
+    }
+    for name, values in scores.items():
+        by_class = dict(zip(table.class_names, values, strict=True))
+        found |= {name: by_class, **means(name, by_class, table.head, table.tail)}
+    return found | {"balanced_accuracy": balanced_accuracy(logits, labels)}
 
 
 def _members(table: ImageTable) -> list[tuple[str, ...]]:
@@ -132,3 +167,13 @@ def _intervals(replicates: Float32) -> dict[str, float | None]:
         bounds[f"map_{group}_low"] = None if low is None else float(low)
         bounds[f"map_{group}_high"] = None if high is None else float(high)
     return bounds
+
+
+def _class_intervals(resampled: npt.NDArray[np.float64], names: Sequence[str]) -> dict[str, dict[str, float | None]]:
+    """Return `ap_low` and `ap_high` by class: 95 % percentile intervals over the resamples."""
+    low, high = np.quantile(resampled, _INTERVAL, axis=0) if len(resampled) > 1 else np.full((2, len(names)), np.nan)
+    bounds = {"ap_low": low, "ap_high": high}
+    return {
+        key: {n: None if np.isnan(v) else float(v) for n, v in zip(names, values, strict=True)}
+        for key, values in bounds.items()
+    }

@@ -79,26 +79,20 @@ def patient_weights(
         yield np.stack(counts, axis=1).astype(np.uint16)[image_of]
 
 
-def resampled_means(
-    scores: Float32,
-    labels: Float32,
-    patients: Int64,
-    groups: Sequence[Sequence[int]],
-    n_resamples: int,
-    rng: np.random.Generator,
-) -> Float32:
-    """Return the mean average precision of each group of classes in each resample of patients, `float32 [B, groups]`.
+def resampled_precision(
+    scores: Float32, labels: Float32, patients: Int64, n_resamples: int, rng: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """Return the average precision of each class in each resample of patients, `float64 [B, C]`.
 
     Every resample has a positive of every class that has one in the test set; a resample that lost all patients with
-    some class is drawn again as a whole. So the mean is over the same classes in all resamples. It is NaN only for a
-    group in which no class has a positive at all. Two classifiers that are resampled with equal generators get the same
+    some class is drawn again as a whole. So a mean is over the same classes in all resamples. A class that has no
+    positive at all is NaN. Two classifiers that are resampled with equal generators get the same
     patients, so their differences, resample by resample, are paired.
 
     Args:
         scores: `float32 [n, C]`, higher means more likely.
         labels: `float32 [n, C]`, 0 or 1; entries that are NaN (unknown) are left out.
         patients: `int64 [n]`, the patient of each image; all images of a patient are drawn together.
-        groups: the columns of each group.
         n_resamples: the number of resamples, B. There are fewer if resamples that keep every class are too rare, see
             `patient_weights`.
         rng: draws the resamples and is used for nothing else.
@@ -108,14 +102,19 @@ def resampled_means(
     # positives and negatives apart (the stratified bootstrap, Robin et al. 2011; Boyd, Eng & Page 2013) avoids that for
     # one class. With many classes in one patient no strata exist, and drawing again keeps what the strata are for. A
     # class of k patients is lost in about exp(-k) of the draws, so this changes little but for classes of one or two.
-    blocks = [np.zeros((0, len(groups)), np.float32)]
+    blocks = [np.zeros((0, labels.shape[1]))]
     for weights in patient_weights(patients, labels == 1, n_resamples, rng):
         ap = np.empty((weights.shape[1], labels.shape[1]))
         for c in range(labels.shape[1]):
             known = ~np.isnan(labels[:, c])
             ap[:, c] = weighted_average_precision(scores[known, c], labels[known, c] == 1, weights[known])
-        blocks.append(np.stack([_mean_of_known(ap[:, list(columns)]) for columns in groups], axis=1))
-    return np.concatenate(blocks).astype(np.float32)
+        blocks.append(ap)
+    return np.concatenate(blocks)
+
+
+def group_means(ap: npt.NDArray[np.float64], groups: Sequence[Sequence[int]]) -> Float32:
+    """Return the mean over each group of columns in each resample, `float32 [B, groups]`; NaN where all are NaN."""
+    return np.stack([_mean_of_known(ap[:, list(columns)]) for columns in groups], axis=1).astype(np.float32)
 
 
 def _mean_of_known(ap: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

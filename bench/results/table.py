@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
 
@@ -26,8 +27,10 @@ TABLE_COLUMNS = (
 )
 
 
-def table(results: list[CellResult]) -> list[dict[str, Any]]:
+def table(results: list[CellResult], more: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Return one row for each data set and method: mean and sd of `TABLE_COLUMNS` over seeds, numbers or None.
+
+    `more` names further figures of scores and fidelity that get columns.
 
     Keys: `dataset`, `method`, `n_seeds`, `seeds`, `state` (also `skipped`), `reason`, `fid_metric`, `n_test`, each
     column, and its `<column>_sd` (None for fewer than two seeds). A seed counts if its figures are there, even if its
@@ -50,7 +53,7 @@ def table(results: list[CellResult]) -> list[dict[str, Any]]:
             "fid_metric": next((m.fidelity["metric_id"] for m in done if m.fidelity), None),
             "n_test": next((m.scores.get("n_test") for m in done if m.scores), None),
         }
-        for column in TABLE_COLUMNS:
+        for column in dict.fromkeys((*TABLE_COLUMNS, *more)):
             found = [(m.scores or {}).get(column, (m.fidelity or {}).get(column)) for m in done]
             values = [float(v) for v in found if v is not None and not math.isnan(v)]
             row[column] = fmean(values) if values else None

@@ -19,7 +19,7 @@ import pytest
 from bench.matrix.matrix import Matrix
 from bench.results.cells import CellResult
 from bench.store.store import Store
-from reports.beside_fid import _DISTANCES, _MANIFOLD
+from reports.beside_fid import DISTANCES, MANIFOLD
 from reports.page import page
 from reports.paper_table import parts_of
 from reports.redaction import export
@@ -121,7 +121,7 @@ LONG = ("of which every name has several words and more than sixty letters", "_w
 def widest(matrix: Matrix, results: list[CellResult]) -> tuple[Matrix, list[CellResult]]:
     """Return a matrix of fifteen rows with long names, in which every table has all of its columns."""
     found = []
-    columns = (*_DISTANCES, *_MANIFOLD)
+    columns = (*DISTANCES, *MANIFOLD)
     for name in ("", *LONG):
         for r in results:
             row = replace(r.cell.row, label=r.cell.label + (f" {name}" if name else ""))

@@ -67,7 +67,9 @@ def test_resampled_means_equal_a_loop_that_repeats_each_drawn_patients_images():
     scores, labels, patients = make_test_set()
     labels[[4, 40], 3] = 1  # two patients alone have the last class, so that many draws lose it
     groups = ([0, 1], [2, 3], [0, 1, 2, 3])
-    found = bootstrap.resampled_means(scores, labels, patients, groups, 25, np.random.default_rng(3))
+    found = bootstrap.group_means(
+        bootstrap.resampled_precision(scores, labels, patients, 25, np.random.default_rng(3)), groups
+    )
     rng, ids, lost = np.random.default_rng(3), np.unique(patients), 0
     for b in range(25):
         for _ in range(100):
@@ -94,7 +96,9 @@ def test_the_resamples_are_those_of_all_draws_that_keep_every_class():
         if (labels[rows] == 1).any(axis=0).all():
             values.append(np.mean([average_precision_score(labels[rows, c], scores[rows, c]) for c in range(2)]))
     assert len(values) < 4**4
-    found = bootstrap.resampled_means(scores, labels, patients, [[0, 1]], 4000, np.random.default_rng(0))[:, 0]
+    found = bootstrap.group_means(
+        bootstrap.resampled_precision(scores, labels, patients, 4000, np.random.default_rng(0)), [[0, 1]]
+    )[:, 0]
     assert len(found) == 4000
     assert found.mean() == pytest.approx(np.mean(values), abs=4 * np.std(values) / np.sqrt(4000))
     assert found.std() == pytest.approx(np.std(values), rel=0.05)
@@ -103,7 +107,9 @@ def test_the_resamples_are_those_of_all_draws_that_keep_every_class():
 def test_a_class_without_any_positive_is_left_out_of_every_mean():
     scores, labels, patients = make_test_set()
     labels[:, 3] = 0
-    found = bootstrap.resampled_means(scores, labels, patients, [[2, 3], [2], [3]], 20, np.random.default_rng(0))
+    found = bootstrap.group_means(
+        bootstrap.resampled_precision(scores, labels, patients, 20, np.random.default_rng(0)), [[2, 3], [2], [3]]
+    )
     assert np.array_equal(found[:, 0], found[:, 1])
     assert np.isnan(found[:, 2]).all()
 

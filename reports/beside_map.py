@@ -1,0 +1,118 @@
+"""What the field reads beside mAP: AUROC, F1, calibration error and balanced accuracy on test, as a table of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING
+
+from bench.errors import ConfigError, listed, nearest
+from reports.beside_fid import DISTANCES, MANIFOLD, TextTable, beside_fid
+from reports.differences import EFFECT_COLUMNS, value
+from reports.run_facts import by_method, span
+from reports.table_rows import COLUMNS, Column, number, places_for
+
+if TYPE_CHECKING:
+    from bench.results.cells import CellResult
+
+_SCORES = (
+    Column("auroc_head", "AUROC head", 1, 3),
+    Column("auroc_tail", "AUROC tail", 1, 3),
+    Column("f1_head", "F1 head", 1, 3),
+    Column("f1_tail", "F1 tail", 1, 3),
+    Column("calibration_error_head", "calibration error head", -1, 3),
+    Column("calibration_error_tail", "calibration error tail", -1, 3),
+    Column("balanced_accuracy", "balanced accuracy", 1, 3),
+)
+_OF_ALL = (
+    Column("auroc_all", "AUROC all", 1, 3),
+    Column("f1_all", "F1 all", 1, 3),
+    Column("calibration_error_all", "calibration error all", -1, 3),
+    Column("map_all", "mAP all", 1, 3),
+)
+_GROUPS = ("head", "tail", "all")
+_NOTES = (
+    "AUROC and F1 are means over classes. F1 is at thresholds that were chosen on val, one for each class. A class "
+    "without positives (or, for AUROC, without negatives) is left out.",
+    "The calibration error is the mean distance between the predicted probability and the share of positives, in 15 "
+    "bins, as a mean over classes. Training with weights for rare classes raises probabilities on purpose, and with "
+    "them this error.",
+)
+
+
+def beside_tables(results: Sequence[CellResult]) -> list[TextTable]:
+    """Return the tables that stand below the main one: what to read beside mAP, and what to read beside FID."""
+    scored = _table("Beside mAP", _SCORES, results, list(_NOTES))
+    return [*([scored] if scored else []), *beside_fid(results)]
+
+
+def metrics_table(results: Sequence[CellResult], names: Iterable[str]) -> TextTable:
+    """Return a table of named figures; `auroc` stands for `auroc_head`, `auroc_tail` and `auroc_all`.
+
+    Raises:
+        ConfigError: for a figure that no finished cell has.
+    """
+    columns = tuple(column_named(key, results) for key in metric_keys(results, names))
+    table = _table("Figures", columns, results, [])
+    return table or TextTable("Figures", ["method"], [], [])
+
+
+def metric_keys(results: Sequence[CellResult], names: Iterable[str]) -> list[str]:
+    """Return the figures that are named, each once; see `metrics_table`."""
+    there, found = _figures(results), list[str]()
+    for name in names:
+        groups = [key for group in _GROUPS if (key := f"{name}_{group}") in there]
+        found += groups or [column_named(name, results).key]
+    return list(dict.fromkeys(found))
+
+
+def column_named(name: str, results: Sequence[CellResult]) -> Column:
+    """Return the column of a figure of the cells' scores, fidelity or diagnostics.
+
+    Raises:
+        ConfigError: for a figure that no finished cell has.
+    """
+    known = {c.key: c for c in (*DISTANCES, *MANIFOLD, *COLUMNS, *_SCORES, *_OF_ALL, *EFFECT_COLUMNS)}
+    if name in known:
+        return known[name]
+    names = _figures(results)
+    if name not in names:
+        have = f"have: {listed(names)}" if names else "nothing is finished yet"
+        raise ConfigError(f"column '{name}': no finished cell has it{nearest(name, names)} ({have})")
+    return Column(name, name.replace("_", " "))
+
+
+def _figures(results: Sequence[CellResult]) -> list[str]:
+    parts = (part or {} for r in results for part in (r.scores, r.fidelity, r.diagnostics))
+    there = dict.fromkeys(k for part in parts for k in part)
+    return [k for k in there if any(value(r, k) is not None for r in results)]
+
+
+def _table(title: str, wanted: Sequence[Column], results: Sequence[CellResult], notes: list[str]) -> TextTable | None:
+    """Return a line for each row with scores, mean ± sd over seeds, without columns that no row has."""
+    rows = by_method(r for r in results if r.measured and r.scores and not r.skip)
+    values = {
+        (row, c.key): [v for r in found if (v := value(r, c.key)) is not None]
+        for row, found in rows.items()
+        for c in wanted
+    }
+    columns = [c for c in wanted if any(values[row, c.key] for row in rows)]
+    if not columns:
+        return None
+    places = {
+        c.key: places_for(v for row in rows for v in values[row, c.key]) if c.decimals is None else c.decimals
+        for c in columns
+    }
+    lines = [
+        [
+            row,
+            span(n for r in found if (n := (r.scores or {}).get("n_test"))),
+            *(_mean_sd(values[row, c.key], places[c.key]) for c in columns),
+        ]
+        for row, found in rows.items()
+    ]
+    return TextTable(title, ["method", "n test", *(c.titled for c in columns)], lines, notes)
+
+
+def _mean_sd(values: list[float], places: int) -> str:
+    return number(fmean(values) if values else None, places, stdev(values) if len(values) > 1 else None)

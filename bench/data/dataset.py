@@ -34,6 +34,9 @@ class KnownLabels:
     patients_known: bool = True
 
 
+_SIZE = "size_of_the_labels"  # of what a data set keeps beside its fields
+
+
 @dataclass(frozen=True)
 class DatasetSize:
     """The size of a data set, as estimates need it.
@@ -111,14 +114,22 @@ class Dataset(Stage):
     def known_size(self) -> DatasetSize | None:
         """Return the size of the data set, or None if it is not known before the source is read.
 
+        It is kept, also in copies that other processes get, so that not every stage reads the labels again.
+
         Raises:
             DataError: if there are label files and they cannot be used.
         """
+        if (kept := self.__dict__.get(_SIZE)) is not None:
+            return kept
         known = self.known_labels()
-        if known is None:
-            return None
+        return None if known is None else self._keep_size(known)
+
+    def _keep_size(self, known: KnownLabels) -> DatasetSize:
+        """Keep the size. A kind whose key needs the labels calls this with them."""
         n_train = None if known.splits is None else int((known.splits == 0).sum())
-        return DatasetSize(len(known.labels), n_train, known.tail)
+        found = DatasetSize(len(known.labels), n_train, known.tail)
+        self.__dict__[_SIZE] = found  # beside the key, which pydantic also keeps there
+        return found
 
     def size(self) -> int | None:
         """Return the number of images, or None if it is not known before the source is read."""

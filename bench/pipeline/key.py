@@ -49,8 +49,8 @@ class Keyed(Settings):
         # pydantic copies `__dict__`, which holds the cached properties. Without this, a changed copy would keep the
         # original's key and be given its result.
         copied = super().model_copy(update=update, deep=deep)
-        for name in ("key", "identity"):
-            copied.__dict__.pop(name, None)
+        for name in copied.__dict__.keys() - type(self).model_fields.keys():
+            del copied.__dict__[name]
         return copied
 
     @classmethod

@@ -217,9 +217,9 @@ class FolderDataset(Dataset):
         Raises:
             DataError: if the CSV file cannot be used.
         """
-        if not self._is_there():
-            return None
-        listing = self._listing()
+        return self._known(self._listing()) if self._is_there() else None
+
+    def _known(self, listing: Listing) -> KnownLabels:
         head, tail = (tuple(names) for names in self._head_and_tail(listing))
         return KnownLabels(
             listing.class_names,
@@ -247,7 +247,7 @@ class FolderDataset(Dataset):
         # A key is computed at every start. The digests of pictures that have not changed are remembered, so that only
         # the first start reads all of them.
         listing = self._listing()
-        self._head_and_tail(listing)
+        self._keep_size(self._known(listing))
         _, found = self._pictures(listing)
         return {"digest": _digest(listing, found)}
 

@@ -123,8 +123,9 @@ class CxrLt(Dataset):
         """
         # Reading a quarter of a million rows takes two seconds. That is little against hours of decoding for a split
         # that is refused afterwards.
-        if not self._is_there():
-            return None
+        return self._known() if self._is_there() else None
+
+    def _known(self) -> KnownLabels:
         chosen = self._chosen()
         c = chosen.classes
         return KnownLabels(c.names, chosen.labels, chosen.patients, chosen.splits, c.head, c.tail)
@@ -139,7 +140,7 @@ class CxrLt(Dataset):
         Raises:
             DataError: if the label files are missing or cannot be used.
         """
-        self._chosen()
+        self._keep_size(self._known())
         return {"digest": digest(self._files())}
 
     def selection_note(self) -> str:

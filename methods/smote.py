@@ -14,7 +14,19 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from bench.contract import PARENT_SHARE, AugmentedBatch, Context, Float32, Int64, Method, Stage, Task, UInt8, union
+from bench.contract import (
+    PARENT_SHARE,
+    AugmentedBatch,
+    Context,
+    Float32,
+    Int64,
+    Method,
+    Stage,
+    Task,
+    TrainSet,
+    UInt8,
+    union,
+)
 
 BATCH = 64
 
@@ -46,16 +58,28 @@ class Smote(Method):
         rows_of = {target: ctx.train.rows_with(target) for target in np.unique(ctx.samples).tolist()}
         neighbours = {t: nearest(self._vectors(ctx, rows), self.k_neighbors) for t, rows in rows_of.items()}
         for index in ctx.batches(BATCH):
-            draws = [draw(ctx.rng(i), neighbours[int(ctx.samples[i])]) for i in index]
+            targets = ctx.samples[index].tolist()
+            draws = [draw(ctx.rng(i), neighbours[t]) for i, t in zip(index, targets, strict=True)]
             step = np.array([d[2] for d in draws], dtype=np.float32)
-            parents = np.array([rows_of[int(ctx.samples[i])][list(d[:2])] for i, d in zip(index, draws, strict=True)])
+            parents = np.array([rows_of[t][list(d[:2])] for t, d in zip(targets, draws, strict=True)])
             mixed = interpolate(self._vectors(ctx, parents[:, 0]), self._vectors(ctx, parents[:, 1]), step)
-            labels = union(ctx.train.labels[parents], excludes=ctx.train.excludes)
+            around = [rows_of[t][[d[0], *neighbours[t][d[0]]]] for t, d in zip(targets, draws, strict=True)]
+            labels = self._labels(ctx.train, parents, around)
             alone = parents[:, 0] == parents[:, 1]
             parents[alone, 1] = -1
             of_neighbour = np.where(alone, np.float32(0), step)
             share = np.stack([1 - of_neighbour, of_neighbour], axis=1)
             yield AugmentedBatch(self._images(ctx, mixed), labels, parents, {"step": step, PARENT_SHARE: share})
+
+    def _labels(self, train: TrainSet, parents: Int64, around: list[Int64]) -> Float32:
+        """Return the labels of samples, `float32 [b, C]`: the classes of both parents.
+
+        Args:
+            train: the train split.
+            parents: `int64 [b, 2]`, the train rows of base and neighbour.
+            around: the train rows of each sample's base and of all its nearest neighbours; `Mlsmote` asks these.
+        """
+        return union(train.labels[parents], excludes=train.excludes)
 
     def _vectors(self, ctx: Context, rows: Int64) -> Float32:
         """Return the vectors of train rows, `float32 [len(rows), d]`: pixels in 0..255, or means of latents."""

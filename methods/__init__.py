@@ -2,8 +2,8 @@
 
 `BENCH_METHODS` names further folders with such files, separated like the entries of `PATH`.
 
-Read in this order: baseline and duplicate (the controls), smote and mlsmote, remix, roentgen, sdedit, erase, the folder
-fusion (the paper's method), and cutpaste, its control in pixels.
+Read in this order: baseline and duplicate (the controls), smote and mlsmote, remix, roentgen, sdedit, da_fusion,
+erase, the folder fusion (the paper's method), and cutpaste, its control in pixels.
 """
 
 import os

@@ -48,10 +48,30 @@ LONGEST = [
 ]
 
 
+# They kill, wait and run whole programs on a real scheduler. `make check` and CI run them, `make test` leaves them out.
+LONG = {
+    "slurm/test_executor.py",
+    "slurm/test_matrix.py",
+    "reliability/test_crashes.py",
+    "reliability/test_machine_faults.py",
+    "reliability/test_store_faults.py",
+    "reliability/test_trainings_resume.py",
+    "e2e/test_chestmnist.py",
+    "e2e/test_paper.py",
+    "unit/sweeps/test_sweep_kills.py",
+    "unit/tracking/test_kills.py",
+    "unit/tracking/test_live.py",
+}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first; workers take files in this order."""
+    """Mark the long files, and put the longest first; workers take files in this order."""
     order = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path, len(order)))
+    long = {ROOT / "tests" / name for name in LONG}
+    for item in items:
+        if item.path in long:
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture(autouse=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bench.results.pictures import Pictures, fused_tiles, is_fused, load_pictures
+from bench.results.tiles import grey
 from reports.figures import tiles
 from reports.figures.style import Drawing, Omitted, Theme, slug
 from reports.run_facts import span
@@ -16,59 +17,10 @@ if TYPE_CHECKING:
 
     from bench.results.cells import CellResult
     from bench.store.store import Store
-    from bench.tables import AugmentedSet, ImageTable, UInt8
+    from bench.tables import UInt8
 
 N_REAL, N_SYNTHETIC = 4, 8
 _GRID_TILE, _STRIP_TILE = 132, 180  # side of an image in pixels, two of them a CSS pixel on the page
-FUSED_EXTRAS = ("anchor_cam", "mask", "partner_cam")
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """The images of one cell: the table of its data set, the train rows in it, and the synthetic images."""
-
-    label: str
-    seed: int
-    table: ImageTable
-    train_rows: np.ndarray
-    augmented: AugmentedSet
-
-    def made_for(self, name: str, n: int) -> np.ndarray:
-        """Return the first `n` samples made for a class; their order is random."""
-        return np.flatnonzero(self.augmented.target_class == self.table.class_names.index(name))[:n]
-
-    def real_of(self, name: str, n: int) -> UInt8:
-        """Return `n` train images that have the class, evenly spaced, so that they are not all of one patient."""
-        labels = self.table.labels[self.train_rows, self.table.class_names.index(name)]
-        rows = self.train_rows[labels == 1]
-        return np.array(self.table.images[np.sort(rows[_evenly(len(rows), n)])])
-
-    def parent(self, sample: int, which: int) -> UInt8:
-        """Return the image of a parent."""
-        return np.array(self.table.images[self.train_rows[self.augmented.parents[sample, which]]])
-
-    @property
-    def shown_classes(self) -> list[str]:
-        """The classes that images were made for, tail classes first."""
-        made = {self.table.class_names[c] for c in np.unique(self.augmented.target_class)}
-        return [c for c in (*self.table.tail, *sorted(made - set(self.table.tail))) if c in made]
-
-
-def _evenly(length: int, n: int) -> np.ndarray:
-    return np.unique(np.linspace(0, length - 1, min(n, length)).astype(int)) if length else np.zeros(0, dtype=int)
-
-
-def load_pictures(result: CellResult, store: Store) -> Pictures | None:
-    """Return the images of a cell, or None if the store lacks some of them or the method made none."""
-    cell = result.cell
-    if not all(store.has(stage) for stage in (cell.dataset, cell.split, cell.augmented)):
-        return None
-    augmented = cell.augmented.open(store.folder(cell.augmented))
-    if not len(augmented):
-        return None
-    rows = cell.split.open(store.folder(cell.split))["train"]
-    table = cell.dataset.open(store.folder(cell.dataset))
-    return Pictures(cell.label, cell.seed, table, rows, augmented)
 
 
 def sample_grid(result: CellResult, store: Store) -> Drawing | Omitted:
@@ -79,10 +31,8 @@ def sample_grid(result: CellResult, store: Store) -> Drawing | Omitted:
     if pictures is None:
         return Omitted(title, result.skip or "the store holds no synthetic images")
     names = pictures.shown_classes
-    real = [[tiles.grey(image, _GRID_TILE) for image in pictures.real_of(c, N_REAL)] for c in names]
-    made = [
-        [tiles.grey(pictures.augmented.images[i], _GRID_TILE) for i in pictures.made_for(c, N_SYNTHETIC)] for c in names
-    ]
+    real = [[grey(image, _GRID_TILE) for image in pictures.real_of(c, N_REAL)] for c in names]
+    made = [[grey(pictures.augmented.images[i], _GRID_TILE) for i in pictures.made_for(c, N_SYNTHETIC)] for c in names]
 
     def draw(theme: Theme) -> Figure:
         figure, axes = tiles.canvas([N_REAL, N_SYNTHETIC], len(names), _GRID_TILE)
@@ -115,7 +65,7 @@ def fusion_strips(results: list[CellResult], store: Store) -> list[Drawing]:
     groups: list[list[Pictures]] = []
     for result in results:
         pictures = load_pictures(result, store)
-        if pictures is None or not _is_fused(pictures.augmented):
+        if pictures is None or not is_fused(pictures.augmented):
             continue
         same = next((g for g in groups if _same_pairs(g[0], pictures)), None)
         if same is None:
@@ -126,12 +76,6 @@ def fusion_strips(results: list[CellResult], store: Store) -> list[Drawing]:
     for group in groups:  # other seeds would show the same again, so each set of methods has one figure
         first_of.setdefault(tuple(p.label for p in group), group)
     return [_strip(group, results[0].cell.dataset.label) for group in first_of.values()]
-
-
-def _is_fused(augmented: AugmentedSet) -> bool:
-    parents = augmented.parents
-    has_maps = all(name in augmented.extras for name in FUSED_EXTRAS)
-    return has_maps and parents.shape[1] >= 2 and bool((parents >= 0).all())
 
 
 def _same_pairs(a: Pictures, b: Pictures) -> bool:
@@ -174,14 +118,7 @@ def _strip(group: list[Pictures], dataset: str) -> Drawing:
 
 
 def _strip_row(group: list[Pictures], sample: int, maps_of_partners: bool) -> list[UInt8]:
-    first = group[0]
-    extras = first.augmented.extras
-    anchor, partner = first.parent(sample, 0), first.parent(sample, 1)
-    return [
-        tiles.grey(anchor, _STRIP_TILE),
-        tiles.overlay(anchor, extras["anchor_cam"][sample], _STRIP_TILE),
-        tiles.two_colours(extras["mask"][sample], _STRIP_TILE),
-        *([tiles.overlay(partner, extras["partner_cam"][sample], _STRIP_TILE)] if maps_of_partners else []),
-        tiles.grey(partner, _STRIP_TILE),
-        *(tiles.grey(p.augmented.images[sample], _STRIP_TILE) for p in group),
-    ]
+    made_of = fused_tiles(group[0], sample, _STRIP_TILE)
+    if not maps_of_partners:
+        del made_of["partner map"]
+    return [*made_of.values(), *(grey(p.augmented.images[sample], _STRIP_TILE) for p in group)]

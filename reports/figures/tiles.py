@@ -1,4 +1,4 @@
-"""Images as tiles of one size, and grids of tiles with names of rows and columns."""
+"""Grids of tiles (`bench.results.tiles`) with names of rows and columns."""
 
 from __future__ import annotations
 
@@ -16,41 +16,6 @@ if TYPE_CHECKING:
 
 _GAP = 4  # pixels between tiles
 _LABELS_IN = 1.55  # inches for names, left of the tiles
-ANCHOR_RGB, PARTNER_RGB = (230, 159, 0), (0, 114, 178)  # Okabe & Ito's orange and blue
-
-
-def _resized(image: np.ndarray, px: int, smooth: bool = True) -> np.ndarray:
-    from PIL import Image
-
-    method = Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST
-    return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize((px, px), method))
-
-
-def _plane(values: np.ndarray) -> np.ndarray:
-    """Return a map in [0, 1] as `uint8 [h, w]` without leading axes of length 1."""
-    flat = np.asarray(values, dtype=np.float32).reshape(values.shape[-2:])
-    return (np.clip(np.nan_to_num(flat), 0, 1) * 255).astype(np.uint8)
-
-
-def grey(image: np.ndarray, px: int) -> UInt8:
-    """Return a grey image as a tile, `uint8 [px, px, 3]`."""
-    return np.repeat(_resized(image, px)[..., None], 3, axis=2)
-
-
-def overlay(image: np.ndarray, cam: np.ndarray, px: int) -> UInt8:
-    """Return a grey image below a map that is more opaque where it is stronger, `uint8 [px, px, 3]`."""
-    import matplotlib
-
-    heat = _resized(_plane(cam), px).astype(np.float32) / 255
-    colour = matplotlib.colormaps["inferno"](0.35 + 0.6 * heat)[..., :3] * 255
-    weight = 0.75 * heat[..., None]
-    return (grey(image, px) * (1 - weight) + colour * weight).astype(np.uint8)
-
-
-def two_colours(mask: np.ndarray, px: int) -> UInt8:
-    """Return a mask as a tile: orange where it is 1, blue where it is 0, `uint8 [px, px, 3]`."""
-    share = _resized(_plane(mask), px, smooth=False).astype(np.float32)[..., None] / 255
-    return (share * np.array(ANCHOR_RGB) + (1 - share) * np.array(PARTNER_RGB)).astype(np.uint8)
 
 
 def canvas(columns: list[int], n_rows: int, px: int) -> tuple[Figure, list[Axes]]:

@@ -13,10 +13,11 @@ import yaml
 
 from bench.matrix.study import Study
 from bench.results.cells import CellResult
+from bench.results.pictures import load_pictures
 from bench.store.store import Store
 from reports.figures import charts
 from reports.figures.nearest import nearest_images
-from reports.figures.pictures import fusion_strips, load_pictures
+from reports.figures.pictures import fusion_strips
 from reports.figures.style import LIGHT, Looks, Omitted, slug, two_lines, unique
 from reports.page import duration
 from reports.report import write_report

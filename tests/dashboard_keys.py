@@ -7,17 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.privacy.border import Payload
+from bench.privacy.media import Table
 
 _RUN = {"displayName", "createdAt", "name"}  # what every run has
 
 
 @dataclass
 class Held:
-    """What runs hold: the names of their configuration, of their summary, and of what they log."""
+    """What runs hold: names of their configuration, of their summary, of what they log, and of columns of tables."""
 
     config: set[str] = field(default_factory=set)
     summary: set[str] = field(default_factory=set)
     logged: set[str] = field(default_factory=set)
+    columns: set[str] = field(default_factory=set)
 
     @classmethod
     def by(cls, payloads: Mapping[str, Payload]) -> Held:
@@ -26,6 +28,8 @@ class Held:
             held.config |= {name for name, value in sent.config.items() if value is not None}
             held.summary |= {*sent.summary, *sent.media}
             held.logged |= {name for row in sent.rows() for name in row}
+            tables = (medium for medium in sent.media.values() if isinstance(medium, Table))
+            held.columns |= {name for table in tables for name in table.columns}
         return held
 
     def lacks(self, spec: Any) -> set[str]:
@@ -35,6 +39,7 @@ class Held:
             "summary": self.summary,
             "logged": self.logged | self.summary,
             "run": _RUN,
+            "column": self.columns,
         }
         return {f"{part}:{name}" for part, name in named(spec) if name not in there[part]}
 
@@ -52,6 +57,8 @@ def _walk(found: Any) -> Iterator[tuple[str, str]]:
         return
     if found.keys() == {"section", "name"}:  # of a filter, a grouping, an order
         yield _accessor(f"{found['section']}:{found['name']}")
+    if found.get("name") == "tableKey":  # of a chart made of a table
+        yield "summary", found["value"]
     if found.get("nodeType") == "const" and found.get("type") == "string":  # of a query panel
         yield "summary", found["val"]
     for key, value in found.items():
@@ -75,6 +82,7 @@ def _accessor(text: str) -> tuple[str, str]:
 _NAMING: dict[str, Callable[[Any], list[tuple[str, str]]]] = {
     "metrics": lambda names: [("logged", name) for name in names],
     "mediaKeys": lambda names: [("summary", name) for name in names],
+    "fieldSettings": lambda columns: [("column", name) for name in columns.values()],
     "targetKey": lambda name: [("summary", name)],
     "groupBy": lambda name: [_accessor(f"config:{name}")],
     **dict.fromkeys(("columnPinned", "columnVisible"), lambda names: [_accessor(name) for name in names]),

@@ -29,11 +29,14 @@ class Wandb(http.server.ThreadingHTTPServer):
     Attributes:
         runs: `entity/project/id` → what was received: `config`, `summary`, `history` (by offset), `files` (bytes by
             name), `state`, `name`, `group`, `job_type`, `tags`.
+        artifacts: id → what was received of a table with pictures: `name`, `type`, `run`, `digest`, `state`, `files` (bytes
+            by name).
+        columns: names of the columns of all tables that came.
         views: id → a saved workspace (`type` is `project-view`) or report (`runs`): `entityName`, `projectName`, `name`,
             `displayName`, `spec` (as text). Whatever comes without an id is a new one, even under an old name.
         ops: names of the GraphQL operations, in the order in which they came.
         sent_rows: all history rows that came, also those that replaced others.
-        faults: what goes wrong: `put403` (files are refused), `fs409` and `fs500` (the history is refused), `flaky`
+        faults: what goes wrong: `put403` (files are refused), `pictures403` (pictures in tables are refused), `fs409` and `fs500` (the history is refused), `flaky`
             (every third question fails), `slow` (half a second before each answer), `refuse` (no run can be made).
         deleted: ids that were deleted, and can never be used again.
         paths: all paths that were asked for.
@@ -47,6 +50,8 @@ class Wandb(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), Handler)
         self.kept, self.lock = kept, threading.Lock()
         self.runs: dict[str, dict[str, Any]] = json.loads(kept.read_text()) if kept and kept.exists() else {}
+        self.artifacts: dict[str, dict[str, Any]] = {}
+        self.columns: set[str] = set()
         self.views: dict[str, dict[str, Any]] = {}
         self.ops: list[str] = []
         self.sent_rows: list[dict[str, Any]] = []
@@ -105,7 +110,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = self._body()
         if "put403" in self.server.faults:
             return self._reply({"error": "quota"}, 403)
-        _, _, entity, project, run_id, name = unquote(self.path).split("/", 5)
+        _, kind, entity, project, run_id, name = unquote(self.path).split("/", 5)
+        if kind == "artifact":
+            if "pictures403" in self.server.faults and name.endswith(".png"):
+                return self._reply({"error": "quota"}, 403)
+            self.server.artifacts[run_id]["files"][name] = len(body)
+            return self._reply({})
+        if name.endswith(".table.json"):
+            self.server.columns |= set(json.loads(body)["columns"])
         with self.server.lock:
             self.server.runs[f"{entity}/{project}/{run_id}"]["files"][name] = len(body)
             self.server.keep()
@@ -177,6 +189,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
             run["files"].setdefault(name, 0)  # as W&B lists a file whose bytes have not come
         return {"createRunFiles": {"runID": "B", "uploadHeaders": [], "files": files}}
 
+    def _RunResumeStatus(self, v: dict[str, Any]) -> dict[str, Any]:
+        run = self.server.runs.get(f"{v['entity'] or OWNER}/{v['project']}/{v['name']}")
+        bucket = None
+        if run is not None:
+            bucket = {
+                "id": "B",
+                "name": v["name"],
+                "displayName": run.get("name"),
+                "tags": run.get("tags"),
+                "notes": "",
+            }
+            bucket |= {"summaryMetrics": json.dumps(run["summary"]), "historyLineCount": len(run["history"])}
+            bucket |= {"logLineCount": 0, "eventsLineCount": 0, "eventsTail": "[]", "wandbConfig": '{"t": 1}'}
+            bucket |= {"historyTail": json.dumps([json.dumps(row) for row in list(run["history"].values())[-1:]])}
+            bucket |= {"config": json.dumps({k: {"value": c} for k, c in run["config"].items()})}
+        return {"model": self._project(v) | {"bucket": bucket}}
+
     def _Run(self, v: dict[str, Any]) -> dict[str, Any]:
         run = self.server.runs.get(f"{v['entity']}/{v['project']}/{v['name']}")
         if run is None or v["name"] in self.server.deleted:
@@ -200,6 +229,58 @@ class Handler(http.server.BaseHTTPRequestHandler):
         edges = [{"node": {"id": n, "name": n, "sizeBytes": size} | rest, "cursor": n} for n, size in named.items()]
         page = {"edges": edges, "pageInfo": {"endCursor": "", "hasNextPage": False}}
         return {"project": self._project(v) | {"run": {"fileCount": len(listed), "files": page}}}
+
+    def _ArtifactType(self, v: dict[str, Any]) -> dict[str, Any]:
+        return {"project": {"artifact": None}}
+
+    def _CreateArtifact(self, v: dict[str, Any]) -> dict[str, Any]:
+        """Take a version of an artifact; the same content under the same name is the version that is there."""
+        new = v["input"]
+        run = f"{new['entityName']}/{new['projectName']}/{new['runName']}"
+        one = {"name": new["artifactCollectionName"], "type": new["artifactTypeName"], "run": run}
+        one["digest"] = new["digest"]
+        same = (i for i, there in self.server.artifacts.items() if one.items() <= there.items())
+        artifact = next(same, f"Artifact{len(self.server.artifacts)}")
+        told = {"id": artifact, "state": self.server.artifacts.get(artifact, {}).get("state", "PENDING")}
+        self.server.artifacts.setdefault(artifact, one | {"state": "PENDING", "files": {}})
+        return {"createArtifact": {"artifact": told | {"artifactSequence": {"latestArtifact": None}}}}
+
+    def _place(self, artifact: str, name: str) -> dict[str, Any]:
+        return {"uploadUrl": f"{self.server.url}/artifact/-/-/{artifact}/{name}", "uploadHeaders": []}
+
+    def _CreateArtifactManifest(self, v: dict[str, Any]) -> dict[str, Any]:
+        file = {"id": "F"} | self._place(v["artifactID"], v["name"])
+        return {"createArtifactManifest": {"artifactManifest": {"id": v["artifactID"], "file": file}}}
+
+    def _CreateArtifactFiles(self, v: dict[str, Any]) -> dict[str, Any]:
+        edges = []
+        for file in v["input"]["artifactFiles"]:
+            artifact, name = file["artifactID"], file["name"]
+            told = {"storagePath": name, "uploadMultipartUrls": None, "artifact": {"id": artifact}}
+            edges.append({"node": told | self._place(artifact, name)})
+        return {"createArtifactFiles": {"files": {"edges": edges}}}
+
+    def _CommitArtifact(self, v: dict[str, Any]) -> dict[str, Any]:
+        self.server.artifacts[v["artifactID"]]["state"] = "COMMITTED"
+        return {"commitArtifact": {"artifact": {"id": v["artifactID"], "digest": "0"}}}
+
+    def _ArtifactMembershipByName(self, v: dict[str, Any]) -> dict[str, Any]:
+        """Tell of the newest version of an artifact, as W&B's library wants it."""
+        mine = {"name": v["name"].partition(":")[0]}
+        found = [(i, one) for i, one in self.server.artifacts.items() if mine.items() <= one.items()]
+        if not found:
+            return {"project": self._project(v) | {"artifactCollectionMembership": None}}
+        artifact, one = max(found, key=lambda pair: pair[1]["state"] == "COMMITTED")
+        project = self._project(v) | {"__typename": "Project"}
+        source = {"__typename": "ArtifactSequence", "id": "S", "name": one["name"], "project": project}
+        told = dict.fromkeys(("description", "metadata", "historyStep", "commitHash", "updatedAt"))
+        told |= {"ttlDurationSeconds": -1, "ttlIsInherited": True, "tags": [], "createdAt": "2026-01-01", "size": 1}
+        told |= {"__typename": "Artifact", "id": artifact, "artifactSequence": source, "versionIndex": 0}
+        told |= {"artifactType": {"name": one["type"]}, "fileCount": len(one["files"]), "aliases": []}
+        told |= {"state": one["state"], "digest": one["digest"]}
+        member = {"__typename": "ArtifactCollectionMembership", "id": "M", "versionIndex": 0, "createdAt": "2026-01-01"}
+        member |= {"aliases": [], "artifactCollection": source, "artifact": told}
+        return {"project": self._project(v) | {"artifactCollectionMembership": member}}
 
     def _upsertView(self, v: dict[str, Any]) -> dict[str, Any]:
         view_id = v.get("id") or f"View{len(self.server.views)}"

@@ -21,6 +21,7 @@ from bench.data.dataset import Dataset
 from bench.errors import ConfigError, listed
 from bench.files import nested
 from bench.pipeline.stage import Stage, walk
+from bench.privacy.media import Medium, Picture, Table, read_media
 from bench.privacy.metric_names import MetricNames, is_number, short_names
 from bench.privacy.names import WITHHELD, is_name, plain, stand_ins
 from bench.privacy.payload import Payload
@@ -95,7 +96,7 @@ def check_server(server: str, mode: str, url: str | None = None) -> None:
         )
 
 
-def payload(record: dict[str, Any], root: Path, server: str | None = None) -> Payload:
+def payload(record: dict[str, Any], root: Path, server: str | None = None, folder: Path | None = None) -> Payload:
     """Return what a tracker gets for one cell, for one training that cells share, or for one trial of a sweep.
 
     Args:
@@ -103,6 +104,10 @@ def payload(record: dict[str, Any], root: Path, server: str | None = None) -> Pa
             or of the trial, see `sweeps.records`.
         root: the folder of the store.
         server: the host that is about to get the payload, if the user allowed that host to have everything.
+        folder: where the record is, and beside it what was picked to be shown of the cell's images; None if not wanted.
+
+    Raises:
+        StoreError: if what was picked cannot be read.
     """
     # The record lists the servers that the user has allowed for it. Both are asked for, so that a slip in the
     # caller cannot send everything to a host that nobody has allowed.
@@ -132,9 +137,22 @@ def payload(record: dict[str, Any], root: Path, server: str | None = None) -> Pa
         summary=summary,
         curves={name: rows for name, rows in curves.items() if rows},
         tags=(record["dataset"], record["method"], *(("skipped",) if record["skip"] else ())),
-        grid=sample_grid(root / record["synthetic"]) if everything else None,
-        per_class=metrics.table((record["scores"] or {}) | (record["fidelity"] or {})),
+        media=_media(record, metrics, root, folder) if everything else _class_table(record, metrics),
     ).with_digest()
+
+
+def _media(record: dict[str, Any], metrics: MetricNames, root: Path, folder: Path | None) -> dict[str, Medium]:
+    """Return all pictures and tables of a cell. Only data of which everything may leave get here."""
+    grid = sample_grid(root / record["synthetic"])
+    samples: dict[str, Medium] = {} if grid is None else {"samples": Picture(grid, "one row a target class")}
+    picked = {} if folder is None else read_media(folder, record["key"])
+    return samples | _class_table(record, metrics) | picked
+
+
+def _class_table(record: dict[str, Any], metrics: MetricNames) -> dict[str, Medium]:
+    """Return the table of the counts and scores of every class, which are aggregates."""
+    rows = metrics.table((record["scores"] or {}) | (record["fidelity"] or {}))
+    return {"per_class": Table(tuple(rows[0]), [list(row.values()) for row in rows])} if rows else {}
 
 
 def _config(record: dict[str, Any], metrics: MetricNames, server: str | None) -> dict[str, Any]:

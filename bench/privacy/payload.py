@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.privacy.media import Medium, Picture, Table, as_json
 from bench.tables import UInt8
 
 # The numbers that methods are compared by. A tracker draws charts of what is logged over time, and not of final numbers
@@ -42,8 +43,8 @@ class Payload:
         summary: the final numbers, from `a_b` to value; classes have their short names.
         curves: for each name, rows of numbers, which are logged against their own step `<name>/step`.
         tags: words to filter cells by.
-        grid: `uint8 [H, W]`, one row of samples per class; None if there are no samples or they must not leave.
-        per_class: one mapping of the same names for each class: its name, its short name, and its counts and scores.
+        media: pictures and tables by their names: `samples`, one row of synthetic images per class; `per_class`, with
+            the names, the counts and the scores of each class; and what was picked beside the record.
     """
 
     name: str
@@ -53,20 +54,12 @@ class Payload:
     summary: dict[str, Any]
     curves: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
-    grid: UInt8 | None = None
-    per_class: list[dict[str, Any]] = field(default_factory=list)
+    media: dict[str, Medium] = field(default_factory=dict)
 
     @property
     def headlines(self) -> dict[str, Any]:
         """The final numbers that methods are compared by, as far as the cell has them."""
         return {name: self.summary[name] for name in _HEADLINES if name in self.summary}
-
-    @property
-    def media(self) -> list[str]:
-        """What is logged as a file: `samples`, the grid, and `per_class`, the table."""
-        return [
-            name for name, has in {"samples": self.grid is not None, "per_class": bool(self.per_class)}.items() if has
-        ]
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the history rows that a tracker gets, in their order; media stand as None under their names."""
@@ -81,14 +74,31 @@ class Payload:
         """Return a copy for a run that shows a training: its curve alone, and `LIVE` in place of the digest."""
         curves = {name: rows for name, rows in self.curves.items() if name == "classifier"}
         config = self.config | {"run": self.config["run"] | {"payload": LIVE}}
-        return dataclasses.replace(self, config=config, summary={}, curves=curves, grid=None, per_class=[])
+        return dataclasses.replace(self, config=config, summary={}, curves=curves, media={})
 
     def with_digest(self) -> Payload:
         """Return a copy whose configuration holds a digest of everything that is sent, as `run.payload`.
 
         What a server has is the same if the digest there is the same.
         """
-        told = dataclasses.asdict(self) | {"grid": None if self.grid is None else self.grid.tobytes().hex()}
-        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
+        told = dataclasses.asdict(dataclasses.replace(self, media={}))
+        del told["media"]
+        digest = hashlib.sha256(json.dumps(told | _told(self.media), sort_keys=True).encode()).hexdigest()[:32]
         run = self.config["run"] | {"payload": digest}
         return dataclasses.replace(self, config=self.config | {"run": run})
+
+
+def _told(media: dict[str, Medium]) -> dict[str, Any]:
+    """Return everything that media hold as JSON values, with digests in place of most pictures."""
+    # `samples` and `per_class` stand as they did when there was nothing else, so that what was sent then has the digest
+    # that it had, and is not sent again.
+    rest = dict(media)
+    samples, classes = rest.pop("samples", None), rest.pop("per_class", None)
+    told: dict[str, Any] = {"grid": samples.pixels.tobytes().hex() if isinstance(samples, Picture) else None}
+    table = classes if isinstance(classes, Table) else Table((), [])
+    told["per_class"] = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    if rest:
+        pictures: list[UInt8] = []
+        told["media"] = {name: as_json(medium, pictures) for name, medium in rest.items()}
+        told["pictures"] = [[*p.shape, hashlib.sha256(p.tobytes()).hexdigest()] for p in pictures]
+    return told

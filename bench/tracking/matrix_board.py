@@ -36,6 +36,7 @@ _CURVES = {
     "val_loss": "Loss on val",
     "train_loss": "Loss on train",
 }
+_CURVES_OF_CLASSES = "wandb/area-under-curve/v0"  # the chart that `wandb.plot.pr_curve` names, with its fields
 _ROW, _STEPS, _CLASSIFIER = "method_label", "denoise_steps", "classifier"
 
 
@@ -144,8 +145,15 @@ class MatrixBoard(Board):
         if "samples" in self.media:
             title = "Synthetic images, one row a class"
             found.append(wr.MediaBrowser(title=title, media_keys=["samples"], num_columns=2))
-        if "per_class" in self.media:
-            found.append(wr.WeavePanelSummaryTable(table_name="per_class"))
+        found += [
+            wr.WeavePanelSummaryTable(table_name=name) for name in ("fusion_pairs", "per_class") if name in self.media
+        ]
+        if "pr_curves" in self.media:
+            fields = {"x": "recall", "y": "precision", "class": "class"}
+            words = {"title": "Precision and recall on test", "x-axis-title": "Recall", "y-axis-title": "Precision"}
+            chart = wr.CustomChart.from_table("pr_curves", chart_fields=fields, chart_strings=words)
+            chart.chart_name = _CURVES_OF_CLASSES
+            found.append(chart)
         return found
 
 

@@ -109,7 +109,7 @@ def _finished(matrix: Matrix, result: CellResult, store: Store, share_with: str 
 def from_record(name: str, folder: Path, record: dict[str, Any], store: Store, share_with: str | None) -> Finished:
     """Return what W&B gets of a record in its folder, and where it was seen; see `Finished`."""
     uploads = sent_as(folder, record, share_with)
-    return Finished(name, payload(record, store.root, share_with), run_id(record, share_with), uploads)
+    return Finished(name, payload(record, store.root, share_with, folder), run_id(record, share_with), uploads)
 
 
 def save(

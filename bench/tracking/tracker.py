@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from bench.errors import StoreError
 from bench.matrix.cell import Cell
 from bench.matrix.matrix import Matrix
+from bench.privacy.border import is_open
 from bench.results.cells import CellResult, read_cell
 from bench.results.record import (
     LIVE_FILE,
@@ -19,8 +21,10 @@ from bench.results.record import (
     write_live_record,
     write_record,
 )
+from bench.results.shown import write_shown
 from bench.results.stage_record import write_stage_record
 from bench.store.store import Store
+from bench.tracking.marker import sent_as
 from bench.tracking.sender import Say, Sender, check_mode, to_stderr
 from bench.tracking.wandb_child import LiveChild
 
@@ -126,6 +130,7 @@ class WandbTracker(Sender):
         record = read_record(folder) if folder and result.state == "done" else None
         if folder is None or record is None:
             return False
+        self._pick(result, folder, record)
         self.offer(cell.name, folder, record)
         self._offer_shared(cell, set(record.get("shared_trainings", {}).values()) - self.stages)
         return True
@@ -144,3 +149,14 @@ class WandbTracker(Sender):
                     self.say(f"warning: the record of {name} cannot be written: {error.strerror}")
                 else:
                     self.offer(name, *record)
+
+    def _pick(self, result: CellResult, folder: Path, record: dict[str, Any]) -> None:
+        """Pick what W&B shows of a cell's images, if they may leave; see `bench.results.shown`."""
+        server = self.local.share_with
+        # What was sent before stays as it is. Picking now would give panels names that those runs do not have.
+        if not (is_open(record["sharing"]) or server) or sent_as(folder, record, server):
+            return
+        try:
+            write_shown(self.local.store, result, folder)
+        except (OSError, StoreError) as error:
+            self.say(f"warning: W&B gets no curves and no pairs of {result.cell.name}: {error}")

@@ -12,11 +12,14 @@ would use, and `python -m bench.tracking.wandb_mirror live ROOT SERVER ALL_OPEN`
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +86,13 @@ def mirror(folder: Path, root: Path, server: str | None = None, asked: Server | 
                 return False
             to = Destination("", "", project())
             name = run_id(record, server)
-            write_run(payload(record, root, server), name, root, "offline", to, pinned_settings(record))
+            write_run(payload(record, root, server, folder), name, root, "offline", to, pinned_settings(record))
             remove_logs(root, name)
             write_marker(folder, record, server)
             return True
         if was_sent(folder, record, asked.to, server):
             return False
-        name, is_new = _upload(payload(record, root, server), record, root, server, asked)
+        name, is_new = _upload(payload(record, root, server, folder), record, root, server, asked)
         remove_logs(root, name)
         write_marker(folder, record, server, asked.to, name)
         return is_new
@@ -156,6 +159,19 @@ def _prepare(root: Path, all_open: bool) -> None:
             del os.environ[name]  # may hold free text
 
 
+@contextlib.contextmanager
+def _staging(root: Path, mode: str) -> Iterator[None]:
+    """Let W&B stage the pictures of tables in a folder that is removed in the end, with what W&B keeps of them."""
+    if mode != "online":  # an offline copy reads them from below the store
+        yield
+        return
+    # W&B sends the places of staged files along with the files. A path below the store would tell too much.
+    with tempfile.TemporaryDirectory(dir="/tmp" if os.name == "posix" else None) as folder:  # noqa: S108
+        os.environ["WANDB_DATA_DIR"] = folder
+        yield
+    shutil.rmtree(root / "wandb" / "cache" / "artifacts" / "obj", ignore_errors=True)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Send the records in some folders. Return 0 if W&B has all of them now."""
     mode, root = arguments[0], Path(arguments[1])
@@ -174,7 +190,8 @@ def main(arguments: Sequence[str]) -> int:
             print(f"{SERVER}{base_url()}", flush=True)
             return 0
         wandb.setup(quiet_settings(wandb))
-        n_lacking = _send_all(folders, root, mode, server)
+        with _staging(root, mode):
+            n_lacking = _send_all(folders, root, mode, server)
         if not n_lacking:
             remove_service_logs(root)  # after a failure they say why
         same_mode_below(root / "wandb")

@@ -9,12 +9,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from bench.privacy.border import check_server, is_open
+from bench.privacy.media import Medium, Picture
 from bench.privacy.payload import Payload
 from bench.tracking.marker import Destination
 from bench.tracking.wandb_server import base_url
 
 if TYPE_CHECKING:
-    from wandb import Image, Run, Settings, Table
+    from wandb import Image, Run, Settings
+    from wandb import Table as WandbTable
 
 TRANSMIT_S = 15.0  # between two transmissions of rows; W&B's own default
 _INIT_TIMEOUT_S, _FINISH_TIMEOUT_S = 30, 60
@@ -54,7 +56,14 @@ def write_run(
         raise
 
 
-def begin_run(sent: Payload, run_id: str, root: Path, mode: str, to: Destination, pinned: dict[str, str]) -> Run:
+def begin_run(
+    sent: Payload,
+    run_id: str,
+    root: Path,
+    mode: str,
+    to: Destination,
+    pinned: dict[str, str],
+) -> Run:
     """Return a run that is being written, new or gone on with; see `write_run`."""
     import wandb
 
@@ -103,11 +112,8 @@ def pinned_settings(record: dict[str, Any], server: str | None = None) -> dict[s
 def _fill(run: Run, sent: Payload, n_there: int) -> None:
     """Log the rows that the server does not have, and write the summary and the files."""
     for i, row in enumerate(sent.rows()):
-        for key in row.keys() & set(sent.media):
-            medium = _medium(sent, key)
-            # This sends the file, under the same name each time. A table that is not bound would be made an artifact.
-            medium.bind_to_run(run, key, i)
-            row = {key: medium}
+        for key in row.keys() & sent.media.keys():
+            row = {key: _bound(run, key, i, sent.media[key])}
         if i >= n_there:
             run.log(row, step=i)
         else:
@@ -115,13 +121,23 @@ def _fill(run: Run, sent: Payload, n_there: int) -> None:
     run.summary.update(sent.summary)
 
 
-def _medium(sent: Payload, key: str) -> Image | Table:
-    """Return a medium of a run, by its name."""
+def _bound(run: Run, key: str, step: int, medium: Medium) -> Image | WandbTable:
+    """Return a medium as W&B's own. Its file is sent, under the same name each time."""
+    made = _as_wandb(medium)
+    # W&B makes an artifact of a table that is not bound. Only there do the pictures in its cells have files; a bound
+    # table would name them by a word.
+    if isinstance(medium, Picture) or not medium.has_pictures:
+        made.bind_to_run(run, key, step)
+    return made
+
+
+def _as_wandb(medium: Medium) -> Image | WandbTable:
     import wandb
 
-    if key == "samples":
-        return wandb.Image(sent.grid, caption="one row a target class")
-    return wandb.Table(columns=list(sent.per_class[0]), data=[list(row.values()) for row in sent.per_class])
+    if isinstance(medium, Picture):
+        return wandb.Image(medium.pixels, caption=medium.caption or None)
+    rows = [[_as_wandb(cell) if isinstance(cell, Picture) else cell for cell in row] for row in medium.rows]
+    return wandb.Table(columns=list(medium.columns), data=rows)
 
 
 def quiet_settings(wandb: ModuleType, **pinned: str) -> Settings:

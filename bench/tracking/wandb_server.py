@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bench.privacy.media import Table
 from bench.privacy.payload import LIVE, Payload
 from bench.tracking.marker import Destination
 
@@ -89,7 +92,10 @@ class Server:
         if run is None:
             return Held("the server does not have the run")
         try:
-            return _compared(run, sent)
+            held = _compared(run, sent)
+            if held.lacking is None:
+                held = Held(self._table_without_pictures(run_id, sent), held.n_rows)
+            return held
         except Exception as error:  # the files are asked for here, and the answer can be of any kind
             raise Unreachable(in_one_line(error)) from error
 
@@ -113,6 +119,18 @@ class Server:
             if lacking is None:
                 break
         return lacking
+
+    def _table_without_pictures(self, run_id: str, sent: Payload) -> str | None:
+        """Return which table with pictures the server has not got, in words. W&B keeps such a table as an artifact."""
+        for name, medium in sent.media.items():
+            if self._api is None or not isinstance(medium, Table) or not medium.has_pictures:
+                continue
+            there = False
+            with contextlib.suppress(AssertionError):  # W&B's library raises it if not all of its files have arrived
+                there = self._api.artifact_exists(f"{self.to.entity}/{self.to.project}/run-{run_id}-{name}:latest")
+            if not there:
+                return f"the server has not got the pictures of the table {name}"
+        return None
 
     def _run(self, run_id: str) -> Run | None:
         if self._api is None or self.problem:
@@ -143,10 +161,16 @@ def _compared(run: Run, sent: Payload) -> Held:
             return Held(f"the server's summary has another value of {name}", n_rows)
     media = [(summary.get(name) or {}).get("path") or name for name in sent.media]
     wanted = [*_OWN_FILES, *media]
-    sizes = {file.name: file.size for file in run.files(wanted)}
-    empty = [name for name in wanted if not sizes.get(name)]
-    lacking = f"the server has not got {len(empty)} of {len(wanted)} files, e.g. {empty[0]}" if empty else None
-    return Held(lacking, n_rows)
+    empty = missing_files(run, wanted)
+    if empty:
+        return Held(f"the server has not got {len(empty)} of {len(wanted)} files, e.g. {empty[0]}", n_rows)
+    return Held(None, n_rows)
+
+
+def missing_files(run: Run, wanted: Sequence[str]) -> list[str]:
+    """Return those of the wanted files of which the server has no bytes."""
+    sizes = {file.name: file.size for file in run.files(list(wanted))}
+    return [name for name in wanted if not sizes.get(name)]
 
 
 def _payload_of(run: Run) -> str | None:

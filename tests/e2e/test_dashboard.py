@@ -45,6 +45,8 @@ def test_offline_runs_hold_whatever_the_panels_name(bench: Bench, toy_run: ToyRu
     for run in runs:
         held.config |= {name for name, value in run["config"].items() if value is not None}
         held.summary |= set(run["summary"])  # W&B writes the last value of all that is logged into it
+    for table in store.glob("wandb/offline-run-*/files/media/table/*.json"):
+        held.columns |= set(json.loads(table.read_text())["columns"])
     found = json.loads(said.out)
     (space,) = found["workspaces"]
     (only,) = space["spec"]["section"]["runSets"][0]["filters"]["filters"]
@@ -52,6 +54,7 @@ def test_offline_runs_hold_whatever_the_panels_name(bench: Bench, toy_run: ToyRu
     assert held.lacks(found) == set()
     told = json.dumps(space["spec"])
     names = ("fid_tail", "ap_Fracture", "denoise_steps", "classifier/val_map_tail", "samples", "per_class")
+    names += ("pr_curves", "fusion_pairs")
     assert [name for name in names if f'{name}"' not in told and f"{name}.value" not in told] == []
 
 
@@ -88,6 +91,9 @@ def test_a_dashboard_is_saved_beside_the_runs_and_replaced(
     assert [one["was"] for one in (*found["workspaces"], found["report"])] == ["updated", "updated"]
     assert f"updated toy on phantom: {found['workspaces'][0]['url']}" == space.replace("created", "updated")
     assert sorted(view["type"] for view in server.views.values()) == ["project-view", "runs"]
+    assert str(store) not in server.text
+    (fused,) = [run for run in server.runs.values() if run["name"] == "phantom/ours@1/s0"]
+    assert {"pr_curves", "fusion_pairs"} <= set(fused["summary"])
 
 
 def test_without_finished_or_uploaded_cells_or_the_library_there_is_one_line(

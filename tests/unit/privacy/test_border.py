@@ -8,17 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import BaseModel
 
 from bench.data.kinds.folder import FolderDataset
 from bench.diffusion.model import DiffusionModel
-from bench.errors import ConfigError
+from bench.errors import ConfigError, StoreError
 from bench.matrix.build import build_matrix
 from bench.pipeline.settings import not_semantic
 from bench.privacy import border
 from bench.privacy import names as words
 from bench.privacy.border import check_server, derived_from, payload
+from bench.privacy.media import Medium, Picture, Table, as_json, write_media
 from bench.results.cells import CellResult
 from bench.store.store import Store
 from reports import redaction as export
@@ -165,7 +167,7 @@ def a_record(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("sharing", ["credentialed", "Open", "unheard of", ""])
 def test_of_what_is_not_open_only_what_is_listed_leaves(sharing: str, tmp_path: Path) -> None:
     sent = payload(a_record(sharing=sharing), tmp_path)
-    assert (sent.name, sent.group, sent.job_type, sent.grid) == ("ward/withheld/s3", "m", "withheld", None)
+    assert (sent.name, sent.group, sent.job_type) == ("ward/withheld/s3", "m", "withheld")
     assert sent.tags == ("ward", "withheld", "skipped")
     assert re.fullmatch("[0-9a-f]{32}", sent.config["run"].pop("payload"))
     assert sent.config == {
@@ -201,10 +203,65 @@ def test_of_what_is_not_open_only_what_is_listed_leaves(sharing: str, tmp_path: 
     }
     assert sent.curves == {"classifier": [{"step": 1.0, "val_ap_Fracture": 0.5, "val_ap_class_2": 0.1}]}
     assert sent.headlines == {"map_all": 0.375, "stage_seconds": 1.5}
-    assert sent.per_class == [
-        {"class": "Fracture", "short_name": "Fracture", "ap": 0.5},
-        {"class": "class 2", "short_name": "class_2", "ap": 0.25},
-    ]
+    rows = [["Fracture", "Fracture", 0.5], ["class 2", "class_2", 0.25]]
+    assert sent.media == {"per_class": Table(("class", "short_name", "ap"), rows)}
+
+
+def picked(folder: Path, key: str) -> dict[str, Medium]:
+    """Write what was picked of a cell's images beside a record, and a set of synthetic images."""
+    (folder / "augmented" / "x").mkdir(parents=True)
+    np.save(folder / "augmented" / "x" / "images.npy", np.arange(192, dtype=np.uint8).reshape(3, 8, 8))
+    np.save(folder / "augmented" / "x" / "target_class.npy", np.array([1, 1, 0]))
+    picture = Picture(np.arange(48, dtype=np.uint8).reshape(4, 4, 3), "of a class")
+    rows = [["Fracture", picture, None], ["Mass", picture, 0.5]]
+    media = {"fusion_pairs": Table(("class", "anchor", "labels"), rows), "one": picture}
+    write_media(folder, key, media)
+    return media
+
+
+def alike(found: Medium, wanted: Medium) -> bool:
+    mine, theirs = [], []
+    return as_json(found, mine) == as_json(wanted, theirs) and all(map(np.array_equal, mine, theirs))
+
+
+def test_what_was_picked_of_images_leaves_only_where_everything_may(tmp_path: Path) -> None:
+    host, key = "wandb.hospital.org", a_record()["key"]
+    media = picked(tmp_path, key)
+    closed = [a_record(), a_record(sharing="Open"), a_record(shared_with=["wandb.other.org"])]
+    for record in closed:
+        for server in (None, host):
+            assert set(payload(record, tmp_path, server, tmp_path).media) == {"per_class"}
+    assert set(payload(a_record(shared_with=[host]), tmp_path, None, tmp_path).media) == {"per_class"}
+    for record, server in ((a_record(sharing="open"), None), (a_record(shared_with=[host]), host)):
+        sent = payload(record, tmp_path, server, tmp_path)
+        assert list(sent.media) == ["samples", "per_class", "fusion_pairs", "one"]
+        assert all(alike(sent.media[name], medium) for name, medium in media.items())
+        assert sent.of_training().media == {}
+
+
+def test_what_was_picked_of_other_results_is_left_and_a_damaged_file_is_told(tmp_path: Path) -> None:
+    picked(tmp_path, "of other results")
+    assert set(payload(a_record(sharing="open"), tmp_path, None, tmp_path).media) == {"samples", "per_class"}
+    (tmp_path / "shown.npz").write_bytes((tmp_path / "shown.npz").read_bytes()[:100])
+    with pytest.raises(StoreError, match=r"shown.npz cannot be read .* delete it, and `bench upload` writes it anew"):
+        payload(a_record(sharing="open"), tmp_path, None, tmp_path)
+    assert set(payload(a_record(), tmp_path, None, tmp_path).media) == {"per_class"}  # it is not even opened
+
+
+def test_the_digest_covers_what_was_picked_and_is_what_it_was_without_it(tmp_path: Path) -> None:
+    def digest(**changes: Any) -> str:
+        return payload(a_record(sharing="open") | changes, tmp_path, None, tmp_path).config["run"]["payload"]
+
+    without = digest()
+    media = picked(tmp_path, a_record()["key"])
+    with_all = digest()
+    other = Picture(np.zeros((4, 4, 3), np.uint8), "of a class")
+    write_media(tmp_path, a_record()["key"], media | {"one": other})
+    assert len({without, with_all, digest()}) == 3
+    (tmp_path / "shown.npz").unlink()
+    # What version 0.1.0 wrote before anything was picked: such runs are not sent again.
+    assert digest() == "a1fd91e96888bc839a919069b3c2b7e7"
+    assert payload(a_record(), tmp_path).config["run"]["payload"] == "aed4b8c842301ea5bc33b04d53d028c6"
 
 
 def test_a_server_that_the_record_allows_gets_everything_and_it_is_said(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_what_was_open_when_it_ran_and_no_longer_is_does_not_leave(place: Any, m
     record.write_record(store, matrix, cell, read_cell(cell, store), {"commit": "new", "dirty": False})
     found = record.read_record(folder)
     assert (found["sharing"], found["git"]["commit"]) == ("credentialed", "old")
-    assert border.payload(found, store.root).grid is None
+    assert set(border.payload(found, store.root, folder=folder).media) == {"per_class"}
 
 
 def test_what_w_and_b_was_given_while_it_was_open_is_said(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import wandb
 from wandb_workspaces.reports.v2 import Report
 from wandb_workspaces.reports.v2.internal import ReportViewspec
 from wandb_workspaces.workspaces import Workspace
 from wandb_workspaces.workspaces.internal import View
 
 from bench.privacy.border import Payload
+from bench.privacy.media import Picture, Table
 from bench.tracking.dashboard import read_board, report, spec_of, workspace
 from bench.tracking.matrix_board import matrix_boards
 from bench.tracking.study_board import study_boards
@@ -21,6 +23,13 @@ from tests.dashboard_keys import Held, named
 
 GOLDEN = Path(__file__).with_name("dashboard.json")
 MADE = {"fid_tail": 120.0, "kid_tail": 80.0, "fid_tail_floor": 96.0, "label_fidelity_tail": 0.5}
+PICTURE = Picture(np.zeros((8, 8), np.uint8))
+MEDIA = {
+    "samples": PICTURE,
+    "per_class": Table(("class", "short_name", "ap"), [["Lung Opacity", "Lung_Opacity", 0.3]]),
+    "pr_curves": Table(("class", "recall", "precision"), [["Lung Opacity", 0.5, 0.3]]),
+    "fusion_pairs": Table(("class", "anchor"), [["Lung Opacity", PICTURE]]),
+}
 TABLE = "| method | FID |\n|---|---:|\n| ours@5 | 120.0 |\n"
 
 
@@ -43,8 +52,7 @@ def sent(row: str, seed: int = 0, steps: int | None = None, dataset: str = "phan
         "config": config | {"classes": {"Lung_Opacity": "Lung Opacity"}},
         "summary": summary | (MADE if row != "baseline" else {}),
         "curves": {"classifier": rows},
-        "grid": np.zeros((8, 8), np.uint8) if row != "baseline" else None,
-        "per_class": [{"class": "Lung Opacity", "short_name": "Lung_Opacity", "ap": 0.3}],
+        "media": MEDIA if row != "baseline" else {name: MEDIA[name] for name in ("per_class", "pr_curves")},
     }
     return Payload(**given | changes)
 
@@ -98,7 +106,8 @@ def panels(spec: Any) -> list[dict[str, Any]]:
 
 def golden() -> str:
     """Return the workspace of a small matrix. After a change that is meant: python -m tests.unit.tracking.test_dashboard"""
-    few = {"summary": {"fid_tail": 120.0, "map_tail": 0.2, "ap_Lung_Opacity": 0.3}, "per_class": []}
+    few: dict[str, Any] = {"summary": {"fid_tail": 120.0, "map_tail": 0.2, "ap_Lung_Opacity": 0.3}}
+    few["media"] = {"samples": PICTURE}
     _, space = specs({"aa": sent("ours@1", steps=1, **few), "bb": sent("ours@5", steps=5, **few)})
     return json.dumps(space, indent=1) + "\n"
 
@@ -132,7 +141,7 @@ WITHOUT: dict[str, dict[str, Payload]] = {
     "everything": a_matrix(),
     "no images": {"aa": sent("baseline")},
     "one d": {"aa": sent("ours@5", steps=5), "bb": sent("ours@5", seed=1, steps=5)},
-    "nothing measured": {"aa": sent("baseline", summary={"stage_seconds": 3.0}, curves={}, per_class=[])},
+    "nothing measured": {"aa": sent("baseline", summary={"stage_seconds": 3.0}, curves={}, media={})},
     "no validation": {"aa": sent("ours@5", curves={"classifier": [{"step": 1.0, "train_loss": 0.5}]})},
     "other curves": {"aa": sent("ours@5", curves={"codec/codec/generations": [{"loss": 0.5}]})},
     "a study": a_study(),
@@ -142,7 +151,7 @@ WITHOUT: dict[str, dict[str, Payload]] = {
     "one objective": {"aa": trial(1, summary={"fid_tail": 3.0}), "bb": trial(2, summary={"fid_tail": 4.0})},
     "a setting that some trials lack": a_study()
     | {"dd": trial(4, config={"noise": 0.5}), "ee": trial(5, config={"noise": 1.5})},
-    "two data sets": a_matrix() | {"ee": sent("ours@2", steps=2, dataset="others", grid=None)},
+    "two data sets": a_matrix() | {"ee": sent("ours@2", steps=2, dataset="others", media={})},
 }
 
 
@@ -190,6 +199,27 @@ def test_each_data_set_has_a_workspace_and_panels_of_its_own_runs() -> None:
     assert {tuple(f["value"]) for (f,) in grids} == {tuple(runs) for runs in only}
     assert ("summary", "samples") in named(spaces[0])
     assert ("summary", "samples") not in named(spaces[1])  # of these data no picture was sent
+
+
+def test_curves_and_fused_pairs_are_shown_where_they_were_sent() -> None:
+    def named_tables(found: dict[str, Payload]) -> set[str]:
+        (_, space) = specs(found)
+        return {name for part, name in named(space) if part == "summary"} & set(MEDIA)
+
+    assert named_tables(a_matrix()) == set(MEDIA)
+    assert named_tables(WITHOUT["no images"]) == {"per_class", "pr_curves"}
+    assert named_tables(WITHOUT["nothing measured"]) == set()
+    (_, space) = specs(a_matrix())
+    (chart,) = (p["config"] for p in panels(space) if p["viewType"] == "Vega2")
+    assert chart["fieldSettings"] == {"x": "recall", "y": "precision", "class": "class"}
+    assert chart["panelDefId"] == pr_curve_of_wandb().spec_name
+
+
+def pr_curve_of_wandb() -> Any:
+    """Return what W&B's own function for such curves makes."""
+    chart = wandb.plot.pr_curve([0, 1, 1], [[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]])
+    assert set(chart.spec.fields) == {"x", "y", "class"}
+    return chart.spec
 
 
 def test_the_report_holds_the_table_as_it_was_given() -> None:

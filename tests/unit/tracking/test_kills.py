@@ -44,7 +44,7 @@ def check_whole(place: Place, runs: dict) -> None:
     for run in runs.values():
         assert run["state"] == "finished"
         assert [row["_step"] for row in run["history"].values()] == list(range(len(run["history"])))
-    assert sorted(len(run["history"]) for run in runs.values()) == [4, 5]
+    assert sorted(len(run["history"]) for run in runs.values()) == [5, 6]
     assert send(place) == Uploaded(sent=0, there=2, lacking={}, unfinished=0)
 
 
@@ -64,7 +64,7 @@ def test_a_mirror_that_is_killed(place: Place, server: Wandb, when: str) -> None
     tracker.close()  # the second try is part of it
     assert said == []
     check_whole(place, server.runs)
-    assert len(server.sent_rows) == 9
+    assert len(server.sent_rows) == 11
     assert (n_rows > 0) == (when == "filled")
 
 
@@ -101,7 +101,7 @@ def test_a_run_that_is_killed(place: Place, server: Wandb) -> None:  # noqa: F81
     server.faults = set()
     assert send(place) == Uploaded(sent=1, there=1, lacking={}, unfinished=0)
     check_whole(place, server.runs)
-    assert len(server.sent_rows) == 9
+    assert len(server.sent_rows) == 11
 
 
 def free_port() -> int:

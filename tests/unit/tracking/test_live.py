@@ -105,7 +105,7 @@ def check_whole(place: Place, server: Wandb, training: Training) -> None:  # noq
     assert path.endswith(run_id(found))
     run = server.runs[path]
     assert run["state"] == "finished"
-    assert [row["_step"] for row in run["history"].values()] == list(range(5))
+    assert [row["_step"] for row in run["history"].values()] == list(range(6))
     mine = [row for row in server.sent_rows if "classifier/train_loss" in row]
     losses = [row["train_loss"] for row in training.history]
     assert [row["classifier/train_loss"] for row in mine if row in run["history"].values()] == pytest.approx(losses)
@@ -138,7 +138,7 @@ def test_a_training_is_shown_and_its_run_gets_the_rest_in_the_end(
         tracker.cell_ended(training.cell)
     assert said == []
     check_whole(place, server, training)
-    assert len(server.sent_rows) == 5
+    assert len(server.sent_rows) == 6
     assert upload(track.make_tracker("online", *place), place[1], lambda done, total: None) == Uploaded(1, 1, {}, 0)
 
 
@@ -179,7 +179,7 @@ def test_what_is_killed_goes_on_with_the_same_run(
     assert said == []
     assert len(server.runs) == 1
     check_whole(place, server, training)
-    assert len(server.sent_rows) == 5
+    assert len(server.sent_rows) == 6
 
 
 def test_a_server_that_refuses_gets_everything_in_the_end(
@@ -198,7 +198,7 @@ def test_a_server_that_refuses_gets_everything_in_the_end(
         tracker.cell_ended(training.cell)
     assert said == []
     assert [run["state"] for run in server.runs.values()] == ["finished"]
-    assert len(server.sent_rows) == 5
+    assert len(server.sent_rows) == 6
 
 
 def test_a_whole_run_is_left_alone_while_its_cell_is_trained_again(

@@ -84,7 +84,7 @@ def test_panels_name_what_the_server_has_and_show_these_runs_alone(place: Place,
     old = next(iter(server.runs))
     server.runs[old.rpartition("/")[0] + "/earlier"] = server.runs[old]  # of the same matrix
     saved = save_all(place)
-    held = Held()
+    held = Held(columns=server.columns)
     for run in server.runs.values():
         held.config |= {name for name, value in run["config"].items() if value is not None}
         held.summary |= set(run["summary"])
@@ -208,7 +208,7 @@ def test_what_was_sent_while_the_data_were_open_is_not_shown_afterwards(
     send(place)
     monkeypatch.setattr("bench.data.kinds.phantom.Phantom.sharing", "credentialed")
     closed = build_matrix(tiny(), "tiny")
-    assert [cell.sent.media for cell in finished((place[0], closed))] == [["per_class"], ["per_class"]]
+    assert [list(cell.sent.media) for cell in finished((place[0], closed))] == [["per_class"], ["per_class"]]
     with pytest.raises(ConfigError, match="no finished cell was uploaded to W&B; first: bench upload tiny"):
         save_all((place[0], closed))
     assert server.views == {}

@@ -44,7 +44,7 @@ def test_of_a_data_set_that_is_not_open_only_settings_and_aggregates_leave(place
     full["fidelity"] = (full["fidelity"] or {}) | {"worst": "p10/p10000032/s1.jpg"}
     sent = border.payload(full, store.root)
     text = json.dumps([sent.config, sent.summary, sent.curves, sent.tags])
-    assert sent.grid is None
+    assert set(sent.media) == {"per_class"}
     assert "mimic" not in text
     assert "10000032" not in text
     assert sent.config["settings"]["classifier"]["steps"] == 2
@@ -85,11 +85,12 @@ def test_of_an_open_data_set_samples_and_curves_are_shown(place: tuple[Store, Ma
     stages = {"codec/codec": {"generations": [{"l1": 0.5, "note": "x"}, {"l1": 0.25, "note": "y"}], "n": 3}}
     sent = border.payload(a_record(store, matrix, stage_records=stages), store.root)
     assert sent.curves["codec/codec/generations"] == [{"l1": 0.5}, {"l1": 0.25}]
+    grid = sent.media["samples"].pixels
     images = matrix.cells[1].augmented.open(store.folder(matrix.cells[1].augmented))
-    assert sent.grid.shape == (64 * len(set(images.target_class)), 64 * 8)
+    assert grid.shape == (64 * len(set(images.target_class)), 64 * 8)
     for row, target in enumerate(dict.fromkeys(images.target_class.tolist())):
         for column, i in enumerate(np.flatnonzero(images.target_class == target)[:8]):
-            shown = sent.grid[row * 64 : row * 64 + 64, column * 64 : column * 64 + 64]
+            shown = grid[row * 64 : row * 64 + 64, column * 64 : column * 64 + 64]
             assert (shown == images.images[i]).all()
     assert border.payload(a_record(store, build_matrix(tiny(), "tiny")), store.root).tags == ("phantom", "copies@1")
 

@@ -83,9 +83,9 @@ def test_a_run_can_be_grouped_and_filtered_by_its_columns_and_its_settings(place
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        ("put403", "has not got 4 of 4 files, e.g. config.yaml"),
-        ("fs409", "the server has 0 of 5 rows of the history"),
-        ("fs500", "the server has 0 of 5 rows of the history"),
+        ("put403", "has not got 5 of 5 files, e.g. config.yaml"),
+        ("fs409", "the server has 0 of 6 rows of the history"),
+        ("fs500", "the server has 0 of 6 rows of the history"),
         ("refuse", "permission denied"),
     ],
 )
@@ -107,8 +107,8 @@ def test_what_the_server_has_not_got_is_not_marked_as_sent(
     server.faults = set()
     assert send(place) == Uploaded(sent=2, there=0, lacking={}, unfinished=0)
     assert own_logs(place[0]) == []
-    assert [len(server.run(id_of(place, n))["history"]) for n in range(2)] == [4, 5]
-    assert len(server.sent_rows) == 9  # none twice
+    assert [len(server.run(id_of(place, n))["history"]) for n in range(2)] == [5, 6]
+    assert len(server.sent_rows) == 11  # none twice
     assert marker_of(place)["uploads"] == [
         {"base_url": server.url, "entity": OWNER, "project": "longtail-bench", "run_id": id_of(place)}
     ]

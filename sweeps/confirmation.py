@@ -75,12 +75,13 @@ class Confirmed:
         if self.gain_confirmed is None:
             return f"Best on val with fresh seeds: {self.chosen}. There is no untuned row beside it."
         spread = f" ± {self.sd:.4f}" if self.sd is not None else ""
-        told = f"{self.gain_confirmed:+.4f}{spread} with {self.n} fresh seeds"
+        told = f"{self.gain_confirmed:+.4f}{spread} in {self.metric} against the untuned setting ({self.n} seeds)"
+        said = [f"Best on val with fresh seeds: {self.chosen}, {told}."]
         if self.gain_searched is not None:
-            told = f"{self.gain_searched:+.4f} in the search, {told}"
-        verdict = "" if self.better else " That is no gain: keep the untuned setting."
-        best = f"Best on val with fresh seeds: {self.chosen}."
-        return f"{best} Its {self.metric} against the untuned setting: {told}.{verdict}"
+            said.append(f"In the search, the best trial was {self.gain_searched:+.4f} against it.")
+        if not self.better:
+            said.append("That is no gain: keep the untuned setting.")
+        return " ".join(said)
 
 
 def confirmed(result: SweepResult, sweep: Sweep, matrix: Matrix, store: Store) -> Confirmed | None:

@@ -89,7 +89,7 @@ def test_the_gain_that_stays_is_paired_by_seed(tmp_path: Path, monkeypatch: pyte
     assert {r.row: r.searched for r in told.rows} == {
         "baseline": None, "copies@1": 0.20, "copies@1 trial 1": 0.26, "copies@1 trial 2": 0.25,
     }  # fmt: skip
-    assert "+0.0600 in the search, " in told.line()
+    assert "In the search, the best trial was +0.0600 against it." in told.line()
     assert "no gain" not in told.line()
     drawn |= {name: 0.9 for name in drawn if "/copies@1/" in name}
     worse = confirmed(found, sweep, matrix, Store(tmp_path / "store"))

@@ -72,7 +72,7 @@ def test_a_shared_training_is_a_run_with_its_curve_and_settings(tmp_path: Path) 
 def test_of_a_shared_training_on_credentialed_data_only_settings_leave(tmp_path: Path) -> None:
     closed = a_shared_training(sharing="credentialed", dataset="/data/mimic/set")
     sent = border.payload(closed, tmp_path)
-    assert (sent.curves, sent.media) == ({}, [])
+    assert (sent.curves, dict(sent.media)) == ({}, {})
     text = json.dumps([sent.config, sent.summary, sent.tags, sent.name])
     assert "mimic" not in text
     assert "10000032" not in text

@@ -68,6 +68,26 @@ def table_text(matrix: Matrix, results: list[CellResult], store: Store, share: b
     return text
 
 
+def shown_figures(matrix: Matrix, results: list[CellResult], store: Store, out: Path, share: bool) -> list[Saved]:
+    """Draw the figures of a report into `out/figures`, and return those that a tracker may show.
+
+    Args:
+        matrix: the matrix.
+        results: its cells, finished or not.
+        store: it holds the stages of the cells.
+        out: a folder for the files.
+        share: return those of open data sets alone, see `bench.privacy.border`. Of a credentialed data set there is
+            none, not even a chart of aggregates.
+    """
+    from reports.paper_table import parts_of
+
+    made_of = export(matrix, results, store, share)
+    made_of = replace(made_of, results=[r for r in made_of.results if made_of.may_show(r.cell.dataset.label)])
+    with _words_for_numbers():
+        drawn = _drawn(made_of, parts_of(made_of.matrix, made_of.results, store, made_of.classes), store, out)
+    return [item for items in drawn.values() for item in items if isinstance(item, Saved)]
+
+
 @contextlib.contextmanager
 def _words_for_numbers() -> Iterator[None]:
     """Let settings hold a word where a number is withheld, of which pydantic would warn."""
@@ -87,11 +107,7 @@ def _write(made_of: ReportInput, store: Store, out: Path) -> list[Path]:
     matrix, results = made_of.matrix, made_of.results
     parts = parts_of(matrix, results, store, made_of.classes)
     settings = yaml.safe_dump(made_of.settings(), sort_keys=False, allow_unicode=True)
-    taken: set[str] = set()
-    drawn = {part.label: draw(part, store, out, taken, made_of.may_show(part.label)) for part in parts}
-    if matrix.settings.study is not None:  # a figure of all data sets is shown with the first
-        for label, figure in zip(drawn, study_figures(matrix.settings.study, results), strict=False):
-            drawn[label].insert(0, _saved(figure, out, taken))
+    drawn = _drawn(made_of, parts, store, out)
     effects = EffectsTable(matrix.name, {part.label: part.effects for part in parts})
     texts = {
         "report.html": page(made_of, store, parts, drawn, settings),
@@ -108,6 +124,17 @@ def _write(made_of: ReportInput, store: Store, out: Path) -> list[Path]:
         (out / name).write_text(text, encoding="utf-8")
     figures = [file for items in drawn.values() for item in items if isinstance(item, Saved) for file in item.files]
     return [*map(Path, texts), *(file.relative_to(out) for file in figures)]
+
+
+def _drawn(made_of: ReportInput, parts: list[Part], store: Store, out: Path) -> dict[str, list[Saved | Omitted]]:
+    """Draw the figures of all data sets into `out/figures`; label of a data set → its figures."""
+    taken: set[str] = set()
+    drawn = {part.label: draw(part, store, out, taken, made_of.may_show(part.label)) for part in parts}
+    study = made_of.matrix.settings.study
+    if study is not None:  # a figure of all data sets is shown with the first
+        for label, figure in zip(drawn, study_figures(study, made_of.results), strict=False):
+            drawn[label].insert(0, _saved(figure, out, taken))
+    return drawn
 
 
 def draw(part: Part, store: Store, out: Path, taken: set[str], with_pictures: bool = True) -> list[Saved | Omitted]:

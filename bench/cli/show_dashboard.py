@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.cli.options import Request
@@ -12,10 +14,11 @@ from bench.errors import ConfigError, listed
 from bench.results.cells import read_matrix
 from bench.store.store import Store
 from bench.tracking.dashboard import report, require_extra, spec_of, workspace
+from bench.tracking.figures import Figures
 from bench.tracking.matrix_board import matrix_boards
 from bench.tracking.save_dashboard import finished, from_record, require_own_name, save
 from bench.tracking.study_board import study_boards
-from reports.report import table_text
+from reports.report import shown_figures, table_text
 
 if TYPE_CHECKING:
     from bench.tracking.save_dashboard import Finished, MakeBoards
@@ -23,31 +26,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Collected:
-    """What ended, how its boards are made, and the table as Markdown; all as it may leave."""
+    """What ended, how its boards are made, the table as Markdown, and figures; all as it may leave."""
 
     found: Sequence[Finished]
     boards: MakeBoards
     table: str
+    figures: Figures | None = None
 
 
 def dry_run(request: Request, store: Store, share_with: str | None) -> dict[str, Any]:
     """Return what would be saved, as JSON values. Nobody is contacted, so no project is named in it."""
-    what = _collected(request, store, share_with)
-    boards = what.boards({one.run: one.sent for one in what.found})
-    spaces, made = [workspace(board, "", "") for board in boards], report(boards, what.table, "", "")
-    return {
-        "workspaces": [{"name": space.name, "spec": spec_of(space)} for space in spaces],
-        "report": {"name": made.title, "spec": spec_of(made)},
-    }
+    with tempfile.TemporaryDirectory() as folder:
+        what = _collected(request, store, share_with, Path(folder))
+        boards = what.boards({one.run: one.sent for one in what.found})
+        spaces, made = [workspace(board, "", "") for board in boards], report(boards, what.table, "", "", what.figures)
+        return {
+            "workspaces": [{"name": space.name, "spec": spec_of(space)} for space in spaces],
+            "report": {"name": made.title, "spec": spec_of(made)},
+            "figures": what.figures.captions if what.figures else {},
+        }
 
 
 def save_and_tell(
     request: Request, store: Store, entity: str | None, project: str | None, share_with: str | None
 ) -> dict[str, Any]:
     """Save the dashboard, warn of what it lacks, and return what `save` returns."""
-    what = _collected(request, store, share_with)
     upload = request.upload_command("online", share_with)
-    saved = save(what.found, what.boards, what.table, upload, entity, project, share_with)
+    with tempfile.TemporaryDirectory() as folder:
+        what = _collected(request, store, share_with, Path(folder))
+        saved = save(what.found, what.boards, what.table, upload, entity, project, share_with, what.figures)
     if saved["lacking"]:
         ended = "trials that have ended" if what.boards is study_boards else "finished cells"
         say(
@@ -57,8 +64,8 @@ def save_and_tell(
     return saved
 
 
-def _collected(request: Request, store: Store, share_with: str | None) -> _Collected:
-    """Return what `bench dashboard` shows.
+def _collected(request: Request, store: Store, share_with: str | None, folder: Path) -> _Collected:
+    """Return what `bench dashboard` shows; figures are drawn into `folder`.
 
     Raises:
         ConfigError: if the library for dashboards is not installed, or if nothing has ended.
@@ -66,17 +73,24 @@ def _collected(request: Request, store: Store, share_with: str | None) -> _Colle
     from sweeps.settings import is_sweep
 
     require_extra()
-    return (_trials if is_sweep(request.matrix) else _cells)(request, store, share_with)
+    if is_sweep(request.matrix):
+        return _trials(request, store, share_with)
+    return _cells(request, store, share_with, folder)
 
 
-def _cells(request: Request, store: Store, share_with: str | None) -> _Collected:
+def _cells(request: Request, store: Store, share_with: str | None, folder: Path) -> _Collected:
     matrix = load(request.matrix, request.sets)
     results = read_matrix(matrix, store)
     cells = finished(matrix, results, store, share_with)
     if not cells:
         command = request.command("run")
         raise ConfigError(f"no cell of {matrix.name} is finished, so there is nothing to show; first: {command}")
-    return _Collected(cells, matrix_boards, table_text(matrix, results, store, share=share_with is None))
+    share = share_with is None
+    drawn = shown_figures(matrix, results, store, folder, share)
+    found = {one.drawing.name: f"{one.drawing.title}. {one.drawing.caption}" for one in drawn}
+    files = {one.drawing.name: str(one.files[0]) for one in drawn}
+    figures = Figures(matrix.name, found, files, share) if drawn else None
+    return _Collected(cells, matrix_boards, table_text(matrix, results, store, share), figures)
 
 
 def _trials(request: Request, store: Store, share_with: str | None) -> _Collected:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import ConfigError
 from bench.tracking.board import MOST_RUNS, Board
+from bench.tracking.figures import Figures
 from bench.tracking.matrix_board import MatrixBoard
 from bench.tracking.study_board import StudyBoard
 
 if TYPE_CHECKING:
-    from wandb_workspaces.reports.v2 import Report, Runset
+    from wandb_workspaces.reports.v2 import PanelGrid, Report, Runset
     from wandb_workspaces.workspaces import Section, Workspace
 
 _KINDS: dict[str, type[Board]] = {kind.kind: kind for kind in (MatrixBoard, StudyBoard)}
@@ -75,18 +76,24 @@ def workspace(board: Board, entity: str, project: str) -> Workspace:
     return found
 
 
-def report(found: Sequence[Board], table: str, entity: str, project: str) -> Report:
-    """Return the report of a matrix or a sweep: the table, then the panels of each board.
+def report(
+    found: Sequence[Board], table: str, entity: str, project: str, figures: Figures | None = None, run: str = ""
+) -> Report:
+    """Return the report of a matrix or a sweep: the table, the figures, then the panels of each board.
 
     Args:
         found: its boards, at least one.
         table: the table with its notes as Markdown.
         entity: owner of the project; empty if it is not known, then the panels name no project either.
         project: where the runs are.
+        figures: the figures that it shows, or None.
+        run: the id of their run, if it is not the usual one.
     """
     from wandb_workspaces.reports import v2 as wr
 
     blocks: list[Any] = [wr.MarkdownBlock(found[0].introduction), wr.MarkdownBlock(table)]
+    if figures is not None:
+        blocks += [wr.H1("Figures"), _figures(figures, run or figures.run, entity, project)]
     for board in found:
         blocks.append(wr.H1(board.heading))
         for section in sections(board):
@@ -94,6 +101,20 @@ def report(found: Sequence[Board], table: str, entity: str, project: str) -> Rep
             blocks += [wr.H2(section.name), wr.PanelGrid(runsets=[runs], panels=list(section.panels))]
     title = found[0].report_title
     return wr.Report(entity=entity, project=project if entity else "", title=title, blocks=blocks, width="fluid")
+
+
+def _figures(figures: Figures, run: str, entity: str, project: str) -> PanelGrid:
+    """Return a panel for each figure, of the one run that holds them."""
+    from wandb_workspaces.reports import v2 as wr
+
+    title = f"figures of {figures.matrix}"
+    runs = wr.Runset(entity=entity, project=project if entity else "", name=title, filters=f"Metric('ID') in {[run]}")
+    runs._id = _digest(title)[:12]
+    panels = [wr.MediaBrowser(title=name, media_keys=[name], num_columns=1) for name in figures.captions]
+    for panel in panels:
+        panel._id = _digest(title, str(panel.title))[:12]
+        panel.layout = wr.Layout(w=24, h=14)
+    return wr.PanelGrid(runsets=[runs], panels=list(panels))
 
 
 def _runset(board: Board, section: str, entity: str, project: str) -> Runset:

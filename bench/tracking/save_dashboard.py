@@ -22,6 +22,7 @@ from bench.results.cells import CellResult
 from bench.results.record import cell_record, read_record, record_folder
 from bench.store.store import Store
 from bench.tracking.board import Board
+from bench.tracking.figures import Figures
 from bench.tracking.marker import Destination, run_id, sent_as
 from bench.tracking.wandb_child import after, surroundings
 from bench.tracking.wandb_dashboard import REFUSED, SAVED
@@ -120,6 +121,7 @@ def save(
     entity: str | None = None,
     project: str | None = None,
     share_with: str | None = None,
+    figures: Figures | None = None,
 ) -> dict[str, Any]:
     """Save workspaces and report where the runs were uploaded; what is there under the same names is replaced.
 
@@ -131,17 +133,18 @@ def save(
         entity: the owner of the project; if None, the one to which they were uploaded.
         project: the project; likewise.
         share_with: host of a W&B server that may have everything.
+        figures: figures that may leave, which the report shows; None if there are none.
 
     Returns:
-        `base_url`, `entity`, `project`, `workspaces` and `report` (each with `name`, `url`, `was`, `spec`), and
-        `lacking`, the names of those that were not uploaded there.
+        `base_url`, `entity`, `project`, `workspaces` and `report` (each with `name`, `url`, `was`, `spec`), `figures`
+        (the id of their run, or None), and `lacking`, the names of those that were not uploaded there.
 
     Raises:
         ConfigError: if none was uploaded there, if there are several places, or if W&B does not take it.
     """
     places = _places(found, upload, entity, project)
     request = {"places": [_asked(found, boards, place) for place in places], "table": table, "server": share_with}
-    saved = _child(request)
+    saved = _child(request | {"figures": figures.as_dict() if figures else None})
     here = Destination(saved["base_url"], saved["entity"], saved["project"])
     return saved | {"lacking": [one.name for one in found if here not in one.uploads]}
 

@@ -11,11 +11,16 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import ConfigError
 from bench.privacy.border import check_server
 from bench.tracking.dashboard import read_board, report, spec_of, workspace
+from bench.tracking.figures import Figures, send_figures
+from bench.tracking.marker import Destination
+from bench.tracking.wandb_mirror import prepare
 from bench.tracking.wandb_server import base_url, in_one_line
 
 if TYPE_CHECKING:
@@ -39,8 +44,8 @@ def save(request: dict[str, Any]) -> dict[str, Any]:
     """Save everything that a request asks for, and return where it is.
 
     Args:
-        request: `places`, each with `base_url`, `entity`, `project` and its `boards`; the `table` as Markdown; and
-            `server`, the host that may have everything, or None.
+        request: `places`, each with `base_url`, `entity`, `project` and its `boards`; the `table` as Markdown;
+            `server`, the host that may have everything, or None; and `figures` (`Figures.as_dict`), or None.
 
     Raises:
         ConfigError: if W&B talks to a server to which no run was uploaded, or to another one than the one that may have
@@ -62,12 +67,16 @@ def save(request: dict[str, Any]) -> dict[str, Any]:
     found = [read_board(board) for board in place["boards"]]
     api = wandb.Api()
     spaces = [workspace(board, entity, project) for board in found]
-    made = report(found, request["table"], entity, project)
-    made.id = _report_at(api, made)  # which may refuse: before anything is saved
+    figures = Figures(**request["figures"]) if request["figures"] else None
+    there = _report_at(api, report(found, request["table"], entity, project))  # may refuse: before anything is saved
+    where = Destination(url, entity, project)
+    run = send_figures(figures, where, Path(os.environ["WANDB_DIR"])) if figures else None
+    made = report(found, request["table"], entity, project, figures, run or "")
+    made.id = there
     for space in spaces:
         space._internal_id = _workspace_at(api, space)
-    where = {"base_url": url, "entity": entity, "project": project}
-    return where | {"workspaces": [_saved_workspace(space) for space in spaces], "report": _saved_report(made)}
+    saved = {"workspaces": [_saved_workspace(space) for space in spaces], "report": _saved_report(made)}
+    return asdict(where) | saved | {"figures": run}
 
 
 def _workspace_at(api: wandb.Api, space: Workspace) -> str:
@@ -117,9 +126,10 @@ def _told(name: str, url: str, there: str, spec: dict[str, Any]) -> dict[str, An
 
 def main() -> int:
     """Save what the request on stdin asks for. Return 0 if everything was saved."""
-    os.environ["WANDB_ERROR_REPORTING"] = "false"  # else W&B reports its errors, with messages and paths
     try:
-        print(f"{SAVED}{json.dumps(save(json.load(sys.stdin)))}", flush=True)
+        request = json.load(sys.stdin)
+        prepare(Path(os.environ["WANDB_DIR"]), all_open=False)
+        print(f"{SAVED}{json.dumps(save(request))}", flush=True)
     except ConfigError as error:
         print(f"{REFUSED}{error}", flush=True)
         return 1

@@ -149,7 +149,7 @@ def _back_off(pause_s: float, last: bool) -> float:
     return min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
-def _prepare(root: Path, all_open: bool) -> None:
+def prepare(root: Path, all_open: bool) -> None:
     """Set W&B's variables, and unless all data are open, remove those that hold what nobody has checked."""
     os.environ["WANDB_ERROR_REPORTING"] = "false"  # else W&B reports its errors, with messages and paths
     for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR"):
@@ -180,10 +180,10 @@ def main(arguments: Sequence[str]) -> int:
     os.nice(10)  # the benchmark's processes come first
     try:
         if mode == "live":
-            _prepare(root, all_open=arguments[3] == ALL_OPEN)
+            prepare(root, all_open=arguments[3] == ALL_OPEN)
             watch(sys.stdin.fileno(), LiveRuns(root, server))
             return 0
-        _prepare(root, all(is_open((read_record(f) or {}).get("sharing", "")) for f in folders))
+        prepare(root, all(is_open((read_record(f) or {}).get("sharing", "")) for f in folders))
         import wandb
 
         if mode == "where":

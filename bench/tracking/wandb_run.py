@@ -63,8 +63,12 @@ def begin_run(
     mode: str,
     to: Destination,
     pinned: dict[str, str],
+    goes_on: bool = False,
 ) -> Run:
-    """Return a run that is being written, new or gone on with; see `write_run`."""
+    """Return a run that is being written, new or gone on with; see `write_run`.
+
+    With `goes_on`, steps are counted on from the last one that the server has.
+    """
     import wandb
 
     try:
@@ -79,6 +83,7 @@ def begin_run(
             tags=[tag[:64] for tag in sent.tags],
             mode=mode,  # type: ignore[arg-type]
             dir=root,
+            resume="allow" if goes_on else None,
             settings=quiet_settings(wandb, **pinned),
         )
     except Exception as error:  # W&B has no type of its own for this

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -222,6 +223,7 @@ def test_what_is_saved_of_a_dashboard_names_nobody_and_shows_nothing(place: Plac
     assert "ap_Pneumothorax" in text  # aggregates of classes are there, pictures are not
     assert '"samples"' not in text
     assert '"pr_curves"' not in text
+    assert json.loads(text)["figures"] == {}
     patient = str(place.tree.rows[0]["subject_id"])
     assert place.open_dashboard.words[patient] == {"saved.json"}
     assert '"samples"' in (place.folder / "open" / "dashboard" / "saved.json").read_text(encoding="utf-8")

@@ -49,6 +49,8 @@ def test_offline_runs_hold_whatever_the_panels_name(bench: Bench, toy_run: ToyRu
     for table in store.glob("wandb/offline-run-*/files/media/table/*.json"):
         held.columns |= set(json.loads(table.read_text())["columns"])
     found = json.loads(said.out)
+    assert {"phantom-fusion-ours-1", "phantom-samples-smote"} <= set(found["figures"])
+    held.summary |= set(found["figures"])  # which are logged by these names when the dashboard is saved
     (space,) = found["workspaces"]
     (only,) = space["spec"]["section"]["runSets"][0]["filters"]["filters"]
     assert sorted(only["value"]) == sorted(run["run_id"] for run in runs)
@@ -92,6 +94,8 @@ def test_a_dashboard_is_saved_beside_the_runs_and_replaced(
     assert [one["was"] for one in (*found["workspaces"], found["report"])] == ["updated", "updated"]
     assert f"updated toy on phantom: {found['workspaces'][0]['url']}" == space.replace("created", "updated")
     assert sorted(view["type"] for view in server.views.values()) == ["project-view", "runs"]
+    (figures,) = [run for run in server.runs.values() if run.get("job_type") == "figures"]
+    assert len(figures["history"]) == 2
     assert str(store) not in server.text
     (fused,) = [run for run in server.runs.values() if run["name"] == "phantom/ours@1/s0"]
     assert {"pr_curves", "fusion_pairs"} <= set(fused["summary"])

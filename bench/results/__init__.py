@@ -4,5 +4,5 @@
 returns the paper's table as data. `write_record` keeps one file for each cell with its settings, seeds, code and
 results, so that a number can still be explained when the store has gone.
 
-Read `cells` first, then `table`, then `record`.
+Read `cells` first, then `table`, then `record`. `shown` picks curves and pictures for a tracker.
 """

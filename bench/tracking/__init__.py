@@ -5,5 +5,6 @@ a child process (`wandb_mirror`), so that nothing that fails there can stop a ru
 so for any kind of record; a sweep uses it for its trials. What may leave the machine is decided
 by `bench.privacy.border`, never here.
 
-Read `tracker` first, then `wandb_mirror`. `dashboard` says what W&B shows of a matrix, and `save_dashboard` saves it.
+Read `tracker` first, then `wandb_mirror`. `dashboard` says what W&B shows of a matrix, and `save_dashboard` saves it,
+with the `figures` of the report.
 """

@@ -166,7 +166,8 @@ def _staging(root: Path, mode: str) -> Iterator[None]:
         yield
         return
     # W&B sends the places of staged files along with the files. A path below the store would tell too much.
-    with tempfile.TemporaryDirectory(dir="/tmp" if os.name == "posix" else None) as folder:  # noqa: S108
+    common = "/tmp" if os.access("/tmp", os.W_OK) else None  # noqa: S108
+    with tempfile.TemporaryDirectory(dir=common) as folder:
         os.environ["WANDB_DATA_DIR"] = folder
         yield
     shutil.rmtree(root / "wandb" / "cache" / "artifacts" / "obj", ignore_errors=True)

@@ -49,7 +49,7 @@ def test_offline_runs_hold_whatever_the_panels_name(bench: Bench, toy_run: ToyRu
     for table in store.glob("wandb/offline-run-*/files/media/table/*.json"):
         held.columns |= set(json.loads(table.read_text())["columns"])
     found = json.loads(said.out)
-    assert {"phantom-fusion-ours-1", "phantom-samples-smote"} <= set(found["figures"])
+    assert {"phantom-fusion-ours-0", "phantom-samples-smote"} <= set(found["figures"])
     held.summary |= set(found["figures"])  # which are logged by these names when the dashboard is saved
     (space,) = found["workspaces"]
     (only,) = space["spec"]["section"]["runSets"][0]["filters"]["filters"]

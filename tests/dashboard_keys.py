@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,16 @@ class Held:
             held.logged |= {name for row in sent.rows() for name in row}
             tables = (medium for medium in sent.media.values() if isinstance(medium, Table))
             held.columns |= {name for table in tables for name in table.columns}
+        return held
+
+    @classmethod
+    def at(cls, runs: Iterable[Mapping[str, Any]]) -> Held:
+        """Return what a server's runs hold."""
+        held = cls()
+        for run in runs:
+            held.config |= {name for name, value in run["config"].items() if value is not None}
+            held.summary |= set(run["summary"])
+            held.logged |= {name for row in run["history"].values() for name in row}
         return held
 
     def lacks(self, spec: Any) -> set[str]:

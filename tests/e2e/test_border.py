@@ -214,9 +214,7 @@ def test_what_is_written_for_wandb_names_nobody_and_shows_nothing(place: Place) 
     assert place.wandb.rows == set()
     assert place.wandb.marks == set()
     assert place.wandb.pictures == 0
-    assert (
-        len(list(place.store.glob("wandb/offline-run-*/*.wandb"))) == 6
-    )  # five cells, and the codec of one
+    assert len(list(place.store.glob("wandb/offline-run-*/*.wandb"))) == 6  # five cells, and the codec of one
 
 
 def test_what_is_saved_of_a_dashboard_names_nobody_and_shows_nothing(place: Place) -> None:

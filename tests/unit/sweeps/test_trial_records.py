@@ -124,11 +124,7 @@ def test_a_dashboard_of_a_study_names_what_its_runs_have_and_is_replaced(
         "created sweep study",
         "created bench dashboard study (sweep)",
     ]
-    held = Held()
-    for run in server.runs.values():
-        held.config |= {name for name, value in run["config"].items() if value is not None}
-        held.summary |= set(run["summary"])
-        held.logged |= {name for row in run["history"].values() for name in row}
+    held = Held.at(server.runs.values())
     for view in server.views.values():
         assert held.lacks(json.loads(view["spec"])) == set()
     (told,) = (json.loads(view["spec"]) for view in server.views.values() if view["type"] == "runs")

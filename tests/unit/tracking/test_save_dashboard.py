@@ -84,11 +84,8 @@ def test_panels_name_what_the_server_has_and_show_these_runs_alone(place: Place,
     old = next(iter(server.runs))
     server.runs[old.rpartition("/")[0] + "/earlier"] = server.runs[old]  # of the same matrix
     saved = save_all(place)
-    held = Held(columns=server.columns)
-    for run in server.runs.values():
-        held.config |= {name for name, value in run["config"].items() if value is not None}
-        held.summary |= set(run["summary"])
-        held.logged |= {name for row in run["history"].values() for name in row}
+    held = Held.at(server.runs.values())
+    held.columns = server.columns
     for view in server.views.values():
         assert held.lacks(json.loads(view["spec"])) == set()
     assert saved["lacking"] == []

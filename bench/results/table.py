@@ -30,7 +30,7 @@ TABLE_COLUMNS = (
 def table(results: list[CellResult], more: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Return one row for each data set and method: mean and sd of `TABLE_COLUMNS` over seeds, numbers or None.
 
-    `more` names further figures of scores and fidelity that get columns.
+    `more` names further figures of scores, fidelity and diagnostics that get columns.
 
     Keys: `dataset`, `method`, `n_seeds`, `seeds`, `state` (also `skipped`), `reason`, `fid_metric`, `n_test`, each
     column, and its `<column>_sd` (None for fewer than two seeds). A seed counts if its figures are there, even if its
@@ -54,8 +54,8 @@ def table(results: list[CellResult], more: Sequence[str] = ()) -> list[dict[str,
             "n_test": next((m.scores.get("n_test") for m in done if m.scores), None),
         }
         for column in dict.fromkeys((*TABLE_COLUMNS, *more)):
-            found = [(m.scores or {}).get(column, (m.fidelity or {}).get(column)) for m in done]
-            values = [float(v) for v in found if v is not None and not math.isnan(v)]
+            figures = [(m.diagnostics or {}) | (m.fidelity or {}) | (m.scores or {}) for m in done]
+            values = [float(v) for f in figures if (v := f.get(column)) is not None and not math.isnan(v)]
             row[column] = fmean(values) if values else None
             row[f"{column}_sd"] = stdev(values) if len(values) > 1 else None
         rows.append(row)

@@ -62,6 +62,18 @@ def test_table_repeats_what_run_printed(bench: Bench, toy_run: ToyRun) -> None:
     assert "notes: " not in noted
 
 
+def test_further_figures_are_printed_on_request(bench: Bench, toy_run: ToyRun) -> None:
+    asked = ["--metrics", "auroc", "--metrics", "cam_pointing", "--store", toy_run.store]
+    rows = {row["method"]: row for row in json.loads(bench("table", "toy", *asked, "--json").out)}
+    assert all(0 <= row[f"auroc_{group}"] <= 1 for row in rows.values() for group in ("head", "tail", "all"))
+    assert (rows["baseline"]["cam_pointing"], 0 <= rows["ours@1"]["cam_pointing"] <= 1) == (None, True)
+    said = bench("table", "toy", *asked).out
+    assert f"{rows['ours@1']['auroc_tail']:.3f}" in said
+    wrong = bench("table", "toy", "--metrics", "aurok", "--store", toy_run.store)
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "column 'aurok': no finished cell has it; did you mean 'auroc_all'?" in wrong.err
+
+
 def test_status_ls_and_methods_are_json_on_request(bench: Bench, toy_run: ToyRun) -> None:
     rows = json.loads(bench("status", "toy", "--store", toy_run.store, "--json").out)
     assert [(r["cell"], r["state"]) for r in rows] == [(f"phantom/{m}/s0", "done") for m in METHODS]

@@ -41,6 +41,12 @@ def test_failed_diagnostics_leave_the_figures(cells: list[Cell]) -> None:
     assert (row["state"], row["reason"]) == ("failed", "diagnostics failed: ValueError: no luck")
 
 
+def test_further_figures_get_columns_wherever_a_cell_has_them(cells: list[Cell]) -> None:
+    parts = (SCORES | {"auroc_tail": 0.7}, FIDELITY | {"recall_tail": 0.5}, {"cam_pointing": 0.1})
+    (row,) = table([CellResult(cells[0], "done", *parts)], ["auroc_tail", "recall_tail", "cam_pointing"])
+    assert (row["auroc_tail"], row["recall_tail"], row["cam_pointing"], row["map_tail"]) == (0.7, 0.5, 0.1, 0.25)
+
+
 def test_half_measured_cells_are_holes(cells: list[Cell]) -> None:
     for parts in ({"scores": SCORES}, {"fidelity": FIDELITY}, {}):
         [row] = table([failed(cells[0], "ValueError: no luck", **parts)])

@@ -142,7 +142,7 @@ def decimals(effects: Iterable[Effect]) -> int:
 def effects(
     results: Sequence[CellResult], store: Store | None = None, columns: Sequence[Column] = EFFECT_COLUMNS
 ) -> list[Effect]:
-    """Return one data set's effects: each row minus the row that it names, or minus each control row if it names none.
+    """Return one data set's effects: each row minus each row that it names, or minus each control row if it names none.
 
     Two controls are compared once, the later minus the earlier. Where two rows share one seed only, the interval of a
     mean AP is over resampled test patients; these are read from `store`.
@@ -164,9 +164,8 @@ def _pairs(groups: dict[str, list[CellResult]]) -> list[tuple[str, str, bool]]:
     controls = [label for label in published().controls if label in groups]
     pairs: list[tuple[str, str, bool]] = []
     for row, members in groups.items():
-        against = members[0].cell.against
-        if against is not None:
-            pairs += [(row, against, True)] if against in groups else []
+        if against := members[0].cell.against:
+            pairs += [(row, control, True) for control in against if control in groups]
             continue
         before = controls[: controls.index(row)] if row in controls else controls
         pairs += [(row, control, False) for control in before]

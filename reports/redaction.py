@@ -106,13 +106,12 @@ def export(matrix: Matrix, results: list[CellResult], store: Store, for_sharing:
 
 def _reduced_cell(cell: Cell, rows: dict[str, str], label: str, words: bool) -> Cell:
     """Return a cell whose row names no path. Its stages stay as they are, since the store finds results by them."""
-    against = rows.get(cell.against) if cell.against is not None else None
     row = replace(
         cell.row,
         label=rows[cell.label],
         method=reduced(cell.method, words),
         classifier=reduced(cell.row.classifier, words),
-        against=against,
+        against=tuple(rows[label] for label in cell.against if label in rows),
     )
     dataset = cell.dataset if label == cell.dataset.label else cell.dataset.model_copy(update={"name": label})
     return replace(cell, row=row, dataset=dataset)

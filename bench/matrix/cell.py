@@ -57,8 +57,8 @@ class Cell:
         return self.row.label
 
     @property
-    def against(self) -> str | None:
-        """Label of the row that this one's effect is measured from, or None."""
+    def against(self) -> tuple[str, ...]:
+        """Labels of the rows that this one's effect is measured from; none: from the controls."""
         return self.row.against
 
     @property

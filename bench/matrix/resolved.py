@@ -28,8 +28,8 @@ def resolved(settings: MatrixSettings, cells: Sequence[Cell]) -> dict[str, Any]:
             given["row"] = row.label
         if row.classifier != settings.classifier:
             given["classifier"] = row.classifier.model_dump(mode="json")
-        if row.against in {c.label for c in cells}:
-            given["against"] = row.against
+        if against := [label for label in row.against if label in {c.label for c in cells}]:
+            given["against"] = against
         rows.append(given if len(given) > 1 else row.method.label)
     datasets = [{"kind": c.dataset.kind} | c.dataset.model_dump(mode="json") for c in cells]
     return settings.model_dump(mode="json") | {

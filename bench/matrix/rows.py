@@ -26,7 +26,7 @@ class RowSettings(Settings):
     preset: str | None = Field(None, description="settings that the method ships under this name")
     settings: dict[str, Any] = Field({}, description="settings of this row alone, over the preset's")
     classifier: dict[str, Any] = Field({}, description="classifier settings of this row alone")
-    against: str | None = Field(None, description="label of the row that this one's effect is measured from")
+    against: list[str] = Field([], description="rows that this one's effect is measured from; one label, or a list")
 
     @model_validator(mode="before")
     @classmethod
@@ -34,6 +34,11 @@ class RowSettings(Settings):
         if isinstance(given, (int, float)) or given is None:
             raise ValueError(f"want a method's name or a mapping with `method`, got {shown(given)}")
         return {"method": given} if isinstance(given, str) else given
+
+    @field_validator("against", mode="before")
+    @classmethod
+    def _one_is_a_list_of_one(cls, given: Any) -> Any:
+        return [given] if isinstance(given, str) else given or []
 
     @field_validator("row")
     @classmethod
@@ -52,7 +57,7 @@ class RowSettings(Settings):
     def _as_written(self, handler: SerializerFunctionWrapHandler) -> Any:
         """Return the shorthand if the row has nothing else."""
         full: dict[str, Any] = handler(self)
-        given = {name: value for name, value in full.items() if value not in (None, {})}
+        given = {name: value for name, value in full.items() if value not in (None, {}, [])}
         return self.method if set(given) == {"method"} else given
 
 
@@ -63,7 +68,7 @@ class Row:
     label: str
     method: Method
     classifier: ClassifierSettings
-    against: str | None = None
+    against: tuple[str, ...] = ()
 
 
 def build_rows(
@@ -80,11 +85,14 @@ def build_rows(
     labels = [row.label for row in rows]
     for i, row in enumerate(rows):
         others = [label for label in labels if label != row.label]
-        if row.against is not None and row.against not in others:
-            raise ConfigError(
-                f"{where}.methods.{i}.against: no other row '{row.against}'{nearest(row.against, others)} "
-                f"(rows: {listed(others)})"
-            )
+        for label in row.against:
+            if label not in others:
+                raise ConfigError(
+                    f"{where}.methods.{i}.against: no other row '{label}'{nearest(label, others)} "
+                    f"(rows: {listed(others)})"
+                )
+        if len(set(row.against)) < len(row.against):
+            raise ConfigError(f"{where}.methods.{i}.against: got a row twice in {listed(row.against)}; name each once")
     return rows
 
 
@@ -98,7 +106,7 @@ def _build_row(
     if row.classifier:
         given = classifier.model_dump(mode="json") | row.classifier
         classifier = registry.build(ClassifierSettings, given, f"{where}.classifier")
-    return Row(row.row or method.label, method, classifier, row.against)
+    return Row(row.row or method.label, method, classifier, tuple(row.against))
 
 
 def _check_label(row: RowSettings, method: Method, where: str) -> None:

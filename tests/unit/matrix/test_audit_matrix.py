@@ -26,7 +26,7 @@ def rows() -> dict[str, Any]:
 def test_all_corrections_together_are_the_corrected_method_and_the_other_way_round() -> None:
     found = rows()
     for start, end in (("released", "corrected"), ("corrected", "released")):
-        changed = [r for r in found.values() if r.against == start and r.label != end]
+        changed = [r for r in found.values() if r.against == (start,) and r.label != end]
         assert len(changed) == 8
         together = set().union(*(differing(r, found[start]) for r in changed))
         assert together == differing(found[end], found[start]) - NOT_AUDITED_ALONE
@@ -38,5 +38,5 @@ def test_all_corrections_together_are_the_corrected_method_and_the_other_way_rou
 def test_no_setting_is_changed_by_two_rows() -> None:
     found = rows()
     for start, end in (("released", "corrected"), ("corrected", "released")):
-        changed = [differing(r, found[start]) for r in found.values() if r.against == start and r.label != end]
+        changed = [differing(r, found[start]) for r in found.values() if r.against == (start,) and r.label != end]
         assert sum(len(c) for c in changed) == len(set().union(*changed))

@@ -91,8 +91,8 @@ def test_label_policies_and_training_recipes_share_the_images() -> None:
     assert plain.fidelity.key == taught.fidelity.key
     assert len({c.classifier.key for c in made.cells}) == 4
     assert taught.classifier.labelled.teacher.key == baseline.classifier.key
-    assert lighter.against == "copies@1"
-    assert plain.against is None
+    assert lighter.against == ("copies@1",)
+    assert plain.against == ()
     assert lighter.classifier.settings.synthetic_weight == 0.5
     assert baseline.classifier.settings == plain.classifier.settings
 
@@ -144,6 +144,7 @@ def test_all_rows_resolved_build_the_same_matrix() -> None:
         "baseline",
         {"row": "quiet", "method": "copies@2", "settings": {"noise": {"level": 0}}},
         {"row": "b", "method": "copies@2", "against": "quiet"},
+        {"row": "c", "method": "copies@2", "against": ["quiet", "baseline"]},
     )
     text = yaml.safe_dump(resolved(made.settings, made.cells))
     again = build_matrix(yaml.safe_load(text), "m.yaml")
@@ -159,6 +160,12 @@ def test_all_rows_resolved_build_the_same_matrix() -> None:
             "methods.1.preset: no preset 'x' ('baseline'",
         ),
         ([{"method": "copies", "against": "copy"}], "methods.0.against: no other row 'copy'"),
+        ([{"method": "copies", "against": ["baseline", "copy"]}, "baseline"], "methods.0.against: no other row 'copy'"),
+        (
+            [{"method": "copies", "against": ["baseline", "baseline"]}, "baseline"],
+            "methods.0.against: got a row twice in baseline, baseline; name each once",
+        ),
+        ([{"method": "copies", "against": 3}], "methods.0.against: want"),
         ([{"method": "copies", "against": "copies@0"}], "methods.0.against: no other row 'copies@0'"),
         ([{"method": "copies", "row": "a/b"}], "methods.0.row: got 'a/b'; want a label of 1 to 100 bytes"),
         ([{"method": "copies", "row": "a\x00b"}], "methods.0.row: got 'a\\x00b'; want a label"),

@@ -117,10 +117,10 @@ def make_matrix(
     methods: tuple[Method, ...] = METHODS,
     seeds: tuple[int, ...] = (0,),
     datasets: tuple[Dataset, ...] = (Blobs(),),
-    against: dict[str, str] | None = None,
+    against: dict[str, tuple[str, ...]] | None = None,
     study: Study | None = None,
 ) -> Matrix:
-    """Return a matrix of methods that need not be registered; `against`: row → the row that it is held against."""
+    """Return a matrix of methods that need not be registered; `against`: row → the rows that it is held against."""
     settings = MatrixSettings(
         name="toy-report",
         description="made-up scores, real pictures <em>& such</em>",
@@ -133,7 +133,7 @@ def make_matrix(
         seeds=list(seeds),
         study=study,
     )
-    rows = [Row(m.label, m, settings.classifier, (against or {}).get(m.label)) for m in methods]
+    rows = [Row(m.label, m, settings.classifier, (against or {}).get(m.label, ())) for m in methods]
     cells = tuple(build_cell(settings, d, row, s) for d in datasets for row in rows for s in seeds)
     return Matrix(settings, cells)
 

@@ -106,7 +106,7 @@ def test_a_sweep_trains_and_looks_at_val_only(tmp_path: Path) -> None:
     for row, wanted in tuned.items():
         method: Any = found.cell(f"phantom/{row}/s3").method
         assert (method.noise.level, method.fails) == wanted
-        assert found.cell(f"phantom/{row}/s3").against == "copies@1"
+        assert found.cell(f"phantom/{row}/s3").against == ("copies@1",)
     assert found.settings.fidelity.reference == "held_out"  # `bench run` measures it as the base does
     rows = list(csv.DictReader(Path(result.files["csv"]).read_text().splitlines()))
     assert [r["state"] for r in rows] == ["done", "failed", "done"]

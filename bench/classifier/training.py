@@ -37,7 +37,6 @@ Part = Literal["all", "real", "synthetic"]
 
 
 N_CHECKPOINTS = 10  # At most so many, evenly spaced over the training.
-CHECKPOINT_SECONDS = 20.0  # Least training time between two: one of DenseNet121 has 110 MB and takes 0.5 s to write.
 _MIX_ALPHA = {"mixup": 0.4, "cutmix": 1.0, "balanced_mixup": 0.1}
 _RISE, _START, _END = 0.3, 1 / 25, 1 / 25e4  # The one-cycle schedule's defaults in torch's OneCycleLR.
 
@@ -191,7 +190,7 @@ class Training:
                 self._validate()
                 # For who watches. A resumed training goes on from its checkpoint, and writes later rows again.
                 write_strict_json(ckpt / "history.json", self.history)
-            if self.step in saved_after and self.seconds - saved_at >= CHECKPOINT_SECONDS:
+            if self.step in saved_after and self.seconds - saved_at >= checkpoints.LEAST_SECONDS:
                 checkpoints.save(ckpt, self.step, self._state())
                 saved_at = self.seconds
             progress(self.step, self.n_steps, f"train, loss {loss:.3f}")

@@ -79,7 +79,11 @@ class IteratedLearning:
         self.records: list[dict[str, float]] = [{} for _ in range(settings.generations)]
 
     def run(self, folder: Path, progress: Progress = lambda done, total, note: None) -> dict[str, Any]:
-        """Train the epochs after the newest checkpoint in `folder`, and return the record of all generations."""
+        """Train the epochs after the newest checkpoint in `folder`, and return the record of all generations.
+
+        A checkpoint is written after an epoch, if it is time (`checkpoints.Pace`).
+        """
+        pace = checkpoints.Pace()
         state = checkpoints.load_newest(folder, self.device)
         if state is not None:
             self.load_state(state)
@@ -91,7 +95,7 @@ class IteratedLearning:
             self.done += 1
             if self.done == self.settings.interaction_epochs:
                 self.first = {name: value.to("cpu", copy=True) for name, value in self.networks.state_dict().items()}
-            checkpoints.save(folder, self.done, self.state())
+            pace.save_if_due(folder, self.done, self.state)
         self.networks.eval()
         n_epochs = len(self.epochs)
         counts = {"epochs": n_epochs, "steps": n_epochs * self.steps_per_epoch}

@@ -19,7 +19,7 @@ def compute(stage: Stage, root: Path, told: Path, die_at: tuple[str, int] | None
         root: the store.
         told: file that gets a line `<stage> <done> <note>` for every step that the computation tells of.
         die_at: (text in the path, n): be killed just before the n-th such checkpoint is put in its place.
-        checkpoint_s: a classifier's least seconds between two checkpoints.
+        checkpoint_s: least seconds between two checkpoints.
     """
     process = context().Process(target=_be_worker, args=(stage, root, told, die_at, checkpoint_s))
     process.start()
@@ -31,12 +31,12 @@ def compute(stage: Stage, root: Path, told: Path, die_at: tuple[str, int] | None
 
 
 def _be_worker(stage: Stage, root: Path, told: Path, die_at: tuple[str, int] | None, checkpoint_s: float) -> None:
-    from bench.classifier import training
+    from bench.pipeline import checkpoints
     from bench.store.store import Store
     from bench.store.work import Execution
 
     os.setsid()
-    training.CHECKPOINT_SECONDS = checkpoint_s
+    checkpoints.LEAST_SECONDS = checkpoint_s
     seen = 0
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:

@@ -160,10 +160,10 @@ def _fork_instead(path: Any, arguments: list[str], passfds: Any) -> int:
 
 
 def _watch(spy: Spy) -> None:
-    from bench.classifier import training
+    from bench.pipeline import checkpoints
 
     if spy.eager_checkpoints:
-        training.CHECKPOINT_SECONDS = 0.0
+        checkpoints.LEAST_SECONDS = 0.0
     root = f"{spy.root}/"
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from bench.augment.augmented import Augmented
-from bench.classifier import training
 from bench.classifier.classifier import Classifier
 from bench.classifier.settings import ClassifierSettings
 from bench.contract import AugmentedBatch, Context, Method, Plan
 from bench.data.split import Split, SplitSettings, Train
+from bench.pipeline import checkpoints
 from bench.store.store import Store
 from bench.store.work import Work
 from bench.testing.toy import ToyDataset
@@ -54,7 +54,7 @@ def interrupt_at(step: int, monkeypatch: Any, store: Store, stage: Classifier) -
                 raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+        patch.setattr(checkpoints, "LEAST_SECONDS", 0.0)
         patch.setattr(Work, "progress", progress)
         try:
             store.get(stage)

@@ -175,8 +175,9 @@ def test_a_classifier_starts_at_the_constant_that_minimises_its_loss(weighted: b
 
 @pytest.mark.parametrize("steps_until_the_kill", [2, 8, 11, 17])
 def test_an_interrupted_training_ends_bit_for_bit_as_an_uninterrupted_one(
-    steps_until_the_kill: int, tmp_path: Path
+    steps_until_the_kill: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(checkpoints, "LEAST_SECONDS", 0.0)
     whole = learning()
     (tmp_path / "whole").mkdir()
     record = whole.run(tmp_path / "whole")

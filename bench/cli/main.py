@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from typing import Any
+from importlib import metadata
+from typing import Annotated, Any
 
 import typer
 
@@ -66,6 +67,21 @@ for _heading, _apps in HEADINGS.items():
         for _verb in _verbs.registered_commands:
             _verb.rich_help_panel = _heading
         app.add_typer(_verbs)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"longtail-bench {metadata.version('longtail-bench')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

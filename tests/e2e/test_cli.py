@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,8 @@ def test_the_installed_command_is_there() -> None:
     script = Path(BENCH[0]).parent / "bench"
     if not script.exists():
         pytest.skip("the package is not installed as a command here")
+    told = subprocess.run([script, "--version"], capture_output=True, text=True, check=True).stdout
+    assert told == f"longtail-bench {metadata.version('longtail-bench')}\n"
     assert subprocess.run([script, "methods", "--json"], capture_output=True, text=True, check=True).stdout.startswith(
         "{"
     )

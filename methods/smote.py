@@ -1,9 +1,10 @@
 """SMOTE (Chawla et al. 2002): interpolate between a tail image and one of its nearest neighbours.
 
 imbalanced-learn does not accept multi-label targets. So each tail class is a problem of its own: neighbours are
-searched among the images that have the class. The search and the interpolation are those of imbalanced-learn. Only the
-random draws (base image, neighbour, step) come from the sample's generator here. imbalanced-learn with a fixed seed
-would give every class the same draws, and it does not tell the parents.
+searched among the images that have the class. Neighbours and interpolation are those of imbalanced-learn, except that
+no image is its own neighbour; there, one of two equal images can be. The random draws (base image, neighbour, step)
+come from the sample's generator. imbalanced-learn with a fixed seed would give every class the same draws, and it does
+not tell the parents.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from bench.contract import (
     UInt8,
     union,
 )
+from bench.metrics import neighbours
 
 BATCH = 64
 
@@ -54,16 +56,16 @@ class Smote(Method):
 
     def augment(self, ctx: Context) -> Iterator[AugmentedBatch]:
         """Yield the samples with parents [base, neighbour] and the extra `step` (0 = base, 1 = neighbour)."""
-        # `neighbours` holds positions within the class, `rows_of` turns them into train rows.
+        # `near` holds positions within the class, `rows_of` turns them into train rows.
         rows_of = {target: ctx.train.rows_with(target) for target in np.unique(ctx.samples).tolist()}
-        neighbours = {t: nearest(self._vectors(ctx, rows), self.k_neighbors) for t, rows in rows_of.items()}
+        near = {t: nearest(self._vectors(ctx, rows), self.k_neighbors) for t, rows in rows_of.items()}
         for index in ctx.batches(BATCH):
             targets = ctx.samples[index].tolist()
-            draws = [draw(ctx.rng(i), neighbours[t]) for i, t in zip(index, targets, strict=True)]
+            draws = [draw(ctx.rng(i), near[t]) for i, t in zip(index, targets, strict=True)]
             step = np.array([d[2] for d in draws], dtype=np.float32)
             parents = np.array([rows_of[t][list(d[:2])] for t, d in zip(targets, draws, strict=True)])
             mixed = interpolate(self._vectors(ctx, parents[:, 0]), self._vectors(ctx, parents[:, 1]), step)
-            around = [rows_of[t][[d[0], *neighbours[t][d[0]]]] for t, d in zip(targets, draws, strict=True)]
+            around = [rows_of[t][[d[0], *near[t][d[0]]]] for t, d in zip(targets, draws, strict=True)]
             labels = self._labels(ctx.train, parents, around)
             alone = parents[:, 0] == parents[:, 1]
             parents[alone, 1] = -1
@@ -95,23 +97,26 @@ class Smote(Method):
 
 
 def nearest(vectors: Float32, k_neighbors: int) -> Int64:
-    """Return the positions of the nearest neighbours of each vector, `int64 [n, k]`, by imbalanced-learn's search.
+    """Return the positions of the nearest neighbours of each vector, `int64 [n, k]`, nearest first.
 
-    k is `k_neighbors` or n - 1, whichever is less. A single vector is its own neighbour.
+    k is `k_neighbors` or n - 1, whichever is less. A single vector is its own neighbour. Of two neighbours at the same
+    distance, the earlier comes first.
     """
-    from imblearn.over_sampling import SMOTE
-
     if len(vectors) == 1:
         return np.zeros((1, 1), dtype=np.int64)
-    smote = SMOTE(k_neighbors=min(k_neighbors, len(vectors) - 1))
-    smote._validate_estimator()
-    return smote.nn_k_.fit(vectors).kneighbors(vectors, return_distance=False)[:, 1:]
+    k = min(k_neighbors, len(vectors) - 1)
+    _, found = neighbours.nearest(vectors, [vectors], k + 1)
+    # A vector is the nearest to itself, but behind earlier vectors that are equal to it. If these are more than k, it
+    # is not found at all, and the last is one too many.
+    others = found != np.arange(len(vectors))[:, None]
+    others[others.all(axis=1), -1] = False
+    return found[others].reshape(len(vectors), k)
 
 
-def draw(rng: np.random.Generator, neighbours: Int64) -> tuple[int, int, float]:
+def draw(rng: np.random.Generator, near: Int64) -> tuple[int, int, float]:
     """Return SMOTE's three random draws: base and neighbour (positions within the class), and the step in [0, 1)."""
-    base = int(rng.integers(len(neighbours)))
-    return base, int(rng.choice(neighbours[base])), float(rng.random())
+    base = int(rng.integers(len(near)))
+    return base, int(rng.choice(near[base])), float(rng.random())
 
 
 def interpolate(base: Float32, neighbour: Float32, step: Float32) -> Float32:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from bench.metrics.neighbours import nearest
+from bench.metrics.neighbours import nearest, parts
 from bench.tables import Int64
 
 Features = npt.NDArray[np.floating]
@@ -17,7 +17,7 @@ Distances = npt.NDArray[np.float64]
 MEASURES = ("precision", "recall", "density", "coverage")
 
 
-def manifold_measures(synthetic: Features, real: Features, k: int = 3, block: int = 256) -> dict[str, float] | None:
+def manifold_measures(synthetic: Features, real: Features, k: int = 3) -> dict[str, float] | None:
     """Return how the k-NN manifolds of `synthetic [m, d]` and `real [n, d]` overlap, or None unless k < m and k < n.
 
     The manifold of a set is the union of balls around its points. The radius of a ball is the distance to the point's
@@ -31,36 +31,30 @@ def manifold_measures(synthetic: Features, real: Features, k: int = 3, block: in
 
     All four depend on n, m and k, so values can only be compared if these are equal.
     """
-    from scipy.spatial.distance import cdist
-
     if min(len(synthetic), len(real)) <= k:
         return None
-    real_radii, synthetic_radii = radii(real, k, block), radii(synthetic, k, block)
-    # One pass over the synthetic images gives all four measures, because they need the same distances.
-    n_precise, n_inside = 0, 0
-    recalled, covered = np.zeros(len(real), dtype=bool), np.zeros(len(real), dtype=bool)
-    for i in range(0, len(synthetic), block):  # only block x n distances are in memory at a time
-        distances = cdist(synthetic[i : i + block], real)
-        in_real = distances <= real_radii
-        n_precise += int(in_real.any(axis=1).sum())
+    real_radii, synthetic_radii = radii(real, k), radii(synthetic, k)
+    # One pass over the distances gives all four measures.
+    n_inside = 0
+    precise, recalled, covered = (np.zeros(n, dtype=bool) for n in (len(synthetic), len(real), len(real)))
+    for part in parts(synthetic, real):
+        in_real = part.at_most(real_radii[part.columns])
         n_inside += int(in_real.sum())
-        covered |= in_real.any(axis=0)
-        recalled |= (distances <= synthetic_radii[i : i + block, None]).any(axis=0)
+        precise[part.rows] |= in_real.any(axis=1)
+        covered[part.columns] |= in_real.any(axis=0)
+        recalled[part.columns] |= part.at_most(synthetic_radii[part.rows, None]).any(axis=0)
     return {
-        "precision": n_precise / len(synthetic),
+        "precision": float(precise.mean()),
         "recall": float(recalled.mean()),
         "density": n_inside / (k * len(synthetic)),
         "coverage": float(covered.mean()),
     }
 
 
-def radii(points: Features, k: int, block: int = 256) -> Distances:
+def radii(points: Features, k: int) -> Distances:
     """Return the distance of each of `points [n, d]` to its k-th nearest other point, `float64 [n]`; k < n."""
-    from scipy.spatial.distance import cdist
-
-    blocks = (cdist(points[i : i + block], points) for i in range(0, len(points), block))
-    # Position 0 of a point's sorted distances is the point itself, so position k is its k-th nearest neighbour.
-    return np.concatenate([np.partition(distances, k, axis=1)[:, k] for distances in blocks])
+    # The nearest of all is the point itself, or another at the same place.
+    return nearest(points, [points], k + 1)[0][:, k]
 
 
 def nearest_distances(
@@ -101,4 +95,4 @@ def nearest_distances(
     found, near = nearest(queries, blocks, wanted)
     is_related = (of[near][:, :, None] == related[:, None, :]).any(axis=2)
     others = np.where(is_related, np.inf, found).min(axis=1)
-    return found[:, 0].astype(np.float64), np.where(np.isinf(others), np.nan, others)
+    return found[:, 0], np.where(np.isinf(others), np.nan, others)

@@ -252,7 +252,8 @@ def _apart(compared: Vectors, anchors: Int64, found: Int64) -> Float32:
 
 def _nearest(compared: Vectors, anchors: Int64, candidates: Int64, k: int) -> tuple[Float32, Int64]:
     blocks = (compared(block) for block in _parts(candidates, _AT_ONCE))
-    return nearest(compared(anchors), blocks, k)
+    distances, found = nearest(compared(anchors), blocks, k)
+    return distances.astype(np.float32), found
 
 
 def _parts(values: Int64, size: int) -> list[Int64]:

@@ -322,8 +322,9 @@ def test_neighbours_by_code_or_latent_equal_a_loop(store: Store, task: Task, by:
     made = Made(store, task, "corrected", pairing={"by": by, "k_neighbors": 2})
     vectors = made.latents()
     if by == "code":
+        codec = store.get(made.codec).load()  # which may have to be trained first, with gradients
         with torch.no_grad():
-            vectors = store.get(made.codec).load().encode(vectors)
+            vectors = codec.encode(vectors)
     for anchor, partners, distances in zip(made.pairs.anchors, made.pairs.partners, made.pairs.distances, strict=True):
         apart = sorted((math.dist(vectors[anchor].ravel(), vectors[r].ravel()), r) for r in made.head_only)[:2]
         assert partners.tolist() == [row for _, row in apart]

@@ -212,7 +212,7 @@ def test_manifold_measures_equal_the_loops(m: int, n: int, k: int) -> None:
     synthetic, real = draw.normal(size=(m, 3)) * 0.9 + 1.2, draw.normal(size=(n, 3))
     real[1] = real[0]  # twins: the nearest other of each is at distance zero
     expected = manifolds_by_hand(synthetic, real, k)
-    assert manifold_measures(synthetic, real, k, block=7) == pytest.approx(expected)
+    assert manifold_measures(synthetic, real, k) == pytest.approx(expected)
     assert 0 < expected["precision"] < 1
     assert 0 < expected["recall"] < 1
     assert list(expected) == list(MEASURES)

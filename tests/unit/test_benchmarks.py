@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.matrix.load import load_matrix
-from benchmarks import common, decode, memory, rerun, training
+from benchmarks import common, decode, memory, neighbours, rerun, training
 from benchmarks.common import Figure
 from benchmarks.rerun import MATRIX
 
@@ -34,6 +34,7 @@ def test_the_readme_names_the_bounds_that_the_programs_hold():
         f"and {rerun.HELP_BOUND_S:g} s for `bench --help`",
         f"The bound is {training.BOUND:g}.",
         f"The bound is {memory.GROWTH_MIB:g} MiB more at ten times the images",
+        f"The bounds are {neighbours.CDIST_BOUND:g} against `cdist` and {neighbours.SKLEARN_BOUND:g} against scikit-learn.",
         "a later epoch takes at most a twentieth of the time of decoding",
     ):
         assert bound in said

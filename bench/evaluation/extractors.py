@@ -34,6 +34,7 @@ _INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0
 _INCEPTION_SHA256 = "6726825d"  # The first digits of the digest.
 _INCEPTION_PX, _INCEPTION_WIDTH = 299, 2048
 _XRV_PX, _XRV_WIDTH = 224, 1024
+_WIDTHS = {"densenet121": 1024, "resnet18": 512, "resnet50": 2048, "convnext_tiny": 768, "efficientnet_b0": 1280}
 _XRV_SAVE = 'torch.save(torchxrayvision.models.DenseNet(weights="densenet121-res224-all").state_dict(), "xrv.pth")'
 
 
@@ -123,10 +124,9 @@ class ClassifierExtractor(Settings):
     def metric_id(self) -> str:
         """Return the name of the feature space."""
         settings = self._classifier().settings
-        width = {"densenet121": 1024, "resnet18": 512}[settings.architecture]
         resize = f"antialias{settings.image_px}" if settings.image_px else "native"
         whose = "" if self.seed is None else f"-seed{self.seed}"
-        return f"{settings.architecture}-{width}d-{resize}{whose}-{self._classifier().key[:8]}"
+        return f"{settings.architecture}-{_WIDTHS[settings.architecture]}d-{resize}{whose}-{self._classifier().key[:8]}"
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from bench.evaluation.measures import FidelitySettings
 from bench.evaluation.scores import Scores
 from bench.matrix.cell import Cell
 from bench.matrix.matrix import Matrix
-from bench.matrix.rows import Row, build_rows
+from bench.matrix.rows import Row, build_rows, control_among
 from bench.matrix.settings import MatrixSettings
 from bench.pipeline.missing_inputs import noting_missing
 from bench.plugins import registry
@@ -58,7 +58,7 @@ def build_matrix(raw: dict[str, Any], where: str) -> Matrix:
                 checked_parts(known, settings.split)  # raises if the data set cannot be split this way
     _check_labels(datasets, where)
     rows = build_rows(settings.methods, settings.settings, settings.classifier, where)
-    control = next((row for row in rows if not row.method.makes_images), None)
+    control = control_among(rows, settings.classifier)
     if control is None:
         _check_nothing_needs_a_control(rows, settings.fidelity, where)
     try:
@@ -150,8 +150,8 @@ def build_cell(settings: MatrixSettings, dataset: Dataset, row: Row, seed: int, 
         dataset: the data set.
         row: the method with its settings.
         seed: the cell's seed.
-        control: a row that adds no images. Its classifier with this cell's seed is the teacher. Its classifier with the
-            extractor's seed gives the features of an extractor of kind `classifier`.
+        control: the row that `control_among` returns. Its classifier with this cell's seed is the teacher. Its
+            classifier with the extractor's seed gives the features of an extractor of kind `classifier`.
     """
     # The seeds of the stages come from the cell's seed and a fixed word, never from the method's name. So all methods
     # of one seed share the split, the initial weights and the order of the batches, and their differences are paired.

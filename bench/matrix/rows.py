@@ -96,6 +96,15 @@ def build_rows(
     return rows
 
 
+def control_among(rows: Sequence[Row], recipe: ClassifierSettings) -> Row | None:
+    """Return the row whose classifier is the teacher and the extractor: the first that adds no images, or None.
+
+    Rows that are trained with `recipe`, that of the matrix, come first: a row that tries another recipe is no baseline.
+    """
+    plain = [row for row in rows if not row.method.makes_images]
+    return min(plain, key=lambda row: row.classifier != recipe, default=None)
+
+
 def _build_row(
     row: RowSettings, settings: dict[str, dict[str, Any]], classifier: ClassifierSettings, where: str
 ) -> Row:

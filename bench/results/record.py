@@ -21,6 +21,7 @@ from bench.files import finite, read_json, write_strict_json, write_text
 from bench.matrix.cell import Cell
 from bench.matrix.matrix import Matrix
 from bench.matrix.resolved import flat_config, resolved
+from bench.matrix.rows import control_among
 from bench.pipeline.stage import Stage, walk
 from bench.results.cells import CellResult
 from bench.store.manifest import versions
@@ -118,8 +119,9 @@ def allowed_servers(there: dict[str, Any] | None, server: str | None) -> list[st
 def _controls(matrix: Matrix, cell: Cell) -> list[Cell]:
     """Return the control's cell, if this cell uses its classifier as teacher or extractor; else an empty list."""
     trained = [s for s in walk(list(cell.targets)) if type(s) is type(cell.classifier) and s.key != cell.classifier.key]
-    same = (c for c in matrix.cells if c.dataset == cell.dataset and c.seed == cell.seed)
-    return [c for c in same if trained and not c.method.makes_images][:1]
+    same = [c for c in matrix.cells if c.dataset == cell.dataset and c.seed == cell.seed]
+    control = control_among([c.row for c in same], matrix.settings.classifier)
+    return [c for c in same if trained and c.row is control]
 
 
 def _identity(cell: Cell, result: CellResult) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import numpy as np
 import pytest
@@ -13,7 +13,9 @@ import torch
 from pydantic import ValidationError
 
 from bench.augment.augmented import Augmented
+from bench.classifier import networks
 from bench.classifier.classifier import Classifier
+from bench.classifier.settings import ClassifierSettings
 from bench.contract import AugmentedBatch, Context, Method, Plan
 from bench.data.kinds.phantom import CLASS_NAMES
 from bench.data.split import Split, SplitSettings, Train
@@ -351,6 +353,13 @@ def test_ids_tell_kind_resize_and_weights_apart(oracle: str, tmp_path: Path) -> 
     assert len({RealFeatures(dataset=cell().split.dataset, extractor=e).key for e in extractors}) == len(extractors)
     assert "2048d" in extractors[-1].metric_id
     assert "antialias299" in extractors[-1].metric_id
+
+
+@pytest.mark.parametrize("architecture", get_args(ClassifierSettings.model_fields["architecture"].annotation))
+def test_the_id_of_every_classifier_tells_the_width_of_its_features(architecture: str) -> None:
+    width = networks.head_of(networks.build(architecture, 2, seed=0), architecture).in_features
+    found = ClassifierExtractor(classifier=cell(architecture=architecture)).metric_id
+    assert found.startswith(f"{architecture}-{width}d-native-")
 
 
 def test_what_is_missing_is_named_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from bench.matrix.resolved import resolved
 from bench.matrix.rows import merged
 from bench.pipeline.stage import Stage, Work
 from bench.plugins import registry
-from bench.results.cells import frame, read_cell, read_matrix
+from bench.results.cells import CellResult, frame, read_cell, read_matrix
 from bench.results.record import write_record
 from bench.run.inline import Inline
 from bench.run.progress import Silent
@@ -101,6 +101,24 @@ def test_the_teacher_is_the_control_row_as_it_is_trained_there() -> None:
     control = {"method": "baseline", "classifier": {"steps": 1}}
     baseline, taught = matrix(control, {"row": "t", "method": "copies@1", "settings": {"labels": "teacher"}}).cells
     assert taught.classifier.labelled.teacher.key == baseline.classifier.key
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_control_is_the_row_with_the_recipe_of_the_matrix_wherever_it_stands(first: bool, tmp_path: Path) -> None:
+    """A training recipe is a row without images, too, and its classifier is not the baseline that texts speak of."""
+    own, taught = (
+        {"row": "focal", "method": "baseline", "classifier": {"loss": "focal"}},
+        {"row": "t", "method": "copies@1", "settings": {"labels": "teacher"}},
+    )
+    rows = [own, "baseline", taught] if first else ["baseline", own, taught]
+    made = build_matrix(tiny(methods=rows, fidelity={"extractor": {"kind": "classifier"}}), "m.yaml")
+    cells = {cell.label: cell for cell in made.cells}
+    assert cells["t"].classifier.labelled.teacher.key == cells["baseline"].classifier.key
+    assert {c.fidelity.settings.extractor.classifier.key for c in made.cells} == {cells["baseline"].classifier.key}
+    for label in ("t", "focal"):
+        folder = write_record(Store(tmp_path), made, cells[label], CellResult(cells[label], "missing"), git=None)
+        again = load_matrix(str(folder / "resolved.yaml"))
+        assert next(c for c in again.cells if c.label == label).key == cells[label].key
 
 
 def test_choosing_rows_away_leaves_a_study_that_needed_them(tmp_path: Path) -> None:

@@ -36,6 +36,8 @@ def footnotes(
     )
     own = _own_recipes(matrix)
     notes.append(f"{seeds}. {_PAIRED.format(rest=_LIKE_RECIPES if own else _ONE_RECIPE)}")
+    if any(_draws_by_class(cell.row.classifier) for cell in matrix.cells):
+        notes[-1] += _DRAWN
     if own:
         notes.append(_recipes_note(matrix, own))
     notes.append(_network_note(settings.classifier))
@@ -64,6 +66,7 @@ _LIKE_RECIPES = (
     ", and rows with the same classifier settings also the same initialisation and the same order of the real images "
     "among themselves"
 )
+_DRAWN = " Where images are drawn by class (sampler, retrain_head, balanced_mixup), the order depends on all of them."
 _COMPARE = (
     "Its data and its extractor are others than those of this run: compare the order of rows and the differences "
     "between them, not values."
@@ -82,6 +85,10 @@ def _own_recipes(matrix: Matrix) -> list[tuple[list[str], dict[str, Any]]]:
         elif own:
             found.append(([label], own))
     return found
+
+
+def _draws_by_class(recipe: ClassifierSettings) -> bool:
+    return recipe.sampler != "plain" or recipe.retrain_head > 0 or recipe.mix == "balanced_mixup"
 
 
 def _recipes_note(matrix: Matrix, own: list[tuple[list[str], dict[str, Any]]]) -> str:

@@ -92,10 +92,12 @@ def asymmetric(logits: Tensor, labels: Tensor, gamma_positive: float, gamma_nega
         margin: how much the probability of a negative is lowered.
     """
     p = torch.sigmoid(logits)
+    # A power below 1 has an infinite slope at 0, and infinity times the slope of the clamp, 0, would be NaN.
+    least = torch.finfo(p.dtype).tiny
+    missed, shifted = (1 - p).clamp(min=least), (p - margin).clamp(min=least)
     # Without a margin, 1 - q may round to 0, so its logarithm is taken from the logit.
-    shifted = (p - margin).clamp(min=0)
     log_negative = torch.log1p(-shifted) if margin > 0 else functional.logsigmoid(-logits)
-    positive = (1 - p) ** gamma_positive * functional.logsigmoid(logits)
+    positive = missed**gamma_positive * functional.logsigmoid(logits)
     negative = shifted**gamma_negative * log_negative
     return -torch.where(labels == 1, positive, negative)
 

@@ -82,6 +82,12 @@ class ClassifierSettings(Settings):
             )
         if self.synthetic_first + self.retrain_head >= 1:
             raise ValueError("synthetic_first and retrain_head leave no step on real images; lower one of them")
+        if self.synthetic_first and self.synthetic_weight != 1:
+            # AdamW takes the same steps whatever all of a batch is multiplied by.
+            raise ValueError(
+                "with synthetic_first no batch has real and synthetic images, so synthetic_weight has nothing to weigh "
+                "against; set it to 1, or synthetic_first to 0"
+            )
         if self.mix_alpha is not None and self.mix == "none":
             raise ValueError("mix_alpha says how images are mixed; give a mix, too")
         return self

@@ -88,7 +88,18 @@ def test_a_loss_equals_the_loop_and_unknown_labels_have_no_gradient(loss, entry,
     assert torch.isfinite(logits.grad).all()
 
 
-@pytest.mark.parametrize("loss", [Focal(), Asymmetric(), Asymmetric(margin=0), ClassBalanced(), Ldam()])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        Focal(),
+        Asymmetric(),
+        Asymmetric(margin=0),
+        Asymmetric(gamma_positive=0.5, gamma_negative=0.5),  # whose slope is infinite at 0
+        ClassBalanced(),
+        Ldam(),
+    ],
+    ids=str,
+)
 def test_extreme_logits_have_finite_losses_and_gradients(loss):
     logits = torch.tensor([[200.0, -200, 200, -200]], requires_grad=True)
     compute = loss_function(loss, TRAIN, None, "cpu")
@@ -127,6 +138,7 @@ def test_soft_labels_are_refused_where_a_loss_is_not_defined_for_them():
         ({"mix_alpha": 1}, "give a mix, too"),
         ({"sampler": "balanced"}, "sampler"),
         ({"synthetic_first": 0.5, "retrain_head": 0.5}, "leave no step on real images"),
+        ({"synthetic_first": 0.5, "synthetic_weight": 0.1}, "no batch has real and synthetic images"),
         ({"architecture": "vgg11"}, "architecture"),
     ],
 )

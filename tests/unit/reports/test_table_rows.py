@@ -186,6 +186,9 @@ def test_rows_with_a_classifier_of_their_own_are_named(seeded):
     assert "ow smote trains with steps 20 (the matrix: 10), batch_size 16 (the matrix: 32)" in text
     assert "every row has the same split, the same initialisation" not in text
     assert "rows with the same classifier settings also the same initialisation" in text
+    assert "drawn by class" not in text
+    (drawn,) = parts_of(with_recipe(matrix, "smote", sampler="square_root"), results, store)
+    assert "Where images are drawn by class (sampler, " in " ".join(drawn.notes)
     recipe = dict(left_open(other, results, None))["Classifier recipe"]
     assert recipe.startswith(dict(left_open(matrix, results, None))["Classifier recipe"])
     assert recipe.endswith(" (row smote: steps 20, batch size 16; rows ours@0, ours@5: synthetic weight 0.5)")

@@ -198,10 +198,26 @@ def test_interval_over_seeds_is_efrons():
 
 @pytest.mark.parametrize("n", [3, 5, 10, 20])
 def test_interval_over_seeds_is_scipys(n):
-    values = np.random.default_rng(n).gamma(1.0, 1.0, n) - 1
+    # Sums of multiples of 1/1024 are exact, so that no two equal means differ by rounding, in scipy or here.
+    values = np.round((np.random.default_rng(n).gamma(1.0, 1.0, n) - 1) * 1024) / 1024
     want = stats.bootstrap((values,), np.mean, n_resamples=N_RESAMPLES, method="BCa", rng=np.random.default_rng(7))
     found, _ = bca_interval(values, seed=7)
     assert found == pytest.approx(tuple(want.confidence_interval), rel=1e-12, abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [3, 4, 6])
+def test_interval_over_seeds_does_not_depend_on_rounding(n):
+    """With few values many resamples have the mean of all, and rounding must not decide on which side they count."""
+    values = np.round(np.random.default_rng(n).normal(0, 1, n) * 1024) / 1024
+    exact, _ = bca_interval(values)
+    for factor in (0.01, 1 / 3, 0.7):
+        found, _ = bca_interval(values * factor)
+        assert found == pytest.approx(tuple(end * factor for end in exact), rel=1e-9)
+
+
+def test_sign_flip_p_of_a_mean_near_zero_counts_equal_means():
+    values = np.array([-0.2, 0.5, -0.1, -0.2, -0.1, 0.1])  # their sum is 0, but for rounding
+    assert sign_flip_p(values) == 1
 
 
 @pytest.mark.parametrize("n", [2, 5, 10, 16])

@@ -16,13 +16,17 @@ from reports.figures.style import (
     slug,
     two_lines,
 )
+from reports.published import published
 from reports.run_facts import by_method
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
+    from bench.matrix.rows import Row
     from bench.results.cells import CellResult
     from reports.run_facts import DatasetFacts
 
@@ -147,6 +151,7 @@ def quality_by_steps(results: list[CellResult], looks: Looks) -> Drawing | Omitt
             level = _mean([(r.scores or {}).get("map_tail") for r in members])
             line = axes[1].axhline(level, ls=(0, (1, 1.5)), lw=1.4, color=looks.colour[method])
             lines[f"{method} (adds no images)"] = [line]
+        lines[f"{published().short}, other data and extractor"] = _published_points(axes, stepped, theme)
         axes[0].set(title="FID of the tail classes (lower is better)", ylabel="FID")
         axes[1].set(title="mAP of the tail classes (higher is better)", ylabel="mAP")
         fields = {str(r.cell.method.at) for r in stepped}
@@ -162,7 +167,9 @@ def quality_by_steps(results: list[CellResult], looks: Looks) -> Drawing | Omitt
         caption="The horizontal axis is the number after @ in the name of a method. The left panel shows the fidelity "
         f"of its images, the right panel what a classifier trained with them reaches; {_seeds(stepped)}. Look at "
         "whether images that are nearer to real ones (lower on the left) are also more useful (higher on the right). "
-        "In the paper they are not: five steps gave the nearest images, and a lower tail mAP than no steps.",
+        "In the paper they are not: five steps gave the nearest images, and a lower tail mAP than no steps. A line "
+        "joins rows that differ in the number alone. Hollow circles are the published numbers, of other data and "
+        "another extractor: compare their order, not their values.",
         alt="Tail FID and tail mAP against the number of steps, for every method that has such a number.",
         draw=draw,
     )
@@ -172,6 +179,23 @@ def _steps(result: CellResult) -> int | None:
     method = result.cell.method
     value = getattr(method, method.at) if method.at else None
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _all_but_steps(row: Row) -> str:
+    """Return what rows have in common that differ in the number after @ alone."""
+    exclude = {row.method.at} if row.method.at else None
+    return f"{row.method.name} {row.method.model_dump_json(exclude=exclude)} {row.classifier.model_dump_json()}"
+
+
+def _published_points(axes: Sequence[Axes], results: list[CellResult], theme: Theme) -> list[Line2D]:
+    """Draw the published numbers of the rows as hollow markers, and return those of each panel that has any."""
+    steps = {label: _steps(members[0]) for label, members in by_method(results).items() if label in published().rows}
+    drawn: list[Line2D] = []
+    for ax, column in zip(axes, ("fid_tail", "map_tail"), strict=True):
+        found = [(x, y) for label, x in steps.items() if (y := published().value(label, column)) is not None]
+        if found:
+            drawn += ax.plot(*zip(*found, strict=True), "o", ms=8, mfc="none", mec=theme.muted, zorder=1)
+    return drawn
 
 
 def _step_panel(ax: Axes, results: list[CellResult], looks: Looks, part: str, column: str) -> dict[str, Line2D]:
@@ -187,7 +211,7 @@ def _step_panel(ax: Axes, results: list[CellResult], looks: Looks, part: str, co
         (markers[label],) = ax.plot([x], [y], ls="none", ms=7, zorder=3, **looks.of(label))
     families: dict[str, list[tuple[int, float]]] = {}
     for label, members in by_method(results).items():
-        families.setdefault(members[0].cell.method.name, []).append(points[label])
+        families.setdefault(_all_but_steps(members[0].cell.row), []).append(points[label])
     for family in families.values():
         ax.plot(*zip(*sorted(family), strict=True), lw=1, color=ax.xaxis.label.get_color(), alpha=0.45, zorder=2)
     ax.set_xscale("symlog", linthresh=1)

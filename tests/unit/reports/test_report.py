@@ -20,6 +20,7 @@ from reports.figures.nearest import nearest_images
 from reports.figures.pictures import fusion_strips
 from reports.figures.style import LIGHT, Looks, Omitted, slug, two_lines, unique
 from reports.page import duration
+from reports.published import published
 from reports.report import write_report
 from reports.run_facts import dataset_facts
 from tests.unit.reports import report_fixtures as fixtures
@@ -254,6 +255,32 @@ def test_figures_show_the_numbers_of_the_results(filled):
     figure = charts.quality_by_steps(results, looks).draw(LIGHT)
     point = next(x for x in figure.axes[0].get_lines() if x.get_color() == looks.colour["ours@5"])
     assert point.get_xydata().tolist() == [[5.0, results[3].fidelity["fid_tail"]]]
+
+
+class Stronger(fixtures.Mixes):
+    strength: int = 2
+
+
+def test_a_line_joins_rows_that_differ_in_the_steps_alone(filled):
+    results = list(filled[1])
+    for r in filled[1]:
+        if r.cell.label.startswith("ours@"):  # the same method with another setting, as a row with a preset is
+            method = Stronger(denoise_steps=r.cell.method.denoise_steps)
+            row = replace(r.cell.row, label=f"strong@{method.denoise_steps}", method=method)
+            results.append(replace(r, cell=replace(r.cell, row=row)))
+    figure = charts.quality_by_steps(results, Looks(r.cell.label for r in results)).draw(LIGHT)
+    joined = [x for x in figure.axes[0].get_lines() if len(x.get_xdata()) > 1 and x.get_linestyle() == "-"]
+    assert [list(line.get_xdata()) for line in joined] == [[0, 5], [0, 5]]
+
+
+def test_published_numbers_of_a_row_are_beside_its_own(filled):
+    figure = charts.quality_by_steps(filled[1], Looks(m.label for m in fixtures.METHODS)).draw(LIGHT)
+    for ax, column in zip(figure.axes, ("fid_tail", "map_tail"), strict=True):
+        hollow = {
+            tuple(p) for x in ax.get_lines() if x.get_markerfacecolor() == "none" for p in x.get_xydata().tolist()
+        }
+        rows = published().rows
+        assert hollow == {(0.0, rows["ours@0"][column]), (5.0, rows["ours@5"][column])}
 
 
 def test_classes_of_equal_frequency_do_not_lie_on_each_other(filled):

@@ -100,11 +100,18 @@ def test_a_row_that_one_panel_alone_has_is_named(filled: Filled) -> None:
 def test_levels_that_are_missing_are_not_named_beside_the_steps(filled: Filled) -> None:
     results, _, _ = filled
     figure = drawn(charts.quality_by_steps(results, LOOKS))
-    assert legend(figure) == ["ours@0", "ours@5", "real images against real images", "baseline (adds no images)"]
+    poster = "poster, other data and extractor"
+    assert legend(figure) == [
+        "ours@0",
+        "ours@5",
+        "real images against real images",
+        "baseline (adds no images)",
+        poster,
+    ]
     assert rows_drawn(figure) == {"ours@0", "ours@5", "baseline"}
     no_floor = [replace(r, fidelity={**r.fidelity, "fid_tail_floor": None}) for r in results]
     unscored = without(no_floor, "baseline", scores={"map_tail": None})
-    assert legend(drawn(charts.quality_by_steps(unscored, LOOKS))) == ["ours@0", "ours@5"]
+    assert legend(drawn(charts.quality_by_steps(unscored, LOOKS))) == ["ours@0", "ours@5", poster]
 
 
 def test_a_classifier_without_a_curve_is_not_named(filled: Filled) -> None:

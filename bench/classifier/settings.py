@@ -56,7 +56,9 @@ class ClassifierSettings(Settings):
     weights: str | None = not_semantic(
         None, description="file to initialise the trunk from (state dict or checkpoint, torchvision's names)"
     )
-    precision: Literal["float32", "bfloat16_on_gpu"] = "float32"
+    precision: Literal["float32", "tf32_on_gpu", "bfloat16_on_gpu"] = Field(
+        "float32", description="of a training step; evaluation is always in float32"
+    )
     n_validations: int = Field(6, ge=1, description="evaluations on val, evenly over the training")
     selection: Selection = "best_val_map_all"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -201,16 +201,18 @@ class Training:
             self._renew_head()
         pixels, target, factor = self._inputs()
         self.network.train(self.step < self.retrain_from)  # the statistics of a frozen trunk are frozen, too
-        with torch_seed(seeds.derive(self.seed, "dropout", self.step)), self._precision():
-            logits = self.network(pixels)
-        loss = self.loss(logits.float(), target, factor, self.step / self.n_steps)
-        value = float(loss.detach())
-        self._refuse_nan("loss", value, self.step + 1)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * self._rate()
-        self.optimizer.zero_grad()
-        loss.backward()
+        rounding = tf32() if self.settings.precision == "tf32_on_gpu" else contextlib.nullcontext()
+        with rounding:
+            with torch_seed(seeds.derive(self.seed, "dropout", self.step)), self._precision():
+                logits = self.network(pixels)
+            loss = self.loss(logits.float(), target, factor, self.step / self.n_steps)
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.settings.learning_rate * self._rate()
+            self.optimizer.zero_grad()
+            loss.backward()
         self.optimizer.step()
+        value = float(loss.detach())  # waits for a GPU, so it comes after all that the GPU is given to do
+        self._refuse_nan("loss", value, self.step + 1)
         self.step += 1
         return value
 
@@ -357,6 +359,20 @@ class Training:
         self.optimizer.load_state_dict(state.pop("optimizer"))
         for name, value in state.items():
             setattr(self, name, value)
+
+
+@contextlib.contextmanager
+def tf32() -> Iterator[None]:
+    """Let CUDA round the factors of float32 products and convolutions to TF32 inside a block; a CPU does not change."""
+    switches: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn.conv]  # type: ignore[attr-defined]
+    before = [switch.fp32_precision for switch in switches]
+    for switch in switches:
+        switch.fp32_precision = "tf32"
+    try:
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.fp32_precision = value
 
 
 def _spread(n_steps: int, count: int) -> set[int]:

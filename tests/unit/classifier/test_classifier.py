@@ -121,9 +121,16 @@ def test_seed_and_every_setting_of_meaning_change_the_key() -> None:
         cell(seed=1), cell(per_class=1), cell(steps=7), cell(epochs=1), cell(shift_px=1), cell(learning_rate=1e-4),
         cell(positive_weights=True), cell(synthetic_weight=0.5), cell(schedule="constant"), cell(weight_decay=0),
         cell(image_px=64), cell(n_validations=1), cell(selection="last"), cell(batch_size=4), cell(architecture="densenet121"),
-        cell(precision="bfloat16_on_gpu"),
+        cell(precision="bfloat16_on_gpu"), cell(precision="tf32_on_gpu"),
     ]  # fmt: skip
     assert len({base.key, *(stage.key for stage in changed)}) == len(changed) + 1
+
+
+def test_a_cpu_trains_alike_in_every_precision(store: Store) -> None:
+    first, *others = (
+        weights_of(store, cell(steps=2, precision=p)) for p in ("float32", "tf32_on_gpu", "bfloat16_on_gpu")
+    )
+    assert all(torch.equal(first[name], other[name]) for other in others for name in first)
 
 
 def test_epochs_count_real_and_synthetic_images(store: Store) -> None:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from bench.classifier.training import TrainingData, _spread, inverse_prevalence, one_cycle, shifted
+from bench.classifier.training import TrainingData, _spread, inverse_prevalence, one_cycle, shifted, tf32
 from bench.metrics.losses import masked_bce
 from bench.pipeline import checkpoints
+from bench.store.work import Execution
 
 torch.set_num_threads(1)
 
@@ -113,3 +114,15 @@ def test_checkpoints_newest_sound_one_wins_and_two_are_kept(tmp_path) -> None:
     for damaged in (newest.read_bytes()[:-1], b"", newest.read_bytes()[:200]):
         newest.write_bytes(damaged)
         assert checkpoints.load_newest(tmp_path)["step"] == 2
+
+
+def test_a_gpu_computes_in_whole_float32_unless_a_training_asks_for_tf32() -> None:
+    Execution("cpu").apply()
+    switches = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    assert [s.fp32_precision for s in switches] == ["ieee", "ieee"]  # PyTorch's own default for the first is tf32
+    with tf32():
+        assert [s.fp32_precision for s in switches] == ["tf32", "tf32"]
+    assert [s.fp32_precision for s in switches] == ["ieee", "ieee"]
+    with pytest.raises(ZeroDivisionError), tf32():
+        1 / 0  # noqa: B018
+    assert [s.fp32_precision for s in switches] == ["ieee", "ieee"]

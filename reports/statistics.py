@@ -26,6 +26,7 @@ N_RESAMPLES = 9999
 MIN_FOR_INTERVAL = 3
 _EXACT_UP_TO = 16  # values with all 2 ** n sign patterns; with more values, patterns are drawn at random
 _DRAWN, _AT_ONCE = 1 << 16, 1 << 12
+_INDICES_AT_ONCE = 1 << 18
 _ROUNDING = 1e-14  # relative to the largest value
 _ALIKE = 1e-9  # relative; differences that vary by less than this vary by rounding alone
 
@@ -125,7 +126,7 @@ def bca_interval(values: npt.NDArray[np.float64], seed: int = 0) -> tuple[tuple[
     if np.ptp(values) <= _ALIKE * np.abs(values).max():
         return None, "the difference is the same at every seed"
     # As scipy.stats.bootstrap does it. Importing scipy would take longer than all else that a table does.
-    means = values[np.random.default_rng(seed).integers(0, len(values), (N_RESAMPLES, len(values)))].mean(axis=1)
+    means = _resampled_means(values, np.random.default_rng(seed))
     # With three values, every fifth resample is a permutation of them. Its mean may differ from theirs by rounding, and
     # scipy then counts it on one side at random.
     mean, slack = values.mean(), _slack(values)
@@ -141,11 +142,21 @@ def bca_interval(values: npt.NDArray[np.float64], seed: int = 0) -> tuple[tuple[
     return (float(low), float(high)), None
 
 
+def _resampled_means(values: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Return the means of `N_RESAMPLES` resamples, `[N_RESAMPLES]`."""
+    n = len(values)
+    # A few at a time: for a thousand seeds, all indices would take 80 MB, and the time to fetch them from there. The
+    # generator draws the same numbers.
+    at_once = max(1, _INDICES_AT_ONCE // n)
+    sizes = [min(at_once, N_RESAMPLES - done) for done in range(0, N_RESAMPLES, at_once)]
+    return np.concatenate([values[rng.integers(0, n, (size, n))].mean(axis=1) for size in sizes])
+
+
 def sign_flip_p(values: npt.NDArray[np.float64], seed: int = 0) -> float:
     """Return the two-sided p of no difference: the share of sign patterns with a mean at least as far from zero.
 
     Up to 16 values all `2 ** n` patterns are counted. With more, 65,536 patterns are drawn, and the observed one counts
-    as one more (Phipson & Smyth 2010).
+    as one more (Phipson & Smyth 2010). The standard error of p is then at most 0.004, and 0.0013 or less for p < 0.05.
     """
     n, observed = len(values), float(values.mean())
     slack = _slack(values)
@@ -155,9 +166,11 @@ def sign_flip_p(values: npt.NDArray[np.float64], seed: int = 0) -> float:
         return min(1.0, 2 * float(min((means <= observed + slack).mean(), (means >= observed - slack).mean())))
     # The same as scipy.stats.permutation_test, in a twentieth of its time.
     rng = np.random.default_rng(seed)
+    slack = max(slack, n * float(np.finfo(float).eps * np.abs(values).mean()))
     below = above = 1
     for _ in range(_DRAWN // _AT_ONCE):
-        means = (1 - 2.0 * rng.integers(0, 2, (_AT_ONCE, n), dtype=np.int8)) @ values / n
+        flipped = rng.integers(0, 2, (_AT_ONCE, n), dtype=np.int8).astype(float)
+        means = observed - 2 / n * (flipped @ values)
         below += int((means <= observed + slack).sum())
         above += int((means >= observed - slack).sum())
     return min(1.0, 2 * min(below, above) / (_DRAWN + 1))

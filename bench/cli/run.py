@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from bench.pipeline.stage import Stage
     from bench.results.cells import CellResult
     from bench.run.machine_file import Machine
-    from bench.run.run_matrix import Tracker
     from bench.store.store import Store
+    from bench.tracking.tracker import LocalTracker, WandbTracker
 
 app = typer.Typer()
 
@@ -112,7 +112,7 @@ def compute_cells(
     loaded: Matrix,
     store: Store,
     machine: Machine,
-    tracker: Tracker,
+    tracker: LocalTracker | WandbTracker,
     *,
     retry_failed: bool = False,
     quiet: bool = False,
@@ -141,7 +141,7 @@ def compute_cells(
             tracker=tracker,
             retry_failed=retry_failed,
         )
-    return read_matrix(loaded, store)
+    return read_matrix(loaded, store, tracker.finished)
 
 
 def _pilot(request: Request, matrix: Matrix, store: Store) -> tuple[Matrix, Store]:

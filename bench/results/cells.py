@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -134,9 +135,13 @@ def _figures(found: dict[str, Any]) -> dict[str, float | int | None]:
     return {k: v for k, v in found.items() if _NAME.fullmatch(str(k)) and (v is None or type(v) in (int, float))}
 
 
-def read_matrix(matrix: Matrix, store: Store) -> list[CellResult]:
-    """Return every cell's result, in the matrix's order."""
-    return [read_cell(cell, store) for cell in matrix.cells]
+def read_matrix(matrix: Matrix, store: Store, known: Mapping[str, CellResult] | None = None) -> list[CellResult]:
+    """Return every cell's result, in the matrix's order.
+
+    `known` has finished cells that were read before, by the names of the cells. What is finished does not change.
+    """
+    known = known or {}
+    return [known.get(cell.name) or read_cell(cell, store) for cell in matrix.cells]
 
 
 def frame(results: list[CellResult]) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from bench.pipeline.stage import Stage, walk
+from bench.run.time_left import Expected, TimeLeft
 from bench.run.workload import Outcome
 
 
@@ -50,9 +51,6 @@ class Silent:
         """Say nothing."""
 
 
-Expected = Callable[[Stage], float | None]
-
-
 def _unknown(stage: Stage) -> None:
     """Say that nothing is known of a stage."""
 
@@ -77,8 +75,8 @@ class Live:
             expected: the seconds that earlier runs say a stage takes, or None.
             line_every: seconds between two lines on a running stage where there is no terminal; None: no such lines.
         """
-        self.console, self.labels, self.jobs, self.expected = console, labels, jobs, expected
-        self.line_every = line_every
+        self.console, self.labels, self.jobs = console, labels, jobs
+        self.time_left, self.line_every = TimeLeft(expected), line_every
         self.part: dict[str, tuple[str, float, float]] = {}  # key → note, and when it came and with how much done
         self.last_line: dict[str, float] = {}
         self.bars = Progress(
@@ -91,10 +89,7 @@ class Live:
             transient=True,
         )
         self.tasks: dict[str, TaskID] = {}
-        self.begun: dict[str, float] = {}
-        self.left: dict[str, Stage] = {}
-        self.took: dict[str, list[float]] = defaultdict(list)
-        self.share: dict[str, float] = {}
+        self.begun = self.time_left.begun
         self.whole: TaskID | None = None
         self.n_planned = 0
         self.n_blocked = 0  # by the failure that is told next
@@ -112,7 +107,7 @@ class Live:
         """Say what is reused and what is left."""
         if self.whole is not None:  # a sweep plans again for every batch of trials
             self.bars.remove_task(self.whole)
-        self.left = {s.key: s for s in pending}
+        self.time_left.planned(pending)
         self.n_planned = len(pending)
         what = f"{len(pending)} stages to compute" if pending else "nothing to compute"
         beside = f", {self.jobs} at once" if pending else ""
@@ -123,9 +118,8 @@ class Live:
         """Add a bar (in place of the one of an attempt that was killed)."""
         if (task := self.tasks.pop(stage.key, None)) is not None:
             self.bars.remove_task(task)
-        self.share.pop(stage.key, None)
         self.part.pop(stage.key, None)
-        self.begun[stage.key] = time.monotonic()
+        self.time_left.started(stage, time.monotonic())
         self.tasks[stage.key] = self.bars.add_task("  " + self._label(stage), total=None, eta="")
 
     def polled(self, stage: Stage, done: float, total: float, note: str) -> None:
@@ -134,7 +128,7 @@ class Live:
         if task is None or total <= 0:
             return
         done = min(done, total)
-        self.share[stage.key] = done / total
+        self.time_left.share[stage.key] = done / total
         eta = (
             f"{note}, {span(left)} left" if (left := self._left_of_part(stage, done, total, note)) is not None else note
         )
@@ -163,22 +157,20 @@ class Live:
 
     def finished(self, stage: Stage, outcome: Outcome, detail: str = "") -> None:
         """Take the bar away and say how the stage ended; of what a failure blocks, its own line tells."""
-        self.left.pop(stage.key, None)
         took = time.monotonic() - self.begun[stage.key] if stage.key in self.begun else None  # elsewhere, unwatched
-        if outcome == "done" and took is not None:
-            self.took[stage.measured_as()].append(took)
+        self.time_left.finished(stage, took if outcome == "done" else None)
         if (task := self.tasks.pop(stage.key, None)) is not None:
             self.bars.remove_task(task)
         if outcome == "blocked":  # a dead data set blocks a hundred stages: the failure's line says how many
             self.n_blocked += 1
             return
-        count = f"[{self.n_planned - len(self.left)}/{self.n_planned}]"
+        count = f"[{self.n_planned - len(self.time_left)}/{self.n_planned}]"
         took_it = f" in {span(took)}" if took is not None else " done"
         tail = took_it if outcome == "done" else f": {outcome}: {' '.join(detail.split())}"
         if outcome == "failed" and self.n_blocked:
             tail += f" (blocks {self.n_blocked} {'stages' if self.n_blocked > 1 else 'stage'})"
             self.n_blocked = 0
-        eta = f"; {self._eta()}" if self._eta() and outcome == "done" else ""
+        eta = f"; {left}" if outcome == "done" and (left := self._eta()) else ""
         style = {"failed": "red"}.get(outcome)
         self._print(f"{count} {self._label(stage)}{tail}{eta}", style)
         self._whole()
@@ -192,29 +184,18 @@ class Live:
 
     def _whole(self) -> None:
         if self.whole is not None:
-            self.bars.update(self.whole, completed=self.n_planned - len(self.left), eta=self._eta())
+            self.bars.update(self.whole, completed=self.n_planned - len(self.time_left), eta=self._eta())
 
     def _eta(self) -> str:
-        """Return what is left, from the share of running stages, from like stages of this run, or from earlier runs.
+        """Return what is left in words.
 
         Where nothing is known of a kind of stage, the time is not known either. A sum without that kind would name
         twenty seconds before seven trainings of two minutes each begin.
         """
-        seconds = 0.0
-        for key, stage in self.left.items():
-            guess = self._seconds_left(key, stage)
-            if guess is None:
-                return f"ETA after the first {stage.measured_as()}"
-            seconds += guess
-        return f"about {span(seconds / self.jobs)} left" if seconds else ""
-
-    def _seconds_left(self, key: str, stage: Stage) -> float | None:
-        passed, share = time.monotonic() - self.begun.get(key, 0.0), self.share.get(key, 0.0)
-        if share > 0:
-            return passed * (1 - share) / share
-        if seen := self.took[stage.measured_as()]:
-            return sum(seen) / len(seen)
-        return self.expected(stage)
+        left = self.time_left.ask(time.monotonic())
+        if isinstance(left, str):
+            return f"ETA after the first {left}"
+        return f"about {span(left / self.jobs)} left" if left else ""
 
 
 def span(seconds: float) -> str:

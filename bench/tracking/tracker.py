@@ -57,6 +57,7 @@ class LocalTracker:
         """Record the cells of `matrix` under `store`. The git state is read once, here."""
         self.store, self.matrix, self.say, self.share_with = store, matrix, say or to_stderr, share_with
         self.git = git_state()
+        self.finished: dict[str, CellResult] = {}  # name → what was read of a finished cell
         self._warned = False
 
     def begun(self, cells: Sequence[Cell]) -> None:
@@ -68,6 +69,8 @@ class LocalTracker:
 
     def record(self, cell: Cell, result: CellResult) -> Path | None:
         """Write the cell's record and return its folder, or None if the disk refuses; the first time, warn."""
+        if result.state == "done":
+            self.finished[cell.name] = result
         try:
             return write_record(self.store, self.matrix, cell, result, self.git, self.share_with)
         except OSError as error:  # the store has the results; the next run writes the record from them
@@ -93,6 +96,11 @@ class WandbTracker(Sender):
         self.local = local
         self.stages: set[str] = set()  # names of the shared trainings that were queued
         self._live: LiveChild | None = None
+
+    @property
+    def finished(self) -> dict[str, CellResult]:
+        """What was read of finished cells, by their names."""
+        return self.local.finished
 
     def begun(self, cells: Sequence[Cell]) -> None:
         """Let W&B show the cells while they are trained, if it is online. An offline run cannot be continued."""

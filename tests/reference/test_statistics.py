@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -173,6 +174,13 @@ def test_sign_flip_p_of_drawn_patterns_is_scipys_but_for_the_draw(n, mean):
 
 def test_drawn_patterns_that_all_lie_nearer_to_zero_give_the_least_p_of_the_draw():
     assert sign_flip_p(np.linspace(0.1, 0.2, 60)) == pytest.approx(2 / (1 + (1 << 16)))
+
+
+@pytest.mark.parametrize(("n", "above"), [(17, 11), (40, 25), (300, 170)])
+def test_sign_flip_of_many_equal_sizes_is_the_binomial_test_with_its_ties(n, above):
+    values = np.where(np.arange(n) < above, 0.037, -0.037)  # rounding must not break the ties with the observed mean
+    want = min(1.0, 2 * stats.binom.sf(above - 1, n, 0.5))
+    assert sign_flip_p(values) == pytest.approx(want, abs=5 * 2 * math.sqrt(want / 2) / 256)
 
 
 def efron_bca(values, n_resamples, rng):

@@ -109,7 +109,7 @@ def test_a_second_attempt_takes_the_place_of_the_first(clock: Clock) -> None:
         reporter.polled(Toy(), 9, 10, "step")
         reporter.started(Toy())
         assert len(reporter.bars.tasks) == 2  # the whole and one attempt
-        assert reporter.share == {}
+        assert reporter.time_left.share == {}
 
 
 @pytest.mark.parametrize(("done", "total"), [(0, 10), (3, 10), (10, 10), (12, 10), (0, 0), (1, 0)])

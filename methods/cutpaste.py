@@ -15,8 +15,6 @@ import numpy as np
 from pydantic import Field
 
 from bench.contract import (
-    CLAIMED_CLASS,
-    PARENT_SHARE,
     AugmentedBatch,
     Context,
     Float32,
@@ -99,18 +97,11 @@ class CutPaste(Method):
         for index in ctx.batches(BATCH):
             parents = np.array(fused.parents[index])
             share = self._at_pixels(fused.mask[index].astype(np.float32), ctx.train.images.image_px)
-            of_anchor = share.mean(axis=(1, 2), dtype=np.float32)
             yield AugmentedBatch(
                 images=pasted(ctx.train.images[parents[:, 0]], ctx.train.images[parents[:, 1]], share),
                 labels=union(ctx.train.labels[parents], excludes=ctx.train.excludes),
                 parents=parents,
-                extras={
-                    "anchor_cam": fused.anchor_cam[index],
-                    "partner_cam": fused.partner_cam[index],
-                    "mask": fused.mask[index],
-                    PARENT_SHARE: np.stack([of_anchor, 1 - of_anchor], axis=1),
-                    CLAIMED_CLASS: fused.claimed_class[index],
-                },
+                extras=fused.extras(index, share.mean(axis=(1, 2), dtype=np.float32)),
             )
 
     def _at_pixels(self, mask: Float32, image_px: int) -> Float32:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from bench.contract import (
     AugmentedBatch,
@@ -49,14 +49,6 @@ class Sdedit(Method):
         "parent", description="texture to add back: what the VAE loses of the parent, or of a random train image"
     )
     copies: list[str] = Field([], description="classes that the model cannot draw; they get copies of real images")
-
-    @model_validator(mode="after")
-    def _steps_fit(self) -> Sdedit:
-        if self.denoise_steps > self.num_inference_steps:
-            raise ValueError(
-                f"denoise_steps: {self.denoise_steps} is more than num_inference_steps = {self.num_inference_steps}"
-            )
-        return self
 
     def inputs(self, task: Task) -> dict[str, Stage]:
         """Return the latents of the train images."""

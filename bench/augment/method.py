@@ -5,10 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
-from pydantic import Field, SerializeAsAny
+from pydantic import Field, SerializeAsAny, model_validator
 
 from bench import seeds
 from bench.augment.label_policies import LabelPolicy
@@ -141,6 +141,14 @@ class Method(Settings, ABC):
     presets: ClassVar[dict[str, dict[str, Any]]] = {}  # Name → settings; a matrix row chooses one with `preset`.
 
     labels: LabelPolicy = Field("own", description="label policy; own = the labels that the method gives")
+
+    @model_validator(mode="after")
+    def _steps_fit(self) -> Self:
+        """Check that `denoise_steps` are not more than `num_inference_steps`, if the method has both settings."""
+        asked, length = (getattr(self, name, None) for name in ("denoise_steps", "num_inference_steps"))
+        if isinstance(asked, int) and isinstance(length, int) and asked > length:
+            raise ValueError(f"denoise_steps: {asked} is more than num_inference_steps = {length}")
+        return self
 
     def inputs(self, task: Task) -> dict[str, Stage]:
         """Return the stages whose results `augment` needs, by name. A heavy step that variants share belongs here."""

@@ -11,6 +11,8 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from bench.contract import (
+    CLAIMED_CLASS,
+    PARENT_SHARE,
     ConfigError,
     Float32,
     Int64,
@@ -22,6 +24,7 @@ from bench.contract import (
     TrainSet,
     UInt8,
     Work,
+    listed,
     seeds,
     soft_mask,
     train_set,
@@ -92,6 +95,16 @@ class FusedSet:
     anchor_cam: Float32
     partner_cam: Float32
     mask: UInt8 | Float32
+
+    def extras(self, index: Int64, of_anchor: Float32) -> dict[str, npt.NDArray[np.generic]]:
+        """Return the extras of the samples `index` `[b]`; `of_anchor` `[b]` is the anchor's share of each image."""
+        return {
+            "anchor_cam": self.anchor_cam[index],
+            "partner_cam": self.partner_cam[index],
+            "mask": self.mask[index],
+            PARENT_SHARE: np.stack([of_anchor, 1 - of_anchor], axis=1),
+            CLAIMED_CLASS: self.claimed_class[index],
+        }
 
 
 class Fused(Stage):
@@ -207,7 +220,7 @@ def expand(plan: Plan, train: TrainSet) -> Int64:
     for name in wanted:
         if name not in train.tail:
             raise ConfigError(
-                f"augment.counts: 'ours' makes images of tail classes only; '{name}' is not one of {list(train.tail)}"
+                f"augment.counts: images are fused for tail classes only; '{name}' is not one of {listed(train.tail)}"
             )
     return np.array([train.class_names.index(name) for name, n in wanted.items() for _ in range(n)], dtype=np.int64)
 

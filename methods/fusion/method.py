@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from bench.contract import (
-    CLAIMED_CLASS,
-    PARENT_SHARE,
     AugmentedBatch,
     Context,
     Diffusion,
@@ -145,14 +143,6 @@ class Fusion(Method):
     pairing: PairingSettings = PairingSettings()
     fusion: FusionSettings = FusionSettings()
 
-    @model_validator(mode="after")
-    def _steps_fit(self) -> Fusion:
-        if self.denoise_steps > self.num_inference_steps:
-            raise ValueError(
-                f"denoise_steps: {self.denoise_steps} is more than num_inference_steps = {self.num_inference_steps}"
-            )
-        return self
-
     def inputs(self, task: Task) -> dict[str, Stage]:
         """Return the stage of the fused latents, which has codec, saliency and pairs as its own inputs."""
         codec = Codec(latents=task.latents, train=task.train, settings=self.codec, seed=task.seed)
@@ -206,7 +196,6 @@ class Fusion(Method):
             latents = self._denoised(
                 diffusion, fused.latents[index], self._prompts(diffusion, ctx.train, parents), ctx, index
             )
-            share_tail = fused.mask[index].mean(axis=(1, 2), dtype=np.float32)
             images = diffusion.decode(latents)
             if self.detail == "parents":
                 images = with_detail(images, self._lost(ctx, parents, fused.mask[index].astype(np.float32)))
@@ -214,13 +203,7 @@ class Fusion(Method):
                 images=images,
                 labels=union(ctx.train.labels[parents], excludes=ctx.train.excludes),
                 parents=parents,
-                extras={
-                    "anchor_cam": fused.anchor_cam[index],
-                    "partner_cam": fused.partner_cam[index],
-                    "mask": fused.mask[index],
-                    PARENT_SHARE: np.stack([share_tail, 1 - share_tail], axis=1),
-                    CLAIMED_CLASS: fused.claimed_class[index],
-                },
+                extras=fused.extras(index, fused.mask[index].mean(axis=(1, 2), dtype=np.float32)),
             )
 
     def _lost(self, ctx: Context, parents: Int64, mask: Float32) -> Float32:

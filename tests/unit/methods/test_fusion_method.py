@@ -162,7 +162,7 @@ def test_a_train_split_without_partner_or_anchor_is_skipped() -> None:
 def test_a_plan_for_a_head_class_is_refused_by_name() -> None:
     from bench.contract import Plan
 
-    with pytest.raises(ConfigError, match="'Round'"):
+    with pytest.raises(ConfigError, match="fused for tail classes only; 'Round' is not one of"):
         expand(Plan(counts={"Round": 3}), toy_train())
 
 

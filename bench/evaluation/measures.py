@@ -200,11 +200,13 @@ class Measures:
         """Return how far the labels beside a class are from those of the real train images with the class.
 
         `cooccurrence_gap` is that of the synthetic images, see `bench.metrics.cooccurrence`. `cooccurrence_gap_real` is
-        that of the real images of the reference: the gap that chance and the split leave.
+        that of the real images of the reference (held-out ones, if it is train): the gap that chance and the split
+        leave.
         """
         c, labels = self.table.class_names.index(name), self.table.labels
         real = labels[self.train_rows[self._has(self.train_rows, name)]]
-        others = labels[self.reference_rows[self._has(self.reference_rows, name)]]
+        rows = self.held_out_rows if self.settings.reference == "train" else self.reference_rows
+        others = labels[rows[self._has(rows, name)]]
         return {
             "cooccurrence_gap": cooccurrence_gap(self.synthetic_labels[self.synthetic_classes == c], real, c),
             "cooccurrence_gap_real": cooccurrence_gap(others, real, c),

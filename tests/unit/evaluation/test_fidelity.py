@@ -25,6 +25,7 @@ from bench.evaluation.fidelity import Fidelity, RealFeatures
 from bench.evaluation.measures import FidelitySettings
 from bench.evaluation.oracle import build_oracle
 from bench.evaluation.shipped_oracle import ORACLE_WEIGHTS
+from bench.metrics.cooccurrence import cooccurrence_gap
 from bench.metrics.frechet import frechet_distance
 from bench.metrics.kernel import kernel_distance
 from bench.metrics.manifold import MEASURES, manifold_measures
@@ -291,9 +292,15 @@ def test_reference_train_takes_its_floor_from_held_out(store: Store) -> None:
     stage = fidelity(cell(), 6, reference="train")
     found, table, split = store.get(stage), store.get(stage.split.dataset), store.get(stage.split)
     for name in table.tail:
-        has = table.labels[:, table.class_names.index(name)] == 1
+        c = table.class_names.index(name)
+        has = table.labels[:, c] == 1
         assert found["per_class"][name]["n_real"] == int(has[split["train"]].sum())
         assert found["per_class"][name]["fid_floor"] > 1e-3
+        held_out = np.concatenate([split["val"], split["test"]])
+        there, train = (table.labels[rows[has[rows]]] for rows in (held_out, split["train"]))
+        gap = cooccurrence_gap(there, train, c)
+        assert gap > 0
+        assert found["per_class"][name]["cooccurrence_gap_real"] == pytest.approx(gap)
 
 
 def test_real_features_are_one_stage_for_all_methods(store: Store) -> None:

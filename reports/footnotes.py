@@ -220,7 +220,7 @@ def _score_notes(results: list[CellResult]) -> list[str]:
     return [
         f"mAP is the macro average precision on {n} test images, over observed labels. The checkpoint was chosen on "
         f"the validation images by {rules or 'a rule that is not recorded'}. “No skill” is the mean prevalence of the "
-        "classes, which a classifier that guesses reaches."
+        "classes, which equal scores for all images reach. Random scores reach more where a class has few positives."
         f"{_test_noise(found)}"
     ]
 

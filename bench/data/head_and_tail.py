@@ -37,6 +37,7 @@ def head_and_tail(
         if name not in names:
             raise DataError(f"{where}: no class '{name}'{nearest(name, names)} (have: {listed(names)})")
     # Which classes are tail is a decision about the training, so it must not depend on the labels of val and test.
+    # Without an official split all labels count: the split is made later and gives each part its share of a class.
     trained = labels if splits is None else labels[splits == 0]
     rarest = np.argsort(np.nansum(trained, axis=0), kind="stable")[: n_tail or max(1, len(names) // 2)]
     in_tail = set(tail) if tail is not None else {names[i] for i in rarest}

@@ -159,9 +159,16 @@ def _fidelity_notes(results: list[CellResult]) -> list[str]:
         f"FID and KID are means over the tail classes of the distance between the real images that have the class "
         f"(n = {real}) and the images that were made for it (n = {made}), with the extractor {', '.join(ids)}. FID is "
         "biased with so few images: compare it with its floor, which is the FID between real images and other real "
-        f"images (n = {floor}), and read it together with KID.{_floor_spread(found)}",
+        f"images (n = {floor}), and read it together with KID.{_floor_spread(found)}{_left_out(found)}",
         *reference_note(results),
     ]
+
+
+def _left_out(found: list[dict[str, Any]]) -> str:
+    """Return which classes have no distance and are therefore missing in its mean over the tail."""
+    made = [f.get("per_class") or {} for f in found if f.get("n_synthetic")]
+    names = ", ".join(sorted({name for classes in made for name, c in classes.items() if c.get("fid") is None}))
+    return f" Classes of fewer than two images on a side are not in these means: {names}." if names else ""
 
 
 def _floor_spread(found: list[dict[str, Any]]) -> str:

@@ -145,6 +145,18 @@ def test_notes_say_what_is_paired_and_fid_at_the_floors_n(seeded):
     assert "smote, ours@0, ours@5 44 (floor 8.5)" in after
 
 
+def test_tail_classes_that_the_mean_fid_is_without_are_named(seeded):
+    matrix, results, store = seeded
+    name = fixtures.TAIL[0]
+    lacking = []
+    for r in results:
+        classes = {c: v | ({"fid": None} if c == name else {}) for c, v in r.fidelity["per_class"].items()}
+        lacking.append(replace(r, fidelity={**r.fidelity, "per_class": classes}))
+    before, after = (" ".join(parts_of(matrix, found, store)[0].notes) for found in (results, lacking))
+    assert "not in these means" not in before
+    assert f"Classes of fewer than two images on a side are not in these means: {name}." in after
+
+
 def test_a_long_list_of_fids_at_the_floors_n_is_cut_and_whole_in_the_csv(seeded):
     matrix, results, store = seeded
     source, many = next(r for r in results if r.cell.label == "smote" and r.cell.seed == 0), []

@@ -19,6 +19,9 @@ harness computes each one once. If a method reads a file of its own, such as wei
 file's contents and not on its path: give the method (or a model among its settings) a method `content` that returns
 {"file": digest}, and mark the path `not_semantic`.
 
+Images are grey, `uint8 [n, H, W]`, or have colour, `uint8 [n, H, W, 3]`, as the data set says. Code that takes means of
+images serves both as it is. `over_images` gives weights of images or of pixels the axes that they are multiplied with.
+
 This module defines nothing itself. It collects the names in groups, so that one import is enough.
 """
 
@@ -41,11 +44,12 @@ from bench.files import new_array, read_json_or_raise, write_strict_json
 from bench.pipeline import checkpoints
 from bench.pipeline.settings import Settings, not_semantic
 from bench.pipeline.stage import Resources, Stage, Work
+from bench.pixels import over_images
 from bench.tables import AugmentedBatch, Float32, ImageTable, Int64, TrainSet, UInt8
 
 # For every method.
 __all__ = ["AugmentedBatch", "ConfigError", "Context", "Float32", "Int64", "Method", "TrainSet", "UInt8"]
-__all__ += ["listed", "nearest", "seeds"]
+__all__ += ["listed", "nearest", "over_images", "seeds"]
 # For a method that uses the diffusion model or has stages of its own.
 __all__ += ["Diffusion", "DiffusionModel", "GuidanceScale", "LatentTable", "Latents", "Plan", "Resources", "Settings"]
 __all__ += [

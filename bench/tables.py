@@ -13,7 +13,7 @@ Int64 = npt.NDArray[np.int64]
 
 
 class ImageRows:
-    """A read-only view of some rows of a memory-mapped image array, indexed like `uint8 [n, H, W]`.
+    """A read-only view of some rows of a memory-mapped image array, indexed like the images (`bench.pixels`).
 
     Only the rows that are indexed are read from disk and copied.
     """
@@ -28,13 +28,23 @@ class ImageRows:
         return len(self._rows)
 
     def __getitem__(self, index: int | slice | npt.NDArray[np.integer] | list[int]) -> UInt8:
-        """Return a copy of the chosen images, `uint8 [..., H, W]`."""
+        """Return a copy of the chosen images, `uint8 [..., H, W]` or `uint8 [..., H, W, 3]`."""
         return np.array(self._images[self._rows[index]])
 
     @property
     def image_px(self) -> int:
         """Side length of the square images in pixels."""
-        return int(self._images.shape[-1])
+        return int(self._images.shape[1])
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of one image: `(H, W)` if the images are grey, `(H, W, 3)` if they have colour."""
+        return self._images.shape[1:]
+
+    @property
+    def colour(self) -> bool:
+        """Whether the images have colour."""
+        return len(self.image_shape) == 3
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,7 @@ class ImageTable:
     """A whole data set with one row per image.
 
     Attributes:
-        images: `uint8 [n, H, W]`, grey, memory-mapped.
+        images: `uint8 [n, H, W]` (grey) or `uint8 [n, H, W, 3]` (red, green, blue), memory-mapped.
         labels: `float32 [n, C]`, observed labels, 0 or 1; NaN = unknown.
         patients: `int64 [n]`, patient numbers. A split never puts one patient into two parts.
         class_names, head, tail: class names; head and tail are disjoint subsets of class_names.
@@ -64,13 +74,18 @@ class ImageTable:
     patients_known: bool = True
     excludes: npt.NDArray[np.bool_] | None = None
 
+    @property
+    def image_px(self) -> int:
+        """Side length of the square images in pixels."""
+        return int(self.images.shape[1])
+
 
 @dataclass(frozen=True)
 class TrainSet:
     """The train split, which is all that a method may see. `parents` of synthetic images are row numbers in it.
 
     Attributes:
-        images: a view of `uint8 [n, H, W]`.
+        images: a view of `uint8 [n, H, W]` or `uint8 [n, H, W, 3]`; `images.image_shape` is that of one image.
         labels: `float32 [n, C]`, observed labels, 0 or 1; NaN = unknown.
         class_names, head, tail: class names; `head_index` and `tail_index` are their columns in `labels`.
         excludes: `bool [C, C]`, True in row i where class i ("No Finding") cannot be present beside class j; None:
@@ -113,7 +128,7 @@ class AugmentedBatch:
     """A batch of synthetic samples that a method yields, in the order of `Context.samples`.
 
     Attributes:
-        images: `uint8 [b, H, W]`, grey, of the same size as the train images.
+        images: `uint8 [b, H, W]`, or `uint8 [b, H, W, 3]` if the train images have colour; of their size.
         labels: `float32 [b, C]` in [0, 1]; NaN = unknown (masked from the loss).
         parents: `int64 [b, p]`, the train rows that each sample was made from; -1 = none.
         extras: further arrays with first axis b, such as masks or maps. They are stored in files of these names. Label

@@ -25,6 +25,7 @@ from bench.contract import (
     TrainSet,
     UInt8,
     at_pixels,
+    over_images,
     union,
 )
 from methods.fusion import Fusion
@@ -124,8 +125,9 @@ class CutPaste(Method):
 
 
 def pasted(anchors: UInt8, partners: UInt8, share: Float32) -> UInt8:
-    """Return the mean of two stacks of images, `uint8 [b, H, W]`, weighted by the anchor's `share` of each pixel.
+    """Return the mean of two stacks of images, weighted by the anchor's `share` of each pixel, `float32 [b, H, W]`.
 
-    Where the share is 0 or 1, the pixel is the parent's own. All three stacks have the same shape.
+    Where the share is 0 or 1, the pixel is the parent's own.
     """
+    share = over_images(share, anchors)
     return np.rint(share * anchors + (1 - share) * partners).astype(np.uint8)

@@ -27,6 +27,7 @@ from bench.contract import (
     Task,
     at_pixels,
     lost_detail,
+    over_images,
     soft_mask,
     with_detail,
 )
@@ -96,8 +97,9 @@ class Erase(Method):
             )
             images = ctx.diffusion.decode(latents)
             if self.detail == "parent":
-                kept = 1 - at_pixels(mask, ctx.train.images.image_px)
-                images = with_detail(images, kept * lost_detail(ctx, ctx.inputs["latents"], parents))
+                lost = lost_detail(ctx, ctx.inputs["latents"], parents)
+                kept = over_images(1 - at_pixels(mask, ctx.train.images.image_px), lost)
+                images = with_detail(images, kept * lost)
             yield AugmentedBatch(images, labels, parents[:, None], {"mask": mask})
 
     def _mask(self, maps: SaliencyTable, row: int) -> Float32:

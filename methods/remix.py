@@ -35,6 +35,7 @@ from bench.contract import (
     Method,
     TrainSet,
     listed,
+    over_images,
 )
 from methods.duplicate import copied_rows
 
@@ -78,8 +79,8 @@ class Remix(Method):
             parents = np.array([[rows[i], partner] for i, (partner, _) in zip(index, drawn, strict=True)])
             share = np.array([[1 - s, s] for _, s in drawn], dtype=np.float32)
             tail, partner = (ctx.train.images[of].astype(np.float32) for of in parents.T)
-            weight = share[:, :, None, None]
-            images = np.rint(weight[:, 0] * tail + weight[:, 1] * partner).astype(np.uint8)
+            blended = over_images(share[:, 0], tail) * tail + over_images(share[:, 1], tail) * partner
+            images = np.rint(blended).astype(np.uint8)
             labels = remixed_labels(ctx.train, parents, share, self.kappa, self.tau)
             yield AugmentedBatch(images, labels, parents, {PARENT_SHARE: share})
 

@@ -77,7 +77,7 @@ class Sdedit(Method):
         return [train.class_names.index(name) for name in self.copies]
 
     def _redraw(self, ctx: Context, index: Int64, parents: Int64) -> UInt8:
-        """Return the `parents` redrawn as the samples `index`, `uint8 [b, H, W]`."""
+        """Return the `parents` redrawn as the samples `index`."""
         diffusion, clean = ctx.diffusion, ctx.inputs["latents"].mean
         generators = [ctx.rng(int(i)) for i in index]
         noise = np.stack([rng.standard_normal(clean.shape[1:], dtype=np.float32) for rng in generators])

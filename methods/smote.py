@@ -89,11 +89,10 @@ class Smote(Method):
         return source.reshape(len(rows), -1).astype(np.float32)
 
     def _images(self, ctx: Context, vectors: Float32) -> UInt8:
-        """Return the images of interpolated vectors, `uint8 [b, H, W]`."""
+        """Return the images of interpolated vectors."""
         if self.space == "latent":
             return ctx.diffusion.decode(vectors.reshape(-1, *ctx.inputs["latents"].shape))
-        px = ctx.train.images.image_px
-        return np.rint(vectors).astype(np.uint8).reshape(-1, px, px)
+        return np.rint(vectors).astype(np.uint8).reshape(-1, *ctx.train.images.image_shape)
 
 
 def nearest(vectors: Float32, k_neighbors: int) -> Int64:

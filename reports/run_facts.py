@@ -82,7 +82,7 @@ def dataset_facts(cell: Cell, store: Store, classes: Mapping[str, str] | None = 
         tail=tail,
         n_images={part: len(found) for part, found in rows.items()},
         train_counts={name: int(n) for name, n in zip(names, counts, strict=True)},
-        image_px=int(table.images.shape[-1]),
+        image_px=table.image_px,
         official=table.splits is not None,
         taken=plain_words(cell.dataset.selection_note()),
         notes=tuple(table_notes(store.folder(cell.dataset), table.labels, part)),

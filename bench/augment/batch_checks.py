@@ -82,9 +82,10 @@ def _shape_faults(batch: AugmentedBatch, train: TrainSet) -> Iterator[tuple[str,
         want = f"want float32 [b, {len(train.class_names)}]"
         yield "labels float32 [b, C]", f"got {labels.dtype} {list(labels.shape)}, {want}"
         return
-    shape = (len(labels), train.images.image_px, train.images.image_px)
+    shape = (len(labels), *train.images.image_shape)
     if images.dtype != np.uint8 or images.shape != shape:
-        yield "images uint8 [b, H, W]", f"got {images.dtype} {list(images.shape)}, want uint8 {list(shape)}"
+        axes = ", ".join("bHW3"[: len(shape)])
+        yield f"images uint8 [{axes}]", f"got {images.dtype} {list(images.shape)}, want uint8 {list(shape)}"
     if parents.ndim != 2 or len(parents) != len(labels) or not np.issubdtype(parents.dtype, np.integer):
         yield "parents int64 [b, p]", f"got {parents.dtype} {list(parents.shape)}, want {len(labels)} rows of integers"
 

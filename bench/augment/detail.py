@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def lost_detail(ctx: Context, latents: LatentTable, rows: Int64) -> Float32:
-    """Return what the VAE loses of train images, `float32 [n, H, W]` in grey levels of -255 to 255.
+    """Return what the VAE loses of train images, of the shape of images, `float32` in levels of -255 to 255.
 
     Args:
         ctx: the context of a method with `uses_diffusion = True`.
@@ -31,7 +31,7 @@ def lost_detail(ctx: Context, latents: LatentTable, rows: Int64) -> Float32:
 
 
 def with_detail(images: UInt8, detail: Float32) -> UInt8:
-    """Return `images` `uint8 [n, H, W]` with `detail` `float32 [n, H, W]` added, rounded and cut off at 0 and 255."""
+    """Return `images` with `detail` (`float32`, of the same shape) added, rounded and cut off at 0 and 255."""
     return np.clip(np.rint(images + detail), 0, 255).astype(np.uint8)
 
 

@@ -69,11 +69,11 @@ class KeptBatches:
         The arrays are filled batch by batch through memory maps, so that the whole set is never in memory. Parents are
         padded with -1 to the largest number of parents in any batch, and their shares with 0.
         """
-        px, n_classes = ctx.train.images.image_px, len(ctx.train.class_names)
+        n_classes = len(ctx.train.class_names)
         first = _read(self.paths[0]) if self.paths else {}
         width = max((_read(path)["parents"].shape[1] for path in self.paths), default=1)
         kinds: dict[str, tuple[tuple[int, ...], npt.DTypeLike]] = {
-            "images": ((px, px), np.uint8),
+            "images": (ctx.train.images.image_shape, np.uint8),
             "labels": ((n_classes,), np.float32),
             "parents": ((width,), np.int64),
         }

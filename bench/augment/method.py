@@ -106,7 +106,7 @@ class Context:
         """Return the loaded diffusion model; only for methods with `uses_diffusion = True`."""
         if self.diffusion_model is None:
             raise TypeError("this method uses the diffusion model: set `uses_diffusion = True` on its class")
-        return self.diffusion_model.load(self.device)
+        return self.diffusion_model.load(self.device, self.train.images.colour)
 
     def rng(self, i: int) -> np.random.Generator:
         """Return the random generator of sample i.

@@ -9,13 +9,13 @@ import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
 from bench import seeds
 from bench.classifier.recipe import Augmentation, Mix
+from bench.pixels import from_planes, to_planes
 from bench.tables import UInt8
 
 
@@ -28,7 +28,7 @@ def torch_seed(seed: int) -> Iterator[None]:
 
 
 def augmented(images: UInt8, augmentation: Augmentation, image_seeds: Sequence[int]) -> UInt8:
-    """Return the images `uint8 [b, H, W]`, each changed as its own seed says, whatever else is in the batch.
+    """Return the images, each changed as its own seed says, whatever else is in the batch.
 
     `standard` is a rotation of up to 10 degrees, a scale of 0.9 to 1.1, a shift of up to 5 % of the side, and changes
     of brightness and contrast of up to 10 %. `trivial_augment` is one operation of random strength (Müller & Hutter
@@ -39,10 +39,10 @@ def augmented(images: UInt8, augmentation: Augmentation, image_seeds: Sequence[i
     transform = _transform(augmentation)
     changed = []
     with torch.random.fork_rng(devices=[]):
-        for image, seed in zip(images, image_seeds, strict=True):
+        for image, seed in zip(to_planes(images), image_seeds, strict=True):
             torch.manual_seed(seed)
-            changed.append(transform(torch.from_numpy(image)[None])[0].numpy())
-    return np.stack(changed)
+            changed.append(transform(image))
+    return from_planes(torch.stack(changed))
 
 
 @functools.cache

@@ -169,7 +169,7 @@ class TrainedClassifier:
         return network.to(device).eval()
 
     def logits(self, images: ImageRows | UInt8, device: str = "cpu") -> Float32:
-        """Return logits `float32 [n, C]` of images `uint8 [n, H, W]`. Rank images by these, not by probabilities."""
+        """Return logits `float32 [n, C]` of images. Rank images by these, not by probabilities."""
         from bench.classifier import networks
 
         return networks.in_batches(self.load(device), images, self.record["image_px"], device)

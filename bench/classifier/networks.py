@@ -1,4 +1,4 @@
-"""Image classifiers from torchvision: building them from a seed or a weights file, and running them on grey images."""
+"""Image classifiers from torchvision: building them from a seed or a weights file, and running them on images."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torchvision
 from torch import Tensor, nn
 
 from bench.errors import ConfigError, listed
+from bench.pixels import to_planes
 from bench.tables import Float32, ImageRows, UInt8
 from bench.weight_files import read_weights
 
@@ -126,8 +127,8 @@ def check_trunk(architecture: str, path: Path, field: str) -> str:
 
 
 def to_input(images: UInt8, image_px: int | None, device: str) -> Tensor:
-    """Return grey `uint8 [n, H, W]` as normalised `float32 [n, 3, h, w]`, resized to side `image_px` if it is set."""
-    pixels = torch.from_numpy(images).to(device)[:, None].float() / 255
+    """Return images as normalised `float32 [n, 3, h, w]`, resized to side `image_px` if it is set."""
+    pixels = to_planes(images).to(device).float() / 255
     if image_px not in (None, pixels.shape[-1]):
         pixels = nn.functional.interpolate(pixels, (image_px, image_px), mode="bilinear", antialias=True)
     mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (_MEAN, _STD))
@@ -177,5 +178,5 @@ def _batch_size(images: ImageRows | UInt8, image_px: int | None, device: str) ->
     batches of 256 as in batches of 64. The size must not depend on anything else of the machine: a convolution may add
     in another order for another batch size, and the last bits of the outputs would differ.
     """
-    px = image_px or np.shape(images[:1])[-1]
+    px = image_px or np.shape(images[:1])[1]
     return max(4, (1 << (18 if device == "cpu" else 22)) // px**2)

@@ -48,7 +48,7 @@ class TrainingData:
     Images are read from disk when a batch needs them.
 
     Attributes:
-        real, synthetic: `uint8 [n, H, W]`, read lazily.
+        real, synthetic: images, read lazily.
         real_labels, synthetic_labels: `float32 [n, C]` in [0, 1]; NaN = unknown.
     """
 
@@ -106,8 +106,8 @@ def shifted(images: UInt8, shift_px: int, rng: np.random.Generator) -> UInt8:
     """Return the images, each shifted by up to `shift_px` pixels along both axes; edge pixels are repeated."""
     if shift_px == 0:
         return images
-    side = images.shape[-1]
-    padded = np.pad(images, ((0, 0), (shift_px, shift_px), (shift_px, shift_px)), mode="edge")
+    side = images.shape[1]
+    padded = np.pad(images, [(0, 0), (shift_px, shift_px), (shift_px, shift_px), (0, 0)][: images.ndim], mode="edge")
     corners = rng.integers(0, 2 * shift_px + 1, size=(len(images), 2))
     return np.stack([image[y : y + side, x : x + side] for image, (y, x) in zip(padded, corners, strict=True)])
 

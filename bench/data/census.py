@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.files import write_strict_json
+from bench.pixels import has_colour, luma
 from bench.tables import Float32, Int64, UInt8
 
 FLAWS = {"constant": 1, "nearly_black": 2, "nearly_white": 4}  # name: its bit in `flaws`; words in `in_words`
@@ -26,9 +27,9 @@ FLAWS_FILE, SAME_FILE, COUNTS_FILE = "flaws.npy", "same_as.npy", "census.json"
 
 
 def flaws(images: UInt8) -> UInt8:
-    """Return what is odd about each image of `uint8 [n, H, W]`, as a sum of bits, `uint8 [n]`.
+    """Return what is odd about each image, as a sum of bits, `uint8 [n]`. One with colour is judged by its luma.
 
-    The bits are those of `FLAWS`; 8 says that the corners are clearly brighter than the middle.
+    The bits are those of `FLAWS`; 8 says that the corners of a grey one are clearly brighter than its middle.
     """
     return np.concatenate([np.zeros(0, np.uint8), *(_flaws(rows) for rows in _blocks(images))])
 
@@ -38,13 +39,15 @@ def _blocks(images: UInt8) -> Iterator[UInt8]:
         yield np.array(images[start : start + _ROWS])
 
 
-def _flaws(images: UInt8) -> UInt8:
+def _flaws(given: UInt8) -> UInt8:
+    images = luma(given)
     n, height, width = images.shape
     middle = images[:, height // 4 : height - height // 4, width // 4 : width - width // 4].reshape(n, -1)
     constant = middle.min(axis=1) == middle.max(axis=1)
     black = (middle <= _BLACK).mean(axis=1) >= _SHARE
     white = (middle >= _WHITE).mean(axis=1) >= _SHARE
-    bright = _corners(images) - middle.mean(axis=1) > _CLEARLY
+    # Bright corners tell of inverted radiographs, which are grey. Photographs have them as often as not.
+    bright = (_corners(images) - middle.mean(axis=1) > _CLEARLY) & (not has_colour(given))
     bits = constant * 1 + (black & ~constant) * 2 + (white & ~constant) * 4 + bright * _BRIGHT_CORNERS
     return bits.astype(np.uint8)
 
@@ -69,7 +72,7 @@ def _ends(side: int) -> tuple[slice, slice]:
 
 
 def same_as(images: UInt8) -> Int64:
-    """Return for each image of `uint8 [n, H, W]` the first row with equal pixels, `int64 [n]`; mostly its own."""
+    """Return for each image the first row with equal pixels, `int64 [n]`; mostly its own."""
     first: dict[bytes, int] = {}
     rows = (row for block in _blocks(images) for row in block)
     return np.array(

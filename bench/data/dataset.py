@@ -1,4 +1,4 @@
-"""The base of every data set: a stage that reads its source once into a memory-mapped table of grey images."""
+"""The base of every data set: a stage that reads its source once into a memory-mapped table of images."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from bench.errors import ConfigError
 from bench.files import new_array, read_json_or_raise, write_strict_json
 from bench.pipeline.settings import not_semantic
 from bench.pipeline.stage import Stage
+from bench.pixels import image_shape
 from bench.tables import Float32, ImageTable, Int64, UInt8
 
 
@@ -203,10 +204,13 @@ class TableWriter:
     The images are never all in memory at once.
     """
 
-    def __init__(self, out: Path, n_images: int, image_px: int) -> None:
-        """Create the memory-mapped image array `uint8 [n_images, image_px, image_px]` in the folder `out`."""
+    def __init__(self, out: Path, n_images: int, image_px: int, colour: bool = False) -> None:
+        """Create the memory-mapped image array in the folder `out`.
+
+        It is `uint8 [n_images, image_px, image_px]`, with a last axis of 3 (red, green, blue) for `colour`.
+        """
         self.out = out
-        shape = (n_images, image_px, image_px)
+        shape = (n_images, *image_shape(image_px, colour))
         self.images: UInt8 = new_array(out / "images.npy", shape, np.uint8)
 
     def finish(

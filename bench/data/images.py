@@ -1,4 +1,4 @@
-"""Read PNG and JPEG files of any size, depth and colour into square grey arrays, or say why one cannot be read."""
+"""Read PNG and JPEG files of any size, depth and colour into square arrays, or say why one cannot be read."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from bench.data.encoded import refuse_incomplete, what_else
 from bench.errors import DataError
+from bench.pixels import image_shape
 from bench.tables import Float32, UInt8
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 Fit = Literal["pad", "crop", "stretch"]
 Depth = Literal["window", "full"]
+Mode = Literal["L", "RGB"]  # Pillow's names, one letter a plane
 UInt16 = npt.NDArray[np.uint16]
 _OUTER = 0.02  # share of the pixels at each end of a picture's values that may be marks
 _AT_ONCE = 1 << 20
@@ -44,12 +46,19 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_image(
-    picture: Path | bytes, image_px: int, fit: Fit, depth: Depth, draft: bool = False, invert: bool = False
+    picture: Path | bytes,
+    image_px: int,
+    fit: Fit,
+    depth: Depth,
+    draft: bool = False,
+    invert: bool = False,
+    colour: bool = False,
 ) -> UInt8:
-    """Return a picture as a grey array `uint8 [image_px, image_px]`.
+    """Return a picture as a grey array `uint8 [image_px, image_px]`, or with a last axis of 3 for `colour`.
 
-    Colour is converted to luma (ITU-R 601), an alpha channel is ignored, and the EXIF orientation is applied. The
-    picture is made square and then resized in floating point with an antialiasing triangle filter.
+    For a grey array, colour is converted to luma (ITU-R 601). For one with colour, grey is repeated for red, green and
+    blue. An alpha channel is ignored, and the EXIF orientation is applied. The picture is made square and then resized
+    in floating point with an antialiasing triangle filter.
 
     Args:
         picture: a PNG or JPEG file, or its content. Of a phone's file with several pictures the first is read, which is
@@ -60,20 +69,22 @@ def read_image(
             `full` divides by 257, or takes the high byte if there is colour or alpha.
         draft: let the JPEG decoder shrink the picture by 2, 4 or 8 (means of blocks) while its sides stay even and at
             least twice `image_px`. Large pictures then take a third of the time, and values differ a little.
-        invert: make black white and white black, before the picture is padded.
+        invert: make black white and white black (the negative), before the picture is padded.
+        colour: keep red, green and blue.
 
     Raises:
         DataError: if the picture cannot be used. The message says what is wrong, without the name of the file.
         OSError: if the file cannot be read now, which is the fault of the disk and not of the picture.
     """
     content = picture if isinstance(picture, bytes) else read_bytes(picture)
-    grey = _grey(content, depth, 2 * image_px if draft else None)
-    grey = _squared(255 - grey if invert else grey, image_px, fit)
-    return np.rint(grey).clip(0, 255).astype(np.uint8)
+    planes = _planes(content, depth, "RGB" if colour else "L", 2 * image_px if draft else None)
+    squares = [_squared(255 - plane if invert else plane, image_px, fit) for plane in planes]
+    pixels = np.rint(np.stack(squares, axis=-1)).clip(0, 255).astype(np.uint8)
+    return pixels.reshape(image_shape(image_px, colour))
 
 
-def _grey(content: bytes, depth: Depth, least_px: int | None = None) -> Float32:
-    """Return the picture as `float32 [H, W]` in 0..255.
+def _planes(content: bytes, depth: Depth, mode: Mode, least_px: int | None = None) -> list[Float32]:
+    """Return the planes of a picture, each `float32 [H, W]` in 0..255: one for mode L, three for RGB.
 
     If `least_px` is given, a JPEG is shrunk by its decoder, to sides of at least `least_px`.
 
@@ -87,12 +98,13 @@ def _grey(content: bytes, depth: Depth, least_px: int | None = None) -> Float32:
         with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as picture:
             _check_header(picture, depth)
             if least_px is not None:
-                _shrink(picture, least_px)
+                _shrink(picture, least_px, mode)
             picture.load()
             turned = _upright(picture)
             if turned.mode.startswith("I"):
-                return _eight_bits(np.asarray(turned).astype(np.uint16), depth)
-            return np.asarray(_without_alpha(turned).convert("L")).astype(np.float32)
+                return [_eight_bits(np.asarray(turned).astype(np.uint16), depth)] * len(mode)
+            bands = _without_alpha(turned).convert(mode).split()
+            return [np.asarray(band).astype(np.float32) for band in bands]
     except Image.UnidentifiedImageError as error:
         raise DataError(what_else(content)) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -101,13 +113,13 @@ def _grey(content: bytes, depth: Depth, least_px: int | None = None) -> Float32:
         raise DataError(f"damaged or cut off ({str(error) or type(error).__name__})") from error
 
 
-def _shrink(picture: Image, least_px: int) -> None:
+def _shrink(picture: Image, least_px: int, mode: Mode) -> None:
     """Let the decoder of a JPEG divide both sides by 8, 4 or 2, as far as they stay even and at least `least_px`."""
     # A side that became odd could not be padded to a centred square: the picture would be off by half a pixel.
     width, height = picture.size
     for divisor in (8, 4, 2):
         if width % (2 * divisor) == height % (2 * divisor) == 0 and min(width, height) // divisor >= least_px:
-            picture.draft("L", (width // divisor, height // divisor))  # has no effect on a PNG
+            picture.draft(mode, (width // divisor, height // divisor))  # has no effect on a PNG
             return
 
 

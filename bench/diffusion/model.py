@@ -92,10 +92,13 @@ class DiffusionModel(Settings):
         """Whether the settings say which model it is. If not, it is the shipped one, which has seen phantoms alone."""
         return not {"folder", "preset"}.isdisjoint(self.model_fields_set)
 
-    def load(self, device: str = "cpu") -> Diffusion:
-        """Return the model on `device`, ready to run. Its weights are read once per process."""
+    def load(self, device: str = "cpu", colour: bool = False) -> Diffusion:
+        """Return the model on `device`, ready to run. Its weights are read once per process.
+
+        With `colour` it decodes images with colour, else grey ones.
+        """
         pipeline, fit = load_pipeline(str(self.path), self.precision, device)
-        return Diffusion(pipeline, device, self.prompt, self.guidance_scale, fit)
+        return Diffusion(pipeline, device, self.prompt, self.guidance_scale, fit, colour)
 
 
 def _preset(name: str) -> dict[str, Any]:

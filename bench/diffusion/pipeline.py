@@ -2,7 +2,8 @@
 
 Latent shape, scaling factor, scheduler and prediction type are read from the folder and never assumed. So the tiny
 shipped model, RoentGen and any Stable Diffusion 1 or 2 use the same code. Latents are `float32 [n, c, h, w]`, always
-multiplied by the VAE's scaling factor. Images are `uint8 [n, H, W]`, grey.
+multiplied by the VAE's scaling factor. Images are those of `bench.pixels`:
+grey or with colour.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from bench.diffusion.folder import view_of_files_read
 from bench.diffusion.prompts import PromptTemplate
 from bench.diffusion.schedule import check_guidance, last_steps, stochastic_step
 from bench.errors import ConfigError, StageError
+from bench.pixels import from_vae, to_vae
 from bench.tables import Float32, UInt8
 
 if TYPE_CHECKING:
@@ -85,13 +87,19 @@ class Diffusion:
     batch_size = 32
 
     def __init__(
-        self, pipeline: Any, device: str, prompts: PromptTemplate, guidance_scale: float, fit: BatchFit
+        self,
+        pipeline: Any,
+        device: str,
+        prompts: PromptTemplate,
+        guidance_scale: float,
+        fit: BatchFit,
+        colour: bool = False,
     ) -> None:
-        """Wrap a diffusers pipeline that is already on `device`."""
+        """Wrap a diffusers pipeline that is already on `device`; with `colour` it decodes images with colour."""
         self.pipeline, self.device, self.prompts, self.guidance_scale = pipeline, device, prompts, guidance_scale
         self.scale = float(pipeline.vae.config.scaling_factor)
         self.dtype = pipeline.unet.dtype
-        self._fit = fit
+        self._fit, self._colour = fit, colour
 
     def prompt(self, class_names: Sequence[str], labels: Iterable[float | bool]) -> str:
         """Return the prompt for `labels`, in the words that this model understands."""
@@ -109,13 +117,13 @@ class Diffusion:
         return int(self.pipeline.vae.config.latent_channels), image_px // factor, image_px // factor
 
     def encode(self, images: UInt8) -> tuple[Float32, Float32]:
-        """Return mean and std of the scaled latents of images `uint8 [n, H, W]`, each `float32 [n, c, h, w]`."""
+        """Return mean and std of the scaled latents of images, each `float32 [n, c, h, w]`."""
         import torch
 
         def encode(rows: slice) -> np.ndarray:
-            pixels = self._tensor(images[rows])[:, None] / 127.5 - 1
             with torch.inference_mode():
-                posterior = self.pipeline.vae.encode(pixels.expand(-1, 3, -1, -1).to(self.dtype)).latent_dist
+                pixels = to_vae(images[rows], self.device).to(self.dtype)
+                posterior = self.pipeline.vae.encode(pixels).latent_dist
             moments = (posterior.mean.float() * self.scale, posterior.std.float() * self.scale)
             return np.stack([_array(_finite(tensor, "latents", self.dtype)) for tensor in moments])
 
@@ -123,15 +131,14 @@ class Diffusion:
         return mean, std
 
     def decode(self, latents: Float32) -> UInt8:
-        """Return the images of scaled latents, `uint8 [n, H, W]`: the mean of the three decoded channels."""
+        """Return the images of scaled latents, with colour, or grey: the mean of the three decoded channels."""
         import torch
 
         def decode(rows: slice) -> UInt8:
             unscaled = (self._tensor(latents[rows]) / self.scale).to(self.dtype)
             with torch.inference_mode():
-                pixels = self.pipeline.vae.decode(unscaled).sample.float().mean(dim=1)
-            grey = (_finite(pixels, "pixels", self.dtype) + 1) * 127.5
-            return grey.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+                decoded = self.pipeline.vae.decode(unscaled).sample.float()
+            return from_vae(_finite(decoded, "pixels", self.dtype), self._colour)
 
         return np.concatenate(self._fit.run("decoding", len(latents), decode))
 

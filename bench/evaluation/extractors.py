@@ -1,7 +1,8 @@
-"""Feature extractors: they turn grey images into the feature vectors that distances between sets are measured on.
+"""Feature extractors: they turn images into the feature vectors that distances between sets are measured on.
 
 Each has a `metric_id` that names the network, the width of its features, the resize and the weights. Numbers with
-different ids are never comparable. An extractor takes `uint8 [n, H, W]` and returns `float32 [n, d]`.
+different ids are never comparable. An extractor takes images and returns `float32 [n, d]`.
+One whose network takes one channel sees the luma of a colour image.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from bench.paths import counted_from
 from bench.pipeline.missing_inputs import may_be_missing
 from bench.pipeline.settings import Settings, not_semantic
 from bench.pipeline.stage import Work
+from bench.pixels import luma, to_planes
 from bench.tables import Float32, UInt8
 
 if TYPE_CHECKING:
@@ -195,7 +197,7 @@ class InceptionExtractor(Settings):
         network = _inception(self._weights(), self.resize == "antialias").to(device)
 
         def extract(images: UInt8) -> Extracted:
-            pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device)[:, None].expand(-1, 3, -1, -1)
+            pixels = to_planes(images).to(device).expand(-1, 3, -1, -1)
             with torch.inference_mode():
                 return Extracted(network(pixels).float().cpu().numpy())
 
@@ -281,7 +283,7 @@ class XrvExtractor(Settings):
         side = (_XRV_PX, _XRV_PX)
 
         def extract(images: UInt8) -> Extracted:
-            pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device)[:, None].float()
+            pixels = to_planes(luma(images)).to(device).float()
             if pixels.shape[-2:] != side:
                 pixels = torch.nn.functional.interpolate(pixels, side, mode="bilinear", antialias=True)
             with torch.inference_mode():
@@ -299,7 +301,7 @@ Extractor = Annotated[
 def extract_all(
     extract: Extract, images: UInt8, batch_size: int = 64, on_batch: Callable[[int], None] = lambda done: None
 ) -> Extracted:
-    """Return the features of all images `uint8 [n, H, W]`, in one array; the images are read batch by batch.
+    """Return the features of all images, in one array; the images are read batch by batch.
 
     Raises:
         ValueError: if there are no images.
@@ -314,7 +316,7 @@ def extract_all(
 def extracted_batches(
     extract: Extract, images: UInt8, batch_size: int = 64, on_batch: Callable[[int], None] = lambda done: None
 ) -> Iterator[Extracted]:
-    """Yield the features of images `uint8 [n, H, W]`, batch by batch.
+    """Yield the features of images, batch by batch.
 
     The images are a memory map, and each batch is copied out of it. So neither the images nor the features of a large
     data set are ever in memory as a whole.

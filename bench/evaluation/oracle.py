@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.data.kinds.phantom import CLASS_NAMES
 from bench.evaluation.shipped_oracle import ORACLE_WEIGHTS, SHIPPED_ORACLE
+from bench.pixels import luma, to_planes
 from bench.tables import Float32, UInt8
 
 ORACLE_PX = 64
@@ -72,7 +72,7 @@ def load_oracle(path: Path | str | None = None) -> Oracle:
 
 
 def ask_oracle(oracle: Oracle, images: UInt8, batch_size: int = 250) -> tuple[Float32, Float32]:
-    """Return logits `float32 [n, C]` and features `float32 [n, 64]` of images `uint8 [n, H, W]`."""
+    """Return logits `float32 [n, C]` and features `float32 [n, 64]` of images."""
     oracle.eval()
     with torch.inference_mode():
         parts = [oracle(to_input(images[i : i + batch_size])) for i in range(0, len(images), batch_size)]
@@ -81,5 +81,5 @@ def ask_oracle(oracle: Oracle, images: UInt8, batch_size: int = 250) -> tuple[Fl
 
 
 def to_input(images: UInt8) -> Tensor:
-    """Return images `uint8 [n, H, W]` as `float32 [n, 1, H, W]` in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(images))[:, None].float() / 255
+    """Return images as `float32 [n, 1, H, W]` in [0, 1]; colour becomes luma."""
+    return to_planes(luma(images)).float() / 255

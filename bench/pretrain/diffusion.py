@@ -17,6 +17,7 @@ from bench.errors import ConfigError, DataError
 from bench.files import read_json_or_raise, write_json
 from bench.pipeline.checkpoints import Checkpoints, fingerprint
 from bench.pipeline.settings import Settings
+from bench.pixels import are_images, has_colour
 from bench.pretrain.networks import (
     Autoencoder,
     ModelSettings,
@@ -74,7 +75,7 @@ def pretrain_diffusion(
     of steps that were reached in it. A training of those numbers gives the same weights.
 
     Args:
-        images: Grey images, uint8 `[n, R, R]`; R divisible by 8 times the autoencoder's downsampling.
+        images: Images, uint8 `[n, R, R]` or `[n, R, R, 3]`; R divisible by 8 times the autoencoder's downsampling.
         labels: `[n, C]`, above one half where the finding is present.
         class_names: Names of the C classes.
         out_dir: The folder to write, in diffusers' layout.
@@ -139,7 +140,7 @@ def _record(
     return {
         "what": "small Stable Diffusion pipeline", "command": "bench pretrain diffusion",
         "settings": settings.model_dump(mode="json"), "class_names": list(class_names),
-        "n_images": len(images), "image_px": int(images.shape[-1]), "data": settings.data_note,
+        "n_images": len(images), "image_px": int(images.shape[1]), "data": settings.data_note,
         "parameters": {n: sum(p.numel() for p in m.parameters())
                        for n, m in pipeline.components.items() if isinstance(m, torch.nn.Module)},
         "scaling_factor": pipeline.vae.config.scaling_factor, "training": training,
@@ -151,13 +152,13 @@ def _record(
 def _check(
     images: NDArray[np.uint8], labels: NDArray[np.float32], class_names: Sequence[str], settings: DiffusionSettings
 ) -> None:
-    if images.ndim != 3 or images.dtype != np.uint8 or images.shape[1] != images.shape[2] or not len(images):
-        raise DataError(f"images must be uint8 [n, R, R] with n > 0, got {images.dtype} {images.shape}")
+    if not are_images(images) or not len(images):
+        raise DataError(f"images must be uint8 [n, R, R] or [n, R, R, 3] with n > 0, got {images.dtype} {images.shape}")
     if labels.shape != (len(images), len(class_names)):
         raise DataError(f"labels must be [{len(images)}, {len(class_names)}], got {labels.shape}")
     factor = settings.model.downsampling * 2 ** (len(settings.model.unet_channels) - 1)
-    if images.shape[-1] % factor:
-        raise DataError(f"the image side must be divisible by {factor} for these networks, got {images.shape[-1]}")
+    if images.shape[1] % factor:
+        raise DataError(f"the image side must be divisible by {factor} for these networks, got {images.shape[1]}")
 
 
 def _fit_vae(
@@ -195,6 +196,8 @@ def _write_grid(
     """Write a row of training images, a row without finding, and a row for every class alone."""
     rows = np.vstack([np.zeros(len(class_names)), np.eye(len(class_names))])
     prompts = [prompt_for(class_names, row) for row in rows for _ in range(columns)]
-    drawn = sample_images(pipeline, prompts, images.shape[-1], settings.grid_steps, GRID_GUIDANCE, settings.seed)
+    drawn = sample_images(
+        pipeline, prompts, images.shape[1], settings.grid_steps, GRID_GUIDANCE, settings.seed, colour=has_colour(images)
+    )
     real = images[np.arange(columns) * len(images) // columns]
     save_grid(np.concatenate([real, drawn]), columns, path)

@@ -11,6 +11,7 @@ import torch
 from bench.diffusion.batch_fit import BatchFit
 from bench.diffusion.pipeline import Diffusion
 from bench.diffusion.prompts import PromptTemplate
+from bench.pixels import mosaic
 from bench.pretrain.networks import Pipeline
 from bench.seeds import derive
 from bench.tables import UInt8
@@ -24,9 +25,10 @@ def sample_images(
     guidance_scale: float,
     seed: int,
     batch_size: int = 32,
+    colour: bool = False,
 ) -> UInt8:
-    """Return `uint8 [n, R, R]` images; image i depends on the seed, i and its prompt alone."""
-    diffusion = Diffusion(pipeline, str(pipeline.device), PromptTemplate(), guidance_scale, BatchFit())
+    """Return images of side `image_px`, with `colour` or grey; image i depends on the seed, i and its prompt alone."""
+    diffusion = Diffusion(pipeline, str(pipeline.device), PromptTemplate(), guidance_scale, BatchFit(), colour)
     shape = diffusion.latent_shape(image_px)
     images = []
     for first in range(0, len(prompts), batch_size):
@@ -38,10 +40,9 @@ def sample_images(
 
 
 def save_grid(images: UInt8, columns: int, path: Path) -> None:
-    """Write images `[n, R, R]` as a PNG of `columns` columns, row by row."""
+    """Write images as a PNG of `columns` columns, row by row."""
     from PIL import Image
 
-    rows = [np.concatenate(images[i : i + columns], axis=1) for i in range(0, len(images), columns)]
-    rows = [np.pad(r, ((0, 0), (0, rows[0].shape[1] - r.shape[1]))) for r in rows]
+    rows = [images[i : i + columns] for i in range(0, len(images), columns)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate(rows, axis=0)).save(path, optimize=True)
+    Image.fromarray(mosaic(rows, len(rows[0]))).save(path, optimize=True)

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from bench.pipeline.checkpoints import Checkpoints
 from bench.pipeline.settings import Settings
+from bench.pixels import from_vae, has_colour, to_vae
 from bench.pretrain.loop import batch_at, noise_at, train_steps
 from bench.pretrain.networks import Autoencoder, ModelSettings, build_vae, scale_of
 from bench.pretrain.record import Progress
@@ -36,9 +37,8 @@ class VaeSettings(Settings):
 
 
 def to_pixels(images: NDArray[np.uint8]) -> Tensor:
-    """Return uint8 images `[n, H, W]` as three equal channels in [-1, 1]."""
-    pixels = torch.from_numpy(np.ascontiguousarray(images))[:, None].float() / 127.5 - 1
-    return pixels.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+    """Return images as three channels in [-1, 1]."""
+    return to_vae(images).contiguous(memory_format=torch.channels_last)
 
 
 def edge_loss(drawn: Tensor, real: Tensor, scales: int = 3) -> Tensor:
@@ -64,7 +64,7 @@ def train_vae(
 ) -> Iterator[tuple[Progress, Autoencoder]]:
     """Yield progress and the autoencoder every few seconds; resumes by itself."""
     torch.manual_seed(derive(seed, "vae weights"))
-    vae = build_vae(model, images.shape[-1]).to(memory_format=torch.channels_last)
+    vae = build_vae(model, images.shape[1]).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(vae.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, settings.learning_rate, total_steps=settings.steps + 1, pct_start=0.1
@@ -130,6 +130,5 @@ def reconstruct(vae: Autoencoder, images: NDArray[np.uint8], batch_size: int = 6
     with torch.inference_mode():
         for i in range(0, len(images), batch_size):
             latents = vae.encode(to_pixels(images[i : i + batch_size])).latent_dist.mean
-            grey = vae.decode(latents).sample.mean(1)
-            out.append(((grey + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).numpy())
+            out.append(from_vae(vae.decode(latents).sample, has_colour(images)))
     return np.concatenate(out)

@@ -21,6 +21,7 @@ from bench.data.dataset import Dataset
 from bench.errors import ConfigError, listed
 from bench.files import nested
 from bench.pipeline.stage import Stage, walk
+from bench.pixels import mosaic
 from bench.privacy.media import Medium, Picture, Table, read_media
 from bench.privacy.metric_names import MetricNames, is_number, short_names
 from bench.privacy.names import WITHHELD, is_name, plain, stand_ins
@@ -312,7 +313,7 @@ def _numbers(value: Any, metrics: MetricNames) -> list[dict[str, float]]:
 
 
 def sample_grid(folder: Path) -> UInt8 | None:
-    """Return the first synthetic images of each target class as one image `uint8 [H, W]`, with one row per class."""
+    """Return the first synthetic images of each target class as one picture, with one row per class."""
     import numpy as np
 
     try:
@@ -320,11 +321,6 @@ def sample_grid(folder: Path) -> UInt8 | None:
         targets = np.load(folder / "target_class.npy")
     except OSError:
         return None
-    px = images.shape[-1]
-    rows = []
-    for target in list(dict.fromkeys(targets.tolist()))[:_GRID_ROWS]:
-        shown = images[np.flatnonzero(targets == target)[:_GRID_COLUMNS]]
-        row = np.zeros((px, _GRID_COLUMNS * px), np.uint8)
-        row[:, : len(shown) * px] = shown.transpose(1, 0, 2).reshape(px, -1)
-        rows.append(row)
-    return np.concatenate(rows) if rows else None
+    shown = list(dict.fromkeys(targets.tolist()))[:_GRID_ROWS]
+    rows = [images[np.flatnonzero(targets == target)[:_GRID_COLUMNS]] for target in shown]
+    return mosaic(rows, _GRID_COLUMNS) if rows else None

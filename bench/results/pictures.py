@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.results.cells import CellResult
-from bench.results.tiles import grey, overlay, two_colours
+from bench.results.tiles import overlay, tile, two_colours
 from bench.store.store import Store
 from bench.tables import AugmentedSet, ImageTable, UInt8
 
@@ -78,9 +78,9 @@ def fused_tiles(pictures: Pictures, sample: int, px: int) -> dict[str, UInt8]:
     extras = pictures.augmented.extras
     anchor, partner = pictures.parent(sample, 0), pictures.parent(sample, 1)
     return {
-        "anchor": grey(anchor, px),
+        "anchor": tile(anchor, px),
         "anchor map": overlay(anchor, extras["anchor_cam"][sample], px),
         "mask": two_colours(extras["mask"][sample], px),
         "partner map": overlay(partner, extras["partner_cam"][sample], px),
-        "partner": grey(partner, px),
+        "partner": tile(partner, px),
     }

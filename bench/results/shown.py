@@ -17,7 +17,7 @@ from bench.metrics.precision_recall import precisions, recalls
 from bench.privacy.media import Medium, Picture, Table, key_of, write_media
 from bench.results.cells import CellResult
 from bench.results.pictures import Pictures, fused_tiles, is_fused, load_pictures
-from bench.results.tiles import grey
+from bench.results.tiles import tile
 from bench.store.store import Store
 from bench.tables import Float32, ImageTable
 
@@ -88,8 +88,8 @@ def _pairs(store: Store, result: CellResult) -> Table | None:
 
 
 def _pair(pictures: Pictures, name: str, sample: int, labels: Float32) -> list[object]:
-    px = min(_LARGEST_TILE, pictures.table.images.shape[-1])
-    tiles = fused_tiles(pictures, sample, px) | {"result": grey(pictures.augmented.images[sample], px)}
+    px = min(_LARGEST_TILE, pictures.table.image_px)
+    tiles = fused_tiles(pictures, sample, px) | {"result": tile(pictures.augmented.images[sample], px)}
     without = () if pictures.augmented.extras["partner_cam"][sample].any() else ("partner map",)  # not all look at it
     said = [
         label if share == 1 else f"{label} {share:.2f}"

@@ -22,19 +22,20 @@ def _plane(values: np.ndarray) -> np.ndarray:
     return (np.clip(np.nan_to_num(flat), 0, 1) * 255).astype(np.uint8)
 
 
-def grey(image: np.ndarray, px: int) -> UInt8:
-    """Return a grey image as a tile, `uint8 [px, px, 3]`."""
-    return np.repeat(_resized(image, px)[..., None], 3, axis=2)
+def tile(image: np.ndarray, px: int) -> UInt8:
+    """Return an image, `uint8 [H, W]` or `[H, W, 3]`, as a tile, `uint8 [px, px, 3]`."""
+    resized = _resized(image, px)
+    return np.broadcast_to(resized.reshape(px, px, -1), (px, px, 3))
 
 
 def overlay(image: np.ndarray, cam: np.ndarray, px: int) -> UInt8:
-    """Return a grey image below a map that is more opaque where it is stronger, `uint8 [px, px, 3]`."""
+    """Return an image below a map that is more opaque where it is stronger, `uint8 [px, px, 3]`."""
     import matplotlib
 
     heat = _resized(_plane(cam), px).astype(np.float32) / 255
     colour = matplotlib.colormaps["inferno"](0.35 + 0.6 * heat)[..., :3] * 255
     weight = 0.75 * heat[..., None]
-    return (grey(image, px) * (1 - weight) + colour * weight).astype(np.uint8)
+    return (tile(image, px) * (1 - weight) + colour * weight).astype(np.uint8)
 
 
 def two_colours(mask: np.ndarray, px: int) -> UInt8:

@@ -17,6 +17,7 @@ import numpy as np
 
 from bench.data.dataset import Dataset
 from bench.errors import DataError
+from bench.pixels import are_images
 from bench.store.store import Store
 from bench.tables import ImageTable
 from bench.testing.other_process import in_another_process
@@ -34,11 +35,10 @@ def check_settings(dataset: Dataset, root: Path) -> None:
 
 
 def check_images(dataset: Dataset, root: Path) -> None:
-    """Check that images are square `uint8` in a memory map, and that none has one grey level only."""
+    """Check that images are square `uint8` in a memory map, grey or with colour, and that none has one level only."""
     images = _table(dataset, root).images
     _want(dataset, "images are memory-mapped", type(images).__name__, isinstance(images, np.memmap))
-    square = images.ndim == 3 and images.shape[1] == images.shape[2] and images.dtype == np.uint8
-    _want(dataset, "images uint8 [n, H, H]", (images.dtype, images.shape), square)
+    _want(dataset, "images uint8 [n, H, H] or [n, H, H, 3]", (images.dtype, images.shape), are_images(images))
     flat = [i for i in range(len(images)) if images[i].min() == images[i].max()]
     _want(dataset, "no image is flat (blackened?)", f"rows {flat[:5]}", not flat)
 

@@ -20,6 +20,7 @@ import numpy as np
 from bench.augment.augmented import Augmented, checked
 from bench.augment.method import Context, Method, Plan
 from bench.errors import ContractError
+from bench.pixels import image_shape
 from bench.store.store import Store
 from bench.store.work import Execution, Work
 from bench.tables import AugmentedSet
@@ -28,6 +29,7 @@ from bench.testing.toy import ToyDataset, toy_task
 
 MethodCheck = Callable[[Method, Path], None]
 PLAN = Plan(per_class=3, counts={"Nodule": 5})
+GREY = ToyDataset()
 SAMPLES = [2] * 3 + [3] * 5  # The target classes that PLAN asks for: columns of the toy data set's tail classes.
 
 
@@ -41,19 +43,21 @@ def check_facts(method: Method, root: Path) -> None:
         _want(method, "settings survive JSON", again, again == chosen)
 
 
-def check_plan(method: Method, root: Path) -> None:
+def check_plan(method: Method, root: Path, dataset: ToyDataset = GREY) -> None:
     """Check that the method makes as many images of every class as planned, in order and of the right shape."""
-    made = _made(method, root)
+    made = _made(method, root, dataset)
     wanted = SAMPLES if method.makes_images else []
-    reason = _skip_reason(method, root)
+    reason = _skip_reason(method, root, dataset)
     _want(method, "serves the toy data set", f"skip: {reason}", reason is None)
     _want(method, "counts equal the plan", made.target_class.tolist(), made.target_class.tolist() == wanted)
-    _want(method, "images uint8 [n, H, W]", (made.images.dtype, made.images.shape), _is_images(made, len(wanted)))
+    shape = len(wanted), *image_shape(dataset.image_px, dataset.colour)
+    kept = made.images.dtype == np.uint8 and made.images.shape == shape
+    _want(method, f"images uint8 {list(shape)}", (made.images.dtype, made.images.shape), kept)
 
 
-def check_labels(method: Method, root: Path) -> None:
+def check_labels(method: Method, root: Path, dataset: ToyDataset = GREY) -> None:
     """Check that labels are in [0, 1] or NaN and contain the target class, and that parents are train rows or -1."""
-    made, n_train = _made(method, root), len(_context(method, root).train)
+    made, n_train = _made(method, root, dataset), len(_context(method, root, dataset).train)
     labels, parents = np.asarray(made.labels), np.asarray(made.parents)
     in_range = np.isnan(labels) | ((labels >= 0) & (labels <= 1))
     _want(method, "labels in [0, 1] or NaN", labels[~in_range], in_range.all())
@@ -77,7 +81,7 @@ def check_seed_matters(method: Method, root: Path) -> None:
         _want(method, "another seed, other samples", "equal bytes for seeds 0 and 1", not same)
 
 
-def check_batch_size(method: Method, root: Path) -> None:
+def check_batch_size(method: Method, root: Path, dataset: ToyDataset = GREY) -> None:
     """Check that neither the batch size nor a start in the middle changes a label, a parent or a pixel.
 
     A method that uses stages or the diffusion model may differ by one grey level, because a convolution may add in
@@ -85,10 +89,11 @@ def check_batch_size(method: Method, root: Path) -> None:
     """
     if not method.makes_images:
         return
-    one, many = (_run(method, root, batch_size=b) for b in (1, 5))
+    one, many = (_run(method, root, dataset, batch_size=b) for b in (1, 5))
     behind = {name: array[4:] for name, array in one.items()}
     allowed = 1 if method.inputs(toy_task()) or method.uses_diffusion else 0
-    for other, first, what in ((many, one, "batch size"), (_run(method, root, start=4), behind, "start after a kill")):
+    later = _run(method, root, dataset, start=4)
+    for other, first, what in ((many, one, "batch size"), (later, behind, "start after a kill")):
         for name in ("labels", "parents"):
             same = np.array_equal(first[name], other[name], equal_nan=True)
             _want(method, f"{what} changes no {name}", other[name], same)
@@ -132,6 +137,21 @@ def check_one_image_class(method: Method, root: Path) -> None:
         _want(method, "one-image class is served", counts, counts == [3, 5])
 
 
+def check_colour(method: Method, root: Path) -> None:
+    """Check that the method makes colour images from colour images, by the rules above, or skips them with a reason."""
+    dataset = ToyDataset(colour=True)
+    made, reason = _made(method, root, dataset), _skip_reason(method, root, dataset)
+    if reason is not None:
+        kept = bool(reason.strip()) and not len(made)
+        _want(method, "a skip has a reason and makes nothing", (reason, len(made)), kept)
+        return
+    for check in (check_plan, check_labels, check_batch_size):
+        check(method, root, dataset)
+    if method.makes_images:
+        lost = bool((made.images.min(axis=-1) == made.images.max(axis=-1)).all())
+        _want(method, "colours are not lost", "red, green and blue equal in every pixel", not lost)
+
+
 METHOD_CHECKS: list[MethodCheck] = [
     check_facts,
     check_plan,
@@ -143,6 +163,7 @@ METHOD_CHECKS: list[MethodCheck] = [
     check_sees_train_only,
     check_empty_plan,
     check_one_image_class,
+    check_colour,
 ]
 
 
@@ -166,34 +187,32 @@ def made_elsewhere(root: Path, method: Method) -> str:
     return digest(_made(method, root))
 
 
-def _stage(method: Method, dataset: ToyDataset | None = None, plan: Plan = PLAN, seed: int = 0) -> Augmented:
+def _stage(method: Method, dataset: ToyDataset = GREY, plan: Plan = PLAN, seed: int = 0) -> Augmented:
     return Augmented.of(method, toy_task(dataset, plan, seed))
 
 
-def _made(
-    method: Method, root: Path, dataset: ToyDataset | None = None, plan: Plan = PLAN, seed: int = 0
-) -> AugmentedSet:
+def _made(method: Method, root: Path, dataset: ToyDataset = GREY, plan: Plan = PLAN, seed: int = 0) -> AugmentedSet:
     return Store(root).get(_stage(method, dataset, plan, seed))
 
 
-def _skip_reason(method: Method, root: Path, dataset: ToyDataset | None = None) -> str | None:
+def _skip_reason(method: Method, root: Path, dataset: ToyDataset = GREY) -> str | None:
     stage = _stage(method, dataset)
     return stage.skip_reason(Store(root).folder(stage))
 
 
-def _context(method: Method, root: Path) -> Context:
+def _context(method: Method, root: Path, dataset: ToyDataset = GREY) -> Context:
     """Return the context that the harness would give the method; its inputs are computed first."""
-    stage = _stage(method)
+    stage = _stage(method, dataset)
     return stage.context(Work(Store(root), stage, root / "unused" / "out", root / "unused" / "ckpt", Execution()))
 
 
-def _run(method: Method, root: Path, **changes: int) -> dict[str, np.ndarray]:
+def _run(method: Method, root: Path, dataset: ToyDataset, **changes: int) -> dict[str, np.ndarray]:
     """Return the images, labels and parents that the method makes in a context with `changes`."""
-    batches = list(checked(method, replace(_context(method, root), **changes)))  # type: ignore[arg-type]
-    width = max((b.parents.shape[1] for b in batches), default=1)
+    batches = list(checked(method, replace(_context(method, root, dataset), **changes)))  # type: ignore[arg-type]
+    width, shape = max((b.parents.shape[1] for b in batches), default=1), image_shape(dataset.image_px, dataset.colour)
     padded = [np.pad(b.parents, ((0, 0), (0, width - b.parents.shape[1])), constant_values=-1) for b in batches]
     return {
-        "images": np.concatenate([np.zeros((0, 32, 32), np.uint8), *(b.images for b in batches)]),
+        "images": np.concatenate([np.zeros((0, *shape), np.uint8), *(b.images for b in batches)]),
         "labels": np.concatenate([np.zeros((0, 4), np.float32), *(b.labels for b in batches)]),
         "parents": np.concatenate([np.zeros((0, width), np.int64), *padded]),
     }
@@ -201,10 +220,6 @@ def _run(method: Method, root: Path, **changes: int) -> dict[str, np.ndarray]:
 
 def _is_name(name: str) -> bool:
     return name == name.lower() and name.replace("-", "").isalnum() and not name.startswith("-")
-
-
-def _is_images(made: AugmentedSet, n: int) -> bool:
-    return made.images.dtype == np.uint8 and made.images.shape == (n, 32, 32)
 
 
 def _global_state() -> tuple[object, ...]:

@@ -20,6 +20,7 @@ from bench.data.dataset import Dataset, TableWriter
 from bench.data.split import Split, SplitSettings, Train
 from bench.diffusion.model import DiffusionModel
 from bench.pipeline.stage import Work
+from bench.pixels import image_shape
 from bench.tables import Float32, Int64, UInt8
 
 CLASS_NAMES = ("Opacity", "Effusion", "Fracture", "Nodule")
@@ -39,6 +40,7 @@ class ToyDataset(Dataset):
     image_px: int = Field(32, ge=8, multiple_of=4)
     seed: int = 0
     held_out_seed: int = Field(0, description="seed of val and test only: a method's images must not depend on it")
+    colour: bool = Field(False, description="red, green and blue noise, with corners brighter in red")
     lonely: bool = Field(False, description="give the last class only one positive in each part")
 
     def compute(self, work: Work) -> None:
@@ -46,7 +48,7 @@ class ToyDataset(Dataset):
         patients = np.arange(self.n_images, dtype=np.int64) // 2
         splits = np.array([0, 0, 0, 1, 2])[patients % 5]
         labels = np.zeros((self.n_images, len(CLASS_NAMES)), np.float32)
-        writer = TableWriter(work.out, self.n_images, self.image_px)
+        writer = TableWriter(work.out, self.n_images, self.image_px, self.colour)
         for part in range(3):
             rows = np.flatnonzero(splits == part)
             draw = seeds.rng(self.held_out_seed if part else self.seed, "toy", part)
@@ -64,10 +66,10 @@ class ToyDataset(Dataset):
 
     def _image(self, labels: Float32, draw: np.random.Generator) -> UInt8:
         half = self.image_px // 2
-        image = draw.integers(0, 120, (self.image_px, self.image_px), dtype=np.uint8)
+        image = draw.integers(0, 120, image_shape(self.image_px, self.colour), dtype=np.uint8)
         for column in np.flatnonzero(labels).tolist():
             y, x = column // 2 * half, column % 2 * half
-            image[y : y + half, x : x + half] += 120
+            image[y : y + half, x : x + half] += np.array([120, 60, 0], np.uint8)[: image[0, 0].size]
         return image
 
 

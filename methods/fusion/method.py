@@ -23,6 +23,7 @@ from bench.contract import (
     TrainSet,
     at_pixels,
     lost_detail,
+    over_images,
     union,
     with_detail,
 )
@@ -207,9 +208,9 @@ class Fusion(Method):
             )
 
     def _lost(self, ctx: Context, parents: Int64, mask: Float32) -> Float32:
-        """Return what the VAE loses of the parents, the anchor's where the mask has the anchor, `float32 [b, H, W]`."""
+        """Return what the VAE loses of the parents, the anchor's where the mask has the anchor."""
         anchor, partner = (lost_detail(ctx, ctx.inputs["latents"], rows) for rows in parents.T)
-        share = at_pixels(mask, ctx.train.images.image_px)
+        share = over_images(at_pixels(mask, ctx.train.images.image_px), anchor)
         return share * anchor + (1 - share) * partner
 
     def _prompts(self, diffusion: Diffusion, train: TrainSet, parents: Int64) -> list[str]:

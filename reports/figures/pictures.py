@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.results.pictures import Pictures, fused_tiles, is_fused, load_pictures
-from bench.results.tiles import grey
+from bench.results.tiles import tile
 from reports.figures import tiles
 from reports.figures.style import Drawing, Omitted, Theme, slug
 from reports.run_facts import span
@@ -31,8 +31,8 @@ def sample_grid(result: CellResult, store: Store) -> Drawing | Omitted:
     if pictures is None:
         return Omitted(title, result.skip or "the store holds no synthetic images")
     names = pictures.shown_classes
-    real = [[grey(image, _GRID_TILE) for image in pictures.real_of(c, N_REAL)] for c in names]
-    made = [[grey(pictures.augmented.images[i], _GRID_TILE) for i in pictures.made_for(c, N_SYNTHETIC)] for c in names]
+    real = [[tile(image, _GRID_TILE) for image in pictures.real_of(c, N_REAL)] for c in names]
+    made = [[tile(pictures.augmented.images[i], _GRID_TILE) for i in pictures.made_for(c, N_SYNTHETIC)] for c in names]
 
     def draw(theme: Theme) -> Figure:
         figure, axes = tiles.canvas([N_REAL, N_SYNTHETIC], len(names), _GRID_TILE)
@@ -50,7 +50,7 @@ def sample_grid(result: CellResult, store: Store) -> Drawing | Omitted:
         caption=f"On the left are up to {N_REAL} train images that have the class, evenly spaced. On the right are "
         f"{which} {span(counts)} images that {method} made for the class (seed {pictures.seed}; they were not "
         "selected). Look at whether the finding is there, whether the anatomy is intact, and whether images repeat.",
-        alt=f"Grid of chest images with a line for each class ({', '.join(names)}): real images on the left, images "
+        alt=f"Grid of images with a line for each class ({', '.join(names)}): real images on the left, images "
         f"made by {method} on the right.",
         draw=draw,
         photographic=True,
@@ -121,4 +121,4 @@ def _strip_row(group: list[Pictures], sample: int, maps_of_partners: bool) -> li
     made_of = fused_tiles(group[0], sample, _STRIP_TILE)
     if not maps_of_partners:
         del made_of["partner map"]
-    return [*made_of.values(), *(grey(p.augmented.images[sample], _STRIP_TILE) for p in group)]
+    return [*made_of.values(), *(tile(p.augmented.images[sample], _STRIP_TILE) for p in group)]

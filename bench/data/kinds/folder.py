@@ -28,6 +28,7 @@ from bench.errors import DataError, SourceError, listed
 from bench.paths import counted_from
 from bench.pipeline.settings import Settings, not_semantic
 from bench.pipeline.stage import Work
+from bench.tables import UInt8
 
 Name = Annotated[str, AfterValidator(named)]  # of a column or class, as it is compared with those of the CSV file
 
@@ -93,6 +94,7 @@ class FolderDataset(Dataset):
         None, ge=1, description="how many classes are tail: the rarest (in train, if that is known); null: half of them"
     )
     image_px: int = Field(224, ge=8, le=4096, description="side of the square images")
+    colour: bool = Field(False, description="keep red, green and blue; false: all pictures become grey")
     fit: Fit = Field("pad", description="how a picture becomes square: pad with black, crop the centre, or stretch")
     depth: Depth = Field(
         "window",
@@ -221,15 +223,8 @@ class FolderDataset(Dataset):
 
     def _known(self, listing: Listing) -> KnownLabels:
         head, tail = (tuple(names) for names in self._head_and_tail(listing))
-        return KnownLabels(
-            listing.class_names,
-            listing.labels,
-            listing.patients,
-            listing.splits,
-            head,
-            tail,
-            patients_known=listing.patients_known,
-        )
+        known = listing.class_names, listing.labels, listing.patients, listing.splits
+        return KnownLabels(*known, head, tail, patients_known=listing.patients_known)
 
     def selection_note(self) -> str:
         """Return what is not taken of the CSV file, and what looks like a patient's id but is not named."""
@@ -266,7 +261,7 @@ class FolderDataset(Dataset):
         if _digest(listing, known) != self.identity["content"]["digest"]:
             raise DataError(f"{self._told}: the CSV or its pictures changed since this run was planned; run it again")
         problems = Problems(self._told)
-        writer = TableWriter(work.out, len(paths), self.image_px)
+        writer = TableWriter(work.out, len(paths), self.image_px, self.colour)
         with warnings.catch_warnings():
             refuse_bombs()
             for done, problem in enumerate(self._decode(paths, known, listing.inverted, writer), start=1):
@@ -319,11 +314,14 @@ class FolderDataset(Dataset):
         paths, lines = [listing.paths[i] for i in rows], [listing.lines[i] for i in rows]
         found = find_pictures(self._told, self.folder, paths, lines, self.follow_links)
         try:
-            size = decoded(found[0], lambda path: read_image(path, self.image_px, self.fit, self.depth))
+            size = decoded(found[0], self._read)
         except DataError as error:
             raise DataError(f"{self._told}: row {lines[0]}: {paths[0]}: {error}") from error
         few = f"{len(found)} of {len(listing.paths):,} pictures looked for and there"
         return f"{self.folder}, {few}, one decoded ({size})"
+
+    def _read(self, picture: Path | bytes, invert: bool = False) -> UInt8:
+        return read_image(picture, self.image_px, self.fit, self.depth, invert=invert, colour=self.colour)
 
     def _is_there(self) -> bool:
         return any(file.exists() for file in self.files)
@@ -382,7 +380,7 @@ class FolderDataset(Dataset):
                 if hashlib.sha256(content).digest() != known[i]:
                     return "changed since this run was planned; run it again"
                 invert = bool(self.invert) if inverted is None else bool(inverted[i])
-                writer.images[i] = read_image(content, self.image_px, self.fit, self.depth, invert=invert)
+                writer.images[i] = self._read(content, invert)
             except DataError as error:
                 return str(error)
             return None

@@ -21,6 +21,7 @@ torch.set_num_threads(1)
 LABELS = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0], [1, 0, np.nan], [1, 0, 1], [0, 1, 0]], np.float32)
 DRAW = np.random.default_rng(0)
 IMAGES = DRAW.integers(0, 256, (12, 32, 32), dtype=np.uint8)
+IN_COLOUR = np.random.default_rng(1).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
 
 
 # --- samplers
@@ -47,15 +48,16 @@ def test_occurrences_count_what_came_before_in_the_epoch():
 # --- augmentation
 
 
+@pytest.mark.parametrize("images", [IMAGES, IN_COLOUR], ids=["grey", "colour"])
 @pytest.mark.parametrize("augmentation", ["standard", "trivial_augment"])
-def test_an_image_is_changed_by_its_own_seed_alone(augmentation):
+def test_an_image_is_changed_by_its_own_seed_alone(augmentation, images):
     state = torch.get_rng_state()
-    together = augmented(IMAGES, augmentation, range(12))
+    together = augmented(images, augmentation, range(12))
     assert together.dtype == np.uint8
-    assert together.shape == IMAGES.shape
-    np.testing.assert_array_equal(together[5:7], augmented(IMAGES[5:7], augmentation, [5, 6]))
-    assert any((a != b).any() for a, b in zip(together, IMAGES, strict=True))
-    assert len({a.tobytes() for a in augmented(IMAGES[[0] * 12], augmentation, range(12))}) > 3
+    assert together.shape == images.shape
+    np.testing.assert_array_equal(together[5:7], augmented(images[5:7], augmentation, [5, 6]))
+    assert any((a != b).any() for a, b in zip(together, images, strict=True))
+    assert len({a.tobytes() for a in augmented(images[[0] * 12], augmentation, range(12))}) > 3
     assert torch.equal(state, torch.get_rng_state())
 
 

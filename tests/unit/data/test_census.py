@@ -94,3 +94,15 @@ def test_groups_are_counted_apart_whatever_the_size_of_a_block(monkeypatch):
     found = by_group(images, np.array([3, 3, 3, 3, 7, 7, 7, 7, 7]))
     assert {g: (c["images"], c["constant"]) for g, c in found.items()} == {"3": (4, 1), "7": (5, 1)}
     assert by_group(images[:0], np.zeros(0, np.int64)) == {}
+
+
+def test_an_image_with_colour_is_judged_by_its_luma_and_never_for_its_corners(tmp_path):
+    images = np.repeat(radiographs()[..., None], 3, axis=-1)
+    images[::4] = 255 - images[::4]
+    images[3], images[5], images[9] = 90, (200, 30, 90), images[9] // 17  # grey, one colour, and nearly black
+    found = counts(flaws(images))
+    assert (found["constant"], found["nearly_black"], found["bright_corners"]) == (2, 1, 0)
+    images[7] = images[6]
+    assert same_as(images)[7] == 6
+    images[7, 0, 0, 2] ^= 1  # blue weighs so little that the luma may be the same
+    assert same_as(images)[7] == 7

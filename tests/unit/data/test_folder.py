@@ -64,6 +64,19 @@ def test_labels_patients_splits_and_tail(tmp_path):
     assert table.images.shape == (5, 16, 16)
 
 
+def test_colour_is_kept_if_the_settings_say_so(tmp_path):
+    pixels = DRAW.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    data = folder(tmp_path, GOOD, pictures=4, colour=True)
+    save(tmp_path / "2.png", pixels)
+    table = read(data, tmp_path)
+    assert table.images.shape == (4, 16, 16, 3)
+    np.testing.assert_array_equal(table.images[2], pixels)
+    assert (table.images[0, ..., 0] == table.images[0, ..., 2]).all()  # a grey picture
+    grey = folder(tmp_path, GOOD, pictures=4)
+    assert read(grey, tmp_path).images.shape == (4, 16, 16)
+    assert grey.key != data.key
+
+
 def test_without_a_patient_column_every_image_is_its_own_patient(tmp_path):
     assert read(folder(tmp_path, GOOD), tmp_path).patients.tolist() == [0, 1, 2, 3]
 

@@ -1,4 +1,4 @@
-"""Pictures into grey squares: sizes, depths, colours."""
+"""Pictures into squares: sizes, depths, colours."""
 
 from pathlib import Path
 
@@ -55,6 +55,46 @@ def test_grey_colour_palette_and_alpha_agree(tmp_path, extension):
         result = read_image(tmp_path / f"{mode}.{extension}", 32, "pad", "window")
         allowed = 3 if extension == "jpg" else 0
         assert np.abs(result.astype(int) - smooth).max() <= allowed, mode
+
+
+@pytest.mark.parametrize("fit", ["pad", "crop", "stretch"])
+def test_colour_is_each_plane_as_a_grey_picture_of_its_own(tmp_path, fit):
+    pixels = DRAW.integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    save(tmp_path / "x.png", pixels)
+    for k in range(3):
+        save(tmp_path / f"{k}.png", pixels[..., k])
+    for px in (16, 32):
+        found = read_image(tmp_path / "x.png", px, fit, "window", colour=True)
+        assert found.shape == (px, px, 3)
+        for k in range(3):
+            np.testing.assert_array_equal(found[..., k], read_image(tmp_path / f"{k}.png", px, fit, "window"))
+
+
+def test_grey_pictures_have_three_equal_planes_where_colour_is_kept(tmp_path):
+    save(tmp_path / "8.png")
+    Image.fromarray(GREY.astype(np.uint16) * 200).save(tmp_path / "16.png")
+    for name in ("8.png", "16.png"):
+        grey = read_image(tmp_path / name, 16, "pad", "window")
+        found = read_image(tmp_path / name, 16, "pad", "window", colour=True)
+        np.testing.assert_array_equal(found, np.repeat(grey[..., None], 3, axis=-1))
+
+
+def test_palette_and_alpha_keep_their_colours_and_inverting_gives_the_negative(tmp_path):
+    pixels = np.full((16, 16, 3), (200, 40, 90), np.uint8)
+    save(tmp_path / "rgb.png", pixels)
+    Image.fromarray(pixels).convert("P", palette=Image.Palette.ADAPTIVE).save(tmp_path / "palette.png")
+    Image.fromarray(np.dstack([pixels, np.zeros((16, 16), np.uint8)])).save(tmp_path / "alpha.png")
+    for name in ("rgb", "palette", "alpha"):
+        found = read_image(tmp_path / f"{name}.png", 16, "pad", "window", colour=True)
+        assert found[3, 4].tolist() == [200, 40, 90]
+    negative = read_image(tmp_path / "rgb.png", 16, "pad", "window", invert=True, colour=True)
+    assert negative[3, 4].tolist() == [55, 215, 165]
+
+
+def test_a_jpeg_that_its_decoder_shrinks_keeps_its_colour(tmp_path):
+    save(tmp_path / "x.jpg", np.full((256, 256, 3), (200, 40, 90), np.uint8))
+    found = read_image(tmp_path / "x.jpg", 32, "pad", "window", draft=True, colour=True)
+    assert np.abs(found.astype(int) - (200, 40, 90)).max() <= 2
 
 
 def test_broken_exif_turns_nothing(tmp_path):

@@ -47,6 +47,8 @@ class Copies(Method):
             ctx.train.labels[:, 0] = 1
         elif self.flaw == "peeks":  # reaches past its rows into the table below
             images[:] = ctx.train.images._images[-1]
+        elif self.flaw == "greys" and ctx.train.images.colour:
+            images[:] = images.mean(axis=-1, keepdims=True)
 
     def skip(self, train):
         return {"lazy": "never today", "mute": " "}.get(
@@ -56,18 +58,19 @@ class Copies(Method):
 
 BROKEN = {
     "": set(),
-    "short": {"check_plan", "check_labels"},
+    "short": {"check_plan", "check_labels", "check_colour"},
     "lazy": {"check_plan"},
     "mute": {"check_one_image_class"},
     "salted": {"check_same_in_another_process"},
     "seedless": {"check_seed_matters"},
-    "batch": {"check_batch_size"},
-    "start": {"check_batch_size"},
-    "unlabelled": {"check_labels"},
-    "range": {"check_labels"},
+    "batch": {"check_batch_size", "check_colour"},
+    "start": {"check_batch_size", "check_colour"},
+    "unlabelled": {"check_labels", "check_colour"},
+    "range": {"check_labels", "check_colour"},
     "global": {"check_leaves_no_trace"},
     "scribbles": {"check_leaves_no_trace"},
     "peeks": {"check_sees_train_only"},
+    "greys": {"check_colour"},
 }
 
 

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from bench.data.kinds.phantom import CLASS_NAMES, PhantomSettings
 from bench.diffusion.prompts import prompt_for
@@ -278,3 +279,14 @@ def test_label_fidelity_by_hand():
     figures = label_fidelity(shown, asked, ("a", "b"))
     assert figures["a"] == {"shown_if_asked": 0.5, "chance": 0.5, "ratio": 1.0, "n": 2}
     assert figures["b"]["shown_if_asked"] == 0
+
+
+def test_colour_images_give_a_model_of_colour(tmp_path, data):
+    images = np.stack([data.images, 255 - data.images, data.images // 2], axis=-1)
+    out = pretrain_diffusion(images, data.labels, CLASS_NAMES, tmp_path / "model", tmp_path / "ckpt", TINY)
+    record = json.loads((out / "record.json").read_text(encoding="utf-8"))
+    assert record["image_px"] == 32
+    with Image.open(out / "samples.png") as picture:
+        shown = np.asarray(picture)
+    np.testing.assert_array_equal(shown[:32, :32], images[0])  # the first row is of training images
+    assert (shown[32:].min(axis=-1) < shown[32:].max(axis=-1)).any(), "what was drawn has colour"

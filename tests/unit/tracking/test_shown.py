@@ -17,7 +17,7 @@ from bench.privacy.media import Table, read_media, write_media
 from bench.results import record
 from bench.results.cells import read_cell, read_matrix
 from bench.results.shown import write_shown
-from bench.results.tiles import ANCHOR_RGB, PARTNER_RGB, grey
+from bench.results.tiles import ANCHOR_RGB, PARTNER_RGB, tile
 from bench.store.store import Store
 from bench.tracking import save_dashboard
 from bench.tracking import tracker as track
@@ -130,7 +130,7 @@ def test_pairs_are_the_first_samples_of_each_class_with_their_parents(place: Pla
         shown = dict(zip(pairs.columns, row, strict=True))
         anchor, partner = (table.images[train[i]] for i in made.parents[sample])
         for column, image in {"anchor": anchor, "partner": partner, "result": made.images[sample]}.items():
-            assert np.array_equal(shown[column].pixels, grey(image, 64))
+            assert np.array_equal(shown[column].pixels, tile(image, 64))
         assert shown["mask"].pixels[0, 0].tolist() == list(ANCHOR_RGB)
         assert shown["mask"].pixels[-1, -1].tolist() == list(PARTNER_RGB)
         assert not np.array_equal(shown["anchor map"].pixels, shown["anchor"].pixels)

@@ -8,7 +8,17 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from bench.contract import AugmentedBatch, Context, Float32, GuidanceScale, Method
+from bench.contract import (
+    AugmentedBatch,
+    Context,
+    Float32,
+    GuidanceScale,
+    Method,
+    Stage,
+    Task,
+    lost_detail,
+    with_detail,
+)
 
 
 class Roentgen(Method):
@@ -32,6 +42,14 @@ class Roentgen(Method):
         "parent_labels", description="what the prompt names: a parent's labels, or the target class only"
     )
 
+    detail: Literal["none", "random"] = Field(
+        "none", description="texture to add back: none, or what the VAE loses of a random train image"
+    )
+
+    def inputs(self, task: Task) -> dict[str, Stage]:
+        """Return the latents of the train images, if detail of these is added."""
+        return {} if self.detail == "none" else {"latents": task.latents}
+
     def augment(self, ctx: Context) -> Iterator[AugmentedBatch]:
         """Yield the sampled images."""
         model = ctx.diffusion
@@ -51,7 +69,11 @@ class Roentgen(Method):
             prompts = [model.prompt(ctx.train.class_names, row) for row in labels]
             latents = model.sample(prompts, noise, self.num_inference_steps, guidance, tell)
             parents = np.array([[a[1]] for a in asked], dtype=np.int64)
-            yield AugmentedBatch(model.decode(latents), labels, parents)
+            images = model.decode(latents)
+            if self.detail == "random":
+                donors = np.array([rng.integers(len(ctx.train)) for rng in generators])
+                images = with_detail(images, lost_detail(ctx, ctx.inputs["latents"], donors))
+            yield AugmentedBatch(images, labels, parents)
 
     def _ask(self, ctx: Context, target: int, rng: np.random.Generator) -> tuple[Float32, int]:
         """Return the labels to name in the prompt, `float32 [C]`, and the train row that they come from (-1: none)."""

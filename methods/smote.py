@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bench.contract import (
     PARENT_SHARE,
@@ -26,7 +26,10 @@ from bench.contract import (
     Task,
     TrainSet,
     UInt8,
+    lost_detail,
+    over_images,
     union,
+    with_detail,
 )
 from bench.metrics import neighbours
 
@@ -44,6 +47,15 @@ class Smote(Method):
 
     k_neighbors: int = Field(5, ge=1, description="nearest neighbours to choose from; fewer if the class is smaller")
     space: Literal["pixel", "latent"] = Field("pixel", description="space of the distances and of the interpolation")
+    detail: Literal["none", "parents"] = Field(
+        "none", description="texture to add back in latent space: what the VAE loses of each parent, by its share"
+    )
+
+    @model_validator(mode="after")
+    def _something_is_lost(self) -> Smote:
+        if self.detail != "none" and self.space == "pixel":
+            raise ValueError("detail: in space pixel no VAE loses any; set space to latent, or detail to none")
+        return self
 
     @property
     def uses_diffusion(self) -> bool:  # type: ignore[override]
@@ -71,7 +83,15 @@ class Smote(Method):
             parents[alone, 1] = -1
             of_neighbour = np.where(alone, np.float32(0), step)
             share = np.stack([1 - of_neighbour, of_neighbour], axis=1)
-            yield AugmentedBatch(self._images(ctx, mixed), labels, parents, {"step": step, PARENT_SHARE: share})
+            images = self._images(ctx, mixed)
+            if self.detail == "parents":
+                images = with_detail(images, self._lost(ctx, parents, share))
+            yield AugmentedBatch(images, labels, parents, {"step": step, PARENT_SHARE: share})
+
+    def _lost(self, ctx: Context, parents: Int64, share: Float32) -> Float32:
+        """Return what the VAE loses of both parents, weighted by their shares, in the shape of the images."""
+        base, neighbour = (lost_detail(ctx, ctx.inputs["latents"], rows) for rows in parents.T)  # a -1 has no share
+        return over_images(share[:, 0], base) * base + over_images(share[:, 1], base) * neighbour
 
     def _labels(self, train: TrainSet, parents: Int64, around: list[Int64]) -> Float32:
         """Return the labels of samples, `float32 [b, C]`: the classes of both parents.

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.files import write_json
 from bench.matrix.load import load_matrix
+from bench.pipeline.stage import walk
+from bench.store.store import Store
 from benchmarks import common, decode, memory, neighbours, rerun, training
 from benchmarks.common import Figure
 from benchmarks.rerun import MATRIX
@@ -34,12 +37,32 @@ def test_the_readme_names_the_bounds_that_the_programs_hold():
         f"and {rerun.HELP_BOUND_S:g} s for `bench --help`",
         f"The bound is {training.BOUND:g}.",
         f"The bound is {memory.GROWTH_MIB:g} MiB more at ten times the images",
+        "The bounds are 2 s of CPU time for 100 cells, 5 s for 1,000 and 40 s for 10,000.",
         f"The bounds are {neighbours.CDIST_BOUND:g} against `cdist` and {neighbours.SKLEARN_BOUND:g} against scikit-learn.",
         "a later epoch takes at most a twentieth of the time of decoding",
     ):
         assert bound in said
     assert decode.SHARE_BOUND == 1 / 20
+    assert rerun.CPU_BOUNDS_S == {100: 2.0, 1_000: 5.0, 10_000: 40.0}
 
 
 def test_the_hundred_cells_are_a_hundred():
     assert len(load_matrix(str(MATRIX)).cells) == 100
+
+
+def test_linked_seeds_are_finished_cells_with_manifests_of_their_own(tmp_path):
+    store = Store(tmp_path)
+    cells = load_matrix(str(MATRIX), ["seeds=[0,1,2]"]).cells
+    of_seed_0 = walk([t for cell in cells if cell.seed == 0 for t in cell.targets])
+    for stage in of_seed_0:
+        folder = store.folder(stage)
+        (folder / "inside").mkdir(parents=True)
+        (folder / "inside/result.txt").write_text(stage.stage_name())
+        write_json(folder / "manifest.json", {"stage": stage.stage_name(), "key": stage.key, "seconds": 3.0})
+    everything = walk([t for cell in cells for t in cell.targets])
+    assert rerun.link_seeds(tmp_path, n_seeds=3, computed=1) == len(everything) - len(of_seed_0) > 0
+    for stage in everything:
+        manifest = store.manifest(stage)
+        assert (manifest["key"], manifest["seconds"]) == (stage.key, 3.0)
+        assert (store.folder(stage) / "inside/result.txt").read_text() == stage.stage_name()
+    assert rerun.link_seeds(tmp_path, n_seeds=3, computed=1) == 0

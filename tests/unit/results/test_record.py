@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from bench.matrix.matrix import Matrix
 from bench.pipeline.stage import walk
 from bench.privacy import border
 from bench.results import record
-from bench.results.cells import read_cell
+from bench.results.cells import read_cell, read_matrix
 from bench.store.store import Store
 from bench.tracking import tracker as track
 from tests.tiny_cells import methods, tiny  # noqa: F401 - a fixture
@@ -134,3 +135,24 @@ def test_git_state_tells_commit_and_changes(tmp_path: Path) -> None:
 def test_json_never_holds_nan() -> None:
     found = record.finite({"a": float("nan"), "b": [float("inf"), 1.5, None, True], 3: Path("x")})
     assert found == {"a": None, "b": [None, 1.5, None, True], "3": "x"}
+
+
+def test_a_run_reads_a_finished_cell_once_and_an_unfinished_one_again(
+    place: tuple[Store, Matrix], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, matrix = place
+    lost = matrix.cells[-1]
+    shutil.rmtree(store.folder(lost.scores))
+    tracker = track.make_tracker("off", store, matrix)
+    for cell in matrix.cells:
+        tracker.cell_ended(cell)
+    fresh = read_matrix(matrix, store)
+    opened: list[str] = []
+    monkeypatch.setattr(Store, "open", lambda self, stage, was=Store.open: opened.append(stage.key) or was(self, stage))
+    found = read_matrix(matrix, store, tracker.finished)
+    assert [(r.cell.name, r.state, r.scores, r.history) for r in found] == [
+        (r.cell.name, r.state, r.scores, r.history) for r in fresh
+    ]
+    assert found[-1].state == "missing"
+    assert set(opened) <= {stage.key for stage in walk(list(lost.targets))}
+    assert opened

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bench.errors import ConfigError, listed, nearest
 from reports.beside_fid import DISTANCES, MANIFOLD, TextTable, beside_fid
+from reports.beside_pairs import HELD_OUT, HELD_OUT_NOTES, HELD_OUT_OF_ALL, pair_tables
 from reports.differences import EFFECT_COLUMNS, value
 from reports.run_facts import by_method, span
 from reports.table_rows import COLUMNS, Column, number, places_for
@@ -43,7 +44,8 @@ _NOTES = (
 def beside_tables(results: Sequence[CellResult]) -> list[TextTable]:
     """Return the tables that stand below the main one: what to read beside mAP, and what to read beside FID."""
     scored = _table("Beside mAP", _SCORES, results, list(_NOTES))
-    return [*([scored] if scored else []), *beside_fid(results)]
+    held_out = _table("Held-out pairs", HELD_OUT, results, list(HELD_OUT_NOTES))
+    return [table for table in (scored, held_out, *pair_tables(results), *beside_fid(results)) if table]
 
 
 def metrics_table(results: Sequence[CellResult], names: Iterable[str]) -> TextTable:
@@ -72,7 +74,8 @@ def column_named(name: str, results: Sequence[CellResult]) -> Column:
     Raises:
         ConfigError: for a figure that no finished cell has.
     """
-    known = {c.key: c for c in (*DISTANCES, *MANIFOLD, *COLUMNS, *_SCORES, *_OF_ALL, *EFFECT_COLUMNS)}
+    columns = (*DISTANCES, *MANIFOLD, *COLUMNS, *_SCORES, *_OF_ALL, *HELD_OUT, *HELD_OUT_OF_ALL, *EFFECT_COLUMNS)
+    known = {c.key: c for c in columns}
     if name in known:
         return known[name]
     names = _figures(results)
@@ -107,12 +110,12 @@ def _table(title: str, wanted: Sequence[Column], results: Sequence[CellResult], 
         [
             row,
             span(n for r in found if (n := (r.scores or {}).get("n_test"))),
-            *(_mean_sd(values[row, c.key], places[c.key]) for c in columns),
+            *(_mean_sd(values[row, c.key], places[c.key], c.spread) for c in columns),
         ]
         for row, found in rows.items()
     ]
     return TextTable(title, ["method", "n test", *(c.titled for c in columns)], lines, notes)
 
 
-def _mean_sd(values: list[float], places: int) -> str:
-    return number(fmean(values) if values else None, places, stdev(values) if len(values) > 1 else None)
+def _mean_sd(values: list[float], places: int, spread: bool) -> str:
+    return number(fmean(values) if values else None, places, stdev(values) if spread and len(values) > 1 else None)

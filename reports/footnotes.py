@@ -49,6 +49,7 @@ def footnotes(
         )
     notes.extend(_floor_notes(results))
     notes.extend(_score_notes(results))
+    notes.extend(_held_out_note(results))
     notes.append(_model_note(settings.diffusion))
     odd = [*(facts.notes if facts else ()), *synthetic_notes(results, facts)]
     notes.extend(f"Look at the images: {note}." for note in odd[:_MOST_LISTED])
@@ -229,6 +230,24 @@ def _score_notes(results: list[CellResult]) -> list[str]:
         f"the validation images by {rules or 'a rule that is not recorded'}. “No skill” is the mean prevalence of the "
         "classes, which equal scores for all images reach. Random scores reach more where a class has few positives."
         f"{_test_noise(found)}"
+    ]
+
+
+def _held_out_note(results: list[CellResult]) -> list[str]:
+    """Return the sentences on what held-out pairs do to test, or nothing."""
+    found = [r.scores for r in results if r.scores and r.scores.get("held_out_pairs")]
+    if not found:
+        return []
+    pairs = "; ".join(" + ".join(pair["ap"]) for pair in found[0]["held_out_pairs"].values())
+    n, n_patients, n_moved = (
+        span(s[name] for s in found)
+        for name in ("n_held_out_images", "n_held_out_patients", "n_images_of_held_out_patients")
+    )
+    with_all = f", with all {n_moved} images of their {n_patients} patients" if found[0].get("patients_known") else ""
+    return [
+        f"No image of train or val has both findings of a held-out pair ({pairs}). The {n} images that have both are "
+        f"in test{with_all}, so no number on test can be compared with that of a split without held-out pairs. "
+        "Synthetic images may have both."
     ]
 
 

@@ -20,6 +20,8 @@ def print_description(found: dict[str, Any], console: Console) -> None:
     console.print(f"{found['dataset']} ({found['kind']}, {found['sharing']}); table {found['table']}", markup=False)
     console.print(_parts(found))
     console.print(f"split: {found['split']}")
+    for line in held_out_lines(found.get("held_out_pairs")):
+        console.print(line, markup=False, soft_wrap=True)
     if found["patients"] is None:
         console.print("patients are not known: images of one person may be in train and in test")
     if found.get("note"):
@@ -38,6 +40,20 @@ def print_description(found: dict[str, Any], console: Console) -> None:
     console.print(together)
     for line in _in_words(found):
         console.print(line, markup=False)
+
+
+def held_out_lines(found: dict[str, Any] | None) -> list[str]:
+    """Return what `bench.data.describe.held_out_pairs` found as lines, or nothing if it is None."""
+    if found is None:
+        return []
+    lines = []
+    for pair in found["pairs"]:
+        of = "" if pair["patients"] is None else f" of {pair['patients']:,} patients"
+        maybe = f"; {pair['maybe']:,} more have one of them, and the other is unknown" if pair["maybe"] else ""
+        lines.append(f"held out: {' + '.join(pair['classes'])}, {pair['images']:,} images{of}{maybe}")
+    share = f"{found['images_of_patients'] / found['images_in_all']:.0%} of all images"
+    of = "" if found["patients"] is None else f" (all images of {found['patients']:,} patients)"
+    return [*lines, f"held out: {found['images_of_patients']:,} images{of} are in test because of these pairs, {share}"]
 
 
 def _parts(found: dict[str, Any]) -> Table:

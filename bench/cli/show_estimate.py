@@ -10,6 +10,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from bench.cli.options import Request
+from bench.cli.show_data import held_out_lines
 from bench.errors import listed
 from bench.run.progress import span
 
@@ -25,6 +26,10 @@ def print_estimate(found: dict[str, Any], request: Request, console: Console) ->
         say(f"MISSING {missing['what']}: {missing['said']}", "red")
     if not found["missing"] and found["inputs"]:
         say(f"data and weights: {found['inputs']} checked, nothing is missing")
+    for dataset, pairs in found["held_out_pairs"].items():
+        unread = [f"held out: counted once the data set is read; to read it: {request.command('describe')}"]
+        for line in held_out_lines(pairs) if pairs else unread:
+            say(f"{dataset}: {line}")
     console.print(_table(found))
     for line, style in _summary(found, request):
         say(line, style)

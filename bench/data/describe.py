@@ -19,6 +19,7 @@ from bench.data.bulk_decode import MISSING, look_up
 from bench.data.census import table_notes
 from bench.data.dataset import Dataset, KnownLabels
 from bench.data.exclusions import contradictions
+from bench.data.held_out_pairs import found_pairs, has_any_pair, of_same_patients, pair_columns
 from bench.data.split import PARTS, SplitSettings, assign_parts, check, positive_patients
 from bench.errors import DataError
 from bench.files import read_json_or_raise
@@ -74,6 +75,7 @@ def describe(
         "note": dataset.selection_note(),
         "split": "official" if official else f"by {'patient' if known.patients_known else 'image'}, stratified",
         "split_fault": _fault(part, known, settings),
+        "held_out_pairs": held_out_pairs(known, settings),
         "parts": _parts(part, known),
         **_class_facts(part, known),
         "contradictions": _contradictions(dataset, known),
@@ -92,6 +94,31 @@ def _fault(part: Int64, known: ImageTable | KnownLabels, settings: SplitSettings
     except DataError as error:
         return str(error)
     return None
+
+
+def held_out_pairs(known: ImageTable | KnownLabels, settings: SplitSettings) -> dict[str, Any] | None:
+    """Return how many images and patients each held-out pair has, and how many are test because of them; None without.
+
+    Raises:
+        DataError: for a name that is not a class.
+    """
+    pairs = settings.held_out_pairs
+    if not pairs:
+        return None
+    chosen = has_any_pair(known.labels, pair_columns(pairs, known.class_names))
+    moved = of_same_patients(chosen, known.patients)
+    found = [
+        {"classes": list(p.classes), "images": p.n_images, "maybe": p.maybe}
+        | {"patients": p.n_patients if known.patients_known else None}
+        for p in found_pairs(known, pairs)
+    ]
+    return {
+        "pairs": found,
+        "images": int(chosen.sum()),
+        "patients": _n_patients(known, chosen),
+        "images_of_patients": int(moved.sum()),
+        "images_in_all": len(known.labels),
+    }
 
 
 def _n_patients(known: ImageTable | KnownLabels, rows: npt.NDArray[np.bool_] | slice = slice(None)) -> int | None:

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from bench import seeds
 from bench.data.dataset import Dataset, KnownLabels
+from bench.data.held_out_pairs import Pair, check_pairs, has_any_pair, of_same_patients, pair_columns, refuse_official
 from bench.errors import DataError
 from bench.pipeline.settings import Settings
 from bench.pipeline.stage import Stage, Work
@@ -21,7 +22,10 @@ Part = Literal["train", "val", "test"]
 
 
 class SplitSettings(Settings):
-    """How a data set is split. If it has an official split, only `min_positives` and `min_patients` are used."""
+    """How a data set is split. If it has an official split, only `min_positives` and `min_patients` are used.
+
+    With `held_out_pairs`, the shares are those of the images of all other patients.
+    """
 
     val: float = Field(0.2, gt=0, lt=1, description="share of images for model selection")
     test: float = Field(
@@ -30,6 +34,21 @@ class SplitSettings(Settings):
     seed: int = 0
     min_positives: int = Field(3, ge=1, description="fewest positives that every class must have in every part")
     min_patients: int = Field(1, ge=1, description="fewest patients with a positive, of every class in every part")
+    held_out_pairs: tuple[Pair, ...] = Field(
+        (), description="pairs of classes that no image of train and val has together: all patients with one are test"
+    )
+
+    @model_validator(mode="after")
+    def _pairs_are_two_classes_each_once(self) -> SplitSettings:
+        """Refuse a pair of one class, and a pair that is there twice in either order."""
+        seen: set[frozenset[str]] = set()
+        for a, b in self.held_out_pairs:
+            if a == b:
+                raise ValueError(f"held_out_pairs: want two classes in a pair, got '{a}' twice")
+            if frozenset((a, b)) in seen:
+                raise ValueError(f"held_out_pairs: '{a}' and '{b}' are there twice; name each pair once")
+            seen.add(frozenset((a, b)))
+        return self
 
     @model_validator(mode="after")
     def _leaves_something(self) -> SplitSettings:
@@ -68,8 +87,24 @@ def checked_parts(table: ImageTable | KnownLabels, settings: SplitSettings) -> I
 
 
 def assign_parts(table: ImageTable | KnownLabels, settings: SplitSettings) -> Int64:
-    """Return the part of every row like `checked_parts`, but without checking that the split can be used."""
-    return table.splits if table.splits is not None else stratify(table.labels, table.patients, settings)
+    """Return the part of every row like `checked_parts`, but without checking that the split can be used.
+
+    Raises:
+        DataError: if pairs are held out of data that bring their own split, or name a class that there is not.
+    """
+    pairs = settings.held_out_pairs
+    if table.splits is not None:
+        if pairs:
+            refuse_official()
+        return table.splits
+    # All images of a patient with a held-out pair are test, and the others are split as if these did not exist. If they
+    # counted for the share of test, they could fill it, and no seen combination would be left there to compare with.
+    # Val has no pair either: the checkpoint is chosen there, and it must not be chosen for what is called unseen.
+    chosen = has_any_pair(table.labels, pair_columns(pairs, table.class_names))
+    rest = ~of_same_patients(chosen, table.patients)
+    part = np.full(len(table.labels), PARTS.index("test"))
+    part[rest] = stratify(table.labels[rest], table.patients[rest], settings)
+    return part
 
 
 def stratify(labels: Float32, patients: Int64, settings: SplitSettings) -> Int64:
@@ -112,7 +147,8 @@ def stratify(labels: Float32, patients: Int64, settings: SplitSettings) -> Int64
 def check(part: Int64, table: ImageTable | KnownLabels, settings: SplitSettings) -> None:
     """Refuse a split in which a patient is in two parts, a part is empty, or a class lacks positives or negatives.
 
-    Every class must have `min_positives` positives of `min_patients` patients in every part, and a negative.
+    Every class must have `min_positives` positives of `min_patients` patients in every part, and a negative. As many
+    test images must have each held-out pair, and each of its classes without any pair.
 
     Raises:
         DataError: if the split is refused. The message names the patient, or the class and the part, and says what is
@@ -125,7 +161,9 @@ def check(part: Int64, table: ImageTable | KnownLabels, settings: SplitSettings)
     rows = [part == i for i in range(len(PARTS))]
     for name, mine in zip(PARTS, rows, strict=True):
         if not mine.any():
-            raise DataError(f"split: {name} is empty; {_why_empty(table, len(ids))}")
+            raise DataError(f"split: {name} is empty; {_why_empty(table, len(ids))}{_fewer_pairs(settings)}")
+    least = settings.min_positives, settings.min_patients
+    check_pairs(table, rows[PARTS.index("test")], settings.held_out_pairs, least)
     for name, mine in zip(PARTS, rows, strict=True):
         _check_positives(name, mine, table, settings)
     for name, mine in zip(PARTS, rows, strict=True):
@@ -178,8 +216,13 @@ def _check_positives(
             + (f", of {n_patients} patient{_s(n_patients)}); " if table.patients_known else "); ")
             + _what_helps(name, f"{n_patients} {unit}{_s(n_patients)}", n_patients, table.splits is not None)
             + (f", or lower split.{setting} to {counts[short]}" if counts[short] else "")
+            + _fewer_pairs(settings)
             + (f"; {others} more classes are short" if others else "")
         )
+
+
+def _fewer_pairs(settings: SplitSettings) -> str:
+    return ", or hold out fewer pairs (split.held_out_pairs)" if settings.held_out_pairs else ""
 
 
 def _unit(table: ImageTable | KnownLabels) -> str:
@@ -215,7 +258,10 @@ class Train(Stage):
     split: Split
 
     def size(self) -> int | None:
-        """Return the number of train images: that of the official split, or else the share that the settings leave."""
+        """Return the number of train images: that of the official split, or else the share that the settings leave.
+
+        Held-out pairs leave fewer, which the settings alone do not tell.
+        """
         found = self.split.dataset.known_size()
         if found is None:
             return None

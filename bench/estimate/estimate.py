@@ -12,8 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.data.dataset import Dataset
+from bench.data.describe import held_out_pairs
+from bench.errors import DataError
 from bench.estimate.measured import Measured, Prediction
 from bench.matrix.inputs import Planned
+from bench.matrix.matrix import Matrix
 from bench.pipeline.stage import Stage, walk
 from bench.run.machine_file import Machine
 from bench.run.processes import count_gpus
@@ -106,6 +110,7 @@ def estimate(
         "ready": not planned.missing and not stopped and (free is None or more <= free),
         "inputs": len(planned.inputs),
         "missing": [{"what": c.what, "said": c.said} for c in planned.missing],
+        "held_out_pairs": _held_out(matrix, store),
         "stages": rows,
         "total": {
             **{name: sum(r[name] for r in rows) for name in ("compute", "reused", "stopped", "unknown")},
@@ -118,6 +123,21 @@ def estimate(
         "failed": sorted({why for why in stopped.values() if why}),
         "disk_free_bytes": free,
     }
+
+
+def _held_out(matrix: Matrix, store: Store) -> dict[str, dict[str, Any] | None]:
+    """Return data set → how many images held-out pairs put into test; None before its labels are known."""
+    if not matrix.settings.split.held_out_pairs:
+        return {}
+
+    def found(dataset: Dataset) -> dict[str, Any] | None:
+        try:
+            known = store.open(dataset) if store.has(dataset) else dataset.known_labels()
+            return None if known is None else held_out_pairs(known, matrix.settings.split)
+        except DataError:  # it is among what is missing
+            return None
+
+    return {label: found(dataset) for label, dataset in {c.dataset.label: c.dataset for c in matrix.cells}.items()}
 
 
 def _lines(

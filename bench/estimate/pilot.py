@@ -19,7 +19,7 @@ def pilot_overrides(matrix: Matrix) -> list[str]:
     """Return the `key=value` overrides that make a pilot of a matrix.
 
     Each data set is sampled as its `pilot_settings` say, at most 8 images a class are made, one seed is run, and the
-    classifier is trained for one epoch or at most 20 steps.
+    classifier is trained for one epoch or at most 20 steps. No pairs are held out.
     """
     datasets = {cell.dataset.label: cell.dataset for cell in matrix.cells}.values()
     sampled = ((i, item) for i, dataset in enumerate(datasets) for item in dataset.pilot_settings().items())
@@ -30,6 +30,7 @@ def pilot_overrides(matrix: Matrix) -> list[str]:
         "study=null",  # its axis may be a setting that the pilot changes
         "split.min_positives=1",
         "split.min_patients=1",
+        "split.held_out_pairs=[]",  # a pair need not occur in the sample
         f"augment.per_class={min(_PER_CLASS, settings.augment.per_class)}",
         f"classifier.steps={min(_STEPS, steps)}" if steps else "classifier.epochs=1",
         f"seeds=[{settings.seeds[0]}]",

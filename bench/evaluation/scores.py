@@ -16,6 +16,7 @@ from pydantic import Field
 from bench import seeds
 from bench.classifier.classifier import Classifier, TrainedClassifier, probabilities
 from bench.data.split import Split, part_rows, positive_patients
+from bench.evaluation.held_out import held_out_scores
 from bench.files import read_json_or_raise, write_strict_json
 from bench.metrics.average_precision import average_precision, mean_over, means
 from bench.metrics.classification import auroc, balanced_accuracy, best_thresholds, calibration_error, f1
@@ -48,7 +49,8 @@ class Scores(Stage):
     """Average precision per class on test, with the no-skill level (the prevalence) beside every mean.
 
     Beside it stand AUROC, F1 at the threshold that is best on val, and the calibration error, each with its means over
-    head, tail and all classes; and the balanced accuracy where every image has one class.
+    head, tail and all classes; and the balanced accuracy where every image has one class. Where the split holds out
+    pairs of classes, the scores on these images are there too.
 
     The test patients are also resampled (`bench.metrics.patient_bootstrap`). The seed comes from the split only, so
     that every method has the same resamples and the differences between methods are paired.
@@ -67,6 +69,7 @@ class Scores(Stage):
         `float32 [B, 3]`: the mean AP of the head, the tail and all classes in each resample.
         """
         table: ImageTable = work.get(self.split.dataset)
+        split = self.split.settings
         trained: TrainedClassifier = work.get(self.classifier)
         images, labels, rows = part_rows(work, self.split, "test")
         val_images, val_labels, _ = part_rows(work, self.split, "val")
@@ -78,7 +81,7 @@ class Scores(Stage):
 
         work.progress(2, 3, "resample the test patients")
         columns = [[table.class_names.index(name) for name in names] for names in _members(table)]
-        rng = seeds.rng(self.split.settings.seed, "test-bootstrap")
+        rng = seeds.rng(split.seed, "test-bootstrap")
         resampled = resampled_precision(logits, labels, table.patients[rows], self.settings.n_bootstrap, rng)
         replicates = group_means(resampled, columns)
         np.save(work.out / "bootstrap.npy", replicates)
@@ -105,6 +108,7 @@ class Scores(Stage):
             **_intervals(replicates),
             **_class_intervals(resampled, table.class_names),
             **beside,
+            **held_out_scores(table, split.held_out_pairs, logits, labels, rows, split.seed),
             "n_bootstrap": len(replicates),
             "patients_known": table.patients_known,  # else single images were resampled
             **means("prevalence", comparable, table.head, table.tail),
@@ -120,7 +124,8 @@ class Scores(Stage):
         tail classes with positives of fewer than `min_patients` test patients, and how many; `map_tail_supported` is
         the tail mAP without them, None if no class is left. `ap_low` and `ap_high` are intervals of single classes.
         `auroc`, `f1`, `threshold` and `calibration_error` are by class, and all but the threshold have means, such as
-        `auroc_tail`.
+        `auroc_tail`. If pairs of classes are held out, `held_out_pairs` has the scores on each, and `held_out_ap_tail`
+        and `seen_ap_tail` are means over the tail classes of the pairs; see `bench.evaluation.held_out`.
         """
         return read_json_or_raise(folder / "scores.json")
 

@@ -13,8 +13,9 @@ from bench.augment.method import Method, Plan, Task
 from bench.classifier.classifier import Classifier
 from bench.classifier.relabelled import Labelled
 from bench.data.dataset import Dataset
-from bench.data.split import Split, Train, checked_parts
-from bench.errors import ConfigError, listed
+from bench.data.held_out_pairs import pair_columns, refuse_official
+from bench.data.split import Split, SplitSettings, Train, checked_parts
+from bench.errors import ConfigError, DataError, listed
 from bench.evaluation.extractors import ClassifierExtractor
 from bench.evaluation.fidelity import Fidelity
 from bench.evaluation.measures import FidelitySettings
@@ -49,6 +50,7 @@ def build_matrix(raw: dict[str, Any], where: str) -> Matrix:
         raise ConfigError(f"{where}.settings.{unused[0]}: no row of `methods` uses it (rows: {listed(used)})")
     datasets = [registry.parse_dataset(d, f"{where}.datasets.{i}") for i, d in enumerate(settings.datasets)]
     _check_plan(settings.augment, datasets, where)
+    _check_held_out(settings.split, datasets, where)
     for dataset in datasets:
         known = None
         with noting_missing(dataset):
@@ -104,6 +106,21 @@ def _check_plan(plan: Plan, datasets: Sequence[Dataset], where: str) -> None:
                 dataset.exclusions(classes)
             except ConfigError as error:
                 raise ConfigError(f"{where}.{error}") from error
+
+
+def _check_held_out(split: SplitSettings, datasets: Sequence[Dataset], where: str) -> None:
+    """Refuse held-out pairs of classes that a data set is known not to have, or of one with an official split."""
+    for dataset in datasets if split.held_out_pairs else ():
+        classes = size = None
+        with noting_missing(dataset):
+            classes, size = dataset.known_classes(), dataset.known_size()
+        try:
+            if size is not None and size.n_train is not None:
+                refuse_official()
+            if classes is not None:
+                pair_columns(split.held_out_pairs, classes)
+        except DataError as error:
+            raise DataError(f"{where}: data set '{dataset.label}': {error}") from error
 
 
 def _check_nothing_needs_a_control(rows: Sequence[Row], fidelity: FidelitySettings, where: str) -> None:

@@ -28,6 +28,11 @@ def test_a_changed_copy_has_a_size_of_its_own() -> None:
     assert phantom.model_copy(update={"n_images": 30}).size() == 30
 
 
+def test_a_phantom_without_an_official_split_does_not_say_that_no_image_is_train() -> None:
+    assert Phantom(n_images=80).known_size().n_train is None
+    assert Phantom(n_images=80, held_out=40).known_size().n_train == 40
+
+
 @pytest.mark.parametrize("n", [3, 6])
 def test_the_size_is_that_of_the_file(tmp_path: Path, n: int) -> None:
     assert folder(tmp_path, LINES[:n]).size() == n

@@ -38,7 +38,8 @@ class Phantom(PhantomSetSettings, Dataset):
 
     def known_size(self) -> DatasetSize:
         """Return the size of the data set, which the settings fix."""
-        n_train = int(np.count_nonzero(official_split(self, self.n_images) == 0))
+        splits = official_split(self, self.n_images)
+        n_train = None if splits is None else int(np.count_nonzero(splits == 0))
         return DatasetSize(self.n_images, n_train, TAIL)
 
     def pilot_settings(self) -> dict[str, Any]:

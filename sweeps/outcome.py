@@ -125,6 +125,7 @@ class SweepResult:
     def table(self) -> Table:
         """Return the trials as a table for a terminal. Columns have the last parts of dotted keys."""
         from rich.table import Table
+        from rich.text import Text
 
         keys = list(dict.fromkeys(k for t in self.trials for k in t.params))
         names = short_names(keys)
@@ -137,7 +138,8 @@ class SweepResult:
             params = [f"{v:.4g}" if isinstance(v := t.params.get(k, "–"), float) else str(v) for k in keys]
             seconds = "–" if t.seconds is None else f"{t.seconds:.0f}"
             style = "bold" if t.number == self.best else {"failed": "red", "pruned": "dim"}.get(t.state)
-            table.add_row(str(t.number), *numbers, *params, seconds, note[:120], style=style)
+            # as `Text`: square brackets in a setting or an error are no markup
+            table.add_row(str(t.number), *numbers, *map(Text, params), seconds, Text(note[:120]), style=style)
         return table
 
 
@@ -211,9 +213,18 @@ def _row(trial: optuna.trial.FrozenTrial, metrics: list[str], retried_as: int | 
         state=state,
         values=dict(zip(metrics, trial.values or (), strict=False)) or dict(trial.user_attrs.get("measured", {})),
         params=dict(trial.params) or dict(trial.system_attrs.get("fixed_params", {})),
-        seconds=round(trial.duration.total_seconds(), 1) if trial.duration else None,
+        seconds=_seconds(trial),
         enqueued=bool(trial.user_attrs.get("enqueued", False)),
         reason=reason,
         gate=trial.user_attrs.get("gate"),
         retried_as=retried_as,
     )
+
+
+def _seconds(trial: optuna.trial.FrozenTrial) -> float | None:
+    """Return how long a trial took, in seconds; None if it has not ended."""
+    if "seconds" in trial.user_attrs:
+        return round(trial.user_attrs["seconds"], 1)
+    # Its process was killed, or the study is of an earlier version. Then Optuna's two looks at the wall clock are all
+    # there is, which count the time that the machine slept and any change of the clock.
+    return round(trial.duration.total_seconds(), 1) if trial.duration else None

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench import seeds
 from bench.errors import ConfigError
@@ -122,6 +123,7 @@ class Driver:
         self.folder = store.root / "studies"
         self.id = uuid.uuid4().hex
         self.mine: dict[int, optuna.Trial] = {}
+        self._begun: dict[int, float] = {}  # trial → our monotonic time when we asked for it
         sampler = make_sampler(sweep, 0)
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._alone():
@@ -218,21 +220,19 @@ class Driver:
             for key, dimension in self.sweep.settings.search.items():
                 _suggest(trial, key, dimension)
             trial.set_user_attr("driver", self.id)
-            self.mine[trial.number] = trial
+            self.mine[trial.number], self._begun[trial.number] = trial, time.monotonic()
             return trial
 
     def tell(self, trial: optuna.Trial, values: list[float]) -> None:
         """Tell the study the objectives of a trial."""
-        self.study.tell(trial, values)
-        del self.mine[trial.number]
+        self._end(trial, values=values)
 
     def tell_failed(self, trial: optuna.Trial, reason: str) -> None:
         """Tell the study that a trial has no objectives, and why."""
         from optuna.trial import TrialState
 
         trial.set_user_attr("reason", reason)
-        self.study.tell(trial, state=TrialState.FAIL)
-        del self.mine[trial.number]
+        self._end(trial, state=TrialState.FAIL)
 
     def tell_pruned(self, trial: optuna.Trial, measured: dict[str, float], reason: str) -> None:
         """Tell the study that a trial was given up before its classifier, and what was measured until then."""
@@ -240,7 +240,14 @@ class Driver:
 
         trial.set_user_attr("reason", reason)
         trial.set_user_attr("measured", measured)
-        self.study.tell(trial, state=TrialState.PRUNED)
+        self._end(trial, state=TrialState.PRUNED)
+
+    def _end(self, trial: optuna.Trial, **told: Any) -> None:
+        """Write how long a trial took, and tell the study how it ended."""
+        # Like the seconds of stages, these are of the monotonic clock: it stands still while the machine sleeps, and
+        # nobody sets it back. Optuna's own times are of the wall clock.
+        trial.set_user_attr("seconds", time.monotonic() - self._begun.pop(trial.number))
+        self.study.tell(trial, **told)
         del self.mine[trial.number]
 
     def at_the_gate(self, trial: optuna.Trial, value: float) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -116,8 +117,12 @@ def compute_cells(
     *,
     retry_failed: bool = False,
     quiet: bool = False,
+    again: str | None = None,
 ) -> list[CellResult]:
-    """Compute the cells of a matrix that are not finished, with progress on stderr, and return what all cells have."""
+    """Compute the cells of a matrix that are not finished, with progress on stderr, and return what all cells have.
+
+    `again` is the command to go on with after Ctrl-C, `bench run` if None.
+    """
     from bench.matrix.inputs import check_before_computing
     from bench.matrix.load import find
     from bench.results.cells import read_matrix
@@ -131,7 +136,8 @@ def compute_cells(
     labels = {} if idle else stage_labels({cell.name: cell.targets for cell in loaded.cells})
     expected = None if idle else measured_in(store).seconds
     reporter = reporter_for(stderr_console(), labels, placement.jobs, quiet, expected)
-    with stdout_to_stderr(), interruptible(f"bench run {request.matrix}", placement.goes_on_alone), reporter.live():
+    again = again or shlex.join(["bench", "run", request.matrix])
+    with stdout_to_stderr(), interruptible(again, placement.goes_on_alone), reporter.live():
         run_matrix(
             loaded,
             store,
@@ -261,7 +267,7 @@ def pretrain(
     if note := derived_from(stage):
         say(note)
     placement, reporter = make_placement(machine), reporter_for(stderr_console(), {}, 1, quiet, line_every=10)
-    command = " ".join(["bench pretrain", what, *filter(None, [matrix])])
+    command = shlex.join(["bench", "pretrain", what, *filter(None, [matrix])])
     with interruptible(command, placement.goes_on_alone), reporter.live():
         run_stages(
             [stage],

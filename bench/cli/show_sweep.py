@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from bench.cli.options import Request
 from bench.cli.session import load, print_json, stdout_console
 from bench.privacy.names import plain
 from reports.beside_fid import TextTable
@@ -79,8 +81,8 @@ def _search(result: SweepResult, described: Sweep, all_words: bool = True) -> Se
     )
 
 
-def print_sweep(result: SweepResult, confirmation: Confirmed | None, as_json: bool) -> None:
-    """Print the trials, which settings decide, and what was left of the gain."""
+def print_sweep(request: Request, result: SweepResult, confirmation: Confirmed | None, as_json: bool) -> None:
+    """Print the trials, which settings decide, what was left of the gain, and the command that comes next."""
     if as_json:
         found: dict[str, Any] = result.as_dict()
         print_json(found | {"confirmed": confirmation.as_dict() if confirmation else None})
@@ -95,17 +97,19 @@ def print_sweep(result: SweepResult, confirmation: Confirmed | None, as_json: bo
     if result.best_path is None:
         typer.echo("no trial finished")
     elif confirmation and confirmation.rows:
-        typer.echo(f"its scores on test: bench table {result.best_path}")
+        typer.echo(f"its scores on test: {replace(request, matrix=result.best_path, sets=None).command('table')}")
     else:
-        typer.echo(f"best settings: {result.best_path}; train them again with new seeds: --confirm")
+        again = request.command("sweep", "--confirm")
+        typer.echo(f"best settings: {result.best_path}; train them again with new seeds: {again}")
 
 
 def _confirmation_table(confirmation: Confirmed) -> Table:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=f"confirmation: {confirmation.metric} with seeds that no trial has used")
     for name in _CONFIRMED:
         table.add_column(name, justify="left" if name == _CONFIRMED[0] else "right")
     for row in confirmation.rows:
-        table.add_row(*row.shown(), style="bold" if row.row == confirmation.chosen else None)
+        table.add_row(*map(Text, row.shown()), style="bold" if row.row == confirmation.chosen else None)
     return table

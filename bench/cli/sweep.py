@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -80,7 +82,7 @@ def sweep(
 
     if status and (confirm or trials):
         raise ConfigError("--status: computes nothing; leave out --confirm and --trials")
-    store, overrides = open_store(store_path), tuple(sets or ())
+    request, store, overrides = Request(file, sets, store_path), open_store(store_path), tuple(sets or ())
     if status:
         from sweeps.references import found_so_far
 
@@ -91,13 +93,14 @@ def sweep(
         from sweeps.records import TrialTracker
         from sweeps.study import run_sweep
 
-        command = Request(file, sets, store_path).upload_command(wandb, share_with)
+        command = request.upload_command(wandb, share_with)
         sender = make_sender(store.root, wandb, share_with, None, command, "trials")
         tracker = TrialTracker(load_sweep(file, overrides), store, to_stderr, sender, share_with)
         labels: dict[str, str] = {}
         placement = make_placement(machine)
         reporter = reporter_for(stderr_console(), labels, placement.jobs, quiet, measured_in(store).seconds)
-        with stdout_to_stderr(), interruptible(f"bench sweep {file}", placement.goes_on_alone), reporter.live():
+        again = shlex.join(["bench", "sweep", file])
+        with stdout_to_stderr(), interruptible(again, placement.goes_on_alone), reporter.live():
             result = run_sweep(
                 file,
                 store,
@@ -112,21 +115,25 @@ def sweep(
             )
     n_failed = 0
     if confirm and result.best_path:
-        n_failed = _confirm(Request(result.best_path, None, store_path), store, machine, (wandb, share_with), quiet)
+        best = replace(request, matrix=result.best_path, sets=None)
+        n_failed = _confirm(best, store, machine, (wandb, share_with), quiet, shlex.join(["bench", "sweep", file]))
     described = load_sweep(file, overrides)
     confirmation = confirmed_so_far(result, described, store)
-    print_sweep(result, confirmation, as_json)
+    print_sweep(request, result, confirmation, as_json)
     if report:
         page = write_page(result, described, confirmation, store)
         if not as_json:
             typer.echo(page)
-    raise typer.Exit(1 if n_failed else 0)
+    found_nothing = not status and result.best_path is None and all(t.has_ended for t in result.trials)
+    raise typer.Exit(1 if n_failed or found_nothing else 0)
 
 
-def _confirm(request: Request, store: Store, machine: Machine, copies: tuple[str, str | None], quiet: bool) -> int:
+def _confirm(
+    request: Request, store: Store, machine: Machine, copies: tuple[str, str | None], quiet: bool, again: str
+) -> int:
     """Compute the matrix of the best settings, and return how many of its cells failed.
 
-    `copies` has the mode and the server of `--wandb` and `--share-with`.
+    `copies` has the mode and the server of `--wandb` and `--share-with`, and `again` the command to go on with.
     """
     from bench.tracking.tracker import make_tracker
 
@@ -134,4 +141,4 @@ def _confirm(request: Request, store: Store, machine: Machine, copies: tuple[str
     say(f"confirming the best settings: {len(matrix.cells)} cells with seeds that no trial has used")
     mode, share_with = copies
     tracker = make_tracker(mode, store, matrix, None, share_with, request.upload_command(mode, share_with))
-    return say_failures(compute_cells(request, matrix, store, machine, tracker, quiet=quiet), request)
+    return say_failures(compute_cells(request, matrix, store, machine, tracker, quiet=quiet, again=again), request)

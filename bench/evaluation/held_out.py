@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,13 @@ _MEANS = {"held_out_ap": "ap", "seen_ap": "seen_ap", "held_out_no_skill": "no_sk
 
 
 def held_out_scores(
-    table: ImageTable, pairs: Sequence[Pair], scores: Float32, labels: Float32, rows: Int64, seed: int
+    table: ImageTable,
+    groups: Mapping[str, Sequence[str]],
+    pairs: Sequence[Pair],
+    scores: Float32,
+    labels: Float32,
+    rows: Int64,
+    seed: int,
 ) -> dict[str, Any]:
     """Return the scores on held-out pairs; nothing if there are none.
 
@@ -26,6 +32,7 @@ def held_out_scores(
 
     Args:
         table: the data set.
+        groups: name of a group → its classes; each has means.
         pairs: the held-out pairs.
         scores: `float32 [n, C]` of the test images, higher means more likely.
         labels: `float32 [n, C]`, their observed labels; an unknown one (NaN) is neither positive nor negative.
@@ -53,7 +60,7 @@ def held_out_scores(
         "n_held_out_images": int(held_out.sum()),
         "n_held_out_patients": len(np.unique(patients[held_out])),
         "n_images_of_held_out_patients": int(of_same_patients(held_out, patients).sum()),
-        **_means(by_pair, table),
+        **_means(by_pair, groups),
     }
 
 
@@ -74,10 +81,10 @@ def _of_class(
     }
 
 
-def _means(by_pair: dict[str, Any], table: ImageTable) -> dict[str, float | None]:
-    """Return means over the classes of all pairs that are in the head, in the tail, or anywhere; None without any."""
+def _means(by_pair: dict[str, Any], groups: Mapping[str, Sequence[str]]) -> dict[str, float | None]:
+    """Return means over the classes of all pairs that are in each group; None for a group without any."""
     found: dict[str, float | None] = {}
-    for group, names in {"head": table.head, "tail": table.tail, "all": table.class_names}.items():
+    for group, names in groups.items():
         for said, figure in _MEANS.items():
             values = [value for pair in by_pair.values() for c, value in pair[figure].items() if c in names]
             found[f"{said}_{group}"] = float(np.mean(values)) if values else None

@@ -5,7 +5,7 @@ Average precision is what the paper reports. What the field reads beside it is c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,14 +18,14 @@ from bench.classifier.classifier import Classifier, TrainedClassifier, probabili
 from bench.data.split import Split, part_rows, positive_patients
 from bench.evaluation.held_out import held_out_scores
 from bench.files import read_json_or_raise, write_strict_json
-from bench.metrics.average_precision import average_precision, mean_over, means
+from bench.metrics.average_precision import average_precision, mean_over
 from bench.metrics.classification import auroc, balanced_accuracy, best_thresholds, calibration_error, f1
 from bench.metrics.patient_bootstrap import group_means, resampled_precision
 from bench.pipeline.settings import Settings
 from bench.pipeline.stage import Resources, Stage, Work
 from bench.tables import Float32, ImageTable
 
-GROUPS = ("head", "tail", "all")  # The columns of `bootstrap.npy`.
+Groups = Mapping[str, Sequence[str]]  # name of a group → its classes
 _INTERVAL = (0.025, 0.975)
 
 
@@ -57,19 +57,25 @@ class Scores(Stage):
     """
 
     resources: ClassVar[Resources] = Resources(gpu=True, minutes=10)
+    group_names: ClassVar[tuple[str, ...]] = ("head", "tail", "all")
 
     split: Split
     classifier: Classifier
     settings: ScoresSettings = ScoresSettings()
 
+    def groups(self, work: Work) -> Groups:
+        """Return the classes of each group that has means, in the order of `group_names`."""
+        table: ImageTable = work.get(self.split.dataset)
+        return {"head": table.head, "tail": table.tail, "all": table.class_names}
+
     def compute(self, work: Work) -> None:
         """Write `scores.json`, `predictions.npy` and `bootstrap.npy`.
 
         Predictions are probabilities `float32 [n_test, C]`, in the order of the test rows. The bootstrap is
-        `float32 [B, 3]`: the mean AP of the head, the tail and all classes in each resample.
+        `float32 [B, groups]`: the mean AP of each of `group_names` in each resample.
         """
         table: ImageTable = work.get(self.split.dataset)
-        split = self.split.settings
+        groups, split = self.groups(work), self.split.settings
         trained: TrainedClassifier = work.get(self.classifier)
         images, labels, rows = part_rows(work, self.split, "test")
         val_images, val_labels, _ = part_rows(work, self.split, "val")
@@ -77,10 +83,10 @@ class Scores(Stage):
         logits = trained.logits(images, work.device)
         np.save(work.out / "predictions.npy", probabilities(logits))
         work.progress(1, 3, "predict val")
-        beside = _beside_precision(table, logits, labels, trained.logits(val_images, work.device), val_labels)
+        beside = _beside_precision(table, groups, logits, labels, trained.logits(val_images, work.device), val_labels)
 
         work.progress(2, 3, "resample the test patients")
-        columns = [[table.class_names.index(name) for name in names] for names in _members(table)]
+        columns = [[table.class_names.index(name) for name in names] for names in groups.values()]
         rng = seeds.rng(split.seed, "test-bootstrap")
         resampled = resampled_precision(logits, labels, table.patients[rows], self.settings.n_bootstrap, rng)
         replicates = group_means(resampled, columns)
@@ -104,14 +110,14 @@ class Scores(Stage):
             "few_patients": few,
             "map_tail_supported": mean_over(ap, others),
             "prevalence_tail_supported": mean_over(comparable, others),
-            **means("map", ap, table.head, table.tail),
-            **_intervals(replicates),
+            **_means("map", ap, groups),
+            **_intervals(replicates, self.group_names),
             **_class_intervals(resampled, table.class_names),
             **beside,
-            **held_out_scores(table, split.held_out_pairs, logits, labels, rows, split.seed),
+            **held_out_scores(table, groups, split.held_out_pairs, logits, labels, rows, split.seed),
             "n_bootstrap": len(replicates),
             "patients_known": table.patients_known,  # else single images were resampled
-            **means("prevalence", comparable, table.head, table.tail),
+            **_means("prevalence", comparable, groups),
             "selection": trained.record["selection"],
         }
         write_strict_json(work.out / "scores.json", scores)
@@ -130,18 +136,18 @@ class Scores(Stage):
         return read_json_or_raise(folder / "scores.json")
 
     def replicates(self, folder: Path) -> dict[str, Float32]:
-        """Return `map_head`, `map_tail` and `map_all` of each resample of the test patients, `float32 [B]`.
+        """Return `map_head`, `map_tail`, … of each resample of the test patients, `float32 [B]`.
 
         A value is NaN if no class of the group has a positive in test.
 
         Row b is the same resample for every method of the split.
         """
         values = np.load(folder / "bootstrap.npy")
-        return {f"map_{group}": values[:, i] for i, group in enumerate(GROUPS)}
+        return {f"map_{group}": values[:, i] for i, group in enumerate(self.group_names)}
 
 
 def _beside_precision(
-    table: ImageTable, logits: Float32, labels: Float32, val_logits: Float32, val_labels: Float32
+    table: ImageTable, groups: Groups, logits: Float32, labels: Float32, val_logits: Float32, val_labels: Float32
 ) -> dict[str, Any]:
     """Return the scores that stand beside average precision, by class and as means."""
     p = probabilities(logits)
@@ -154,19 +160,19 @@ def _beside_precision(
     }
     for name, values in scores.items():
         by_class = dict(zip(table.class_names, values, strict=True))
-        found |= {name: by_class, **means(name, by_class, table.head, table.tail)}
+        found |= {name: by_class, **_means(name, by_class, groups)}
     return found | {"balanced_accuracy": balanced_accuracy(logits, labels)}
 
 
-def _members(table: ImageTable) -> list[tuple[str, ...]]:
-    """Return the class names of each of `GROUPS`."""
-    return [table.head, table.tail, table.class_names]
+def _means(prefix: str, values: Mapping[str, float | None], groups: Groups) -> dict[str, float | None]:
+    """Return `<prefix>_<group>` for each group: means in which all classes have equal weight."""
+    return {f"{prefix}_{group}": mean_over(values, names) for group, names in groups.items()}
 
 
-def _intervals(replicates: Float32) -> dict[str, float | None]:
+def _intervals(replicates: Float32, groups: Sequence[str]) -> dict[str, float | None]:
     """Return `map_<group>_low` and `map_<group>_high`: 95 % percentile intervals over the resamples."""
     bounds: dict[str, float | None] = {}
-    for i, group in enumerate(GROUPS):
+    for i, group in enumerate(groups):
         known = replicates[~np.isnan(replicates[:, i]), i]
         low, high = np.quantile(known, _INTERVAL) if len(known) > 1 else (None, None)
         bounds[f"map_{group}_low"] = None if low is None else float(low)

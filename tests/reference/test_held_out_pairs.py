@@ -13,6 +13,7 @@ from bench.tables import ImageTable
 
 NAMES = ("a", "b", "c", "d")
 PAIRS = (("a", "c"), ("d", "b"))
+GROUPS = {"head": NAMES[:2], "tail": NAMES[2:], "all": NAMES}
 
 
 def drawn(seed: int, n: int = 400) -> tuple[np.ndarray, np.ndarray, ImageTable]:
@@ -40,7 +41,7 @@ def by_a_loop(scores: np.ndarray, positives: np.ndarray, negatives: np.ndarray, 
 @pytest.mark.parametrize("seed", range(4))
 def test_scores_are_those_of_a_loop_with_scikit_learn(seed: int) -> None:
     scores, labels, table = drawn(seed)
-    found = held_out_scores(table, PAIRS, scores, labels, np.arange(len(labels)), seed=3)
+    found = held_out_scores(table, GROUPS, PAIRS, scores, labels, np.arange(len(labels)), seed=3)
     has = {pair: np.all([labels[:, NAMES.index(n)] == 1 for n in pair], axis=0) for pair in PAIRS}
     any_pair = np.any(list(has.values()), axis=0)
     entries: dict[str, list[tuple[str, float]]] = {"ap": [], "seen_ap": [], "no_skill": []}
@@ -60,7 +61,7 @@ def test_scores_are_those_of_a_loop_with_scikit_learn(seed: int) -> None:
             for key, values in entries.items():
                 values.append((name, mine[key][name]))
     for said, key in (("held_out_ap", "ap"), ("seen_ap", "seen_ap"), ("held_out_no_skill", "no_skill")):
-        for group, names in (("head", table.head), ("tail", table.tail), ("all", NAMES)):
+        for group, names in GROUPS.items():
             assert found[f"{said}_{group}"] == pytest.approx(np.mean([v for n, v in entries[key] if n in names]))
     assert found["n_held_out_images"] == any_pair.sum()
     assert found["n_images_of_held_out_patients"] == np.isin(table.patients, table.patients[any_pair]).sum()
@@ -82,10 +83,10 @@ def test_without_skill_both_sets_are_equal_whatever_their_sizes() -> None:
 def test_the_draws_do_not_depend_on_the_scores() -> None:
     scores, labels, table = drawn(0)
     rows = np.arange(len(labels))
-    once, again = (held_out_scores(table, PAIRS, s, labels, rows, seed=1) for s in (scores, 3 * scores + 1))
+    once, again = (held_out_scores(table, GROUPS, PAIRS, s, labels, rows, seed=1) for s in (scores, 3 * scores + 1))
     assert once == again
 
 
 def test_nothing_is_added_without_pairs() -> None:
     scores, labels, table = drawn(0)
-    assert held_out_scores(table, (), scores, labels, np.arange(len(labels)), seed=1) == {}
+    assert held_out_scores(table, GROUPS, (), scores, labels, np.arange(len(labels)), seed=1) == {}

@@ -7,6 +7,7 @@ from PIL import Image
 from bench.plugins import registry
 from bench.testing.datasets import DATASET_CHECKS
 from bench.testing.toy import ToyDataset
+from tests.cifar_files import cifar_files
 from tests.cxr_lt_trees import mimic_tree, nih_tree
 from tests.medmnist_files import medmnist_file
 
@@ -16,6 +17,7 @@ SMALL = {
     "mimic-cxr-lt": {"limit": 25, "keep_tail": 0.5},
     "nih-cxr-lt": {"n_tail": 5},
     "medmnist": {"image_px": 28, "n_tail": 5, "limit": 150},
+    "cifar_lt": {"imbalance_factor": 4, "n_tail": 3},
 }
 
 
@@ -42,6 +44,7 @@ def trees(tmp_path_factory):
         "mimic-cxr-lt": mimic_tree(folder / "mimic", n_patients=30).settings(),
         "nih-cxr-lt": nih_tree(folder / "nih", n_patients=30).settings(),
         "medmnist": {"root": str(medmnist_file(folder / "medmnist", image_px=28).parent)},
+        "cifar_lt": {"root": str(cifar_files(folder / "cifar").parent)},
     }
 
 

@@ -48,6 +48,9 @@ def unsafe(source: str) -> list[str]:
             found.append(f"{call.lineno}: {name} with {MUST_NOT_SAY[name]}")
         if name == "yaml.load" and not _is_safe_loader(tree, call):
             found.append(f"{call.lineno}: {name} without a SafeLoader")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and any("Unpickler" in ast.unparse(base) for base in node.bases):
+            found.append(f"{node.lineno}: class {node.name}")
     return found
 
 
@@ -64,6 +67,9 @@ def _is_safe_loader(tree: ast.AST, call: ast.Call) -> bool:
 def test_nothing_unpickles() -> None:
     assert len(FILES) > 80
     found = {p.relative_to(ROOT).as_posix(): unsafe(p.read_text(encoding="utf-8")) for p in FILES}
+    # That one knows three names of numpy, for which it has records of its own: tests/unit/data/test_cifar_lt.py.
+    (told,) = found.pop("bench/data/cifar_file.py")
+    assert told.endswith("class _Unpickler")
     assert {name: lines for name, lines in found.items() if lines} == {}
 
 
@@ -78,6 +84,7 @@ def test_nothing_unpickles() -> None:
         "joblib.load(p)",
         "yaml.load(t)",
         "yaml.load(t, yaml.Loader)",
+        "class Mine(pickle.Unpickler): pass",
     ],
 )
 def test_the_check_sees_what_it_looks_for(line: str) -> None:

@@ -1,4 +1,4 @@
-"""ChestMNIST and its grey siblings: open small medical images, from the file that the package `medmnist` downloads.
+"""ChestMNIST and its siblings, grey or in colour: open medical images, from the file that the package `medmnist` loads.
 
 Yang et al. 2023, "MedMNIST v2: a large-scale lightweight benchmark for 2D and 3D biomedical image classification".
 """
@@ -24,6 +24,7 @@ from bench.errors import DataError, SourceError
 from bench.paths import counted_from
 from bench.pipeline.settings import not_semantic
 from bench.pipeline.stage import Work
+from bench.pixels import image_shape
 from bench.tables import Float32, Int64, UInt8
 
 _PARTS = ("train", "val", "test")
@@ -47,9 +48,25 @@ _TISSUES = (
     "Proximal Tubule Segments",
     "Thick Ascending Limb",
 )
+_COLON = (
+    *("adipose", "background", "debris", "lymphocytes", "mucus", "smooth muscle", "normal colon mucosa"),
+    *("cancer-associated stroma", "colorectal adenocarcinoma epithelium"),
+)
+_SKIN = (
+    *("actinic keratoses and intraepithelial carcinoma", "basal cell carcinoma", "benign keratosis-like lesions"),
+    *("dermatofibroma", "melanoma", "melanocytic nevi", "vascular lesions"),
+)
+_BLOOD = (
+    *("basophil", "eosinophil", "erythroblast"),
+    "immature granulocytes(myelocytes, metamyelocytes and promyelocytes)",
+    *("lymphocyte", "monocyte", "neutrophil", "platelet"),
+)
 _RETINA = ("choroidal neovascularization", "diabetic macular edema", "drusen", "normal")
 # The file holds numbers alone. These are the names of the package's `INFO`, in their order.
 CLASS_NAMES: dict[str, tuple[str, ...]] = {
+    "pathmnist": _COLON,
+    "dermamnist": _SKIN,
+    "bloodmnist": _BLOOD,
     "chestmnist": _CHEST,
     "pneumoniamnist": ("normal", "pneumonia"),
     "octmnist": _RETINA,
@@ -60,6 +77,9 @@ CLASS_NAMES: dict[str, tuple[str, ...]] = {
     "organsmnist": _ORGANS,
 }
 Flag = Literal[
+    "pathmnist",
+    "dermamnist",
+    "bloodmnist",
     "chestmnist",
     "pneumoniamnist",
     "octmnist",
@@ -72,6 +92,7 @@ Flag = Literal[
 _PYTHON_CLASS = {"chestmnist": "ChestMNIST", "octmnist": "OCTMNIST", "pneumoniamnist": "PneumoniaMNIST"} | {
     "breastmnist": "BreastMNIST",
     "tissuemnist": "TissueMNIST",
+    **{f"{part}mnist": f"{part.capitalize()}MNIST" for part in ("path", "derma", "blood")},
     **{f"organ{view}mnist": f"Organ{view.upper()}MNIST" for view in "acs"},
 }
 
@@ -86,14 +107,14 @@ class _Rows:
 
 
 class MedMnist(Dataset):
-    """Grey images of MedMNIST with their official split. The package downloads one file for each set and size.
+    """Images of MedMNIST with their official split. The package downloads one file for each set and size.
 
-    A set of one label an image (all but ChestMNIST) gets a column for each class. Patients are not known. Sets
-    of colour images are not read.
+    A set of one label an image (all but ChestMNIST) gets a column for each class. Patients are not known. Images are
+    grey or have colour as those of the file.
     """
 
     kind: ClassVar[str] = "medmnist"
-    sharing: ClassVar[Literal["open", "credentialed"]] = "open"  # CC BY 4.0
+    sharing: ClassVar[Literal["open", "credentialed"]] = "open"  # CC BY 4.0; DermaMNIST: CC BY-NC 4.0
 
     flag: Flag = Field("chestmnist", description="which set, by the package's name for it")
     image_px: Literal[28, 64, 128, 224] = Field(64, description="which of the package's sizes, side in pixels")
@@ -173,7 +194,7 @@ class MedMnist(Dataset):
         rows = self._rows()
         head, tail = self._head_and_tail(rows)
         n, done = len(rows.labels), 0
-        writer = TableWriter(work.out, n, self.image_px)
+        writer = TableWriter(work.out, n, self.image_px, self._colour())
         for part in _PARTS:
             for images in self._chosen_images(part, rows.chosen[part]):
                 writer.images[done : done + len(images)] = images
@@ -198,11 +219,11 @@ class MedMnist(Dataset):
     def _require_file(self) -> None:
         if self.file.exists():
             return
-        name = _PYTHON_CLASS[self.flag]
+        name, licence = _PYTHON_CLASS[self.flag], "CC BY-NC 4.0" if self.flag == "dermamnist" else "CC BY 4.0"
         made = "" if self.file.parent.is_dir() else f"make the folder {self.file.parent}, then "
         get = f"medmnist.{name}(split='train', download=True, size={self.image_px}, root='{self.file.parent}')"
         raise SourceError(
-            f"{self.kind}: {self.file}: no such file{counted_from(self.root)}; to get it ({name}, CC BY 4.0), {made}"
+            f"{self.kind}: {self.file}: no such file{counted_from(self.root)}; to get it ({name}, {licence}), {made}"
             f'pip install medmnist, and python -c "import medmnist; {get}"'
         )
 
@@ -239,12 +260,11 @@ class MedMnist(Dataset):
         """Return the labels of a part as 0 and 1, `float32 [n, C]`."""
         names, where = self.known_classes(), f"{self.file}: array '{part}_labels'"
         images, image_type = shape_of(self.file, f"{part}_images")
-        wanted = (self.image_px, self.image_px)
+        wanted = image_shape(self.image_px, self._colour())
         if images[1:] != wanted or image_type != np.uint8:
-            colour = "; colour is not read" if images[-1:] == (3,) else ""
             raise DataError(
-                f"{self.file}: array '{part}_images' is {image_type} {list(images)}, want uint8 [n, {wanted[0]}, "
-                f"{wanted[1]}]{colour}"
+                f"{self.file}: array '{part}_images' is {image_type} {list(images)}, want uint8 "
+                f"[n, {', '.join(map(str, wanted))}]"
             )
         shape, dtype = shape_of(self.file, f"{part}_labels")
         columns = len(names) if self.flag == "chestmnist" else 1
@@ -258,6 +278,10 @@ class MedMnist(Dataset):
             odd = int(np.argmax(((found < 0) | (found > highest)).any(axis=1)))
             raise DataError(f"{where}: row {odd} is {found[odd].tolist()}; want numbers of 0 to {highest}")
         return (found if self.flag == "chestmnist" else found == np.arange(len(names))).astype(np.float32)
+
+    def _colour(self) -> bool:
+        """Tell whether the train images have colour; all parts must be alike."""
+        return shape_of(self.file, "train_images")[0][3:] == (3,)
 
     def _chosen_images(self, part: str, chosen: Int64) -> Iterator[UInt8]:
         start = 0

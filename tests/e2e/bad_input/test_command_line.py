@@ -23,7 +23,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     "option of no verb": (["--bogus"], "bench: no such option: --bogus (see `bench --help`)"),
     "option without a value": ([*RUN, "--set"], "option '--set' requires an argument"),
     "matrix": (["run", "toi"], "matrix 'toi': no such file and no shipped matrix of that name; did you mean 'toy'? (have"),
-    "nameless matrix": (["table", ""], "matrix '': is a folder; give a YAML file or one of audit, chestmnist, compos"),
+    "nameless matrix": (["table", ""], "matrix '': is a folder; give a YAML file or one of audit, chestmnist, "),
     "cell": (["explain", "toy", "our@1"], "matrix toy: no cell 'our@1'; did you mean 'ours@1'? (cells: phantom/baseline"),
     "cells": (["explain", "toy", "ours"], "'ours' is in 3 cells: phantom/ours@0/s0, phantom/ours@1/s0, phantom/ours@2/s0;"),
     "any cell": (["explain", "toy", ""], "matrix toy: '' is in 8 cells: phantom/baseline/s0, "),

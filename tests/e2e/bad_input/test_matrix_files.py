@@ -101,10 +101,7 @@ def _piped(folder: Path) -> Path:
 
 PLACES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "missing": (lambda folder: folder / "demmo", "no such file and no shipped matrix of that name"),
-    "a folder": (
-        lambda folder: folder,
-        "is a folder; give a YAML file or one of audit, chestmnist, compositional, demo",
-    ),
+    "a folder": (lambda folder: folder, "is a folder; give a YAML file or one of audit, chestmnist, "),
     "a link to nothing": (_linked, "is a broken link; give a YAML file"),
     "a pipe": (_piped, "is not a regular file; give a YAML file"),
     "below a file": (lambda folder: write(folder, TEXT) / "below", "no such file"),

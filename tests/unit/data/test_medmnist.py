@@ -31,6 +31,14 @@ def test_images_labels_and_parts_are_those_of_the_file(tmp_path, compressed, mon
     assert set(table.tail) == {CLASS_NAMES["chestmnist"][i] for i in rarest}
 
 
+def test_the_files_shape_says_whether_there_is_colour(tmp_path):
+    file = medmnist_file(tmp_path / "m", "dermamnist", image_px=28, n_classes=7, colour=True)
+    table, found = read(file, tmp_path, flag="dermamnist", image_px=28), np.load(file)
+    expected = np.concatenate([found[f"{p}_images"] for p in ("train", "val", "test")])
+    assert expected.shape[1:] == (28, 28, 3)
+    np.testing.assert_array_equal(table.images, expected)
+
+
 @pytest.mark.parametrize("flag", sorted(set(CLASS_NAMES) - {"chestmnist"}))
 def test_one_label_an_image_becomes_a_column_for_each_class(tmp_path, flag):
     n_classes = len(CLASS_NAMES[flag])
@@ -80,7 +88,9 @@ RGB = np.zeros((200, 64, 64, 3), np.uint8)
     ("arrays", "said"),
     [
         ({"val_labels": None}, r"no array 'val_labels' \(have: test_images"),
-        ({"train_images": RGB}, r"is uint8 \[200, 64, 64, 3\], want uint8 \[n, 64, 64\]; colour is not read"),
+        ({"train_images": RGB}, r"'val_images' is uint8 \[80, 64, 64\], want uint8 \[n, 64, 64, 3\]"),
+        ({"val_images": RGB[:80]}, r"'val_images' is uint8 \[80, 64, 64, 3\], want uint8 \[n, 64, 64\]"),
+        ({"train_images": RGB[..., :2]}, r"is uint8 \[200, 64, 64, 2\], want uint8 \[n, 64, 64\]"),
         ({"train_images": np.zeros((200, 28, 28), np.uint8)}, r"\[200, 28, 28\], want uint8 \[n, 64, 64\]"),
         ({"train_images": np.zeros((200, 64, 64), np.float32)}, "is float32"),
         (

@@ -57,6 +57,7 @@ LONG = {
     "reliability/test_store_faults.py",
     "reliability/test_trainings_resume.py",
     "e2e/test_chestmnist.py",
+    "e2e/test_cifar_lt.py",
     "e2e/test_paper.py",
     "unit/sweeps/test_sweep_kills.py",
     "unit/tracking/test_kills.py",

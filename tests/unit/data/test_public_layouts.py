@@ -33,7 +33,7 @@ def test_what_the_page_says_is_accepted(section):
 
 
 def test_every_set_of_the_page_is_there():
-    assert set(SECTIONS) == {"ChestMNIST", "ChestX-ray14", "CXR-LT", "CheXpert", "PadChest", "VinDr-CXR"}
+    assert set(SECTIONS) == {"ChestMNIST", "CIFAR", "ChestX-ray14", "CXR-LT", "CheXpert", "PadChest", "VinDr-CXR"}
 
 
 NIH = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,OriginalImage[Width,Height],"

@@ -14,7 +14,7 @@ from bench.errors import ConfigError, listed
 from bench.results.cells import read_matrix
 from bench.store.store import Store
 from bench.tracking.dashboard import report, require_extra, spec_of, workspace
-from bench.tracking.figures import Figures
+from bench.tracking.figures import Figures, open_datasets, shown_no_longer
 from bench.tracking.matrix_board import matrix_boards
 from bench.tracking.save_dashboard import finished, from_record, require_own_name, save
 from bench.tracking.study_board import study_boards
@@ -54,7 +54,7 @@ def save_and_tell(
     upload = request.upload_command("online", share_with)
     with tempfile.TemporaryDirectory() as folder:
         what = _collected(request, store, share_with, Path(folder))
-        saved = save(what.found, what.boards, what.table, upload, entity, project, share_with, what.figures)
+        saved = save(what.found, what.boards, what.table, upload, entity, project, share_with, what.figures, store.root)
     if saved["lacking"]:
         ended = "trials that have ended" if what.boards is study_boards else "finished cells"
         say(
@@ -89,7 +89,9 @@ def _cells(request: Request, store: Store, share_with: str | None, folder: Path)
     drawn = shown_figures(matrix, results, store, folder, share)
     found = {one.drawing.name: f"{one.drawing.title}. {one.drawing.caption}" for one in drawn}
     files = {one.drawing.name: str(one.files[0]) for one in drawn}
-    figures = Figures(matrix.name, found, files, share) if drawn else None
+    figures = Figures(matrix.name, found, files, share, open_datasets(matrix)) if drawn else None
+    if told := shown_no_longer(store.root, matrix):
+        say(told)
     return _Collected(cells, matrix_boards, table_text(matrix, results, store, share), figures)
 
 

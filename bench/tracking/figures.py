@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.errors import ConfigError
+from bench.errors import ConfigError, listed
+from bench.files import read_json, write_json
+from bench.matrix.matrix import Matrix
+from bench.privacy.border import is_open
 from bench.privacy.payload import Payload
 from bench.tracking.marker import MOST_IDS, Destination, ids
 from bench.tracking.wandb_run import DeletedError, begin_run, end_badly
@@ -27,12 +31,14 @@ class Figures:
         captions: name of a figure → its title and caption.
         files: name of a figure → its PNG file.
         all_open: whether they are of open data alone; otherwise the user allowed one server to have them.
+        datasets: the data sets that were open when they were drawn.
     """
 
     matrix: str
     captions: dict[str, str]
     files: dict[str, str]
     all_open: bool
+    datasets: Sequence[str] = ()
 
     @property
     def run(self) -> str:
@@ -43,6 +49,45 @@ class Figures:
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON values; `Figures(**values)` reads them."""
         return asdict(self)
+
+
+def open_datasets(matrix: Matrix) -> list[str]:
+    """Return the data sets of a matrix of which everything may be shown to anybody."""
+    closed = {cell.dataset.label for cell in matrix.cells if not is_open(cell.sharing)}
+    return sorted({cell.dataset.label for cell in matrix.cells} - closed)
+
+
+def remember(root: Path, figures: Figures, places: Sequence[Destination]) -> None:
+    """Write into the store which open data are in figures that are about to be sent, and where to."""
+    if not figures.all_open:  # they go to the one server that may have everything
+        return
+    noted, there = _note(root, figures.matrix), read_json(_note(root, figures.matrix)) or {}
+    told = [f"{place.base_url} {place.entity}/{place.project}" for place in places]
+    write_json(
+        noted,
+        {
+            "datasets": sorted({*there.get("datasets", ()), *figures.datasets}),
+            "places": list(dict.fromkeys([*there.get("places", ()), *told])),
+        },
+    )
+
+
+def shown_no_longer(root: Path, matrix: Matrix) -> str | None:
+    """Return a warning of figures that W&B was given of data that are not open any more, or None if there are none."""
+    there = read_json(_note(root, matrix.name)) or {}
+    now = {cell.dataset.label for cell in matrix.cells} - set(open_datasets(matrix))
+    closed = sorted(now & set(there.get("datasets", ())))
+    if not closed:
+        return None
+    return (
+        f"warning: W&B was given figures of {listed(closed, 3)} while these data were said to be open; delete the runs "
+        f"'figures of {matrix.name}' in {listed(there['places'], 3)}, call `bench dashboard {matrix.name}` to replace "
+        f"the report, and then remove {_note(root, matrix.name)}"
+    )
+
+
+def _note(root: Path, matrix: str) -> Path:
+    return root / "cells" / matrix / "wandb-figures.json"
 
 
 def send_figures(figures: Figures, to: Destination, root: Path) -> str:

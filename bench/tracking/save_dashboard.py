@@ -22,7 +22,7 @@ from bench.results.cells import CellResult
 from bench.results.record import cell_record, read_record, record_folder
 from bench.store.store import Store
 from bench.tracking.board import Board
-from bench.tracking.figures import Figures
+from bench.tracking.figures import Figures, remember
 from bench.tracking.marker import Destination, run_id, sent_as
 from bench.tracking.wandb_child import after, surroundings
 from bench.tracking.wandb_dashboard import REFUSED, SAVED
@@ -122,6 +122,7 @@ def save(
     project: str | None = None,
     share_with: str | None = None,
     figures: Figures | None = None,
+    root: Path | None = None,
 ) -> dict[str, Any]:
     """Save workspaces and report where the runs were uploaded; what is there under the same names is replaced.
 
@@ -134,6 +135,7 @@ def save(
         project: the project; likewise.
         share_with: host of a W&B server that may have everything.
         figures: figures that may leave, which the report shows; None if there are none.
+        root: the store's folder, where it is written down to where figures go; None if that is not wanted.
 
     Returns:
         `base_url`, `entity`, `project`, `workspaces` and `report` (each with `name`, `url`, `was`, `spec`), `figures`
@@ -144,6 +146,8 @@ def save(
     """
     places = _places(found, upload, entity, project)
     request = {"places": [_asked(found, boards, place) for place in places], "table": table, "server": share_with}
+    if figures and root is not None:  # before they are sent: the process may die, or give up after some are there
+        remember(root, figures, places)
     saved = _child(request | {"figures": figures.as_dict() if figures else None})
     here = Destination(saved["base_url"], saved["entity"], saved["project"])
     return saved | {"lacking": [one.name for one in found if here not in one.uploads]}

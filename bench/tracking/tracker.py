@@ -24,6 +24,7 @@ from bench.results.record import (
 from bench.results.shown import write_shown
 from bench.results.stage_record import write_stage_record
 from bench.store.store import Store
+from bench.tracking.figures import shown_no_longer
 from bench.tracking.marker import sent_as
 from bench.tracking.sender import Say, Sender, check_mode, to_stderr
 from bench.tracking.wandb_child import LiveChild
@@ -126,9 +127,11 @@ class WandbTracker(Sender):
         self.pump()
 
     def close(self, wait: bool = False, on_progress: Callable[[], object] = lambda: None) -> None:
-        """End the runs of cells that are not finished, then see `Sender.close`."""
+        """End the runs of cells that are not finished, and say what W&B should not have; then see `Sender.close`."""
         if self._live is not None:
             self._live.close()
+        if told := shown_no_longer(self._root, self.local.matrix):
+            self.say(told)
         super().close(wait, on_progress)
 
     def add(self, cell: Cell) -> bool:

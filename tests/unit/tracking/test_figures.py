@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,17 @@ from PIL import Image
 from bench.errors import ConfigError
 from bench.matrix.build import build_matrix
 from bench.results.cells import read_matrix
-from bench.tracking.figures import Figures
+from bench.tracking import save_dashboard
+from bench.tracking.figures import Figures, open_datasets, remember, shown_no_longer
+from bench.tracking.marker import Destination
+from bench.tracking.matrix_board import matrix_boards
+from bench.tracking.save_dashboard import save
+from bench.tracking.tracker import make_tracker
 from reports.report import shown_figures
 from tests.conftest import ROOT
 from tests.tiny_cells import methods, tiny  # noqa: F401 - a fixture
 from tests.track_fixtures import server  # noqa: F401 - a fixture
-from tests.unit.tracking.test_save_dashboard import Place, of_kind, save_all, send
+from tests.unit.tracking.test_save_dashboard import Place, finished, of_kind, save_all, send
 from tests.wandb_stub import Wandb
 
 
@@ -119,3 +125,38 @@ def test_of_credentialed_data_no_figure_may_be_shown(
     monkeypatch.setattr("bench.data.kinds.phantom.Phantom.sharing", "credentialed")
     assert drawn(share=True) == []
     assert drawn(share=False) == of_open  # for the one server that may have everything
+
+
+def test_figures_of_data_that_are_open_no_longer_are_told_until_somebody_has_removed_them(
+    place: Place, figures: Figures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def child(request: dict[str, Any]) -> dict[str, Any]:
+        raise ConfigError("it gave up after some figures were there")
+
+    store, matrix = place
+    figures = replace(figures, datasets=open_datasets(matrix))
+    here = Destination("https://api.wandb.ai", "me", "mine")
+    cells = [replace(cell, uploads={here: cell.run}) for cell in finished(place)]
+    monkeypatch.setattr(save_dashboard, "_child", child)
+    with pytest.raises(ConfigError, match="it gave up"):
+        save(cells, matrix_boards, "a table", "bench upload tiny", figures=figures, root=store.root)
+    assert shown_no_longer(store.root, matrix) is None
+
+    monkeypatch.setattr("bench.data.kinds.phantom.Phantom.sharing", "credentialed")
+    closed, said = build_matrix(tiny(), "tiny"), []
+    for _ in range(2):
+        make_tracker("online", store, closed, said.append).close()
+    (line,) = set(said)
+    assert len(said) == 2
+    assert "W&B was given figures of phantom while these data were said to be open" in line
+    assert "delete the runs 'figures of tiny' in https://api.wandb.ai me/mine," in line
+    Path(line.rpartition(" and then remove ")[2]).unlink()
+    make_tracker("online", store, closed, said.append).close()
+    assert len(said) == 2
+
+
+def test_figures_for_the_one_server_that_may_have_everything_are_not_told(place: Place, figures: Figures) -> None:
+    remember(
+        place[0].root, replace(figures, all_open=False, datasets=["phantom"]), [Destination("https://w", "a", "b")]
+    )
+    assert not list(place[0].root.rglob("wandb-figures.json"))

@@ -11,17 +11,20 @@ from reports.beside_fid import DISTANCES, MANIFOLD, TextTable, beside_fid
 from reports.beside_pairs import HELD_OUT, HELD_OUT_NOTES, HELD_OUT_OF_ALL, pair_tables
 from reports.differences import EFFECT_COLUMNS, value
 from reports.run_facts import by_method, span
-from reports.table_rows import COLUMNS, Column, number, places_for
+from reports.table_rows import COLUMNS, MEDIUM, Column, number, places_for
 
 if TYPE_CHECKING:
     from bench.results.cells import CellResult
 
 _SCORES = (
     Column("auroc_head", "AUROC head", 1, 3),
+    Column("auroc_medium", "AUROC medium", 1, 3),
     Column("auroc_tail", "AUROC tail", 1, 3),
     Column("f1_head", "F1 head", 1, 3),
+    Column("f1_medium", "F1 medium", 1, 3),
     Column("f1_tail", "F1 tail", 1, 3),
     Column("calibration_error_head", "calibration error head", -1, 3),
+    Column("calibration_error_medium", "calibration error medium", -1, 3),
     Column("calibration_error_tail", "calibration error tail", -1, 3),
     Column("balanced_accuracy", "balanced accuracy", 1, 3),
 )
@@ -31,7 +34,7 @@ _OF_ALL = (
     Column("calibration_error_all", "calibration error all", -1, 3),
     Column("map_all", "mAP all", 1, 3),
 )
-_GROUPS = ("head", "tail", "all")
+_GROUPS = ("head", "medium", "tail", "all")
 _NOTES = (
     "AUROC and F1 are means over classes. F1 is at thresholds that were chosen on val, one for each class. A class "
     "without positives (or, for AUROC, without negatives) is left out.",
@@ -49,7 +52,7 @@ def beside_tables(results: Sequence[CellResult]) -> list[TextTable]:
 
 
 def metrics_table(results: Sequence[CellResult], names: Iterable[str]) -> TextTable:
-    """Return a table of named figures; `auroc` stands for `auroc_head`, `auroc_tail` and `auroc_all`.
+    """Return a table of named figures; `auroc` stands for `auroc_head`, `auroc_tail` and so on.
 
     Raises:
         ConfigError: for a figure that no finished cell has.
@@ -74,8 +77,8 @@ def column_named(name: str, results: Sequence[CellResult]) -> Column:
     Raises:
         ConfigError: for a figure that no finished cell has.
     """
-    columns = (*DISTANCES, *MANIFOLD, *COLUMNS, *_SCORES, *_OF_ALL, *HELD_OUT, *HELD_OUT_OF_ALL, *EFFECT_COLUMNS)
-    known = {c.key: c for c in columns}
+    scored = (*COLUMNS, MEDIUM, *_SCORES, *_OF_ALL, *HELD_OUT, *HELD_OUT_OF_ALL)
+    known = {c.key: c for c in (*DISTANCES, *MANIFOLD, *scored, *EFFECT_COLUMNS)}
     if name in known:
         return known[name]
     names = _figures(results)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 HELD_OUT = tuple(
     column
-    for group in ("head", "tail")
+    for group in ("head", "medium", "tail")
     for column in (
         Column(f"held_out_ap_{group}", f"held-out AP {group}", 1, 3),
         Column(f"seen_ap_{group}", f"seen AP {group}", 1, 3),

@@ -141,10 +141,13 @@ def _images_note(matrix: Matrix, results: list[CellResult], facts: DatasetFacts 
 
 
 def _classes_note(facts: DatasetFacts) -> str:
-    """Return the names of the head and tail classes, or their number where there are too many to list."""
-    if len(facts.head) + len(facts.tail) > _MOST_CLASSES:
-        return f" There are {len(facts.head)} head classes and {len(facts.tail)} tail classes."
-    return f" Head classes: {', '.join(facts.head)}. Tail classes: {', '.join(facts.tail)}."
+    """Return the names of the head, medium and tail classes, or their number where there are too many to list."""
+    medium, n = facts.medium, len(facts.medium)
+    if len(facts.head) + n + len(facts.tail) > _MOST_CLASSES:
+        between = f", {n} medium" if n else ""
+        return f" There are {len(facts.head)} head{between} and {len(facts.tail)} tail classes."
+    between = f" Medium classes: {', '.join(medium)}; methods see them as head." if n else ""
+    return f" Head classes: {', '.join(facts.head)}.{between} Tail classes: {', '.join(facts.tail)}."
 
 
 def _fidelity_notes(results: list[CellResult]) -> list[str]:

@@ -266,7 +266,7 @@ def _class_table(results: list[CellResult], facts: DatasetFacts | None) -> dict[
         }
         for name in names
     ]
-    order = {"head": 0, "": 1, "tail": 2}
+    order = {"head": 0, "medium": 1, "": 2, "tail": 3}
     lines.sort(key=lambda line: order[str(line["group"])])
     return {"methods": list(scored), "lines": lines, "blocks": blocks(len(scored), _MOST_COLUMNS)}
 

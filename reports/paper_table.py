@@ -17,7 +17,7 @@ from reports.few_patients import few_note, few_patients, marked
 from reports.footnotes import footnotes, left_open
 from reports.published import published
 from reports.run_facts import by_dataset, dataset_facts
-from reports.table_rows import COLUMNS, PUBLISHED_COLUMNS, SUPPORTED, Layout, Row, no_skill, number, table_rows
+from reports.table_rows import PUBLISHED_COLUMNS, SUPPORTED, Layout, Row, columns_of, no_skill, number, table_rows
 from reports.text import md, md_table, tex, tex_line
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def csv_table(parts: list[Part]) -> str:
     """
     out = io.StringIO()
     short = published().short
-    columns = (*COLUMNS, SUPPORTED)
+    columns = (*columns_of(row for part in parts for row in part.rows), SUPPORTED)
     names = [name for c in columns for name in (c.key, f"{c.key}_sd")]
     fields = ["dataset", "method", "n_seeds", *names, "fid_tail_equal_n", "fid_tail_floor_spread", *_BOUNDS]
     fields += ["n_synthetic", "no_skill_head", "no_skill_tail"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.data.census import in_words, table_notes
+from bench.evaluation.grouped_scores import GroupedScores
 from bench.privacy.names import plain_words
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class DatasetFacts:
 
     Attributes:
         label, sharing: its name and who may see its images.
-        class_names, head, tail: names of the classes.
+        class_names, head, medium, tail: names of the classes; medium is empty unless the matrix has such a group.
         n_images: images in train, val, test.
         train_counts: class → positives in train (observed labels).
         image_px: side of an image in pixels.
@@ -46,6 +47,7 @@ class DatasetFacts:
     taken: str = ""
     notes: tuple[str, ...] = ()
     patients_known: bool = True
+    medium: tuple[str, ...] = ()
 
     @property
     def split(self) -> str:
@@ -55,8 +57,9 @@ class DatasetFacts:
         return f"split by {'patient' if self.patients_known else 'image'}"
 
     def group(self, name: str) -> str:
-        """Return `head`, `tail` or an empty string for a class."""
-        return "head" if name in self.head else "tail" if name in self.tail else ""
+        """Return `head`, `medium`, `tail` or an empty string for a class."""
+        groups = {"head": self.head, "medium": self.medium, "tail": self.tail}
+        return next((group for group, names in groups.items() if name in names), "")
 
 
 def dataset_facts(cell: Cell, store: Store, classes: Mapping[str, str] | None = None) -> DatasetFacts | None:
@@ -73,12 +76,18 @@ def dataset_facts(cell: Cell, store: Store, classes: Mapping[str, str] | None = 
     for i, found in enumerate(rows.values()):
         part[found] = i
     said = classes or {}
-    names, head, tail = (tuple(said.get(n, n) for n in found) for found in (table.class_names, table.head, table.tail))
+    scores = cell.scores
+    medium = scores.medium(table, rows["train"]) if isinstance(scores, GroupedScores) else ()
+    head_alone = [name for name in table.head if name not in medium]
+    names, head, medium, tail = (
+        tuple(said.get(n, n) for n in found) for found in (table.class_names, head_alone, medium, table.tail)
+    )
     return DatasetFacts(
         label=cell.dataset.label,
         sharing=cell.dataset.sharing,
         class_names=names,
         head=head,
+        medium=medium,
         tail=tail,
         n_images={part: len(found) for part, found in rows.items()},
         train_counts={name: int(n) for name, n in zip(names, counts, strict=True)},

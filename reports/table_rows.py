@@ -48,6 +48,7 @@ COLUMNS = (
     Column("map_tail", "mAP tail", 1, 3),
 )
 SUPPORTED = Column("map_tail_supported", "mAP tail without classes of few patients", 1, 3)  # only where there are any
+MEDIUM = Column("map_medium", "mAP medium", 1, 3)  # only where the matrix has medium classes
 PUBLISHED_COLUMNS = (
     Column("fid_tail", "FID", -1, 3),
     Column("map_head", "mAP head", 1, 3),
@@ -55,6 +56,7 @@ PUBLISHED_COLUMNS = (
 )
 NO_SKILL = {
     "map_head": "prevalence_head",
+    "map_medium": "prevalence_medium",
     "map_tail": "prevalence_tail",
     "map_tail_supported": "prevalence_tail_supported",
 }
@@ -101,8 +103,8 @@ def table_rows(results: list[CellResult], with_published: bool = True) -> list[R
         planned[key] = planned.get(key, 0) + 1
         if r.skip:
             skipped.add(key)
-    rows, columns = [], (*COLUMNS, SUPPORTED)
-    for raw in table(results):
+    rows, columns = [], (*COLUMNS, MEDIUM, SUPPORTED)
+    for raw in table(results, [MEDIUM.key]):
         key = (raw["dataset"], raw["method"])
         shown = {c.key: None if key in skipped else raw[c.key] for c in columns}
         rows.append(
@@ -163,7 +165,8 @@ class Layout:
         """Return the layout for the rows of a data set."""
         there = any(row.published(c.key) is not None for row in rows for c in PUBLISHED_COLUMNS)
         few = {name: n for row in rows for name, n in row.few.items()}
-        own = (*COLUMNS, replace(SUPPORTED, heading=heading_without(few))) if few else COLUMNS
+        own = columns_of(rows)
+        own = (*own, replace(SUPPORTED, heading=heading_without(few))) if few else own
         return cls(any(row.n_planned > 1 for row in rows), own, PUBLISHED_COLUMNS if there else ())
 
     @property
@@ -198,6 +201,13 @@ class Layout:
         levels = no_skill(results)
         ours = [number(levels[c.key], c.decimals or 3) if c.key in levels else "" for c in self.own]
         return ["no skill", *([""] if self.seeds else []), *ours, *("" for _ in self.theirs)]
+
+
+def columns_of(rows: Iterable[Row]) -> tuple[Column, ...]:
+    """Return the columns of this run's numbers; that of the medium classes stands between head and tail."""
+    if all(row.values.get(MEDIUM.key) is None for row in rows):
+        return COLUMNS
+    return (*COLUMNS[:-1], MEDIUM, COLUMNS[-1])
 
 
 def decimals(column: Column, rows: Iterable[Row]) -> int:

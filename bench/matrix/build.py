@@ -18,6 +18,7 @@ from bench.data.split import Split, SplitSettings, Train, checked_parts
 from bench.errors import ConfigError, DataError, listed
 from bench.evaluation.extractors import ClassifierExtractor
 from bench.evaluation.fidelity import Fidelity
+from bench.evaluation.grouped_scores import GroupedScores
 from bench.evaluation.measures import FidelitySettings
 from bench.evaluation.scores import Scores
 from bench.matrix.cell import Cell
@@ -51,6 +52,7 @@ def build_matrix(raw: dict[str, Any], where: str) -> Matrix:
     datasets = [registry.parse_dataset(d, f"{where}.datasets.{i}") for i, d in enumerate(settings.datasets)]
     _check_plan(settings.augment, datasets, where)
     _check_held_out(settings.split, datasets, where)
+    _check_medium(settings.n_medium, datasets, where)
     for dataset in datasets:
         known = None
         with noting_missing(dataset):
@@ -121,6 +123,19 @@ def _check_held_out(split: SplitSettings, datasets: Sequence[Dataset], where: st
                 pair_columns(split.held_out_pairs, classes)
         except DataError as error:
             raise DataError(f"{where}: data set '{dataset.label}': {error}") from error
+
+
+def _check_medium(n_medium: int, datasets: Sequence[Dataset], where: str) -> None:
+    """Refuse more medium classes than a data set is known to have outside of its tail, of which one must be head."""
+    for dataset in datasets if n_medium else ():
+        classes = size = None
+        with noting_missing(dataset):
+            classes, size = dataset.known_classes(), dataset.known_size()
+        if classes is not None and size is not None and n_medium >= (n := len(classes) - len(size.tail)):
+            raise ConfigError(
+                f"{where}.n_medium: want fewer than the {n} classes of data set '{dataset.label}' that are not tail, "
+                f"so that a head is left, got {n_medium}"
+            )
 
 
 def _check_nothing_needs_a_control(rows: Sequence[Row], fidelity: FidelitySettings, where: str) -> None:
@@ -204,10 +219,17 @@ def build_cell(settings: MatrixSettings, dataset: Dataset, row: Row, seed: int, 
         split=split,
         augmented=augmented,
         classifier=classifier,
-        scores=Scores(split=split, classifier=classifier, settings=settings.scores),
+        scores=_scores(settings, split, classifier),
         fidelity=Fidelity(split=split, train=train, augmented=augmented, settings=fidelity),
         diagnostics=diagnostics_of(row.method, task),
     )
+
+
+def _scores(settings: MatrixSettings, split: Split, classifier: Classifier) -> Scores:
+    """Return the stage of the scores; without medium classes, its key does not depend on what they are."""
+    if not settings.n_medium:
+        return Scores(split=split, classifier=classifier, settings=settings.scores)
+    return GroupedScores(split=split, classifier=classifier, settings=settings.scores, n_medium=settings.n_medium)
 
 
 def _labelled(method: Method, augmented: Augmented, teacher: Classifier | None) -> Labelled | None:

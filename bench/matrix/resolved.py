@@ -52,7 +52,7 @@ def flat_config(settings: MatrixSettings, cell: Cell) -> dict[str, Any]:
         "classifier": _semantic(cell.classifier.settings),
         "fidelity": _semantic(settings.fidelity),
     }
-    return dict(flatten(tree))
+    return dict(flatten(tree | ({"n_medium": settings.n_medium} if settings.n_medium else {})))
 
 
 def _semantic(value: object) -> Any:

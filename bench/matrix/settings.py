@@ -32,6 +32,12 @@ class MatrixSettings(Settings):
     settings: dict[str, dict[str, Any]] = Field({}, description="method name → settings, for all its rows")
     classifier: ClassifierSettings
     scores: ScoresSettings = ScoresSettings()
+    n_medium: int = Field(
+        0,
+        ge=0,
+        description="how many classes are medium in the scores: the rarest in train that are not tail; methods, which "
+        "augment the tail alone, see them as head",
+    )
     fidelity: FidelitySettings = FidelitySettings()
     seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
     published: bool | None = Field(

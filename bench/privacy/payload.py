@@ -21,6 +21,7 @@ _HEADLINES = (
     "label_fidelity_tail",
     "map_all",
     "map_head",
+    "map_medium",
     "map_tail",
     "stage_seconds",
     "val_map_all",

@@ -19,12 +19,13 @@ _HEADLINES = {
     "kid_tail": "KID of the tail (less is better)",
     "fid_tail_floor": "FID floor: real against real images",
     "map_head": "mAP of the head (more is better)",
+    "map_medium": "mAP of the medium classes (more is better)",
     "map_tail": "mAP of the tail (more is better)",
     "map_all": "mAP over all classes (more is better)",
     "label_fidelity_tail": "Label fidelity of the tail (more is better)",
     "stage_seconds": "Seconds of computation",
 }
-_TABLE = ("fid_tail", "kid_tail", "fid_tail_floor", "map_head", "map_tail")  # as in `bench table`
+_TABLE = ("fid_tail", "kid_tail", "fid_tail_floor", "map_head", "map_medium", "map_tail")  # as in `bench table`
 _AGAINST_STEPS = {
     "fid_tail": "FID of the tail against denoising steps d",
     "map_tail": "mAP of the tail against denoising steps d",

@@ -11,6 +11,8 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from bench.data.split import part_rows
+from bench.errors import DataError
+from bench.evaluation.grouped_scores import GroupedScores
 from bench.evaluation.scores import Scores, ScoresSettings
 from bench.metrics import patient_bootstrap as bootstrap
 from bench.store.store import Store
@@ -108,3 +110,37 @@ def test_the_bootstrap_can_be_left_out(tmp_path: Path) -> None:
     stage = Scores(split=classifier.split, classifier=classifier, settings=ScoresSettings(n_bootstrap=0))
     assert store.get(stage)["map_tail_low"] is None
     assert len(stage.replicates(store.folder(stage))["map_tail"]) == 0
+
+
+def test_medium_classes_are_the_rarest_outside_of_the_tail_and_leave_the_head(tmp_path: Path) -> None:
+    classifier, store = cell(n_images=100), Store(tmp_path)
+    settings = ScoresSettings(n_bootstrap=40)
+    plain = Scores(split=classifier.split, classifier=classifier, settings=settings)
+    grouped = GroupedScores(split=classifier.split, classifier=classifier, settings=settings, n_medium=1)
+    assert plain.key != grouped.key
+    before, scores = store.get(plain), store.get(grouped)
+    assert not [name for name in before if "medium" in name]
+    table, train = store.get(classifier.split.dataset), store.get(classifier.split)["train"]
+    positives = {n: np.nansum(table.labels[train, c]) for c, n in enumerate(table.class_names) if n in table.head}
+    medium = min(positives, key=lambda name: positives[name])
+    (head,) = set(table.head) - {medium}
+    for figure in ("auroc", "f1", "calibration_error"):
+        assert scores[f"{figure}_medium"] == scores[figure][medium] == before[figure][medium]
+        assert scores[f"{figure}_head"] == scores[figure][head]
+    assert (scores["map_medium"], scores["prevalence_medium"]) == (scores["ap"][medium], scores["prevalence"][medium])
+    assert scores["map_head"] == scores["ap"][head]
+    assert (scores["map_tail"], scores["map_all"]) == (before["map_tail"], before["map_all"])
+    replicates, old = grouped.replicates(store.folder(grouped)), plain.replicates(store.folder(plain))
+    assert list(replicates) == ["map_head", "map_medium", "map_tail", "map_all"]
+    np.testing.assert_allclose((replicates["map_head"] + replicates["map_medium"]) / 2, old["map_head"], rtol=1e-5)
+    np.testing.assert_array_equal(replicates["map_tail"], old["map_tail"])
+    low, high = np.quantile(replicates["map_medium"], [0.025, 0.975])
+    assert (scores["map_medium_low"], scores["map_medium_high"]) == pytest.approx((low, high))
+
+
+def test_medium_classes_that_leave_no_head_are_refused(tmp_path: Path) -> None:
+    classifier, store = cell(), Store(tmp_path)
+    table = store.get(classifier.split.dataset)
+    grouped = GroupedScores(split=classifier.split, classifier=classifier, n_medium=len(table.head))
+    with pytest.raises(DataError, match="n_medium: want fewer than the 2 classes that are not tail"):
+        grouped.medium(table, store.get(classifier.split)["train"])

@@ -67,6 +67,16 @@ def test_shipped_matrices_load(tmp_path: Path) -> None:
         assert path.read_text(encoding="utf-8").startswith(f"# bench run {path.stem}")
 
 
+def test_medium_classes_change_the_scores_alone(tmp_path: Path) -> None:
+    plain, none, some = (load(tmp_path, changed(**given)).cells for given in ({}, {"n_medium": 0}, {"n_medium": 2}))
+    assert [c.key for c in plain] == [c.key for c in none]
+    for one, other in zip(plain, some, strict=True):
+        assert (one.classifier.key, one.fidelity.key) == (other.classifier.key, other.fidelity.key)
+        assert one.scores.key != other.scores.key
+    said = fault(tmp_path, changed(n_medium=5))
+    assert "m.yaml.n_medium: want fewer than the 5 classes of data set 'phantom'" in said
+
+
 def test_the_same_file_and_a_written_out_default_give_the_same_cells(tmp_path: Path) -> None:
     first = [c.split.key for c in load(tmp_path, changed()).cells]
     assert first == [c.split.key for c in load(tmp_path, changed(split={"seed": 0})).cells]

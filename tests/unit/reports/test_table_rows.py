@@ -39,6 +39,20 @@ def test_rows_keep_the_order_of_the_matrix(seeded):
     assert [r.method for r in table_rows(results)] == [m.label for m in fixtures.METHODS]
 
 
+def test_medium_classes_have_a_column_where_there_are_any(seeded):
+    matrix, results, _ = seeded
+    assert "medium" not in markdown(parts_of(matrix, results, None)) + csv_table(parts_of(matrix, results, None))
+    more = {"map_medium": 0.345, "prevalence_medium": 0.111, "auroc_medium": 0.777, "auroc_tail": 0.5}
+    parts = parts_of(matrix, [replace(r, scores=r.scores | more) for r in results], None)
+    headings = parts[0].headings
+    place = headings.index("mAP medium ↑")
+    assert (headings[place - 1], headings[place + 1]) == ("mAP head ↑", "mAP tail ↑")
+    assert (parts[0].lines[0][place], parts[0].lines[-1][place]) == ("0.345 ± 0.000", "0.111")
+    assert "AUROC medium" in markdown(parts)
+    assert next(csv.DictReader(io.StringIO(csv_table(parts))))["map_medium"].startswith("0.345")
+    assert "mAP medium" in latex(parts)
+
+
 def test_a_skipped_method_shows_its_reason_and_no_numbers(seeded):
     row = next(r for r in table_rows(seeded[1]) if r.method == "declines")
     assert set(row.values.values()) == {None}

@@ -271,7 +271,7 @@ def test_plans_share_the_samples_of_their_common_numbers():
 
 def test_settings_are_told_in_the_resolved_configuration():
     text = Smote(space="latent").model_dump_json()
-    assert json.loads(text) == {"labels": "own", "k_neighbors": 5, "space": "latent"}
+    assert json.loads(text) == {"labels": "own", "k_neighbors": 5, "space": "latent", "detail": "none"}
 
 
 def test_toy_data_set_has_one_positive_in_train_where_asked(store):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reports.figures.style import CSS_DPI, DENSITY, LIGHT, Theme, settings
+from reports.figures.style import CSS_DPI, DENSITY, LIGHT, Theme, log_scale, settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +53,7 @@ def _counts(ax: Axes, classes: list[dict[str, Any]]) -> None:
     places = np.arange(len(classes))
     for k, (part, colour) in enumerate(_PARTS.items()):
         ax.barh(places + 0.27 * (k - 1), [c[part] for c in classes], 0.25, color=colour, label=part)
-    ax.set_xscale("log")
+    log_scale(ax)
     ax.set_xlim(0.5, 10 ** math.ceil(math.log10(max(10, *(c[p] for c in classes for p in _PARTS)))))
     ax.set_yticks(places, [_named(c) for c in classes])
     ax.set_ylim(len(classes) - 0.5, -0.5)  # in line with the rows of the matrix on the right

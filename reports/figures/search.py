@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reports.figures.style import Drawing, Omitted, Theme
+from reports.figures.style import Drawing, Omitted, Theme, log_scale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Value = bool | int | float | str
 _ACROSS = 3  # panels in one line
+_LONGEST_WORD = 18  # letters of a choice
 _DONE, _BEST = "#1F7FBF", "#D55E00"
 
 
@@ -165,11 +166,15 @@ def _slice(ax: Axes, name: str, metric: str, search: Search) -> None:
         words = sorted({str(v) for v in values})
         # Trials of one word lie beside each other by their number, so that equal values do not hide each other.
         places = [words.index(str(v)) + 0.3 * (t.number / len(search.trials) - 0.5) for v, t in zip(values, trials)]  # noqa: B905
-        ax.set_xticks(range(len(words)), words, rotation=30 if max(map(len, words)) > 7 else 0)
+        shown = [
+            w if len(w) <= _LONGEST_WORD else f"{w[: _LONGEST_WORD - 1]}…" for w in words
+        ]  # the table has them whole
+        slant: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+        ax.set_xticks(range(len(words)), shown, **(slant if max(map(len, shown)) > 7 else {}))
     else:
         places = [float(v) for v in values]
         if name in search.log_scaled:
-            ax.set_xscale("log")
+            log_scale(ax)
     for place, t in zip(places, trials, strict=True):
         ax.plot(
             place,

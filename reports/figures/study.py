@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.matrix.study import Scalar, Study
-from reports.figures.style import Drawing, Looks, Omitted, Theme, legend_of_drawn, slug, two_lines
+from reports.figures.style import Drawing, Looks, Omitted, Theme, legend_of_drawn, log_scale, slug, two_lines
 from reports.run_facts import by_dataset, span
 from reports.study_series import Point, Series, series, unknown_columns, unknown_records
 
@@ -186,7 +186,7 @@ def _axis(ax: Axes, study: Study, shown: Series) -> None:
         ax.grid(axis="x", visible=False)
         return
     if study.scale == "log" and all(float(x) > 0 for x in shown.order):
-        ax.set_xscale("log")
+        log_scale(ax)
     if len(shown.order) <= 6:
         ax.xaxis.set_major_locator(FixedLocator([float(x) for x in shown.order]))
         ax.xaxis.set_minor_locator(NullLocator())

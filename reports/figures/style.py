@@ -7,14 +7,16 @@ import io
 import itertools
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -142,6 +144,7 @@ def settings(theme: Theme) -> Any:
         "axes.spines.right": False,
         "axes.grid": True,
         "axes.titlelocation": "left",
+        "text.parse_math": False,  # names of rows and classes may hold `$`, which is no formula
         "pdf.fonttype": 42,  # text stays text: editable, and accepted by journals that refuse type 3
     }
     return {**sns.axes_style("ticks"), **sizes, **colours}
@@ -149,6 +152,13 @@ def settings(theme: Theme) -> Any:
 
 def save(drawing: Drawing, folder: Path) -> Saved:
     """Draw in both themes and write PNG and PDF of the light one to `folder`."""
+    with warnings.catch_warnings():
+        # Matplotlib warns of every letter that its font lacks, such as Chinese ones. The caption says it once.
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from", category=UserWarning)
+        return _save(drawing, folder)
+
+
+def _save(drawing: Drawing, folder: Path) -> Saved:
     import matplotlib
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -158,10 +168,24 @@ def save(drawing: Drawing, folder: Path) -> Saved:
         width, height = (round(inches * CSS_DPI) for inches in figure.get_size_inches())
         figure.savefig(png, dpi=DENSITY * CSS_DPI, metadata={"Software": None})
         figure.savefig(pdf, metadata={"CreationDate": None})
+        lacking = _lacking_letters(figure)
     with matplotlib.rc_context(settings(DARK)):
         buffer = io.BytesIO()
         drawing.draw(DARK).savefig(buffer, dpi=DENSITY * CSS_DPI, pil_kwargs={"compress_level": 1})
+    if lacking:
+        said = f"Boxes stand for letters that the font of figures lacks: {lacking}."
+        drawing = replace(drawing, caption=f"{drawing.caption} {said}")
     return Saved(drawing, (png, pdf), width, height, *(_webp(f, not drawing.photographic) for f in (png, buffer)))
+
+
+def _lacking_letters(figure: Figure) -> str:
+    """Return the letters in a figure's texts that its font lacks, each once."""
+    from matplotlib import font_manager
+    from matplotlib.text import Text
+
+    there = font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap()
+    used = dict.fromkeys("".join(text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)))
+    return "".join(c for c in sorted(used) if ord(c) not in there and not c.isspace())
 
 
 def _webp(png: Path | io.BytesIO, lossless: bool) -> str:
@@ -172,6 +196,19 @@ def _webp(png: Path | io.BytesIO, lossless: bool) -> str:
     with Image.open(png) as image:
         image.convert("RGB").save(buffer, "WEBP", lossless=lossless, quality=60 if lossless else 90, method=2)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def log_scale(ax: Axes) -> None:
+    """Give the x axis a logarithmic scale with plain numbers; matplotlib's own powers of ten are formulas."""
+    from matplotlib.ticker import LogFormatter
+
+    class Plain(LogFormatter):
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""  # it leaves out what has no room
+
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter(Plain())
+    ax.xaxis.set_minor_formatter(Plain(labelOnlyBase=False))
 
 
 def legend_of_drawn(figure: Figure, lines: Mapping[str, Sequence[Line2D]]) -> None:

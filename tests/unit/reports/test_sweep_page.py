@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from matplotlib import rc_context
 
 from reports.beside_fid import TextTable
-from reports.figures.search import Search, Trial
+from reports.figures.search import Search, Trial, search_figures
+from reports.figures.style import LIGHT, Drawing, save, settings
 from reports.sweep_page import write_sweep_page
 
 OBJECTIVES = {"val_map_tail": "maximize", "fid_tail": "minimize"}
@@ -49,3 +51,39 @@ def test_importances_are_drawn_where_they_are_known(tmp_path: Path) -> None:
 def test_a_sweep_without_a_finished_trial_has_a_page(tmp_path: Path, trials: tuple[Trial, ...]) -> None:
     text = written(Search("study", OBJECTIVES, trials, None, ()), tmp_path)
     assert "no trial has finished" in text
+
+
+def slices_of(by: dict[int, str]) -> Drawing:
+    done = tuple(Trial(n, "done", TRIALS[n].values, TRIALS[n].params | {"by": by[n]}, 1.0) for n in by)
+    search = Search("study", OBJECTIVES, done, 2, (2,), {}, frozenset({"rate"}))
+    return next(d for d in search_figures(search) if isinstance(d, Drawing) and d.name == "slices")
+
+
+def test_a_word_with_dollar_signs_is_no_formula_and_powers_of_ten_are_plain_numbers(tmp_path: Path) -> None:
+    by = {0: r"cost $\frac$", 2: "a $b_c$"}
+    slices = slices_of(by)
+    with rc_context(settings(LIGHT)):
+        figure = slices.draw(LIGHT)
+        figure.savefig(tmp_path / "slices.png")
+    rate, words = figure.axes
+    assert [label.get_text() for label in words.get_xticklabels()] == sorted(by.values())
+    assert {"0.01", "0.1"} <= {label.get_text() for label in rate.get_xticklabels()}
+
+
+def test_long_words_leave_room_for_the_panels(tmp_path: Path) -> None:
+    figure = slices_of({0: "a very long choice of many words", 2: "another one that is as long as that"}).draw(LIGHT)
+    figure.savefig(tmp_path / "slices.png")
+    words = figure.axes[1]
+    assert words.get_position().height > 0.4
+    for tick, label in zip(words.get_xticks(), words.get_xticklabels(), strict=True):
+        (x, _), box = words.transData.transform((tick, 0)), label.get_window_extent()
+        assert abs(x - box.x1) < 0.15 * box.width + 10  # the end of a word is at its tick
+
+
+def test_letters_that_the_font_lacks_are_told_once_in_the_caption(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    saved = save(slices_of({0: "长尾", 2: "尾"}), tmp_path)
+    assert saved.drawing.caption.endswith("lacks: 尾长.")
+    assert [str(w.message) for w in recwarn if "Glyph" in str(w.message)] == []
+    assert "lacks" not in save(slices_of({0: "Pneumothorax ñ", 2: "é"}), tmp_path).drawing.caption

@@ -10,7 +10,7 @@ import typer
 
 from bench.cli.options import Request
 from bench.cli.session import load, print_json, stdout_console
-from bench.privacy.names import plain
+from bench.privacy.names import plain, stand_ins
 from reports.beside_fid import TextTable
 from reports.figures.search import Search, Trial
 from reports.sweep_page import sweep_markdown, write_sweep_page
@@ -49,6 +49,11 @@ def tables_of(result: SweepResult, described: Sweep, confirmation: Confirmed | N
         confirmation: what fresh seeds say, if they were trained.
         all_words: whether settings may be shown that look like places, files or ids.
     """
+    if confirmation is not None and not all_words:
+        names = stand_ins((row.row for row in confirmation.rows), "row")
+        rows = tuple(replace(row, row=names[row.row]) for row in confirmation.rows)
+        chosen = confirmation.chosen and names[confirmation.chosen]
+        confirmation = replace(confirmation, rows=rows, chosen=chosen)
     table, said = _said(result, confirmation)
     return sweep_markdown(_search(result, described, all_words), table, said)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from bench.cli.show_sweep import tables_of
 from bench.errors import ConfigError
 from bench.matrix.load import load_matrix
 from bench.store.store import Store
@@ -95,3 +96,16 @@ def test_the_gain_that_stays_is_paired_by_seed(tmp_path: Path, monkeypatch: pyte
     worse = confirmed(found, sweep, matrix, Store(tmp_path / "store"))
     assert worse is not None
     assert worse.line().endswith("That is no gain: keep the untuned setting.")
+
+
+def test_rows_whose_names_look_like_ids_have_none_in_tables_that_leave(tmp_path: Path) -> None:
+    sweep = load_sweep(sweep_file(tmp_path, search={LEVEL: {"type": "int", "low": 0, "high": 9}}))
+    result = result_of({0: ({LEVEL: 3}, 0.5)})
+    rows = tuple(confirmation.ConfirmedRow(name, None, 0.25, None, 1) for name in ("of p10000032", "plain"))
+    found = confirmation.Confirmed("val_map_tail", rows, "of p10000032", None, 0.1, None, 1, True)
+    text = tables_of(result, sweep, found, all_words=False)
+    assert "10000032" not in text
+    assert "| row 1 |" in text
+    assert "Best on val with fresh seeds: row 1," in text
+    assert "| plain |" in text
+    assert "| of p10000032 |" in tables_of(result, sweep, found, all_words=True)

@@ -120,7 +120,7 @@ class Live:
             self.bars.remove_task(task)
         self.part.pop(stage.key, None)
         self.time_left.started(stage, time.monotonic())
-        self.tasks[stage.key] = self.bars.add_task("  " + self._label(stage), total=None, eta="")
+        self.tasks[stage.key] = self.bars.add_task("  " + escape(self._label(stage)), total=None, eta="")
 
     def polled(self, stage: Stage, done: float, total: float, note: str) -> None:
         """Move a bar."""

@@ -191,3 +191,13 @@ def test_a_failure_tells_how_many_stages_it_blocks_in_its_own_line(clock: Clock)
     assert lines[0].startswith("[3/5]")
     assert lines[0].endswith("OSError: no disk (blocks 2 stages)")
     assert lines[1].endswith("OSError: no disk")
+
+
+def test_brackets_in_the_names_of_rows_and_data_sets_are_no_markup() -> None:
+    reporter, text = live(terminal=True)
+    reporter.labels = {Toy(value=1).key: "toy · set[/a[new]/s0"}
+    with reporter.live():
+        reporter.planned([Toy(value=1)], reused=0)
+        reporter.started(Toy(value=1))
+        reporter.bars.refresh()
+    assert "toy · set[/a[new]/s0" in text.getvalue()

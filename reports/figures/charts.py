@@ -232,6 +232,8 @@ def training_curves(results: list[CellResult], looks: Looks) -> Drawing | Omitte
     label = results[0].cell.dataset.label
 
     def draw(theme: Theme) -> Figure:
+        from matplotlib.ticker import MaxNLocator
+
         figure, axes = _figure(8.6, 3.6, 2)
         lines: dict[str, list[Line2D]] = {}
         for ax, group in zip(axes, ("head", "tail"), strict=True):
@@ -240,6 +242,7 @@ def training_curves(results: list[CellResult], looks: Looks) -> Drawing | Omitte
                 found = ax.plot(steps, values, lw=1.3, ms=4, mec=theme.paper, mew=0.4, **looks.of(method))
                 lines.setdefault(method, []).extend(found)
             ax.set(title=f"mAP of the {group} classes on val", xlabel="optimiser step", ylabel="mAP")
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             _from_zero(ax)
         legend_of_drawn(figure, lines)
         return figure

@@ -169,3 +169,11 @@ def test_a_figure_with_nothing_to_name_has_no_legend() -> None:
     figure = Figure()
     legend_below(figure, [], [])
     assert figure.legends == []
+
+
+def test_steps_of_the_optimiser_are_whole_numbers_however_few_there_are(filled: Filled) -> None:
+    history = [{"step": step, "val_map_head": 0.3, "val_map_tail": 0.1} for step in (2, 3, 4)]
+    results = [replace(result, history=history) for result in filled[0]]
+    figure = drawn(charts.training_curves(results, LOOKS))
+    for ax in figure.axes:
+        assert all(float(tick).is_integer() for tick in ax.get_xticks())

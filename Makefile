@@ -16,8 +16,8 @@ demo: $(INSTALLED)
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long"
 
-check: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+check: lint  # three workers on two cores: the long tests mostly wait
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

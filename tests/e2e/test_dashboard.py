@@ -15,7 +15,7 @@ from bench.matrix.load import load_matrix
 from bench.results.cells import read_matrix
 from bench.store.store import Store
 from reports.paper_table import markdown, parts_of
-from tests.conftest import ToyRun
+from tests.conftest import BENCH, ROOT, ToyRun
 from tests.dashboard_keys import Held
 from tests.e2e.driver import Bench, refused
 from tests.track_fixtures import server  # noqa: F401 - a fixture
@@ -24,6 +24,14 @@ from tests.wandb_stub import Wandb
 
 def copied(toy_run: ToyRun, folder: Path) -> Path:
     return shutil.copytree(toy_run.store, folder / "store")
+
+
+@pytest.fixture(scope="module")
+def offline(toy_run: ToyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a store whose cells have offline runs."""
+    store = copied(toy_run, tmp_path_factory.mktemp("offline"))
+    subprocess.run([*BENCH, "upload", "toy", "--wandb", "offline", "--store", store], cwd=ROOT, check=True)
+    return store
 
 
 def inspected(run: Path) -> dict:
@@ -35,9 +43,8 @@ def inspected(run: Path) -> dict:
     return json.loads(done.stdout)
 
 
-def test_offline_runs_hold_whatever_the_panels_name(bench: Bench, toy_run: ToyRun, tmp_path: Path) -> None:
-    store = copied(toy_run, tmp_path)
-    assert bench("upload", "toy", "--wandb", "offline", "--store", store).code == 0
+def test_offline_runs_hold_whatever_the_panels_name(bench: Bench, offline: Path) -> None:
+    store = offline
     said = bench("dashboard", "toy", "--store", store, "--dry-run")
     assert (said.code, said.err) == (0, "")
     held = Held()
@@ -102,18 +109,17 @@ def test_a_dashboard_is_saved_beside_the_runs_and_replaced(
 
 
 def test_without_finished_or_uploaded_cells_or_the_library_there_is_one_line(
-    bench: Bench, toy_run: ToyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, offline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "empty").mkdir()
     said = refused(bench, "dashboard", "toy", folder=tmp_path / "empty")
     assert said == "no cell of toy is finished, so there is nothing to show; first: bench run toy"
-    store = copied(toy_run, tmp_path)
-    bench("upload", "toy", "--wandb", "offline", "--store", store)
-    said = refused(bench, "dashboard", "toy", "--store", store, folder=tmp_path)
+    store = offline
+    said = refused(bench, "dashboard", "toy", "--store", store, folder=store.parent)
     assert said == f"no finished cell was uploaded to W&B; first: bench upload toy --store {store}"
-    said = refused(bench, "dashboard", "toy", "--dry-run", "--entity", "me", "--store", store, folder=tmp_path)
+    said = refused(bench, "dashboard", "toy", "--dry-run", "--entity", "me", "--store", store, folder=store.parent)
     assert said == "--dry-run: names no project, since nothing is saved; leave out --entity and --project"
     find = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "wandb_workspaces" else find(name))
-    said = refused(bench, "dashboard", "toy", "--dry-run", "--store", store, folder=tmp_path)
+    said = refused(bench, "dashboard", "toy", "--dry-run", "--store", store, folder=store.parent)
     assert said == "wandb-workspaces is not installed; install it with: pip install 'longtail-bench[dashboard]'"

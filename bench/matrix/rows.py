@@ -38,7 +38,7 @@ class RowSettings(Settings):
     @field_validator("against", mode="before")
     @classmethod
     def _one_is_a_list_of_one(cls, given: Any) -> Any:
-        return [given] if isinstance(given, str) else given or []
+        return [given] if isinstance(given, str) else [] if given is None else given
 
     @field_validator("row")
     @classmethod

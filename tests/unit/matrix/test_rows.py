@@ -184,6 +184,7 @@ def test_all_rows_resolved_build_the_same_matrix() -> None:
             "methods.0.against: got a row twice in baseline, baseline; name each once",
         ),
         ([{"method": "copies", "against": 3}], "methods.0.against: want"),
+        ([{"method": "copies", "against": 0}], "methods.0.against: want"),
         ([{"method": "copies", "against": "copies@0"}], "methods.0.against: no other row 'copies@0'"),
         ([{"method": "copies", "row": "a/b"}], "methods.0.row: got 'a/b'; want a label of 1 to 100 bytes"),
         ([{"method": "copies", "row": "a\x00b"}], "methods.0.row: got 'a\\x00b'; want a label"),

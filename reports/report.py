@@ -13,7 +13,7 @@ from reports.figures import charts, pictures
 from reports.figures.effects import forest
 from reports.figures.nearest import nearest_images
 from reports.figures.study import study_figures
-from reports.figures.style import Drawing, Looks, Omitted, Saved, save, unique
+from reports.figures.style import Drawing, Looks, Omitted, Saved, picture, save, unique
 from reports.redaction import ReportInput, export
 from reports.report_folder import folder_for
 from reports.run_facts import by_method
@@ -68,8 +68,10 @@ def table_text(matrix: Matrix, results: list[CellResult], store: Store, share: b
     return text
 
 
-def shown_figures(matrix: Matrix, results: list[CellResult], store: Store, out: Path, share: bool) -> list[Saved]:
-    """Draw the figures of a report into `out/figures`, and return those that a tracker may show.
+def shown_figures(
+    matrix: Matrix, results: list[CellResult], store: Store, out: Path, share: bool
+) -> list[tuple[Drawing, Path]]:
+    """Draw those figures of a report that a tracker may show into `out`, and return each with its PNG file.
 
     Args:
         matrix: the matrix.
@@ -84,8 +86,8 @@ def shown_figures(matrix: Matrix, results: list[CellResult], store: Store, out: 
     made_of = export(matrix, results, store, share)
     made_of = replace(made_of, results=[r for r in made_of.results if made_of.may_show(r.cell.dataset.label)])
     with _words_for_numbers():
-        drawn = _drawn(made_of, parts_of(made_of.matrix, made_of.results, store, made_of.classes), store, out)
-    return [item for items in drawn.values() for item in items if isinstance(item, Saved)]
+        found = _figures(made_of, parts_of(made_of.matrix, made_of.results, store, made_of.classes), store)
+        return [picture(item, out) for items in found.values() for item in items if isinstance(item, Drawing)]
 
 
 @contextlib.contextmanager
@@ -107,7 +109,10 @@ def _write(made_of: ReportInput, store: Store, out: Path) -> list[Path]:
     matrix, results = made_of.matrix, made_of.results
     parts = parts_of(matrix, results, store, made_of.classes)
     settings = yaml.safe_dump(made_of.settings(), sort_keys=False, allow_unicode=True)
-    drawn = _drawn(made_of, parts, store, out)
+    drawn = {
+        label: [save(item, out / "figures") if isinstance(item, Drawing) else item for item in items]
+        for label, items in _figures(made_of, parts, store).items()
+    }
     effects = EffectsTable(matrix.name, {part.label: part.effects for part in parts})
     texts = {
         "report.html": page(made_of, store, parts, drawn, settings),
@@ -126,25 +131,29 @@ def _write(made_of: ReportInput, store: Store, out: Path) -> list[Path]:
     return [*map(Path, texts), *(file.relative_to(out) for file in figures)]
 
 
-def _drawn(made_of: ReportInput, parts: list[Part], store: Store, out: Path) -> dict[str, list[Saved | Omitted]]:
-    """Draw the figures of all data sets into `out/figures`; label of a data set → its figures."""
-    taken: set[str] = set()
-    drawn = {part.label: draw(part, store, out, taken, made_of.may_show(part.label)) for part in parts}
+def _figures(made_of: ReportInput, parts: list[Part], store: Store) -> dict[str, list[Drawing | Omitted]]:
+    """Return label of a data set → its figures, which are not drawn yet.
+
+    Labels of rows can give the same file name; it then gets a number.
+    """
+    found = {part.label: _of_part(part, store, made_of.may_show(part.label)) for part in parts}
     study = made_of.matrix.settings.study
     if study is not None:  # a figure of all data sets is shown with the first
-        for label, figure in zip(drawn, study_figures(study, made_of.results), strict=False):
-            drawn[label].insert(0, _saved(figure, out, taken))
-    return drawn
+        for label, figure in zip(found, study_figures(study, made_of.results), strict=False):
+            found[label].insert(0, figure)
+    taken: set[str] = set()
+    return {
+        label: [replace(f, name=unique(f.name, taken)) if isinstance(f, Drawing) else f for f in figures]
+        for label, figures in found.items()
+    }
 
 
-def draw(part: Part, store: Store, out: Path, taken: set[str], with_pictures: bool = True) -> list[Saved | Omitted]:
-    """Draw one data set's figures into `out/figures`; a figure that cannot be drawn is returned with the reason.
+def _of_part(part: Part, store: Store, with_pictures: bool) -> list[Drawing | Omitted]:
+    """Return the figures of one data set; one that cannot be drawn is there as the reason.
 
     Args:
         part: the data set's table and results.
         store: it holds the images.
-        out: the folder of the report.
-        taken: the file names of the figures so far. Labels of rows can give the same file name; it then gets a number.
         with_pictures: draw images, and dots that stand for one image each.
     """
     results, facts = part.results, part.facts
@@ -163,13 +172,7 @@ def draw(part: Part, store: Store, out: Path, taken: set[str], with_pictures: bo
         found += [_first_grid(members, store) for members in by_method(with_images).values()]
     else:
         found.append(Omitted("Pictures", f"of {part.label} none may be passed on, real or synthetic"))
-    return [_saved(item, out, taken) for item in found]
-
-
-def _saved(item: Drawing | Omitted, out: Path, taken: set[str]) -> Saved | Omitted:
-    if isinstance(item, Omitted):
-        return item
-    return save(replace(item, name=unique(item.name, taken)), out / "figures")
+    return found
 
 
 def _first_grid(members: list[CellResult], store: Store) -> Drawing | Omitted:

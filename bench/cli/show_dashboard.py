@@ -87,8 +87,8 @@ def _cells(request: Request, store: Store, share_with: str | None, folder: Path)
         raise ConfigError(f"no cell of {matrix.name} is finished, so there is nothing to show; first: {command}")
     share = share_with is None
     drawn = shown_figures(matrix, results, store, folder, share)
-    found = {one.drawing.name: f"{one.drawing.title}. {one.drawing.caption}" for one in drawn}
-    files = {one.drawing.name: str(one.files[0]) for one in drawn}
+    found = {drawing.name: f"{drawing.title}. {drawing.caption}" for drawing, _ in drawn}
+    files = {drawing.name: str(png) for drawing, png in drawn}
     figures = Figures(matrix.name, found, files, share, open_datasets(matrix)) if drawn else None
     if told := shown_no_longer(store.root, matrix):
         say(told)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import itertools
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,32 +151,50 @@ def settings(theme: Theme) -> Any:
     return {**sns.axes_style("ticks"), **sizes, **colours}
 
 
+def picture(drawing: Drawing, folder: Path) -> tuple[Drawing, Path]:
+    """Draw in the light theme alone, write a PNG to `folder`, and return the drawing, its caption complete, with it."""
+    with _letters_may_lack():
+        drawing, png, _ = _light(drawing, folder)
+        return drawing, png
+
+
 def save(drawing: Drawing, folder: Path) -> Saved:
     """Draw in both themes and write PNG and PDF of the light one to `folder`."""
+    import matplotlib
+
+    with _letters_may_lack():
+        drawing, png, figure = _light(drawing, folder)
+        pdf = png.with_suffix(".pdf")
+        with matplotlib.rc_context(settings(LIGHT)):
+            figure.savefig(pdf, metadata={"CreationDate": None})
+        with matplotlib.rc_context(settings(DARK)):
+            buffer = io.BytesIO()
+            drawing.draw(DARK).savefig(buffer, dpi=DENSITY * CSS_DPI, pil_kwargs={"compress_level": 1})
+    width, height = (round(inches * CSS_DPI) for inches in figure.get_size_inches())
+    return Saved(drawing, (png, pdf), width, height, *(_webp(f, not drawing.photographic) for f in (png, buffer)))
+
+
+@contextlib.contextmanager
+def _letters_may_lack() -> Iterator[None]:
+    # Matplotlib warns of every letter that its font lacks, such as Chinese ones. The caption says it once.
     with warnings.catch_warnings():
-        # Matplotlib warns of every letter that its font lacks, such as Chinese ones. The caption says it once.
         warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from", category=UserWarning)
-        return _save(drawing, folder)
+        yield
 
 
-def _save(drawing: Drawing, folder: Path) -> Saved:
+def _light(drawing: Drawing, folder: Path) -> tuple[Drawing, Path, Figure]:
+    """Write the PNG of the light theme; return the drawing, its caption complete, the file, and what was drawn."""
     import matplotlib
 
     folder.mkdir(parents=True, exist_ok=True)
-    png, pdf = folder / f"{drawing.name}.png", folder / f"{drawing.name}.pdf"
+    png = folder / f"{drawing.name}.png"
     with matplotlib.rc_context(settings(LIGHT)):
         figure = drawing.draw(LIGHT)
-        width, height = (round(inches * CSS_DPI) for inches in figure.get_size_inches())
         figure.savefig(png, dpi=DENSITY * CSS_DPI, metadata={"Software": None})
-        figure.savefig(pdf, metadata={"CreationDate": None})
-        lacking = _lacking_letters(figure)
-    with matplotlib.rc_context(settings(DARK)):
-        buffer = io.BytesIO()
-        drawing.draw(DARK).savefig(buffer, dpi=DENSITY * CSS_DPI, pil_kwargs={"compress_level": 1})
-    if lacking:
+    if lacking := _lacking_letters(figure):
         said = f"Boxes stand for letters that the font of figures lacks: {lacking}."
         drawing = replace(drawing, caption=f"{drawing.caption} {said}")
-    return Saved(drawing, (png, pdf), width, height, *(_webp(f, not drawing.photographic) for f in (png, buffer)))
+    return drawing, png, figure
 
 
 def _lacking_letters(figure: Figure) -> str:

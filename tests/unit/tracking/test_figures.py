@@ -117,8 +117,9 @@ def test_of_credentialed_data_no_figure_may_be_shown(
     def drawn(share: bool) -> list[str]:
         store, matrix = place[0], build_matrix(tiny(), "tiny")
         found = shown_figures(matrix, read_matrix(matrix, store), store, tmp_path / "drawn", share)
-        assert all(one.files[0].suffix == ".png" for one in found)
-        return [one.drawing.name for one in found]
+        assert [png.name for _, png in found] == [f"{drawing.name}.png" for drawing, _ in found]
+        assert sorted(png for _, png in found) == sorted((tmp_path / "drawn").iterdir() if found else [])
+        return [drawing.name for drawing, _ in found]
 
     of_open = drawn(share=True)
     assert "phantom-samples-copies-1" in of_open

@@ -162,7 +162,7 @@ def _of_part(part: Part, store: Store, with_pictures: bool) -> list[Drawing | Om
     found: list[Drawing | Omitted] = [
         forest(part.effects, part.label),
         charts.ap_by_frequency(results, facts, looks),
-        charts.quality_by_steps(results, looks),
+        charts.quality_by_steps(results, looks, part.with_published),
         charts.label_fidelity(results, facts, looks),
         nearest_images(results, store, looks, dots=with_pictures),
         charts.training_curves(results, looks),

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from reports.run_facts import DatasetFacts
 
 
+_OF_THE_PAPER = (
+    " In the paper nearer images are not more useful: five steps gave the nearest ones, and a lower tail mAP than no "
+    "steps. Hollow circles are the published numbers, of other data and another extractor: compare their order, not "
+    "their values."
+)
 _MOST_SLANTED = 16  # names of classes in a panel; more stand upright
 
 
@@ -131,8 +136,11 @@ def _frequency_panel(
     return lines
 
 
-def quality_by_steps(results: list[CellResult], looks: Looks) -> Drawing | Omitted:
-    """Describe tail FID and tail mAP against the whole number after `@`, for methods whose `at` names one."""
+def quality_by_steps(results: list[CellResult], looks: Looks, with_published: bool = True) -> Drawing | Omitted:
+    """Describe tail FID and tail mAP against the whole number after `@`, for methods whose `at` names one.
+
+    `with_published` says whether published numbers stand beside these rows.
+    """
     title = "Quality against steps"
     stepped = [r for r in results if _steps(r) is not None and not r.skip and r.measured]
     if not stepped:
@@ -151,7 +159,8 @@ def quality_by_steps(results: list[CellResult], looks: Looks) -> Drawing | Omitt
             level = _mean([(r.scores or {}).get("map_tail") for r in members])
             line = axes[1].axhline(level, ls=(0, (1, 1.5)), lw=1.4, color=looks.colour[method])
             lines[f"{method} (adds no images)"] = [line]
-        lines[f"{published().short}, other data and extractor"] = _published_points(axes, stepped, theme)
+        if with_published:
+            lines[f"{published().short}, other data and extractor"] = _published_points(axes, stepped, theme)
         axes[0].set(title="FID of the tail classes (lower is better)", ylabel="FID")
         axes[1].set(title="mAP of the tail classes (higher is better)", ylabel="mAP")
         fields = {str(r.cell.method.at) for r in stepped}
@@ -167,9 +176,7 @@ def quality_by_steps(results: list[CellResult], looks: Looks) -> Drawing | Omitt
         caption="The horizontal axis is the number after @ in the name of a method. The left panel shows the fidelity "
         f"of its images, the right panel what a classifier trained with them reaches; {_seeds(stepped)}. Look at "
         "whether images that are nearer to real ones (lower on the left) are also more useful (higher on the right). "
-        "In the paper they are not: five steps gave the nearest images, and a lower tail mAP than no steps. A line "
-        "joins rows that differ in the number alone. Hollow circles are the published numbers, of other data and "
-        "another extractor: compare their order, not their values.",
+        f"A line joins rows that differ in the number alone.{_OF_THE_PAPER if with_published else ''}",
         alt="Tail FID and tail mAP against the number of steps, for every method that has such a number.",
         draw=draw,
     )

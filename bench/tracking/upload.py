@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from bench.matrix.matrix import Matrix
+from bench.results.cells import cell_state
 from bench.tracking.sender import Sender
 from bench.tracking.tracker import WandbTracker
 
@@ -61,8 +62,11 @@ def upload(tracker: WandbTracker, matrix: Matrix, on_progress: Callable[[int, in
     Raises:
         StoreError: if the store cannot be written, since it could not be remembered what was sent.
     """
-    tracker.local.store.require_writable()
-    n = sum(tracker.add(cell) for cell in matrix.cells)
+    store = tracker.local.store
+    finished = [cell for cell in matrix.cells if cell_state(cell, store)[0] == "done"]
+    if finished:  # else nothing is written, not even the folder of the store
+        store.require_writable()
+    n = sum(tracker.add(cell) for cell in finished)
     found = finish(tracker, n + len(tracker.stages), len(matrix.cells) - n, on_progress)
     return replace(found, stages=len(tracker.stages))
 

@@ -65,6 +65,7 @@ def test_nothing_is_sent_without_results(bench: Bench, server: Wandb, tmp_path: 
     found = bench("upload", "toy", "--store", tmp_path / "store")
     assert (found.code, found.out) == (0, "no cell is finished, so there is nothing to send\n")
     assert server.ops == []
+    assert not (tmp_path / "store").exists()
 
 
 def test_a_mode_that_sends_nothing_is_refused(bench: Bench, tmp_path: Path) -> None:

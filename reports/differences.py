@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from bench.results.numbers import fixed
 from reports.published import published
 from reports.run_facts import by_method
 from reports.statistics import ALPHA, Estimate, Verdict, holm, least_p, over_seeds, over_test_patients, verdict
@@ -111,7 +112,7 @@ _WORDS: dict[Verdict, str] = {
 
 def signed(value: float, places: int) -> str:
     """Return `+0.004` or `−0.021`."""
-    return f"{value:+.{places}f}".replace("-", "−")
+    return fixed(value, places, plus=True)
 
 
 def interval(estimate: Estimate, places: int) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bench.results.numbers import fixed
 from reports.few_patients import MARK, few_patients, heading_without
 from reports.published import published
 
@@ -228,7 +229,7 @@ def places_for(values: Iterable[float]) -> int:
 
 
 def number(value: float | None, places: int, sd: float | None = None) -> str:
-    """Return `0.618`, `0.618 ± 0.012`, or a dash."""
+    """Return `0.618`, `−0.618 ± 0.012`, or a dash."""
     if value is None or not math.isfinite(value):
         return MISSING
-    return f"{value:.{places}f}" + (f" ± {sd:.{places}f}" if sd is not None else "")
+    return fixed(value, places) + (f" ± {fixed(sd, places)}" if sd is not None else "")

@@ -15,6 +15,7 @@ from typing import Any
 
 from bench.matrix.cell import Cell
 from bench.matrix.matrix import Matrix
+from bench.results.numbers import fixed
 from bench.store.store import Store
 from sweeps.outcome import SweepResult
 from sweeps.result_files import is_untuned, label_of
@@ -34,7 +35,7 @@ class ConfirmedRow:
 
     def shown(self) -> list[str]:
         """Return the row as the texts of a table."""
-        numbers = ["–" if v is None else f"{v:.4f}" for v in (self.searched, self.mean, self.sd)]
+        numbers = ["–" if v is None else fixed(v, 4) for v in (self.searched, self.mean, self.sd)]
         return [self.row, *numbers, str(self.n)]
 
 
@@ -75,10 +76,11 @@ class Confirmed:
         if self.gain_confirmed is None:
             return f"Best on val with fresh seeds: {self.chosen}. There is no untuned row beside it."
         spread = f" ± {self.sd:.4f}" if self.sd is not None else ""
-        told = f"{self.gain_confirmed:+.4f}{spread} in {self.metric} against the untuned setting ({self.n} seeds)"
+        gain = fixed(self.gain_confirmed, 4, plus=True)
+        told = f"{gain}{spread} in {self.metric} against the untuned setting ({self.n} seeds)"
         said = [f"Best on val with fresh seeds: {self.chosen}, {told}."]
         if self.gain_searched is not None:
-            said.append(f"In the search, the best trial was {self.gain_searched:+.4f} against it.")
+            said.append(f"In the search, the best trial was {fixed(self.gain_searched, 4, plus=True)} against it.")
         if not self.better:
             said.append("That is no gain: keep the untuned setting.")
         return " ".join(said)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.results.numbers import fixed
 from sweeps.settings import Sweep
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class SweepResult:
             table.add_column(name, justify="left" if name == "note" else "right")
         for t in self.trials:
             note = t.reason or ("" if t.state == "done" else t.state) or ("tried first" if t.enqueued else "")
-            numbers = [f"{t.values[m]:.4f}" if m in t.values else "–" for m in self.objectives]
+            numbers = [fixed(t.values[m], 4) if m in t.values else "–" for m in self.objectives]
             params = [f"{v:.4g}" if isinstance(v := t.params.get(k, "–"), float) else str(v) for k in keys]
             seconds = "–" if t.seconds is None else f"{t.seconds:.0f}"
             style = "bold" if t.number == self.best else {"failed": "red", "pruned": "dim"}.get(t.state)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bench.results.cells import CellResult
+from bench.results.table import table as for_machines
 from bench.store.store import Store
 from reports.paper_table import csv_table, latex, markdown, parts_of
 from reports.published import published
@@ -87,10 +88,29 @@ def test_no_skill_is_the_prevalence(seeded):
 
 @pytest.mark.parametrize(
     ("value", "sd", "text"),
-    [(0.6184, None, "0.618"), (0.6184, 0.01, "0.618 ± 0.010"), (None, None, MISSING), (float("nan"), None, MISSING)],
+    [
+        (0.6184, None, "0.618"),
+        (0.6184, 0.01, "0.618 ± 0.010"),
+        (-0.6184, 0.01, "−0.618 ± 0.010"),
+        (None, None, MISSING),
+        (float("nan"), None, MISSING),
+    ],
 )
 def test_number(value, sd, text):
     assert number(value, 3, sd) == text
+
+
+def test_a_minus_is_a_minus_sign_for_people_and_a_hyphen_for_machines(seeded):
+    matrix, results, _ = seeded
+    below = [replace(r, fidelity=r.fidelity | {"kid_tail": -0.0123, "kid_tail_floor": -0.0045}) for r in results]
+    parts = parts_of(matrix, below, None)
+    shown = markdown(parts)
+    assert {"−0.0123 ± 0.0000", "−0.0045"} <= {cell.strip() for cell in shown.replace("\n", "|").split("|")}
+    assert "$-$0.0123" in latex(parts)
+    assert "-0.0123" not in shown + latex(parts)
+    rows = csv.DictReader(io.StringIO(csv_table(parts)))
+    assert {row["kid_tail"] for row in rows} == {"-0.0123", ""}
+    assert {row["kid_tail"] for row in for_machines(below)} == {-0.0123, None}
 
 
 def test_csv_reads_back_in_full_precision(seeded):

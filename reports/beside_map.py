@@ -1,4 +1,4 @@
-"""What the field reads beside mAP: AUROC, F1, calibration error and balanced accuracy on test, as a table of rows."""
+"""What the field reads beside mAP: AUROC, F1, calibration error and accuracy on test, as tables of rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench.errors import ConfigError, listed, nearest
 from reports.beside_fid import DISTANCES, MANIFOLD, TextTable, beside_fid
 from reports.beside_pairs import HELD_OUT, HELD_OUT_NOTES, HELD_OUT_OF_ALL, pair_tables
 from reports.differences import EFFECT_COLUMNS, value
-from reports.run_facts import by_method, span
+from reports.run_facts import by_dataset, by_method, span
 from reports.table_rows import COLUMNS, MEDIUM, Column, number, places_for
 
 if TYPE_CHECKING:
@@ -26,8 +26,15 @@ _SCORES = (
     Column("calibration_error_head", "calibration error head", -1, 3),
     Column("calibration_error_medium", "calibration error medium", -1, 3),
     Column("calibration_error_tail", "calibration error tail", -1, 3),
+)
+ACCURACY = (
+    Column("accuracy_all", "top-1 accuracy all", 1, 3),
+    Column("accuracy_head", "top-1 accuracy head", 1, 3),
+    Column("accuracy_medium", "top-1 accuracy medium", 1, 3),
+    Column("accuracy_tail", "top-1 accuracy tail", 1, 3),
     Column("balanced_accuracy", "balanced accuracy", 1, 3),
 )
+_NEED_ONE_CLASS = {"accuracy", *(c.key for c in ACCURACY)}
 _OF_ALL = (
     Column("auroc_all", "AUROC all", 1, 3),
     Column("f1_all", "F1 all", 1, 3),
@@ -42,28 +49,48 @@ _NOTES = (
     "bins, as a mean over classes. Training with weights for rare classes raises probabilities on purpose, and with "
     "them this error.",
 )
+_NOT_ONE_CLASS = (
+    "accuracy is for data in which every test image has exactly one class, and here some have several, none or an "
+    "unknown label"
+)
+_ACCURACY_NOTES = (
+    "Every image has exactly one class. Top-1 accuracy is the share of images whose highest score is that of their "
+    "class: of all images, and of those whose class is in the head, medium or tail group. Balanced accuracy is the "
+    "mean of this share over classes. The other tables are means over classes, each against all others.",
+)
 
 
 def beside_tables(results: Sequence[CellResult]) -> list[TextTable]:
     """Return the tables that stand below the main one: what to read beside mAP, and what to read beside FID."""
     scored = _table("Beside mAP", _SCORES, results, list(_NOTES))
     held_out = _table("Held-out pairs", HELD_OUT, results, list(HELD_OUT_NOTES))
-    return [table for table in (scored, held_out, *pair_tables(results), *beside_fid(results)) if table]
+    accuracy = _table("Accuracy", ACCURACY, results, list(_ACCURACY_NOTES))
+    return [table for table in (scored, accuracy, held_out, *pair_tables(results), *beside_fid(results)) if table]
 
 
-def metrics_table(results: Sequence[CellResult], names: Iterable[str]) -> TextTable:
-    """Return a table of named figures; `auroc` stands for `auroc_head`, `auroc_tail` and so on.
+def metrics_tables(results: Sequence[CellResult], names: Iterable[str]) -> dict[str, TextTable]:
+    """Return a table of named figures for each data set; its notes name the figures that the data set lacks.
 
     Raises:
         ConfigError: for a figure that no finished cell has.
     """
-    columns = tuple(column_named(key, results) for key in metric_keys(results, names))
-    table = _table("Figures", columns, results, [])
-    return table or TextTable("Figures", ["method"], [], [])
+    columns = [column_named(key, results) for key in metric_keys(results, names)]
+    found = {}
+    for label, members in by_dataset(results).items():
+        lacking = [c.key for c in columns if all(value(r, c.key) is None for r in members)]
+        notes = [f"no finished cell of {label} has {', '.join(lacking)}"] if lacking else []
+        if _NEED_ONE_CLASS.intersection(lacking) and _not_one_class(_figures(members)):
+            notes.append(_NOT_ONE_CLASS)
+        found[label] = _table("Figures", columns, members, notes) or TextTable("Figures", ["method"], [], notes)
+    return found
 
 
 def metric_keys(results: Sequence[CellResult], names: Iterable[str]) -> list[str]:
-    """Return the figures that are named, each once; see `metrics_table`."""
+    """Return the figures that are named, each once; `auroc` stands for `auroc_head`, `auroc_tail` and so on.
+
+    Raises:
+        ConfigError: for a figure that no finished cell has.
+    """
     there, found = _figures(results), list[str]()
     for name in names:
         groups = [key for group in _GROUPS if (key := f"{name}_{group}") in there]
@@ -77,20 +104,26 @@ def column_named(name: str, results: Sequence[CellResult]) -> Column:
     Raises:
         ConfigError: for a figure that no finished cell has.
     """
-    scored = (*COLUMNS, MEDIUM, *_SCORES, *_OF_ALL, *HELD_OUT, *HELD_OUT_OF_ALL)
-    known = {c.key: c for c in (*DISTANCES, *MANIFOLD, *scored, *EFFECT_COLUMNS)}
-    if name in known:
-        return known[name]
     names = _figures(results)
+    if name in _NEED_ONE_CLASS and _not_one_class(names):
+        raise ConfigError(f"column '{name}': {_NOT_ONE_CLASS}; read mAP or AUROC instead")
+    scored = (*COLUMNS, MEDIUM, *_SCORES, *ACCURACY, *_OF_ALL, *HELD_OUT, *HELD_OUT_OF_ALL)
+    known = {c.key: c for c in (*DISTANCES, *MANIFOLD, *scored, *EFFECT_COLUMNS)}
+    if name in known and (name in names or name not in _NEED_ONE_CLASS):
+        return known[name]
     if name not in names:
         have = f"have: {listed(names)}" if names else "nothing is finished yet"
         raise ConfigError(f"column '{name}': no finished cell has it{nearest(name, names)} ({have})")
     return Column(name, name.replace("_", " "))
 
 
+def _not_one_class(figures: Sequence[str]) -> bool:
+    """Return whether some test images of scored cells that have these figures do not have exactly one class."""
+    return "map_all" in figures and "balanced_accuracy" not in figures
+
+
 def _figures(results: Sequence[CellResult]) -> list[str]:
-    parts = (part or {} for r in results for part in (r.scores, r.fidelity, r.diagnostics))
-    there = dict.fromkeys(k for part in parts for k in part)
+    there = dict.fromkeys(k for r in results for part in r.parts for k in part)
     return [k for k in there if any(value(r, k) is not None for r in results)]
 
 

@@ -19,19 +19,21 @@ HELD_OUT = tuple(
     for column in (
         Column(f"held_out_ap_{group}", f"held-out AP {group}", 1, 3),
         Column(f"seen_ap_{group}", f"seen AP {group}", 1, 3),
+        Column(f"held_out_gap_{group}", f"seen − held-out AP {group}", 0, 3),
         Column(f"held_out_no_skill_{group}", f"no skill {group}", 0, 3, spread=False),
     )
 )
 HELD_OUT_OF_ALL = (
     Column("held_out_ap_all", "held-out AP all", 1, 3),
     Column("seen_ap_all", "seen AP all", 1, 3),
+    Column("held_out_gap_all", "seen − held-out AP all", 0, 3),
     Column("held_out_no_skill_all", "no skill all", 0, 3, spread=False),
 )
 HELD_OUT_NOTES = (
     "Held-out AP is the average precision of a class on the test images that have both classes of a pair, and seen AP "
     "that on test images that have the class and none of the pairs. Both stand against the same negatives, at equal "
     "numbers of positives, so they share one no-skill level. The numbers are means over the classes of all pairs.",
-    "Compare rows with each other: they are measured on the same images. Held-out AP minus seen AP is not the cost of "
+    "Compare rows with each other: they are measured on the same images. Seen minus held-out AP is not the cost of "
     "novelty alone, since images with both findings may be easier or harder to read.",
 )
 

@@ -175,8 +175,8 @@ def _pairs(groups: dict[str, list[CellResult]]) -> list[tuple[str, str, bool]]:
 
 def value(result: CellResult, column: str) -> float | None:
     """Return a number of a cell's scores, fidelity or diagnostics by its name."""
-    for part in (result.scores, result.fidelity, result.diagnostics):
-        found = (part or {}).get(column)
+    for part in result.parts:
+        found = part.get(column)
         if isinstance(found, (int, float)) and not isinstance(found, bool) and math.isfinite(found):
             return float(found)
     return None

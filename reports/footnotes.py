@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -232,7 +233,7 @@ def _score_notes(results: list[CellResult]) -> list[str]:
         f"mAP is the macro average precision on {n} test images, over observed labels. The checkpoint was chosen on "
         f"the validation images by {rules or 'a rule that is not recorded'}. “No skill” is the mean prevalence of the "
         "classes, which equal scores for all images reach. Random scores reach more where a class has few positives."
-        f"{_test_noise(found)}"
+        f"{_test_noise(found, _NOISE)}"
     ]
 
 
@@ -246,24 +247,46 @@ def _held_out_note(results: list[CellResult]) -> list[str]:
         span(s[name] for s in found)
         for name in ("n_held_out_images", "n_held_out_patients", "n_images_of_held_out_patients")
     )
+    drawn = [{"patients_known": s.get("patients_known", True)} | s.get("held_out", {}) for s in found]
+    noise = {f"{key}_{group}": f"{said} {group}" for group in ("head", "tail") for key, said in _PAIR_NOISE.items()}
     with_all = f", with all {n_moved} images of their {n_patients} patients" if found[0].get("patients_known") else ""
     return [
         f"No image of train or val has both findings of a held-out pair ({pairs}). The {n} images that have both are "
         f"in test{with_all}, so no number on test can be compared with that of a split without held-out pairs. "
-        "Synthetic images may have both."
+        f"Synthetic images may have both.{_test_noise(drawn, noise)}"
     ]
 
 
-def _test_noise(scores: list[dict[str, Any]]) -> str:
-    """Return by how much the tail mAP of the rows changes when the test patients (or images) are drawn again."""
-    known = [s for s in scores if s.get("map_tail_low") is not None and s.get("map_tail_high") is not None]
-    if not known:
+_NOISE = {"map_tail": "tail mAP", "accuracy_tail": "tail top-1 accuracy", "accuracy_all": "top-1 accuracy"}
+_PAIR_NOISE = {"ap": "held-out AP", "gap": "seen − held-out AP"}
+
+
+def _test_noise(scores: list[dict[str, Any]], said: Mapping[str, str]) -> str:
+    """Return by how much scores of the rows change when the test patients (or images) are drawn again.
+
+    Args:
+        scores: a mapping for each cell, with `<name>_low`, `<name>_high` and `n_bootstrap`.
+        said: name of a score → what to call it. Scores without an interval are left out.
+    """
+    widths = [
+        f"the {words} of a row changes by {w}" for name, words in said.items() if (w := _half_width(scores, name))
+    ]
+    if not widths:
         return ""
-    half = sorted((s["map_tail_high"] - s["map_tail_low"]) / 2 for s in known)
-    widths = f"±{half[0]:.3f}" if f"{half[0]:.3f}" == f"{half[-1]:.3f}" else f"±{half[0]:.3f} to ±{half[-1]:.3f}"
-    times = known[0]["n_bootstrap"]
-    units = "patients" if known[0].get("patients_known", True) else "images"
-    return f" When the test {units} are drawn again ({times} times), the tail mAP of a row changes by {widths} (95 %)."
+    first, *others = widths
+    told = "; ".join([first, *(text.replace(" of a row changes", "") for text in others)])
+    times = span(s["n_bootstrap"] for s in scores if "n_bootstrap" in s)
+    units = "patients" if scores[0].get("patients_known", True) else "images"
+    return f" When the test {units} are drawn again ({times} times), {told} (95 %)."
+
+
+def _half_width(scores: list[dict[str, Any]], name: str) -> str:
+    """Return half the width of the intervals of a score, least to greatest; an empty text if there is none."""
+    ends = [(s.get(f"{name}_low"), s.get(f"{name}_high")) for s in scores]
+    half = sorted((high - low) / 2 for low, high in ends if low is not None and high is not None)
+    if not half:
+        return ""
+    return f"±{half[0]:.3f}" if f"{half[0]:.3f}" == f"{half[-1]:.3f}" else f"±{half[0]:.3f} to ±{half[-1]:.3f}"
 
 
 def left_open(matrix: Matrix, results: list[CellResult], facts: DatasetFacts | None) -> list[tuple[str, str]]:

@@ -7,11 +7,12 @@ import functools
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
 from reports.beside_fid import TextTable
-from reports.beside_map import beside_tables
+from reports.beside_map import ACCURACY, beside_tables
+from reports.beside_pairs import HELD_OUT, HELD_OUT_OF_ALL
 from reports.differences import Effect, effects, notes, value, verdicts
 from reports.few_patients import few_note, few_patients, marked
 from reports.footnotes import footnotes, left_open
@@ -161,13 +162,16 @@ def csv_table(parts: list[Part]) -> str:
     """Return the table as CSV for machines.
 
     It holds numbers in full precision with sd and n, the 95 % interval over test patients (with one seed), the
-    published numbers, the verdict, and why numbers are missing.
+    published numbers, the verdict, and why numbers are missing. Accuracies and scores on held-out pairs have columns
+    where there are any.
     """
     out = io.StringIO()
     short = published().short
     columns = (*columns_of(row for part in parts for row in part.rows), SUPPORTED)
     names = [name for c in columns for name in (c.key, f"{c.key}_sd")]
     fields = ["dataset", "method", "n_seeds", *names, "fid_tail_equal_n", "fid_tail_floor_spread", *_BOUNDS]
+    beside = {(part.label, row.method): _beside(part, row) for part in parts for row in part.rows}
+    fields += dict.fromkeys(name for found in beside.values() for name in found)
     fields += ["n_synthetic", "no_skill_head", "no_skill_tail"]
     fields += [f"{short}_{c.key}" for c in PUBLISHED_COLUMNS] + ["verdict", "hole"]
     writer = csv.DictWriter(out, fields, lineterminator="\n")
@@ -178,6 +182,7 @@ def csv_table(parts: list[Part]) -> str:
             numbers = {n: v for c in columns for n, v in ((c.key, row.values[c.key]), (f"{c.key}_sd", row.sds[c.key]))}
             writer.writerow(
                 {"dataset": row.dataset, "method": row.method, "n_seeds": row.n_seeds, **numbers, **_bounds(part, row)}
+                | beside[part.label, row.method]
                 | {name: _mean_of(part, row, name) for name in ("fid_tail_equal_n", "fid_tail_floor_spread")}
                 | {"n_synthetic": row.n_synthetic, "verdict": said.get(row.method), "hole": row.hole}
                 | {"no_skill_head": levels["map_head"], "no_skill_tail": levels["map_tail"]}
@@ -203,6 +208,21 @@ def _bounds(part: Part, row: Row) -> dict[str, float | None]:
     """Return the interval over test patients of a row with one seed. A row with several seeds has an sd instead."""
     done = [r.scores or {} for r in part.results if r.cell.label == row.method and r.measured and not r.skip]
     return {name: done[0].get(name) if len(done) == 1 else None for name in _BOUNDS}
+
+
+def _beside(part: Part, row: Row) -> dict[str, float | None]:
+    """Return a row's accuracies and scores on held-out pairs: mean, sd over seeds and, with one seed, the interval."""
+    members = [r for r in part.results if r.cell.label == row.method and r.measured and not r.skip]
+    found: dict[str, float | None] = {}
+    for column in (*ACCURACY, *HELD_OUT, *HELD_OUT_OF_ALL):
+        if values := [v for r in members if (v := value(r, column.key)) is not None]:
+            found[column.key] = fmean(values)
+            if column.spread:
+                found[f"{column.key}_sd"] = stdev(values) if len(values) > 1 else None
+            ends = [value(r, f"{column.key}_{end}") for r in members for end in ("low", "high")]
+            if len(members) == 1 and None not in ends:
+                found |= {f"{column.key}_low": ends[0], f"{column.key}_high": ends[1]}
+    return found
 
 
 def latex(parts: list[Part]) -> str:

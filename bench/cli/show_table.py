@@ -15,7 +15,7 @@ from bench.cli.options import Request
 from bench.matrix.matrix import Matrix
 from bench.results.cells import CellResult
 from bench.store.store import Store
-from reports.beside_map import metrics_table
+from reports.beside_map import metrics_tables
 from reports.differences import EFFECT_COLUMNS, MAIN, effects
 from reports.paper_table import Part, parts_of
 from reports.run_facts import by_dataset
@@ -86,16 +86,15 @@ def figures_of(results: list[CellResult], names: Sequence[str]) -> RenderableTyp
     """
     if not names:
         return None
-    found = []
-    for label, members in by_dataset(results).items():
-        table = metrics_table(members, names)
+    found: list[RenderableType] = []
+    for label, table in metrics_tables(results, names).items():
         grid = Table(title=Text(label), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
         for i, heading in enumerate(table.headings):
             text = Text(re.sub(" (?![↑↓])", "\n", heading))
             grid.add_column(text, justify="right" if i else "left", overflow="fold")
         for line in table.lines:
             grid.add_row(*(Text(cell.replace(" ± ", "\n±")) for cell in line))
-        found.append(grid)
+        found += [grid, *(Text(f"! {note}", style="yellow") for note in table.notes)]
     return Group(*found)
 
 

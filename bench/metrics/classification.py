@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from bench.tables import Float32
+from bench.tables import Float32, Int64
 
 N_BINS = 15  # of equal width, for the calibration error
 
@@ -88,12 +88,37 @@ def calibration_error(probabilities: Float32, labels: Float32, n_bins: int = N_B
 def balanced_accuracy(scores: Float32, labels: Float32) -> float | None:
     """Return the mean over classes of the share of their images whose highest score is that class.
 
-    None unless every image has exactly one class and no label is unknown. Classes without an image are left out.
+    None unless every image has exactly one class, see `only_class`. Classes without an image are left out.
+    """
+    of_class = only_class(labels)
+    if of_class is None:
+        return None
+    hit = scores.argmax(axis=1) == of_class
+    return float(np.mean([hit[of_class == c].mean() for c in np.unique(of_class)]))
+
+
+def accuracy(scores: Float32, labels: Float32, groups: Sequence[Sequence[int]]) -> list[float | None] | None:
+    """Return the top-1 accuracy in each group of classes, or None unless every image has exactly one class.
+
+    It is the share of the images whose class is in the group that have their highest score, among those of all classes,
+    at their own class; of equal scores the first column counts. A group without an image has None.
+    """
+    of_class = only_class(labels)
+    if of_class is None:
+        return None
+    hit = scores.argmax(axis=1) == of_class
+    parts = [hit[np.isin(of_class, columns)] for columns in groups]
+    return [float(part.mean()) if len(part) else None for part in parts]
+
+
+def only_class(labels: Float32) -> Int64 | None:
+    """Return the column of each image's class, `int64 [n]`.
+
+    None unless every image has exactly one class and no label is unknown, and if there is no image.
     """
     if not len(labels) or np.isnan(labels).any() or not (labels.sum(axis=1) == 1).all():
         return None
-    of_class, hit = labels.argmax(axis=1), scores.argmax(axis=1) == labels.argmax(axis=1)
-    return float(np.mean([hit[of_class == c].mean() for c in np.unique(of_class)]))
+    return labels.argmax(axis=1).astype(np.int64)
 
 
 def _known(scores: Float32, labels: Float32, c: int) -> tuple[Float32, npt.NDArray[np.bool_]]:

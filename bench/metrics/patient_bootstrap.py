@@ -1,4 +1,4 @@
-"""Resample the test set by patient, to see how much the mean average precision depends on who happens to be in it.
+"""Resample the test set by patient, to see how much a score depends on who happens to be in it.
 
 This is a module of its own so that a change here does not change the keys of trained classifiers.
 """
@@ -6,14 +6,16 @@ This is a module of its own so that a change here does not change the keys of tr
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from bench.metrics.classification import only_class
 from bench.tables import Float32, Int64
 
 _BLOCK_BYTES = 1 << 23  # bytes of weights that are in memory at a time, whatever the size of the test set
+_INTERVAL = (0.025, 0.975)
 _MOST_DRAWS = 100  # draws for each resample that is asked for, on average; then there are fewer resamples
 Integers = npt.NDArray[np.integer]
 
@@ -115,6 +117,53 @@ def resampled_precision(
 def group_means(ap: npt.NDArray[np.float64], groups: Sequence[Sequence[int]]) -> Float32:
     """Return the mean over each group of columns in each resample, `float32 [B, groups]`; NaN where all are NaN."""
     return np.stack([_mean_of_known(ap[:, list(columns)]) for columns in groups], axis=1).astype(np.float32)
+
+
+def resampled_accuracy(
+    scores: Float32,
+    labels: Float32,
+    groups: Sequence[Sequence[int]],
+    patients: Int64,
+    n_resamples: int,
+    rng: np.random.Generator,
+) -> Float32 | None:
+    """Return the top-1 accuracy in each group of classes in each resample of patients, `float32 [B, groups]`.
+
+    None unless every image has exactly one class; see `bench.metrics.classification.accuracy`. NaN for a group without
+    an image. With an equal generator the resamples are those of `resampled_precision`.
+
+    Args:
+        scores: `float32 [n, C]`, higher means more likely.
+        labels: `float32 [n, C]`, 0 or 1.
+        groups: the columns of each group.
+        patients: `int64 [n]`, the patient of each image.
+        n_resamples: the number of resamples, B; see `resampled_precision`.
+        rng: draws the resamples and is used for nothing else.
+    """
+    of_class = only_class(labels)
+    if of_class is None:
+        return None
+    members = np.stack([np.isin(of_class, columns) for columns in groups], axis=1)
+    hits = members & (scores.argmax(axis=1) == of_class)[:, None]
+    blocks = [np.zeros((0, len(groups)))]
+    for weights in patient_weights(patients, labels == 1, n_resamples, rng):
+        drawn = weights.T.astype(np.float64)
+        with np.errstate(invalid="ignore"):  # 0 / 0 for a group without an image
+            blocks.append((drawn @ hits) / (drawn @ members))
+    return np.concatenate(blocks).astype(np.float32)
+
+
+def intervals(replicates: Mapping[str, Float32]) -> dict[str, float | None]:
+    """Return `<name>_low` and `<name>_high` of each score: 95 % percentile intervals over its resamples, `[B]`.
+
+    Resamples that are NaN are left out. Both are None for fewer than two resamples.
+    """
+    bounds: dict[str, float | None] = {}
+    for name, values in replicates.items():
+        known = values[~np.isnan(values)]
+        low, high = np.quantile(known, _INTERVAL).tolist() if len(known) > 1 else (None, None)
+        bounds |= {f"{name}_low": low, f"{name}_high": high}
+    return bounds
 
 
 def _mean_of_known(ap: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -58,6 +58,16 @@ class CellResult:
         return self.state == "done" or (self.scores is not None and self.fidelity is not None)
 
     @property
+    def parts(self) -> list[dict[str, Any]]:
+        """The mappings that hold the figures; a name in an earlier one hides it in a later one.
+
+        What the scores have of held-out pairs in a mapping of its own is among them as `held_out_<name>`.
+        """
+        pairs = (self.scores or {}).get("held_out") or {}
+        named = {f"held_out_{name}": figure for name, figure in pairs.items()}
+        return [part or {} for part in (self.scores, named, self.fidelity, self.diagnostics)]
+
+    @property
     def reason(self) -> str | None:
         """Why figures are missing, or why only the diagnostics are missing; None if no reason is known."""
         if self.skip or self.failure is None:
@@ -156,8 +166,8 @@ def frame(results: list[CellResult]) -> pd.DataFrame:
             "seed": r.cell.seed,
             "state": r.state,
         }
-        for part in (r.scores, r.fidelity, r.diagnostics):
-            new = {k: v for k, v in (part or {}).items() if k not in row}  # a plugin's figure never hides a score
+        for part in r.parts:
+            new = {k: v for k, v in part.items() if k not in row}  # a plugin's figure never hides a score
             row |= {k: v for k, v in new.items() if v is None or isinstance(v, (int, float, str))}
         rows.append(row)
     return pd.DataFrame(rows)

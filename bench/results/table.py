@@ -54,8 +54,8 @@ def table(results: list[CellResult], more: Sequence[str] = ()) -> list[dict[str,
             "n_test": next((m.scores.get("n_test") for m in done if m.scores), None),
         }
         for column in dict.fromkeys((*TABLE_COLUMNS, *more)):
-            figures = [(m.diagnostics or {}) | (m.fidelity or {}) | (m.scores or {}) for m in done]
-            values = [float(v) for f in figures if (v := f.get(column)) is not None and not math.isnan(v)]
+            figures = [next((part[column] for part in m.parts if column in part), None) for m in done]
+            values = [float(v) for v in figures if v is not None and not math.isnan(v)]
             row[column] = fmean(values) if values else None
             row[f"{column}_sd"] = stdev(values) if len(values) > 1 else None
         rows.append(row)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
 import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score
 
+from bench.matrix.load import load_matrix
+from bench.store.store import Store
 from tests.cifar_files import cifar_files
 from tests.e2e.driver import Bench
 
@@ -34,6 +39,23 @@ def test_the_matrix_runs_on_files_of_the_official_layout(tmp_path: Path, bench: 
     assert sorted(images.shape for images in made) == [(0, 32, 32, 3), (6, 32, 32, 3), (6, 32, 32, 3)]
     said = bench("report", "cifar-lt", *sets, "--store", store)
     assert said.code == 0, said.err
+
+    cell, kept = load_matrix("cifar-lt", sets[1::2]).cells[1], Store(store)
+    table, scores = kept.open(cell.dataset), kept.open(cell.scores)
+    truth = table.labels[kept.open(cell.split)["test"]].argmax(axis=1)
+    predicted = np.load(kept.folder(cell.scores) / "predictions.npy").argmax(axis=1)
+    tail = np.isin(truth, [table.class_names.index(name) for name in table.tail])
+    assert scores["accuracy_all"] == pytest.approx(accuracy_score(truth, predicted))
+    assert scores["accuracy_tail"] == pytest.approx(accuracy_score(truth[tail], predicted[tail]))
+    asked = ["table", "cifar-lt", *sets, "--store", store, "--metrics", "accuracy"]
+    rows = {row["method"]: row for row in json.loads(bench(*asked, "--json").out)}
+    assert rows["smote"]["accuracy_tail"] == scores["accuracy_tail"]
+    assert f"{scores['accuracy_tail']:.3f}" in bench(*asked).out
+    with (store / "reports" / "cifar-lt" / "table.csv").open(encoding="utf-8") as file:
+        written = {row["method"]: row for row in csv.DictReader(file)}
+    for name in ("accuracy_all", "accuracy_all_low", "accuracy_tail_high"):
+        assert float(written["smote"][name]) == scores[name]
+    assert "top-1 accuracy tail" in (store / "reports" / "cifar-lt" / "table.md").read_text(encoding="utf-8")
 
 
 def test_doctor_says_where_the_files_come_from(tmp_path: Path, bench: Bench) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
 import numpy as np
 
 from bench.matrix.load import load_matrix
+from bench.privacy.border import aggregates
+from bench.privacy.names import stand_ins
 from bench.store.store import Store
 from tests.e2e.driver import Bench
 
@@ -20,6 +23,8 @@ SETS = {
     "methods": "[baseline, duplicate]",
     "classifier": "{architecture: resnet18, steps: 2, batch_size: 8, n_validations: 1}",
     "seeds": "[0]",
+    "n_medium": 1,
+    "scores.n_bootstrap": 50,
 }
 PAIRS = [
     ["Pneumothorax", "Pleural Effusion"],
@@ -55,6 +60,21 @@ def test_pairs_are_told_before_held_out_and_scored(tmp_path: Path, bench: Bench)
     rows = {row["method"]: row for row in json.loads(bench("table", "compositional", *asked, "--json").out)}
     assert rows["duplicate"]["held_out_ap_tail"] == scores["held_out_ap_tail"]
     assert f"{scores['seen_ap_all']:.3f}" in bench("table", "compositional", *asked).out
+    told, gap = scores["held_out"], scores["seen_ap_tail"] - scores["held_out_ap_tail"]
+    assert told["gap_tail"] == gap
+    asked = [*given, "--metrics", "held_out_gap"]
+    rows = {row["method"]: row for row in json.loads(bench("table", "compositional", *asked, "--json").out)}
+    assert rows["duplicate"]["held_out_gap_tail"] == gap
+    notes = bench("table", "compositional", *given, "--notes").out
+    assert f"drawn again ({told['n_bootstrap']} times), the held-out AP head of a row changes by ±" in " ".join(
+        notes.split()
+    )
+    effects = json.loads(bench("effects", "compositional", *given, "--column", "held_out_ap_tail", "--json").out)
+    assert {row["interval_over"] for row in effects} == {"test_patients"}
+    assert aggregates(scores, stand_ins(table.class_names, "class"))["held_out"] == told  # may leave the machine
+    refused = bench("table", "compositional", *given, "--metrics", "accuracy")
+    assert (refused.code, len(refused.err.splitlines())) == (2, 1)
+    assert "column 'accuracy': accuracy is for data in which every test image has exactly one class" in refused.err
     folder = tmp_path / "report"
     assert bench("report", "compositional", *given, "--out", folder).code == 0
     shown = scores["held_out_pairs"]["pair_3"]["ap"]["Fracture"]
@@ -63,6 +83,12 @@ def test_pairs_are_told_before_held_out_and_scored(tmp_path: Path, bench: Bench)
         assert "Held-out pair: Enlarged Cardiomediastinum + Fracture" in text
         assert "No image of train or val has both findings of a held-out pair" in text
         assert f"{shown:.3f}" in text
+    with (folder / "table.csv").open(encoding="utf-8") as file:
+        written = {row["method"]: row for row in csv.DictReader(file)}["duplicate"]
+    assert float(written["held_out_gap_tail"]) == gap
+    for end in ("low", "high"):
+        assert float(written[f"held_out_ap_tail_{end}"]) == told[f"ap_tail_{end}"]
+        assert float(written[f"held_out_gap_tail_{end}"]) == told[f"gap_tail_{end}"]
 
 
 def test_the_header_of_the_matrix_counts_what_its_labels_hold() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
 from torchmetrics.functional.classification import binary_calibration_error
 
-from bench.metrics.classification import auroc, balanced_accuracy, best_thresholds, calibration_error, f1
+from bench.metrics.classification import accuracy, auroc, balanced_accuracy, best_thresholds, calibration_error, f1
+from bench.metrics.patient_bootstrap import intervals, patient_weights, resampled_accuracy
 
 
 def drawn(seed: int, n: int = 300) -> tuple[np.ndarray, np.ndarray]:
@@ -82,3 +83,50 @@ def test_balanced_accuracy_is_scikit_learns_where_every_image_has_one_class() ->
     gap[0, 0] = np.nan
     assert balanced_accuracy(scores, two) is None
     assert balanced_accuracy(scores, gap) is None
+
+
+GROUPS = [[0], [1, 3], [2], [4], [0, 1, 2, 3, 4]]  # no image has class 4
+
+
+def of_one_class(seed: int, n: int = 200) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the class of each image, scores with ties, and labels."""
+    rng = np.random.default_rng(seed)
+    of_class = rng.choice(5, n, p=[0.6, 0.2, 0.1, 0.1, 0.0])
+    labels = np.eye(5, dtype=np.float32)[of_class]
+    return of_class, (rng.normal(0, 1, labels.shape) + labels).round(1).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_accuracy_is_scikit_learns_on_the_images_of_each_group(seed: int) -> None:
+    of_class, scores, labels = of_one_class(seed)
+    found = accuracy(scores, labels, GROUPS)
+    assert found[3] is None
+    for group, value in zip(GROUPS, found, strict=True):
+        mine = np.isin(of_class, group)
+        if mine.any():
+            assert value == pytest.approx(accuracy_score(of_class[mine], scores[mine].argmax(axis=1)), abs=1e-12)
+
+
+def test_there_is_no_accuracy_where_an_image_has_two_classes_none_or_an_unknown_one() -> None:
+    _, scores, labels = of_one_class(0)
+    patients = np.arange(len(labels))
+    for row in ([1, 1, 0, 0, 0], [0, 0, 0, 0, 0], [1, 0, 0, 0, np.nan]):
+        labels[7] = row
+        assert accuracy(scores, labels, GROUPS) is None
+        assert resampled_accuracy(scores, labels, GROUPS, patients, 5, np.random.default_rng(0)) is None
+    assert accuracy(scores[:0], labels[:0], GROUPS) is None
+
+
+def test_resampled_accuracy_is_scikit_learns_in_the_resamples_of_the_mean_precision() -> None:
+    of_class, scores, labels = of_one_class(1)
+    patients = np.arange(len(labels)) // 3
+    found = resampled_accuracy(scores, labels, GROUPS, patients, 40, np.random.default_rng(5))
+    weights = np.concatenate(list(patient_weights(patients, labels == 1, 40, np.random.default_rng(5))), axis=1)
+    for values, counts in zip(found, weights.T, strict=True):
+        rows = np.repeat(np.arange(len(labels)), counts)
+        parts = [rows[np.isin(of_class[rows], group)] for group in GROUPS]
+        wanted = [accuracy_score(of_class[p], scores[p].argmax(axis=1)) if len(p) else np.nan for p in parts]
+        assert values == pytest.approx(wanted, abs=1e-6, nan_ok=True)
+    ends = intervals({"one": found[:, 0], "none": found[:, 3]})
+    assert (ends["one_low"], ends["one_high"]) == pytest.approx(np.quantile(found[:, 0], [0.025, 0.975]))
+    assert (ends["none_low"], ends["none_high"]) == (None, None)

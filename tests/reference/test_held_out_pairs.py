@@ -7,8 +7,9 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from bench import seeds
-from bench.evaluation.held_out import held_out_scores
+from bench.evaluation.held_out import held_out_intervals, held_out_replicates, held_out_scores
 from bench.metrics.equal_counts import N_DRAWS, precision_at_equal_counts
+from bench.metrics.patient_bootstrap import patient_weights
 from bench.tables import ImageTable
 
 NAMES = ("a", "b", "c", "d")
@@ -89,4 +90,47 @@ def test_the_draws_do_not_depend_on_the_scores() -> None:
 
 def test_nothing_is_added_without_pairs() -> None:
     scores, labels, table = drawn(0)
-    assert held_out_scores(table, GROUPS, (), scores, labels, np.arange(len(labels)), seed=1) == {}
+    rows = np.arange(len(labels))
+    assert held_out_scores(table, GROUPS, (), scores, labels, rows, seed=1) == {}
+    assert held_out_replicates(table, GROUPS, (), scores, labels, rows, 9, np.random.default_rng(0)) == {}
+    assert held_out_intervals({}, {}) == {}
+
+
+def test_resamples_are_those_of_a_loop_that_draws_positives_in_each() -> None:
+    """The loop is `precision_at_equal_counts` on the images of a resample, which draws 200 times and so is near it."""
+    scores, labels, table = drawn(2)
+    rows, rng = np.arange(len(labels)), np.random.default_rng(8)
+    found = held_out_replicates(table, GROUPS, PAIRS, scores, labels, rows, 6, np.random.default_rng(4))
+    columns = [(pair, NAMES.index(name)) for pair in PAIRS for name in pair]
+    has = {pair: np.all([labels[:, NAMES.index(n)] == 1 for n in pair], axis=0) for pair in PAIRS}
+    sets = [
+        (has[pair], (labels[:, c] == 1) & ~np.any(list(has.values()), axis=0), labels[:, c] == 0) for pair, c in columns
+    ]
+    kept = np.stack([part for three in sets for part in three], axis=1)
+    (weights,) = patient_weights(table.patients, kept, 6, np.random.default_rng(4))
+    for b, counts in enumerate(weights.T):
+        again = np.repeat(rows, counts)
+        wanted = [
+            precision_at_equal_counts(scores[again, c], [held[again], seen[again]], negative[again], rng)
+            for (_, c), (held, seen, negative) in zip(columns, sets, strict=True)
+        ]
+        for group, names in GROUPS.items():
+            ap, seen_ap = np.mean([w for w, (_, c) in zip(wanted, columns, strict=True) if NAMES[c] in names], axis=0)
+            assert found[f"held_out_ap_{group}"][b] == pytest.approx(ap, abs=0.01)
+            assert found[f"seen_ap_{group}"][b] == pytest.approx(seen_ap, abs=0.01)
+            assert found[f"held_out_gap_{group}"][b] == pytest.approx(seen_ap - ap, abs=0.015)
+
+
+def test_intervals_surround_the_scores_and_their_difference_is_paired() -> None:
+    scores, labels, table = drawn(0)
+    given = table, GROUPS, PAIRS, scores, labels, np.arange(len(labels))
+    found, replicates = held_out_scores(*given, 1), held_out_replicates(*given, 300, np.random.default_rng(0))
+    told = held_out_intervals(found, replicates)["held_out"]
+    assert told["n_bootstrap"] == 300
+    for group in GROUPS:
+        assert told[f"ap_{group}_low"] < found[f"held_out_ap_{group}"] < told[f"ap_{group}_high"]
+        assert told[f"gap_{group}"] == found[f"seen_ap_{group}"] - found[f"held_out_ap_{group}"]
+        paired = replicates[f"seen_ap_{group}"] - replicates[f"held_out_ap_{group}"]
+        ends = told[f"gap_{group}_low"], told[f"gap_{group}_high"]
+        assert ends == pytest.approx(np.quantile(paired, [0.025, 0.975]), abs=1e-6)
+        assert ends[0] < told[f"gap_{group}"] < ends[1]

@@ -20,7 +20,7 @@ class Inline:
         execution = dataclasses.replace(work.execution, on_progress=work.reporter.polled)
         while True:
             Wish.obey()
-            free = work.free()
+            free = work.free(at_most=1)
             if work.finished:
                 return
             if not free:

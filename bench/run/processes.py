@@ -111,7 +111,7 @@ class Processes:
 
     def _start(self, work: Workload, running: list[_Running]) -> None:
         slots = [s for s in range(self.jobs) if s not in {r.slot for r in running}]
-        for slot, stage in zip(slots, work.free({r.stage.key for r in running}), strict=False):
+        for slot, stage in zip(slots, work.free({r.stage.key for r in running}, len(slots)), strict=False):
             gpu = slot % self.n_gpus if self.n_gpus else None
             # The reporter belongs to this process: a child writes its progress into the store, where `run` reads it.
             execution = replace(work.execution, on_progress=None)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable
+from bisect import bisect_left, insort
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -19,6 +21,7 @@ _LOOK_S = 0.25  # between two looks at what other processes compute
 BUSY_S = 0.5  # how long to try for a stage that looked free; then another process has it
 
 Outcome = Literal["done", "reused", "failed", "blocked"]
+_Rank = tuple[float, int, str]  # minus the minutes of the critical path, the place in the plan, the key
 
 
 class Reporter(Protocol):
@@ -50,7 +53,7 @@ class Workload:
 
     Attributes:
         stages: key → stage, inputs before the stages that need them.
-        waits_for: key → keys of the unfinished stages that this one needs directly.
+        waits_for: key → keys of the unfinished stages that this one needs directly; they leave it as they finish.
         outcomes: key → how the stage ended; a stage without an entry has not ended.
         on_outcome: is called after each outcome.
     """
@@ -63,6 +66,8 @@ class Workload:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     on_outcome: Callable[[Stage], None] = lambda stage: None
     _said_waiting: bool = field(default=False, repr=False)
+    _needed_by: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list), repr=False)
+    _place: dict[str, int] = field(default_factory=dict, repr=False)  # in the order of `stages`
 
     @classmethod
     def plan(cls, targets: Iterable[Stage], store: Store, execution: Execution, reporter: Reporter) -> Workload:
@@ -92,38 +97,67 @@ class Workload:
         for stage in targets:
             want(stage)
         new = {s.key: s for s in everything if s.key in wanted}
-        self.stages |= new
-        self.waits_for |= {key: {b.key for b in stage.inputs()} & self.stages.keys() for key, stage in new.items()}
-        vars(self).pop("minutes_behind", None)
+        for key, stage in new.items():
+            self._place[key] = len(self.stages)
+            self.stages[key] = stage
+            below = {b.key for b in stage.inputs()} & self.stages.keys()
+            self.waits_for[key] = {k for k in below if self.outcomes.get(k) != "done"}
+            for k in self.waits_for[key]:
+                self._needed_by[k].append(key)
+        for found in ("minutes_behind", "_ready"):
+            vars(self).pop(found, None)
         left = [s for key, s in self.stages.items() if key not in self.outcomes]
-        self.reporter.planned(left, sum(self.store.has(s) for s in everything))
+        self.reporter.planned(left, sum(s.key not in wanted and self.store.has(s) for s in everything))
         return [s for key, s in new.items() if self._block_if_lost(key)]
 
     def _block_if_lost(self, key: str) -> bool:
         """Record that a stage is blocked if a stage that it needs has failed or is blocked, and tell whether it is."""
         lost = next((b for b in self.waits_for[key] if self.outcomes.get(b) in ("failed", "blocked")), None)
         if lost is not None:
-            self.outcomes[key] = "blocked"
+            self._set_outcome(key, "blocked")
             self.reporter.finished(self.stages[key], "blocked", _needs(self.stages[lost]))
         return lost is not None
 
-    def ready(self) -> list[Stage]:
-        """Return the stages whose inputs are finished, those with the longest critical path first."""
-        free = [s for k, s in self.stages.items() if k not in self.outcomes and self._settled(k)]
-        return sorted(free, key=lambda s: -self.minutes_behind[s.key])
+    def ready(self) -> Iterator[Stage]:
+        """Yield the stages whose inputs are finished, those with the longest critical path first.
 
-    def free(self, ours: Collection[str] = ()) -> list[Stage]:
-        """Return the ready stages that no process computes, after recording those that other processes have finished.
+        No outcome may be recorded meanwhile.
+        """
+        return (self.stages[key] for _, _, key in self._ready)
+
+    @functools.cached_property
+    def _ready(self) -> list[_Rank]:
+        """The ready stages in their order. It is kept from one start to the next, since there may be thousands."""
+        return sorted(self._rank(k) for k, below in self.waits_for.items() if not below and k not in self.outcomes)
+
+    def _rank(self, key: str) -> _Rank:
+        return -self.minutes_behind[key], self._place[key], key
+
+    def free(self, ours: Collection[str] = (), at_most: int | None = None) -> list[Stage]:
+        """Return ready stages that no process computes, after recording those that other processes have finished.
 
         Any number of commands may run one matrix. Each takes what is free, instead of waiting for what another does.
 
         Args:
             ours: keys of the stages that this command computes now; they are left out.
+            at_most: how many to return, None for all. The store is not asked about the stages that come after them.
         """
-        while done := [s for s in self.ready() if s.key not in ours and self.store.has(s)]:
+        while True:
+            found: list[Stage] = []
+            done: list[Stage] = []
+            for stage in self.ready():
+                if at_most is not None and len(found) >= at_most:
+                    break
+                if stage.key in ours:
+                    continue
+                if self.store.has(stage):
+                    done.append(stage)
+                elif not self.store.holder(stage):
+                    found.append(stage)
+            if not done:
+                return found
             for stage in done:
                 self.record_outcome(stage, "done")
-        return [s for s in self.ready() if s.key not in ours and not self.store.holder(s)]
 
     def wait_for_others(self) -> None:
         """Wait a moment, because other processes compute all that could begin now. The first time, say so."""
@@ -134,9 +168,6 @@ class Workload:
             named = f"stage {stage.stage_name()} {stage.key[:8]}" + (f" and {n - 1} more" if n > 1 else "")
             _LOG.warning("waiting: %s is being computed by %s", named, described(holder))
         time.sleep(_LOOK_S)
-
-    def _settled(self, key: str) -> bool:
-        return all(self.outcomes.get(k) == "done" for k in self.waits_for[key])
 
     @functools.cached_property
     def minutes_behind(self) -> dict[str, float]:
@@ -152,22 +183,38 @@ class Workload:
 
     def record_outcome(self, stage: Stage, outcome: Outcome, detail: str = "") -> None:
         """Record an outcome. A failure blocks all stages that need this one; those are reported first."""
-        self.outcomes[stage.key] = outcome
+        self._set_outcome(stage.key, outcome)
         blocked = self._blocked_by(stage) if outcome == "failed" else []
         for above in blocked:
-            self.outcomes[above.key] = "blocked"
+            self._set_outcome(above.key, "blocked")
             self.reporter.finished(above, "blocked", _needs(stage))
         self.reporter.finished(stage, outcome, detail)
         for ended in [stage, *blocked]:
             self.on_outcome(ended)
 
+    def _set_outcome(self, key: str, outcome: Outcome) -> None:
+        """Set an outcome, and bring `waits_for` and the ready stages up to date."""
+        ready = self._ready  # before anything changes: it is made when it is first asked for
+        self.outcomes[key] = outcome
+        place = bisect_left(ready, self._rank(key))
+        if ready[place : place + 1] == [self._rank(key)]:
+            del ready[place]
+        for above in self._needed_by[key] if outcome == "done" else ():
+            below = self.waits_for[above]
+            if key in below:
+                below.remove(key)
+                if not below and above not in self.outcomes:
+                    insort(ready, self._rank(above))
+
     def _blocked_by(self, stage: Stage) -> list[Stage]:
-        """Return the stages without an outcome that need `stage`, directly or indirectly."""
-        gone = {stage.key}
-        for key, below in self.waits_for.items():  # inputs come before the stages that need them
-            if below & gone:
-                gone.add(key)
-        return [self.stages[k] for k in self.waits_for if k in gone and k not in self.outcomes]
+        """Return the stages without an outcome that need `stage`, directly or indirectly, in the order of `stages`."""
+        gone: set[str] = set()
+        todo = [stage.key]
+        while todo:
+            new = [key for key in self._needed_by[todo.pop()] if key not in gone]
+            gone.update(new)
+            todo += new
+        return [self.stages[k] for k in sorted(gone, key=self._place.__getitem__) if k not in self.outcomes]
 
     @property
     def finished(self) -> bool:

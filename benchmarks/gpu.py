@@ -184,6 +184,7 @@ def of_training(sizes: Sizes, device: str, whole: Slice) -> Iterator[Row]:
 def training_speed(sizes: Sizes, device: str, part: Slice, precision: Any, batch: int) -> Values:
     """Return the images/s of each training step."""
     refuse_precision(precision, device)
+    part.check()
     subject = training(
         sizes.classifier, sizes.n_pictures, sizes.pictures_px, batch, device,
         image_px=sizes.image_px, precision=precision,
@@ -266,6 +267,7 @@ def of_codec(sizes: Sizes, device: str, whole: Slice) -> Iterator[Row]:
 
 def codec_laps(sizes: Sizes, device: str, part: Slice, batch: int) -> Laps | None:
     """Return the timed steps of a codec's training, or None if memory runs out."""
+    part.check()
     settings = sizes.codec.model_copy(update={"batch_size": batch})
     laps = Laps(part, most=max(LEAST, sizes.most // 2), kinds=("interaction", "imitation"))
     with contextlib.suppress(torch.OutOfMemoryError):
@@ -291,6 +293,7 @@ def of_jobs(sizes: Sizes, device: str, whole: Slice) -> Iterator[Row]:
     taken: list[float] = [0.0]
 
     def at_once(n: int) -> tuple[list[float], str]:
+        whole.check()
         # Starting takes the longest, and several start side by side.
         if (foretold := 1.5 * taken[-1]) > whole.left:
             raise LeftOut(f"left out: it would take about {foretold:.0f} s, {whole.left:.0f} s are left")
@@ -318,6 +321,7 @@ def of_diffusion(sizes: Sizes, device: str, whole: Slice) -> Iterator[Row]:
     made: list[RandomDiffusion] = []
 
     def build() -> Values:
+        whole.check()
         seconds = seconds_of(lambda: made.append(random_diffusion(sizes.parts, device)), device)
         return [seconds], "random weights" + (", in the shapes of Stable Diffusion 2.1 base" if sizes is FULL else "")
 

@@ -89,6 +89,11 @@ class Slice:
         """Return the seconds that are left, 0 or more."""
         return max(0.0, self.until - time.monotonic())
 
+    def check(self) -> None:
+        """Raise `LeftOut` if no time is left."""
+        if self.left == 0:
+            raise LeftOut("left out: no time is left")
+
     def parts(self, weights: Sequence[float]) -> Iterator[Slice]:
         """Yield a part for each weight, of what is left when the part begins."""
         for i, weight in enumerate(weights):
@@ -148,6 +153,7 @@ def repeated(
     Raises:
         LeftOut: if three runs do not fit into the time.
     """
+    time_left.check()
     one = seconds_of(run, device) if expected is None else expected
     if one * LEAST > time_left.left:
         raise LeftOut(f"left out: {LEAST} runs of {one:.3g} s do not fit into the {time_left.left:.3g} s that are left")

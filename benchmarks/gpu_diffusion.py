@@ -187,6 +187,7 @@ class Asked:
 
     def denoising(self, steps: int, part: Slice) -> tuple[list[float], str]:
         """Return the seconds an image; the batch is halved until three runs fit into the time."""
+        part.check()
         model, batch, device = self.ready(), self.n, self.model.device
         if self.per_step is None:
             self.denoise(model, batch, 1)  # finds how many fit into memory, and builds the kernels

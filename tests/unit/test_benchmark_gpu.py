@@ -135,9 +135,10 @@ def test_time_that_a_part_leaves_goes_to_the_later_ones():
 def test_runs_that_do_not_fit_into_the_time_are_left_out():
     with pytest.raises(LeftOut, match="3 runs of 5 s do not fit into the 9 s that are left"):
         repeated(lambda: None, "cpu", from_now(9.0), expected=5.0)
-    with pytest.raises(LeftOut, match=r"do not fit into the 0 s"):
-        repeated(lambda: time.sleep(0.01), "cpu", from_now(0))
     calls = []
+    with pytest.raises(LeftOut, match="no time is left"):
+        repeated(lambda: calls.append(1), "cpu", from_now(0))
+    assert calls == []
     assert len(repeated(lambda: calls.append(1), "cpu", from_now(10), most=7)) == 7
     assert len(calls) == 8
 
@@ -153,6 +154,16 @@ def test_steps_are_timed_by_kind_until_there_are_enough():
     with pytest.raises(Enough):
         train()
     assert (len(laps.counted("one")), len(laps.counted("two"))) == (4, 3)
+
+
+def test_a_training_without_time_is_not_begun(capsys):
+    assert gpu.main(["--device", "cpu", "--minutes", "1e-9", "--json"]) == 0
+    for row in json.loads(capsys.readouterr().out)["figures"]:
+        assert (row["n"], row["failed"]) == (0, False)
+        assert row["remark"].startswith("left out: ")
+
+
+def test_steps_that_take_too_long_are_left_out():
     late = Laps(from_now(0), most=3)
     with pytest.raises(Enough):
         late(1, 9, "train")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,12 +65,8 @@ def build_matrix(raw: dict[str, Any], where: str) -> Matrix:
     if control is None:
         _check_nothing_needs_a_control(rows, settings.fidelity, where)
     try:
-        cells = tuple(
-            build_cell(settings, dataset, row, seed, control)
-            for dataset in datasets
-            for row in rows
-            for seed in settings.seeds
-        )
+        builders = [CellBuilder(settings, dataset, control) for dataset in datasets]
+        cells = tuple(b.build(row, seed) for b in builders for row in rows for seed in settings.seeds)
     except ConfigError as error:  # the diffusion model is not where the settings say
         raise ConfigError(f"{where}: {error}") from error
     _check_names([c.name for c in cells], where)
@@ -174,55 +169,90 @@ def _check_labels(datasets: Sequence[Dataset], where: str) -> None:
             raise ConfigError(f"{where}: datasets {first} and {i} are both called '{dataset.label}'; {what}")
 
 
-def build_cell(settings: MatrixSettings, dataset: Dataset, row: Row, seed: int, control: Row | None = None) -> Cell:
-    """Return the cell of a data set, a row and a seed.
+class CellBuilder:
+    """Builds the cells of one data set.
 
-    Args:
-        settings: the matrix's.
-        dataset: the data set.
-        row: the method with its settings.
-        seed: the cell's seed.
-        control: the row that `control_among` returns. Its classifier with this cell's seed is the teacher. Its
-            classifier with the extractor's seed gives the features of an extractor of kind `classifier`.
+    What the cells share is made once. Each stage computes its key when it is first asked for it, and so would each of
+    a thousand equal ones.
     """
+
+    def __init__(self, settings: MatrixSettings, dataset: Dataset, control: Row | None = None) -> None:
+        """Build cells of a matrix.
+
+        Args:
+            settings: the matrix's.
+            dataset: the data set.
+            control: the row that `control_among` returns. Its classifier with a cell's seed is the cell's teacher. Its
+                classifier with the extractor's seed gives the features of an extractor of kind `classifier`.
+        """
+        self.settings, self.dataset, self.control = settings, dataset, control
+        self.split = Split(dataset=dataset, settings=settings.split)
+        self.train = Train(split=self.split)
+        self.latents = Latents(train=self.train, diffusion=settings.diffusion)
+        self._teachers: dict[int, Classifier] = {}
+        self._fidelities: dict[int, FidelitySettings] = {}
+
+    def build(self, row: Row, seed: int) -> Cell:
+        """Return the cell of a row and a seed."""
+        settings = self.settings
+        task, teacher = self._task(seed), self._teacher(seed)
+        if row.method.makes_images:
+            task = task.model_copy(update={"teacher": teacher})
+        augmented = Augmented.of(row.method, task)
+        labelled = _labelled(row.method, augmented, teacher)
+        classifier = self._trained(augmented, seed, row, labelled)
+        fidelity = self._fidelity(seed)
+        return Cell(
+            matrix=settings.name,
+            dataset=self.dataset,
+            row=row,
+            seed=seed,
+            split=self.split,
+            augmented=augmented,
+            classifier=classifier,
+            scores=_scores(settings, self.split, classifier),
+            fidelity=Fidelity(split=self.split, train=self.train, augmented=augmented, settings=fidelity),
+            diagnostics=diagnostics_of(row.method, task),
+        )
+
     # The seeds of the stages come from the cell's seed and a fixed word, never from the method's name. So all methods
     # of one seed share the split, the initial weights and the order of the batches, and their differences are paired.
-    split = Split(dataset=dataset, settings=settings.split)
-    train = Train(split=split)
-    latents = Latents(train=train, diffusion=settings.diffusion)
-    task = Task(
-        train=train,
-        latents=latents,
-        diffusion=settings.diffusion,
-        plan=settings.augment,
-        seed=seeds.derive(seed, "method"),
-    )
-    trained = functools.partial(Classifier, split=split, train=train, seed=seeds.derive(seed, "classifier"))
-    fidelity, teacher = settings.fidelity, None
-    if control is not None:
-        teacher = trained(augmented=Augmented.of(control.method, task), settings=control.classifier)
-        extractor = fidelity.extractor
-        if isinstance(extractor, ClassifierExtractor):
-            whose = seed if extractor.seed is None else extractor.seed
-            fidelity = fidelity.with_classifier(teacher.model_copy(update={"seed": seeds.derive(whose, "classifier")}))
-    if row.method.makes_images:
-        task = task.model_copy(update={"teacher": teacher})
-    augmented = Augmented.of(row.method, task)
-    classifier = trained(
-        augmented=augmented, labelled=_labelled(row.method, augmented, teacher), settings=row.classifier
-    )
-    return Cell(
-        matrix=settings.name,
-        dataset=dataset,
-        row=row,
-        seed=seed,
-        split=split,
-        augmented=augmented,
-        classifier=classifier,
-        scores=_scores(settings, split, classifier),
-        fidelity=Fidelity(split=split, train=train, augmented=augmented, settings=fidelity),
-        diagnostics=diagnostics_of(row.method, task),
-    )
+
+    def _task(self, seed: int) -> Task:
+        return Task(
+            train=self.train,
+            latents=self.latents,
+            diffusion=self.settings.diffusion,
+            plan=self.settings.augment,
+            seed=seeds.derive(seed, "method"),
+        )
+
+    def _trained(self, augmented: Augmented, seed: int, row: Row, labelled: Labelled | None = None) -> Classifier:
+        return Classifier(
+            split=self.split,
+            train=self.train,
+            seed=seeds.derive(seed, "classifier"),
+            augmented=augmented,
+            labelled=labelled,
+            settings=row.classifier,
+        )
+
+    def _teacher(self, seed: int) -> Classifier | None:
+        """Return the control's classifier with a cell's seed, or None without a control."""
+        if self.control is not None and seed not in self._teachers:
+            plain = Augmented.of(self.control.method, self._task(seed))
+            self._teachers[seed] = self._trained(plain, seed, self.control)
+        return self._teachers.get(seed)
+
+    def _fidelity(self, seed: int) -> FidelitySettings:
+        """Return the settings of the fidelity, with the classifier whose features an extractor of that kind takes."""
+        extractor = self.settings.fidelity.extractor
+        whose = extractor.seed if isinstance(extractor, ClassifierExtractor) else 0
+        whose = seed if whose is None else whose
+        if whose not in self._fidelities:
+            teacher, fidelity = self._teacher(whose), self.settings.fidelity
+            self._fidelities[whose] = fidelity if teacher is None else fidelity.with_classifier(teacher)
+        return self._fidelities[whose]
 
 
 def _scores(settings: MatrixSettings, split: Split, classifier: Classifier) -> Scores:

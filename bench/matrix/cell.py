@@ -19,6 +19,7 @@ from bench.evaluation.fidelity import Fidelity
 from bench.evaluation.scores import Scores
 from bench.matrix.rows import Row
 from bench.pipeline.key import canonical_json
+from bench.pipeline.settings import PLAIN
 from bench.pipeline.stage import Stage, walk
 
 
@@ -93,5 +94,5 @@ def _models_in(value: object) -> Iterator[BaseModel]:
     elif isinstance(value, (dict, list, tuple)):
         inner = value.values() if isinstance(value, dict) else value
     for found in inner:
-        if not isinstance(found, Stage):
+        if type(found) not in PLAIN and not isinstance(found, Stage):
             yield from _models_in(found)

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from bench.errors import BenchError
 from bench.pipeline.code import code_digests
 from bench.pipeline.missing_inputs import MISSING_MARK, has_missing_mark, may_be_missing, noting_missing
-from bench.pipeline.settings import Settings, is_semantic, place_of
+from bench.pipeline.settings import PLAIN, Settings, is_semantic, place_of
 
 AFFECTS_RESULTS = False
 
@@ -81,6 +81,8 @@ def content_of(model: BaseModel) -> dict[str, str]:
 
 
 def _describe(value: Any, code: dict[str, str]) -> Any:
+    if type(value) in PLAIN:  # first, for most are, and whether they are models takes longer to tell
+        return value
     if isinstance(value, Keyed):
         return {"stage": value.stage_name(), "key": value.key}
     if isinstance(value, BaseModel):
@@ -94,13 +96,16 @@ def _describe(value: Any, code: dict[str, str]) -> Any:
     raise TypeError(f"a {type(value).__name__} cannot be part of a stage's key (a path means a place, not a content)")
 
 
+@functools.cache
+def _semantic_fields(cls: type[BaseModel]) -> tuple[str, ...]:
+    return tuple(name for name, info in cls.model_fields.items() if is_semantic(info))
+
+
 def _describe_model(model: BaseModel, code: dict[str, str]) -> dict[str, Any]:
     """Return the JSON tree of a model for a key, and add the modules behind its class to `code`."""
     cls = type(model)
     code.update(code_digests(cls))
-    fields = {
-        name: _describe(getattr(model, name), code) for name, info in cls.model_fields.items() if is_semantic(info)
-    }
+    fields = {name: _describe(getattr(model, name), code) for name in _semantic_fields(cls)}
     facts = {"class": f"{cls.__module__}.{cls.__qualname__}", "version": getattr(cls, "version", 1)}
     if hidden := sorted(fields.keys() & (facts.keys() | {"code", "content"})):
         raise TypeError(f"{cls.__name__}: a setting cannot be called '{hidden[0]}', the key has a part of that name")

@@ -39,6 +39,9 @@ def is_semantic(info: FieldInfo) -> bool:
     return bool((info.json_schema_extra or {}).get("semantic", True))  # type: ignore[union-attr]
 
 
+PLAIN = frozenset({type(None), bool, int, float, str})  # types of settings below which no model can be
+
+
 def is_word(info: FieldInfo) -> bool:
     """Tell whether a field outside of keys holds ordinary words, and no place on disk."""
     return bool((info.json_schema_extra or {}).get("word"))  # type: ignore[union-attr]

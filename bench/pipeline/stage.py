@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from bench.errors import ConfigError
 from bench.pipeline.key import Keyed
 from bench.pipeline.missing_inputs import MISSING_MARK
+from bench.pipeline.settings import PLAIN
 
 AFFECTS_RESULTS = False
 
@@ -101,6 +102,8 @@ class Stage(Keyed):
 
 
 def _stages_in(value: Any) -> Iterator[Stage]:
+    if type(value) in PLAIN:
+        return
     if isinstance(value, Stage):
         yield value
     elif isinstance(value, BaseModel):

@@ -124,7 +124,7 @@ def first_cut_off(folder: Path, manifest: dict[str, Any]) -> str | None:
     """
     for name, record in manifest.get("files", {}).items():
         try:
-            if (folder / name).stat().st_size == record["bytes"]:
+            if os.stat(f"{folder}/{name}").st_size == record["bytes"]:
                 continue
         except (FileNotFoundError, NotADirectoryError):
             pass

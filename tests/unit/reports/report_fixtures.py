@@ -15,7 +15,7 @@ from bench.data.dataset import Dataset, TableWriter
 from bench.data.split import SplitSettings
 from bench.evaluation.extractors import ClassifierExtractor
 from bench.evaluation.measures import FidelitySettings
-from bench.matrix.build import build_cell
+from bench.matrix.build import CellBuilder
 from bench.matrix.cell import Cell
 from bench.matrix.matrix import Matrix
 from bench.matrix.rows import Row
@@ -134,7 +134,8 @@ def make_matrix(
         study=study,
     )
     rows = [Row(m.label, m, settings.classifier, (against or {}).get(m.label, ())) for m in methods]
-    cells = tuple(build_cell(settings, d, row, s) for d in datasets for row in rows for s in seeds)
+    builders = [CellBuilder(settings, d) for d in datasets]
+    cells = tuple(b.build(row, s) for b in builders for row in rows for s in seeds)
     return Matrix(settings, cells)
 
 

@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from bench.checks import Check
 from bench.data.cell_values import label_of
 from bench.data.class_columns import PARTS, class_columns, looks_like_a_class, not_taken
 from bench.data.csv_file import Problems, Rows, quoted, unreadable
@@ -107,6 +108,15 @@ class Listing:
         left_out = f"where leaves out {self.n_left_out:,} of {total:,} rows" if self.n_left_out else ""
         labels = "" if self.listed is None else self.listed.note(with_names)
         return [text for text in (not_taken(self.not_taken), labels, left_out) if text]
+
+    def see_patients(self) -> Check:
+        """Return a check of what is known of the patients."""
+        if self.patients_known:
+            n = len(np.unique(self.patients))
+            return Check("patients", True, f"{n:,} patients, of whom none is in two parts of a split")
+        told = "not known: each image counts as a patient of its own"
+        hint = f"; {self.patient_hint}" if self.patient_hint else ""
+        return Check("patients", True, f"{told}{hint}", warns=bool(hint))
 
 
 def read_listing(files: Sequence[Path], columns: Columns) -> Listing:

@@ -7,18 +7,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import AfterValidator
 
 from bench.data.cell_values import number
 from bench.data.csv_file import Rows, alike, missing_column, named, quoted, read_rows
 from bench.errors import DataError, listed, nearest
+from bench.pipeline.settings import Settings, not_semantic
 from bench.tables import Int64
 
+Name = Annotated[str, AfterValidator(named)]  # of a column or class, as it is compared with those of a CSV file
 Value = str | int | float
 Where = tuple[tuple[str, tuple[Value, ...]], ...]  # column → the values that its cell may have
+
+
+class CsvFiles(Settings):
+    """The CSV files of an official split."""
+
+    train: str = not_semantic(..., min_length=1)
+    val: str = not_semantic(..., min_length=1)
+    test: str = not_semantic(..., min_length=1)
 
 
 class Line(int):

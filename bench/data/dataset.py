@@ -166,10 +166,12 @@ class Dataset(Stage):
     def true_masks(self, rows: Int64, side: int) -> npt.NDArray[np.bool_] | None:
         """Return the true mask of each finding, `bool [len(rows), C, side, side]`, or None if they are not known.
 
+        An empty mask says that the finding is not in the image, or that nobody drew where it is. So it never stands for
+        a label. A kind decides which share of a site is enough, but a finding that can be seen keeps a site.
+
         Args:
             rows: `int64 [n]`, rows of the table.
-            side: the number of sites along an edge, at most that of pixels. A site of several pixels is in the mask if
-                any of them is; otherwise, thin findings would vanish.
+            side: the number of sites along an edge, at most that of pixels.
         """
         return None
 

@@ -65,6 +65,17 @@ class Listed:
         return f"labels not taken: {names if with_names else f'{len(shown):,}'}{only}"
 
 
+def a_sign(separator: str) -> str:
+    """Return a separator of labels unchanged, or say that it cannot be used.
+
+    Raises:
+        ValueError: if it has letters or digits.
+    """
+    if any(c.isalnum() for c in separator):
+        raise ValueError(f"'{separator}' has letters or digits, which labels have too; want a sign such as | or ;")
+    return separator
+
+
 def read_lists(
     rows: Rows, spec: LabelList, classes: Sequence[str] | None, not_classes: Sequence[str], problems: Problems
 ) -> Listed:

@@ -23,6 +23,21 @@ _IN_PATHS = (
 )
 
 
+def one_group(pattern: str) -> str:
+    """Return a regular expression unchanged, or say that it cannot be used.
+
+    Raises:
+        ValueError: if it is none, or has more or fewer groups than one.
+    """
+    try:
+        n_groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ValueError(f"'{pattern}' is no regular expression ({error})") from error
+    if n_groups != 1:
+        raise ValueError(f"'{pattern}' has {n_groups} groups; want one, e.g. patient([0-9]+)")
+    return pattern
+
+
 def ids_of(rows: Rows, column: str | None, pattern: str | None, path_column: str, problems: Problems) -> list[str]:
     """Return the id of the patient of every row, in a form in which equal patients are equal; empty if none is known.
 

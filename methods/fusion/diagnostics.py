@@ -57,8 +57,8 @@ class Diagnostics(Stage):
     """A flat dict with the names in `DESCRIPTIONS`. A value that cannot be computed is None.
 
     Measures that need true masks are None if the data set has none, and all are None if nothing was fused. A map is
-    only judged if its class is truly in the image: for a wrong label there is no right map. All maps and samples count
-    the same, so the commoner tail classes dominate the means.
+    only judged if it is known where its class truly is: for a wrong label there is no right map. All maps and samples
+    count the same, so the commoner tail classes dominate the means.
     """
 
     fused: Fused
@@ -119,7 +119,8 @@ class Diagnostics(Stage):
 def true_sites(dataset: Dataset, rows: Int64, classes: Int64, side: int) -> Sites | None:
     """Return the true sites of class `classes[i]` in row `rows[i]` of a data set, `bool [n, side, side]`.
 
-    A mask without True means that the class is not in the image. Returns None if the data set has no true masks.
+    A mask without True means that the class is not in the image, or that nobody drew where it is. Returns None if the
+    data set has no true masks.
     """
     found = np.zeros((len(rows), side, side), dtype=bool)
     for start in range(0, len(rows), _ROWS_AT_ONCE):

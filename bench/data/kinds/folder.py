@@ -2,45 +2,37 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import re
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-import numpy as np
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from bench.checks import Check
 from bench.content_digests import digests
-from bench.data.csv_file import Problems, alike, named
+from bench.data.box_masks import BoxedPictures
+from bench.data.boxes import BoxSettings, read_boxes
+from bench.data.csv_file import Problems, alike
 from bench.data.csv_listing import Blank, Bools, Columns, Listing, Uncertain, read_listing
-from bench.data.csv_rows import Value, together
+from bench.data.csv_rows import CsvFiles, Name, Value, together
 from bench.data.dataset import Dataset, KnownLabels, TableWriter
 from bench.data.head_and_tail import head_and_tail
 from bench.data.images import Depth, Fit, read_bytes, read_image, refuse_bombs
-from bench.data.label_lists import LabelList
+from bench.data.label_lists import LabelList, a_sign
+from bench.data.patient_ids import one_group
 from bench.data.picture_paths import find_pictures
 from bench.data.source_checks import decoded, look, sampled
 from bench.errors import DataError, SourceError, listed
 from bench.paths import counted_from
-from bench.pipeline.settings import Settings, not_semantic
+from bench.pipeline.settings import not_semantic
 from bench.pipeline.stage import Work
-from bench.tables import UInt8
-
-Name = Annotated[str, AfterValidator(named)]  # of a column or class, as it is compared with those of the CSV file
+from bench.tables import Int64, UInt8
 
 _CHUNK = 256  # images that are decoded between two chances for Ctrl-C
-
-
-class CsvFiles(Settings):
-    """The CSV files of an official split."""
-
-    train: str = not_semantic(..., min_length=1)
-    val: str = not_semantic(..., min_length=1)
-    test: str = not_semantic(..., min_length=1)
 
 
 class FolderDataset(Dataset):
@@ -71,14 +63,16 @@ class FolderDataset(Dataset):
         description="column of patients, who are never split; null, without patient_pattern: each image counts as a "
         "patient, so images of one person may be in train and test",
     )
-    patient_pattern: str | None = Field(
+    patient_pattern: Annotated[str, AfterValidator(one_group)] | None = Field(
         None, description="instead of patient_column: a regular expression with one group, searched in the path"
     )
     split_column: Name | None = Field(None, description="official split: train, val or test in every row")
     uncertain: Uncertain = Field("unknown", description="meaning of -1: a label, or unknown (not in loss and scores)")
     blank: Blank = Field("unknown", description="meaning of an empty label; negative if the file marks only positives")
     labels_column: Name | None = Field(None, description="column that lists the labels; null: every class has a column")
-    label_separator: str = Field("|", min_length=1, description="what stands between two labels of labels_column")
+    label_separator: Annotated[str, AfterValidator(a_sign)] = Field(
+        "|", min_length=1, description="what stands between two labels of labels_column"
+    )
     no_finding: Name | None = Field(
         None, description="the listed label that says that there is none; no class, unless class_names has it"
     )
@@ -105,6 +99,9 @@ class FolderDataset(Dataset):
         False,
         description="true: black and white are exchanged in all pictures (MONOCHROME1); or the column that says in "
         "which: 1, 0, MONOCHROME1 or MONOCHROME2 in every row",
+    )
+    boxes: BoxSettings | None = Field(
+        None, description="a CSV file of boxes around findings, which the diagnostics of maps are compared with"
     )
     follow_links: bool = not_semantic(False, description="follow links in the root that lead to pictures outside of it")
     workers: int = not_semantic(4, ge=1, le=64, description="threads that decode")
@@ -156,30 +153,12 @@ class FolderDataset(Dataset):
             )
         return given
 
-    @field_validator("label_separator")
-    @classmethod
-    def _is_no_word(cls, separator: str) -> str:
-        if any(c.isalnum() for c in separator):
-            raise ValueError(f"'{separator}' has letters or digits, which labels have too; want a sign such as | or ;")
-        return separator
-
     @field_validator("where")
     @classmethod
     def _selects_something(cls, where: dict[str, Value | tuple[Value, ...]]) -> dict[str, Value | tuple[Value, ...]]:
         if empty := next((column for column, values in where.items() if values == ()), None):
             raise ValueError(f"'{empty}' has no value, so no row could be taken; give one value or more")
         return where
-
-    @field_validator("patient_pattern")
-    @classmethod
-    def _has_one_group(cls, pattern: str | None) -> str | None:
-        try:
-            n_groups = 1 if pattern is None else re.compile(pattern).groups
-        except re.error as error:
-            raise ValueError(f"'{pattern}' is no regular expression ({error})") from error
-        if n_groups != 1:
-            raise ValueError(f"'{pattern}' has {n_groups} groups; want one, e.g. patient([0-9]+)")
-        return pattern
 
     @field_validator("class_names", "not_classes", "head", "tail")
     @classmethod
@@ -231,10 +210,11 @@ class FolderDataset(Dataset):
         if not self._is_there():
             return ""
         listing = self._listing()
-        return "; ".join(text for text in (*listing.notes(with_names=False), listing.patient_hint) if text)
+        boxes = "" if self._boxes is None else self._boxes.boxes.note(with_rows=False)
+        return "; ".join(text for text in (*listing.notes(with_names=False), listing.patient_hint, boxes) if text)
 
     def content(self) -> dict[str, str]:
-        """Return the digest of the CSV file and of all pictures, which stands in the key for the paths.
+        """Return the digests of the CSV file with all pictures and of the boxes, which stand in the key for the paths.
 
         Raises:
             DataError: if the CSV file cannot be used, or if pictures are missing (the message names the first).
@@ -244,7 +224,8 @@ class FolderDataset(Dataset):
         listing = self._listing()
         self._keep_size(self._known(listing))
         _, found = self._pictures(listing)
-        return {"digest": _digest(listing, found)}
+        boxes = {} if self._boxes is None else {"boxes": self._boxes.boxes.digest}
+        return {"digest": _digest(listing, found)} | boxes
 
     def compute(self, work: Work) -> None:
         """Decode every picture into the table.
@@ -260,6 +241,8 @@ class FolderDataset(Dataset):
         # stands for the old data.
         if _digest(listing, known) != self.identity["content"]["digest"]:
             raise DataError(f"{self._told}: the CSV or its pictures changed since this run was planned; run it again")
+        if self._boxes is not None:
+            self._boxes.sizes()  # refuses boxes that are not in their pictures
         problems = Problems(self._told)
         writer = TableWriter(work.out, len(paths), self.image_px, self.colour)
         with warnings.catch_warnings():
@@ -278,6 +261,21 @@ class FolderDataset(Dataset):
             splits=listing.splits,
             patients_known=listing.patients_known,
         )
+
+    def true_masks(self, rows: Int64, side: int) -> Bools | None:
+        """Return the sites that the boxes of each class cover by half or more, or None if there are no boxes.
+
+        A mask is also empty if the finding is there and nobody drew a box. See `bench.data.box_masks.box_mask`.
+
+        Raises:
+            ValueError: if there are more sites than pixels.
+            DataError: if a box is not inside its picture.
+        """
+        if self._boxes is None:
+            return None
+        if not 1 <= side <= self.image_px:
+            raise ValueError(f"side: want 1 to image_px = {self.image_px}, got {side}")
+        return self._boxes.masks(rows, side)
 
     def name_of(self, row: int, folder: Path) -> str:
         """Return the row of the CSV file and the path of a picture."""
@@ -298,16 +296,10 @@ class FolderDataset(Dataset):
         size = f"{len(listing.paths):,} rows, {len(head)} head and {len(tail)} tail classes"
         more = "; ".join(listing.notes(with_names=True))
         yield Check("CSV", True, f"{self._told}, {size}{f'; {more}' if more else ''}")
-        yield self._see_patients(listing)
+        yield listing.see_patients()
         yield look("pictures", lambda: self._see_pictures(listing))
-
-    def _see_patients(self, listing: Listing) -> Check:
-        if listing.patients_known:
-            n = len(np.unique(listing.patients))
-            return Check("patients", True, f"{n:,} patients, of whom none is in two parts of a split")
-        told = "not known: each image counts as a patient of its own"
-        hint = f"; {listing.patient_hint}" if listing.patient_hint else ""
-        return Check("patients", True, f"{told}{hint}", warns=bool(hint))
+        if self.boxes is not None:
+            yield look("boxes", lambda: self._boxes.see() if self._boxes else "none")
 
     def _see_pictures(self, listing: Listing) -> str:
         rows = sampled(len(listing.paths))
@@ -319,6 +311,15 @@ class FolderDataset(Dataset):
             raise DataError(f"{self._told}: row {lines[0]}: {paths[0]}: {error}") from error
         few = f"{len(found)} of {len(listing.paths):,} pictures looked for and there"
         return f"{self.folder}, {few}, one decoded ({size})"
+
+    @functools.cached_property
+    def _boxes(self) -> BoxedPictures | None:
+        # It is read once, so that the masks are of the very boxes whose digest is in the key.
+        if self.boxes is None:
+            return None
+        listing = self._listing()
+        boxes = read_boxes(self.boxes, listing.paths, listing.class_names, listing.labels, self.path_prefix)
+        return BoxedPictures(boxes, self.folder, self.fit, self.follow_links, self.workers)
 
     def _read(self, picture: Path | bytes, invert: bool = False) -> UInt8:
         return read_image(picture, self.image_px, self.fit, self.depth, invert=invert, colour=self.colour)

@@ -1,4 +1,4 @@
-"""Diagnostics of fusion on a toy data set whose true masks are known, and the phantom's masks at site resolution."""
+"""Diagnostics of fusion on a toy data set whose true masks are known or drawn as boxes, and the phantom's masks at site resolution."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 
 from bench.contract import DiffusionModel, Latents, Plan, Task
+from bench.data.boxes import BoxSettings
 from bench.data.dataset import Dataset
+from bench.data.kinds.folder import FolderDataset
 from bench.data.kinds.phantom.dataset import Phantom
 from bench.data.kinds.phantom.render import render
 from bench.data.split import Split, SplitSettings, Train
 from bench.store.store import Store
-from methods.fusion.diagnostics import DESCRIPTIONS, Diagnostics
+from methods.fusion.diagnostics import DESCRIPTIONS, Diagnostics, judged_maps, judged_masks
 from methods.fusion.fuse import Fused
-from tests.unit.methods.fusion_fixtures import CLASS_NAMES, TAIL, Toy, ours, tiny_pipeline, toy_labels
+from tests.pictures import write_png
+from tests.unit.methods.fusion_fixtures import CLASS_NAMES, HEAD, TAIL, Toy, ours, tiny_pipeline, toy_images, toy_labels
 
 SIDE = 8  # of the toy's latents
 NEED_TRUTH = {
@@ -46,6 +49,26 @@ class KnownToy(Toy):
         return toy_masks(self.n_images)[rows]
 
 
+def boxed_toy(folder: Path) -> FolderDataset:
+    """Write the toy as pictures and lists, with a box for each finding of the tail that was drawn; return the data set."""
+    labels, masks = toy_labels(72), toy_masks(72)
+    listed, drawn = [f"path,{','.join(CLASS_NAMES)}"], ["image,finding,x,y,w,h"]
+    boxes = {"Spot": "0,10,8,6", "Bar": "26,8,6,16"}  # where `toy_images` has them, in its 32 pixels
+    for i, image in enumerate(toy_images(labels, 32)):
+        write_png(folder / f"{i}.png", image)
+        listed.append(",".join([f"{i}.png", *("" if np.isnan(x) else f"{x:.0f}" for x in labels[i])]))
+        drawn += [f"{i}.png,{c},{box}" for c, box in boxes.items() if masks[i, CLASS_NAMES.index(c)].any()]
+    (folder / "list.csv").write_text("\n".join(listed), encoding="utf-8")
+    (folder / "boxes.csv").write_text("\n".join(drawn), encoding="utf-8")
+    return FolderDataset(
+        csv=str(folder / "list.csv"),
+        boxes=BoxSettings(csv=str(folder / "boxes.csv")),
+        head=HEAD,
+        tail=TAIL,
+        image_px=32,
+    )
+
+
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_pipeline(tmp_path_factory.mktemp("tiny"))
@@ -69,8 +92,11 @@ def diagnosed(store: Store, task: Task, **settings: Any) -> tuple[dict[str, floa
     return store.get(stage), stage.fused
 
 
-def test_the_measures_are_those_of_the_judged_maps_and_samples(store: Store, pipeline: Path) -> None:
-    task = task_over(KnownToy(), pipeline)
+@pytest.mark.parametrize("boxed", [False, True], ids=["drawn by the data set", "boxes of a folder"])
+def test_the_measures_are_those_of_the_judged_maps_and_samples(
+    store: Store, pipeline: Path, tmp_path: Path, boxed: bool
+) -> None:
+    task = task_over(boxed_toy(tmp_path) if boxed else KnownToy(), pipeline)
     found, stage = diagnosed(store, task)
     at, masks = store.get(task.train.split)["train"], toy_masks(72)
     assert (at != np.arange(len(at))).any()  # else a train row taken for a data set's row would go unnoticed
@@ -132,6 +158,13 @@ def test_the_code_is_measured_at_the_checkpoint_that_fusion_used(store: Store, p
 def test_every_number_of_steps_shares_the_diagnostics(pipeline: Path) -> None:
     task = task_over(Toy(), pipeline)
     assert len({ours(denoise_steps=d).diagnostics(task).key for d in (0, 1, 5)}) == 1
+
+
+def test_if_nobody_drew_the_findings_no_map_is_judged_and_none_counts_as_a_miss() -> None:
+    cams, nobody = np.random.default_rng(0).random((5, 4, 4), np.float32), np.zeros((5, 4, 4), dtype=bool)
+    found = judged_maps(cams, nobody, np.array([2, 2, 3, 3, 3])) | judged_masks(cams, nobody)
+    assert {name for name, value in found.items() if value is not None} == {"n_maps_judged", "n_samples_judged"}
+    assert found["n_maps_judged"] == found["n_samples_judged"] == 0
 
 
 def test_an_empty_plan_has_nothing_to_say_and_trains_nothing(pipeline: Path, tmp_path: Path) -> None:

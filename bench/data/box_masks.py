@@ -141,7 +141,8 @@ def _fault(corners: Sequence[float], size: Size | str) -> str | None:
     if isinstance(size, str):
         return size
     (left, top, right, bottom), (width, height) = corners, size
-    if min(left, top) >= -_BEYOND_PX and right <= width + _BEYOND_PX and bottom <= height + _BEYOND_PX:
+    within = min(left, top) >= -_BEYOND_PX and right <= width + _BEYOND_PX and bottom <= height + _BEYOND_PX
+    if within and left < width and top < height and min(right, bottom) > 0:
         return None
     box = f"the box is from {left:g} to {right:g} across and from {top:g} to {bottom:g} down"
     return f"{box}, but the picture is {width} x {height} px; want pixels of the picture's file"

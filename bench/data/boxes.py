@@ -181,7 +181,7 @@ def _drawn(settings: BoxSettings, path: Path, source: bytes, problems: Problems)
 def _box(line: int, row: Mapping[Any, Any], columns: Sequence[str]) -> _Box | str:
     """Return the box of a row, or what is wrong with the row."""
     if any(cell.strip() for cell in row.get(None, ())):  # empty cells at the end do no harm
-        return f"{len(row[None])} cells more than the header has; put cells with commas in quotes"
+        return "more cells than the header has; put cells with commas in quotes"
     cells = [(row[column] or "").strip() for column in columns]
     edges = [number(cell) for cell in cells[2:]]
     for column, cell, edge in zip(columns, cells, [0.0, 0.0, *edges], strict=True):
@@ -215,7 +215,7 @@ def _cells(settings: BoxSettings, path: Path, source: bytes) -> Iterator[tuple[i
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text; save it as a CSV file in UTF-8") from error
     except csv.Error as error:
-        raise DataError(f"{path}: row {reader.line_num}: {error}; want comma-separated values") from error
+        raise DataError(f"{path}: row {reader.reader.line_num}: {error}; want comma-separated values") from error
 
 
 def _rows_of(

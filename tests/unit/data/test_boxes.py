@@ -171,12 +171,12 @@ REFUSED = {
     "no image": ([",b,0,0,4,4"], "column 'image' is blank"),
     "no finding": (["1.png,,0,0,4,4"], "column 'finding' is blank"),
     "a short row": (["1.png,b,0,0"], "column 'w' is blank"),
-    "a long row": (["1.png,b,0,0,4,4,4"], "1 cells more than the header has"),
+    "a long row": (["1.png,b,0,0,4,4,4"], "row 2: more cells than the header has"),
     "no row": ([""], "no rows below the header"),
     "an empty row": (["1.png,b,0,0,4,4", ",,,,,"], "row 3: column 'image' is blank"),
     "an unknown finding": (["1.png,B,0,0,4,4"], "row 2: 'B' is no class (have: a, b); to rename it, say names: {B: CLASS}"),
     "no listed picture": (["9.png,b,0,0,4,4"], "none of the 1 boxes is of a listed picture (the first is of '9.png'"),
-    "an open quote": (['1.png,"b,0,0,4,4'], "row 2"),
+    "an open quote": (['1.png,"b,0,0,4,4'], "row 2: unexpected end of data"),
 }  # fmt: skip
 
 
@@ -222,7 +222,7 @@ def test_a_file_that_is_missing_or_no_text_is_refused(tmp_path):
     assert "check the setting 'boxes.csv'" in fault(data.model_copy(update={"boxes": missing}))
 
 
-@pytest.mark.parametrize("box", ["-2,0,9,9", "0,-2,9,9", "20,0,10,9", "0,20,9,6"])
+@pytest.mark.parametrize("box", ["-2,0,9,9", "0,-2,9,9", "20,0,10,9", "0,20,9,6", "28,0,0.5,9", "-1,0,1,9"])
 def test_a_box_outside_of_its_picture_is_refused_before_a_picture_is_decoded(tmp_path, box):
     data = folder(tmp_path, [*GOOD, f"two/2.png,a,{box}"])
     for use in (lambda: Store(tmp_path / "store").get(data), lambda: data.true_masks(np.array([2]), 7)):

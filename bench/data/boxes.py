@@ -232,8 +232,8 @@ def _rows_of(
     found = {}
     for box in drawn:
         whole = box.image.removeprefix(prefix)
-        if (row := by_path.get(whole)) is not None:
-            found[box.line] = row, False
+        if (row_of_path := by_path.get(whole)) is not None:
+            found[box.line] = row_of_path, False
         elif len(same := by_name.get(whole, ())) > 1:
             two = " and ".join(quoted(paths[i]) for i in same[:2])
             problems.add(box.line, f"{quoted(whole)} may be any of {len(same)} pictures ({two}, …); write its path")

@@ -66,7 +66,7 @@ class BoxedPictures:
                 names the rows of the boxes.
         """
         boxes = self.boxes
-        chosen = sorted(boxes.paths if rows is None else boxes.paths.keys() & set(map(int, rows)))
+        chosen = sorted(boxes.paths.keys() if rows is None else boxes.paths.keys() & set(map(int, rows)))
         line_of = {int(row): line for row, line in zip(boxes.rows[::-1], boxes.lines[::-1], strict=True)}  # the first
         texts, lines = [boxes.paths[row] for row in chosen], [line_of[row] for row in chosen]
         pictures = find_pictures(boxes.where, self.root, texts, lines, self.follow_links)

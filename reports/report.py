@@ -136,7 +136,7 @@ def _figures(made_of: ReportInput, parts: list[Part], store: Store) -> dict[str,
 
     Labels of rows can give the same file name; it then gets a number.
     """
-    found = {part.label: _of_part(part, store, made_of.may_show(part.label)) for part in parts}
+    found = {part.label: figures_of(part, store, made_of.may_show(part.label)) for part in parts}
     study = made_of.matrix.settings.study
     if study is not None:  # a figure of all data sets is shown with the first
         for label, figure in zip(found, study_figures(study, made_of.results), strict=False):
@@ -148,8 +148,8 @@ def _figures(made_of: ReportInput, parts: list[Part], store: Store) -> dict[str,
     }
 
 
-def _of_part(part: Part, store: Store, with_pictures: bool) -> list[Drawing | Omitted]:
-    """Return the figures of one data set; one that cannot be drawn is there as the reason.
+def figures_of(part: Part, store: Store, with_pictures: bool) -> list[Drawing | Omitted]:
+    """Return the figures of one data set, not drawn yet; one that cannot be drawn is there as the reason.
 
     Args:
         part: the data set's table and results.

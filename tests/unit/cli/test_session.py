@@ -115,7 +115,7 @@ def test_a_signal_in_a_finaliser_stops_what_runs(executor: Executor) -> None:
     held = [Finalised()]
 
     class Endless(Workload):
-        def free(self, ours: Collection[str] = ()) -> list[Stage]:
+        def free(self, ours: Collection[str] = (), at_most: int | None = None) -> list[Stage]:
             taken.append("")
             if len(taken) == 2:
                 held.pop()

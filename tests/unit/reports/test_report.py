@@ -18,11 +18,11 @@ from bench.store.store import Store
 from reports.figures import charts
 from reports.figures.nearest import nearest_images
 from reports.figures.pictures import fusion_strips
-from reports.figures.style import LIGHT, Looks, Omitted, Saved, slug, two_lines, unique
+from reports.figures.style import LIGHT, Looks, Omitted, slug, two_lines, unique
 from reports.page import duration
 from reports.paper_table import parts_of
 from reports.published import published
-from reports.report import draw, write_report
+from reports.report import figures_of, write_report
 from reports.run_facts import dataset_facts
 from tests.unit.reports import report_fixtures as fixtures
 
@@ -285,12 +285,11 @@ def test_published_numbers_of_a_row_are_beside_its_own(filled):
 
 
 @pytest.mark.parametrize("said", [True, False])
-def test_published_numbers_are_in_the_figure_only_where_the_tables_have_them(filled, tmp_path, said):
+def test_published_numbers_are_in_the_figure_only_where_the_tables_have_them(filled, said):
     matrix, results, store = filled
     asked = replace(matrix, settings=matrix.settings.model_copy(update={"published": said}))
     (part,) = parts_of(asked, results, store)
-    figures = [f.drawing for f in draw(part, store, tmp_path, set(), with_pictures=False) if isinstance(f, Saved)]
-    (steps,) = [f for f in figures if f.title == "Quality against steps"]
+    (steps,) = [f for f in figures_of(part, store, with_pictures=False) if f.title == "Quality against steps"]
     figure = steps.draw(LIGHT)
     hollow = [x for ax in figure.axes for x in ax.get_lines() if x.get_markerfacecolor() == "none"]
     (legend,) = figure.legends

@@ -34,6 +34,7 @@ LONGEST = [
     "e2e/test_paper.py",
     "e2e/test_border.py",
     "e2e/test_failures.py",
+    "e2e/test_dashboard.py",
     "e2e/test_cli.py",
     "reliability/test_store_faults.py",
     "e2e/test_readme.py",

@@ -18,11 +18,12 @@ from pydantic import Field
 
 from bench.data.cell_values import number
 from bench.data.csv_file import Problems, missing_column, named, quoted
+from bench.data.csv_listing import Listing
 from bench.data.csv_rows import Name
 from bench.errors import DataError, listed, nearest
 from bench.paths import counted_from
 from bench.pipeline.settings import Settings, not_semantic
-from bench.tables import Float32, Int64
+from bench.tables import Int64
 
 _ROWS_SHOWN = 6
 
@@ -105,30 +106,27 @@ class _Box(NamedTuple):
     corners: tuple[float, float, float, float]
 
 
-def read_boxes(
-    settings: BoxSettings, paths: Sequence[str], class_names: Sequence[str], labels: Float32, prefix: str = ""
-) -> Boxes:
-    """Return the boxes of the pictures with these paths.
+def read_boxes(settings: BoxSettings, listing: Listing, prefix: str = "") -> Boxes:
+    """Return the boxes of the pictures that are listed and taken.
 
-    A picture is found by its whole path, or else by its file name if only one listed picture has that name.
+    A picture is found by its whole path, or else by its file name if only one listed picture has that name. Pictures
+    that are not taken count there, since the box may be theirs.
 
     Args:
         settings: which file it is, and what its columns are called.
-        paths: the path of every listed picture, without `prefix`.
-        class_names: the names of the classes.
-        labels: `float32 [len(paths), C]`, the labels in the list of pictures.
+        listing: the list of pictures.
         prefix: what paths in the file may begin with.
 
     Raises:
         DataError: if the file cannot be read or understood, if a finding is no class, or if no box is of a picture.
     """
-    path = Path(settings.csv).expanduser()
+    path, paths = Path(settings.csv).expanduser(), listing.paths
     source = _content(path)
     problems = Problems(str(path))
     drawn = _drawn(settings, path, source, problems)
-    rows = _rows_of(drawn, paths, prefix, problems)
+    rows = _rows_of(drawn, listing, prefix, problems)
     problems.raise_if_any("row")
-    classes = _classes_of(drawn, settings.names, class_names, path)
+    classes = _classes_of(drawn, settings.names, listing.class_names, path)
     if not rows:
         told = f"the first is of {quoted(drawn[0].image)}, and the first listed picture is {quoted(paths[0])}"
         raise DataError(f"{path}: none of the {len(drawn):,} boxes is of a listed picture ({told}); check image_column")
@@ -142,11 +140,11 @@ def read_boxes(
         classes=np.array([c for _, _, c in used], np.int64),
         corners=np.array([box.corners for box, _, _ in used], np.float64).reshape(-1, 4),
         paths={row: paths[row] for _, row, _ in used},
-        n_classes=len(class_names),
+        n_classes=len(listing.class_names),
         n_by_name=sum(rows[box.line][1] for box, _, _ in used),
         n_unlisted=len(drawn) - len(taken),
         n_left_out=len(taken) - len(used),
-        unlabelled=tuple(box.line for box, row, c in used if labels[row, c] != 1),
+        unlabelled=tuple(box.line for box, row, c in used if listing.labels[row, c] != 1),
     )
 
 
@@ -218,13 +216,12 @@ def _cells(settings: BoxSettings, path: Path, source: bytes) -> Iterator[tuple[i
         raise DataError(f"{path}: row {reader.reader.line_num}: {error}; want comma-separated values") from error
 
 
-def _rows_of(
-    drawn: Sequence[_Box], paths: Sequence[str], prefix: str, problems: Problems
-) -> dict[int, tuple[int, bool]]:
-    """Return line → the row of the box's picture and whether it was found by its file name, for listed pictures.
+def _rows_of(drawn: Sequence[_Box], listing: Listing, prefix: str, problems: Problems) -> dict[int, tuple[int, bool]]:
+    """Return line → the row of the box's picture and whether it was found by its file name, if it is taken.
 
     File names that several listed pictures have are added to `problems`.
     """
+    paths, n_taken = [*listing.paths, *listing.left_out], len(listing.paths)
     by_path = {path: row for row, path in enumerate(paths)}
     by_name = defaultdict[str, list[int]](list)
     for row, path in enumerate(paths):
@@ -239,7 +236,7 @@ def _rows_of(
             problems.add(box.line, f"{quoted(whole)} may be any of {len(same)} pictures ({two}, …); write its path")
         elif same:
             found[box.line] = same[0], True
-    return found
+    return {line: at for line, at in found.items() if at[0] < n_taken}
 
 
 def _classes_of(

@@ -80,7 +80,7 @@ class Listing:
         patients_known: whether the file says who the patients are; else every picture counts as one.
         not_taken: columns that neither hold a class nor are named by the settings, each with the reason.
         patient_hint: which setting would give the patients, if they are not known and something looks like them.
-        n_left_out: how many rows `where` leaves out.
+        left_out: the paths of the rows that `where` leaves out.
         listed: what the lists of labels say, or None if every class has a column.
     """
 
@@ -95,7 +95,7 @@ class Listing:
     patients_known: bool
     not_taken: Mapping[str, str]
     patient_hint: str
-    n_left_out: int = 0
+    left_out: tuple[str, ...] = ()
     listed: Listed | None = None
 
     def notes(self, with_names: bool) -> list[str]:
@@ -104,8 +104,8 @@ class Listing:
         Args:
             with_names: name labels that are not taken, for the user's own terminal.
         """
-        total = len(self.paths) + self.n_left_out
-        left_out = f"where leaves out {self.n_left_out:,} of {total:,} rows" if self.n_left_out else ""
+        n = len(self.left_out)
+        left_out = f"where leaves out {n:,} of {len(self.paths) + n:,} rows" if n else ""
         labels = "" if self.listed is None else self.listed.note(with_names)
         return [text for text in (not_taken(self.not_taken), labels, left_out) if text]
 
@@ -148,13 +148,14 @@ def _read(files: tuple[Path, ...], columns: Columns, cwd: Path, versions: tuple[
     splits = _splits(joined, columns, ids, problems)
     inverted = _inverted(rows, columns, problems)
     problems.raise_if_any("row")
-    patients = numbered(ids, len(rows))
+    patients, paths = numbered(ids, len(rows)), _below_prefix(rows, columns)
+    left_out = () if joined is whole else tuple(set(_below_prefix(whole.rows, columns)).difference(paths))
     for array in (labels, patients, splits, inverted):
         if array is not None:
             array.setflags(write=False)  # all callers share these arrays through the cache
     return Listing(
         digest=hashlib.sha256(rows.source).hexdigest(),
-        paths=_below_prefix(rows, columns),
+        paths=paths,
         lines=tuple(rows.lines),
         class_names=names,
         labels=labels,
@@ -164,7 +165,7 @@ def _read(files: tuple[Path, ...], columns: Columns, cwd: Path, versions: tuple[
         patients_known=bool(ids),
         not_taken=others,
         patient_hint="" if ids else hint(rows, [*columns.others, *names], columns.path),
-        n_left_out=len(whole.rows) - len(rows),
+        left_out=left_out,
         listed=lists,
     )
 

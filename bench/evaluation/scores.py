@@ -27,13 +27,12 @@ from bench.metrics.classification import (
     calibration_error,
     f1,
 )
-from bench.metrics.patient_bootstrap import group_means, intervals, resampled_accuracy, resampled_precision
+from bench.metrics.patient_bootstrap import INTERVAL, group_means, intervals, resampled_accuracy, resampled_precision
 from bench.pipeline.settings import Settings
 from bench.pipeline.stage import Resources, Stage, Work
 from bench.tables import Float32, ImageTable
 
 Groups = Mapping[str, Sequence[str]]  # name of a group → its classes
-_INTERVAL = (0.025, 0.975)
 _RESAMPLES = "test-bootstrap"  # the word from which the seed of the resamples is made
 _RESAMPLED = "resampled."  # the names of files begin with it, each with one score
 
@@ -199,7 +198,7 @@ def _means(prefix: str, values: Mapping[str, float | None], groups: Groups) -> d
 
 def _class_intervals(resampled: npt.NDArray[np.float64], names: Sequence[str]) -> dict[str, dict[str, float | None]]:
     """Return `ap_low` and `ap_high` by class: 95 % percentile intervals over the resamples."""
-    low, high = np.quantile(resampled, _INTERVAL, axis=0) if len(resampled) > 1 else np.full((2, len(names)), np.nan)
+    low, high = np.quantile(resampled, INTERVAL, axis=0) if len(resampled) > 1 else np.full((2, len(names)), np.nan)
     bounds = {"ap_low": low, "ap_high": high}
     return {
         key: {n: None if np.isnan(v) else float(v) for n, v in zip(names, values, strict=True)}

@@ -15,7 +15,7 @@ from bench.metrics.classification import only_class
 from bench.tables import Float32, Int64
 
 _BLOCK_BYTES = 1 << 23  # bytes of weights that are in memory at a time, whatever the size of the test set
-_INTERVAL = (0.025, 0.975)
+INTERVAL = (0.025, 0.975)  # quantiles of the 95 % percentile intervals
 _MOST_DRAWS = 100  # draws for each resample that is asked for, on average; then there are fewer resamples
 Integers = npt.NDArray[np.integer]
 
@@ -161,7 +161,7 @@ def intervals(replicates: Mapping[str, Float32]) -> dict[str, float | None]:
     bounds: dict[str, float | None] = {}
     for name, values in replicates.items():
         known = values[~np.isnan(values)]
-        low, high = np.quantile(known, _INTERVAL).tolist() if len(known) > 1 else (None, None)
+        low, high = np.quantile(known, INTERVAL).tolist() if len(known) > 1 else (None, None)
         bounds |= {f"{name}_low": low, f"{name}_high": high}
     return bounds
 

@@ -161,8 +161,9 @@ class Workload:
 
     def wait_for_others(self) -> None:
         """Wait a moment, because other processes compute all that could begin now. The first time, say so."""
-        holders = [(s, h) for s in self.ready() if (h := self.store.holder(s))]
-        if holders and not self._said_waiting:
+        # Asked once: there may be thousands of ready stages, and this is called four times a second.
+        holders = [] if self._said_waiting else [(s, h) for s in self.ready() if (h := self.store.holder(s))]
+        if holders:
             self._said_waiting = True
             (stage, holder), n = holders[0], len(holders)
             named = f"stage {stage.stage_name()} {stage.key[:8]}" + (f" and {n - 1} more" if n > 1 else "")

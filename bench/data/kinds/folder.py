@@ -318,7 +318,7 @@ class FolderDataset(Dataset):
         if self.boxes is None:
             return None
         listing = self._listing()
-        boxes = read_boxes(self.boxes, listing.paths, listing.class_names, listing.labels, self.path_prefix)
+        boxes = read_boxes(self.boxes, listing, self.path_prefix)
         return BoxedPictures(boxes, self.folder, self.fit, self.follow_links, self.workers)
 
     def _read(self, picture: Path | bytes, invert: bool = False) -> UInt8:

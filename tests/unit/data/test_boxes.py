@@ -84,12 +84,15 @@ def test_a_mask_lies_where_the_image_has_the_pixels_of_the_box(tmp_path, fit, si
 # --- a folder with boxes
 
 
-def folder(tmp_path, boxes=(), header=HEADER, rows=("one/0.png,1,0", "1.png,0,1", "two/2.png,1,1"), **settings):
+THREE = ("one/0.png,1,0", "1.png,0,1", "two/2.png,1,1")
+
+
+def folder(tmp_path, boxes=(), header=HEADER, rows=THREE, labels_header="path,a,b", **settings):
     """Return a data set of three pictures of 28 x 24 px with these boxes; some settings are those of the boxes."""
     for i, row in enumerate(rows):
         (path := tmp_path / row.partition(",")[0]).parent.mkdir(parents=True, exist_ok=True)
         write_png(path, np.random.default_rng(i).integers(0, 256, (24, 28), dtype=np.uint8))
-    (tmp_path / "labels.csv").write_text("\n".join(["path,a,b", *rows]), encoding="utf-8")
+    (tmp_path / "labels.csv").write_text("\n".join([labels_header, *rows]), encoding="utf-8")
     (tmp_path / "boxes.csv").write_text("\n".join([header, *boxes]), encoding="utf-8")
     own = {k: settings.pop(k) for k in list(settings) if k == "names" or k.endswith("_column")}
     given = {"csv": str(tmp_path / "boxes.csv")} | own if boxes else None
@@ -212,6 +215,14 @@ def test_a_file_name_of_two_pictures_is_refused_and_a_path_is_not(tmp_path):
     said = fault(folder(tmp_path, ["0.png,a,0,0,4,4"], rows=rows))
     assert "row 2: '0.png' may be any of 2 pictures ('one/0.png' and 'two/0.png', …); write its path" in said
     assert folder(tmp_path, ["two/0.png,a,0,0,4,4"], rows=rows).true_masks(np.array([1]), 7).any()
+
+
+def test_a_picture_that_is_not_taken_counts_when_a_box_has_a_file_name(tmp_path):
+    rows, header = ("one/0.png,1,0,PA", "two/0.png,1,1,AP", "1.png,0,1,PA"), "path,a,b,view"
+    given = {"rows": rows, "labels_header": header, "where": {"view": "PA"}, "not_classes": ["view"]}
+    assert "row 2: '0.png' may be any of 2 pictures" in fault(folder(tmp_path, ["0.png,a,0,0,4,4"], **given))
+    data = folder(tmp_path, ["two/0.png,a,0,0,4,4", "one/0.png,a,0,0,4,4"], **given)
+    assert "1 used, in 1 images, found by path; 1 of images that are not taken" in data.selection_note()
 
 
 def test_a_file_that_is_missing_or_no_text_is_refused(tmp_path):

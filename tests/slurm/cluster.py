@@ -4,7 +4,7 @@ By hand: `python -m tests.slurm.cluster start FOLDER`, which prints what to expo
 
 One node, `node`, with 8 CPUs, 64 GB and 2 GPUs, whatever the machine has; partitions `main` (the default), `low` and
 `high`, whose jobs preempt those of `low`. No accounting. A preempted job gets its `--signal` at once, is killed and
-requeued some 11 seconds later, whatever GraceTime says, and like every requeued job starts again within a second or two.
+requeued some 11 seconds later, whatever GraceTime says, and like every requeued job starts again within three seconds.
 """
 
 from __future__ import annotations

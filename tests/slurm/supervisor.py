@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 _READY_S = 30.0
+_REVOKED_S = 1.2  # more than the second that slurmd counts in
 _PR_SET_CHILD_SUBREAPER = 36
 
 # Times are as short as SLURM takes them: a real cluster has minutes where this one has seconds.
@@ -83,6 +84,7 @@ class Supervisor:
         self.folder = folder
         self.env = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
         self.daemons: list[subprocess.Popen[bytes]] = []
+        self._waiting_since: dict[str, float] = {}
         # orphans of the daemons become our children, so that they can be found when we stop
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -146,10 +148,18 @@ class Supervisor:
             time.sleep(0.2)
 
     def _hurry(self) -> None:
-        """Let requeued jobs start at once: SLURM holds them back for as long as their credentials live, 6 s or more."""
+        """Let requeued jobs start soon: SLURM holds them back for as long as their credentials live, 6 s or more.
+
+        Not at once: slurmd revokes a job's credentials up to the second of its end, and a job whose new credential is
+        of that same second fails without having run.
+        """
         lines = self._asked("squeue", "--noheader", "--array", "--state", "PENDING", "--format", "%i %r").splitlines()
-        for job in [line.split()[0] for line in lines if line.endswith(" BeginTime")]:
-            self._asked("scontrol", "update", f"JobId={job}", "StartTime=now")
+        now = time.monotonic()
+        waiting = [line.split()[0] for line in lines if line.endswith(" BeginTime")]
+        self._waiting_since = {job: self._waiting_since.get(job, now) for job in waiting}
+        for job, since in self._waiting_since.items():
+            if now - since > _REVOKED_S:
+                self._asked("scontrol", "update", f"JobId={job}", "StartTime=now")
 
     def stop(self) -> None:
         """Kill every descendant; what they leave behind becomes our child, and is killed in the next round."""

@@ -14,6 +14,9 @@ demo: $(INSTALLED)
 	$(BIN)/bench run demo
 	$(BIN)/bench report demo
 
+# The tests start hundreds of processes. Each would compile the project anew where Python may not write bytecode.
+test check: export PYTHONDONTWRITEBYTECODE =
+
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long"
 

@@ -13,10 +13,10 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import common
 from benchmarks.common import Figure
@@ -128,7 +128,7 @@ def measured(stages: list[Stage], root: Path) -> Iterator[tuple[str, float]]:
             continue
         seen.add(name)
         started = time.monotonic()
-        peak = peak_rss_anon(root, stage)
+        peak = peak_rss_anon(name, compute, root, stage)
         common.say(f"{name:24s} {peak:8.1f} MiB {time.monotonic() - started:6.1f} s")
         yield name, peak
 
@@ -139,9 +139,9 @@ def name_of(stage: Stage) -> str:
     return f"{stage.stage_name()} {method.name}" if method is not None else stage.stage_name()
 
 
-def peak_rss_anon(root: Path, stage: Stage) -> float:
-    """Compute a stage in a fresh process and return its peak anonymous memory in MiB, sampled every 4 ms."""
-    process = multiprocessing.get_context("spawn").Process(target=compute, args=(root, stage))
+def peak_rss_anon(name: str, work: Callable[..., None], *args: Any) -> float:
+    """Call `work(*args)` in a fresh process and return its peak anonymous memory in MiB, sampled every 4 ms."""
+    process = multiprocessing.get_context("spawn").Process(target=work, args=args)
     process.start()
     status, peak = Path(f"/proc/{process.pid}/status"), 0.0
     while not wait([process.sentinel], timeout=_POLL_S):
@@ -154,7 +154,7 @@ def peak_rss_anon(root: Path, stage: Stage) -> float:
             peak = max(peak, int(text[at + 8 : text.index("kB", at)]) / 1024)
     process.join()
     if process.exitcode:
-        raise SystemExit(f"{name_of(stage)}: its process ended with code {process.exitcode}")
+        raise SystemExit(f"{name}: its process ended with code {process.exitcode}")
     return peak
 
 

@@ -35,8 +35,8 @@ class Augmented(Stage):
 
     @property
     def resources(self) -> Resources:  # type: ignore[override]
-        """A GPU only for methods that use the diffusion model or results of other stages; copies need none."""
-        return Resources(gpu=self.method.uses_diffusion or bool(self.needs))
+        """A GPU only for methods that use the diffusion model or results that took one; copies need none."""
+        return Resources(gpu=self.method.uses_diffusion or any(need.resources.gpu for need in self.needs.values()))
 
     @classmethod
     def of(cls, method: Method, task: Task) -> Augmented:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.floating]
+Numbers = npt.NDArray[np.floating | np.integer]
 Float64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 
@@ -33,8 +33,8 @@ class Part:
         slack: `[b]`; no squared distance is smaller than `upper - slack`.
     """
 
-    queries: Floats
-    vectors: Floats
+    queries: Numbers
+    vectors: Numbers
     rows: slice
     columns: slice
     upper: Float64
@@ -58,7 +58,7 @@ class Part:
         return found
 
 
-def parts(queries: Floats, vectors: Floats) -> Iterator[Part]:
+def parts(queries: Numbers, vectors: Numbers) -> Iterator[Part]:
     """Yield the matrix of squared distances between `queries [n, d]` and `vectors [m, d]` in parts.
 
     Whatever n and m are, a search takes less than 200 MiB beside what is given to it, and less than 120 MiB if a row
@@ -79,7 +79,7 @@ def parts(queries: Floats, vectors: Floats) -> Iterator[Part]:
             yield Part(queries[rows], vectors[columns], rows, columns, *_bounds(_moved(queries[rows], centre), b))
 
 
-def _moved(vectors: Floats, centre: Float64) -> Float64:
+def _moved(vectors: Numbers, centre: Float64) -> Float64:
     with np.errstate(invalid="ignore"):  # `_bounds` refuses what is not finite
         return np.asarray(vectors - centre, np.float64)
 
@@ -102,7 +102,7 @@ def _bounds(a: Float64, b: Float64) -> tuple[Float64, Float64]:
     return upper, 2 * (error * most + least)
 
 
-def nearest(queries: Floats, blocks: Iterable[Floats], k: int) -> tuple[Float64, npt.NDArray[np.int64]]:
+def nearest(queries: Numbers, blocks: Iterable[Numbers], k: int) -> tuple[Float64, npt.NDArray[np.int64]]:
     """Return the Euclidean distances of the k nearest vectors and their positions, `[n, k]` each, nearest first.
 
     If two distances are equal, the earlier position comes first. Beside the queries and one block, it takes n x k

@@ -9,6 +9,7 @@ from bench.tables import ImageRows, TrainSet
 from methods.cutpaste import pasted
 from methods.remix import Remix
 from methods.smote import Smote
+from tests.unit.methods.smote_fixtures import neighbours_by_cdist
 
 DRAW = np.random.default_rng(0)
 IMAGES = DRAW.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
@@ -17,7 +18,8 @@ LABELS = (DRAW.random((40, 3)) < [0.5, 0.4, 0.3]).astype(np.float32)
 
 def context() -> Context:
     train = TrainSet(ImageRows(IMAGES), LABELS, ("a", "b", "c"), ("a",), ("b", "c"))
-    return Context(train, {"b": 20, "c": 20}, np.repeat([1, 2], 20), seed=3)
+    inputs = {"neighbours": neighbours_by_cdist(train, 5)}  # for smote
+    return Context(train, {"b": 20, "c": 20}, np.repeat([1, 2], 20), inputs, seed=3)
 
 
 @pytest.mark.parametrize("method", [Smote(), Remix()], ids=["smote", "remix"])

@@ -25,6 +25,7 @@ from bench.testing.toy import ToyDataset, build_pipeline, toy_task
 from methods.duplicate import Duplicate
 from methods.roentgen import Roentgen
 from methods.smote import Smote, draw, interpolate, nearest
+from tests.unit.methods.smote_fixtures import neighbours_by_cdist
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +46,14 @@ def context(n_each=30, seed=0, train_set=None):
     return Context(train_set or train(), {"b": n_each, "c": n_each}, samples, seed=seed)
 
 
-def made(method, ctx):
+def found_among(vectors, k):
+    return nearest(vectors.__getitem__, np.arange(len(vectors)), k, slice(0, len(vectors)))
+
+
+def made(method, ctx, k=5):
     """Return all arrays of what the method makes."""
+    if isinstance(method, Smote):
+        ctx = replace(ctx, inputs={"neighbours": neighbours_by_cdist(ctx.train, k)})
     batches = list(checked(method, ctx))
     arrays = {n: np.concatenate([getattr(b, n) for b in batches]) for n in ("images", "labels", "parents")}
     return arrays | {f"extras/{n}": np.concatenate([b.extras[n] for b in batches]) for n in batches[0].extras}
@@ -95,7 +102,7 @@ def test_interpolation_and_neighbours_are_imbalanced_learns():
     replay = np.random.RandomState(3)
     chosen = replay.randint(low=0, high=12 * 5, size=20)
     steps = replay.uniform(size=20)
-    neighbours = nearest(vectors, 5)
+    neighbours = found_among(vectors, 5)
     base, neighbour = chosen // 5, neighbours[chosen // 5, chosen % 5]
     assert np.array_equal(interpolate(vectors[base], vectors[neighbour], steps), resampled[44:])
 
@@ -103,9 +110,9 @@ def test_interpolation_and_neighbours_are_imbalanced_learns():
 def test_neighbours_are_the_nearest_of_the_class():
     vectors = np.random.default_rng(0).normal(size=(30, 7)).astype(np.float32)
     distances = cdist(vectors, vectors) + np.diag(np.full(30, np.inf))
-    assert np.array_equal(nearest(vectors, 4), np.argsort(distances, axis=1)[:, :4])
-    assert nearest(vectors[:3], 5).shape == (3, 2)
-    assert nearest(vectors[:1], 5).tolist() == [[0]]
+    assert np.array_equal(found_among(vectors, 4), np.argsort(distances, axis=1)[:, :4])
+    assert found_among(vectors[:3], 5).shape == (3, 2)
+    assert found_among(vectors[:1], 5).tolist() == [[0]]
 
 
 def test_draws_cover_bases_neighbours_and_steps_evenly():
@@ -122,7 +129,7 @@ def test_draws_cover_bases_neighbours_and_steps_evenly():
 
 def test_every_image_lies_between_its_parents_of_the_class():
     ctx = context()
-    out = made(Smote(k_neighbors=3), ctx)
+    out = made(Smote(k_neighbors=3), ctx, k=3)
     base, neighbour = (ctx.train.images[out["parents"][:, j]].astype(float) for j in (0, 1))
     step = out["extras/step"][:, None, None].astype(float)
     assert np.abs(out["images"] - (base + step * (neighbour - base))).max() <= 0.51

@@ -12,6 +12,7 @@ from bench.contract import Context
 from bench.tables import ImageRows, TrainSet
 from methods.mlsmote import Mlsmote, vote
 from methods.smote import Smote
+from tests.unit.methods.smote_fixtures import neighbours_by_cdist
 
 NAN = np.nan
 
@@ -26,7 +27,8 @@ def train(n: int = 60, unknown: bool = True) -> TrainSet:
 
 
 def made(method: Smote, split: TrainSet, n_each: int = 40) -> dict[str, np.ndarray]:
-    ctx = Context(split, {"c": n_each, "d": n_each}, np.repeat([2, 3], n_each), seed=4)
+    inputs = {"neighbours": neighbours_by_cdist(split, method.k_neighbors)}
+    ctx = Context(split, {"c": n_each, "d": n_each}, np.repeat([2, 3], n_each), inputs, seed=4)
     batches = list(checked(method, ctx))
     return {name: np.concatenate([getattr(b, name) for b in batches]) for name in ("images", "labels", "parents")}
 

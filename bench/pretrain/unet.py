@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class UnetSettings(Settings):
     """How the denoiser and the text encoder are trained."""
 
-    steps: int = Field(default=8_000, ge=1, description="raise it to continue a finished training")
+    steps: int = Field(default=8_000, ge=1, description="optimizer steps")
     batch_size: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=8e-4, gt=0, description="constant after the warm-up")
     warmup_steps: int = Field(default=100, ge=1)

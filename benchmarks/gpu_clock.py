@@ -202,12 +202,13 @@ def measured(name: str, unit: str, device: str, measure: Callable[[], tuple[Sequ
 
 
 def clean(device: str) -> None:
-    """Free what is no longer used, and begin a new peak of memory."""
+    """Free the memory of a GPU that is no longer used, and begin a new peak. On a CPU no peak is measured."""
+    if not device.startswith("cuda"):
+        return
     gc.collect()
-    if device.startswith("cuda"):
-        with contextlib.suppress(RuntimeError):  # after some errors a card does nothing more; the next row says so
-            torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
+    with contextlib.suppress(RuntimeError):  # after some errors a card does nothing more; the next row says so
+        torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
 
 
 def one_line(error: BaseException) -> str:

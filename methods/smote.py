@@ -117,7 +117,7 @@ class Smote(Method):
     def inputs(self, task: Task) -> dict[str, Stage]:
         """Return the neighbours, and the latents of the train images if the space needs them."""
         latents = task.latents if self.space == "latent" else None
-        also = tuple(sorted(task.plan.counts))
+        also = tuple(sorted(name for name, count in task.plan.counts.items() if count))
         search = SmoteNeighbours(train=task.train, k_neighbors=self.k_neighbors, latents=latents, also=also)
         return {"neighbours": search} | ({"latents": latents} if latents else {})
 

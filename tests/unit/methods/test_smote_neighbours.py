@@ -47,6 +47,8 @@ def test_a_class_that_the_plan_adds_is_searched_too(tmp_path):
     head = Store(tmp_path).get(task.train.split.dataset).head[0]
     more = toy_task(plan=Plan(per_class=4, counts={head: 3}))
     column = Store(tmp_path).get(task.train.split.dataset).class_names.index(head)
+    none = toy_task(plan=Plan(per_class=4, counts={head: 0}))
+    assert search(none).key == search(task).key
     assert column not in Store(tmp_path).get(search(task))
     assert column in Store(tmp_path).get(search(more))
     assert len(Store(tmp_path).get(Augmented.of(Smote(), more)).images) > 3

@@ -1,6 +1,6 @@
 # make demo   the paper's six rows on the embedded data set, with a report (10 to 20 minutes on 2 cores, after the install)
 # make test   linters, and the tests that take less than ten minutes on 2 cores
-# make check  linters and all tests, as CI runs them (half an hour)
+# make check  linters and all tests, as CI runs them (10 to 25 minutes)
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed

@@ -18,7 +18,7 @@ LABELS = (DRAW.random((40, 3)) < [0.5, 0.4, 0.3]).astype(np.float32)
 
 def context() -> Context:
     train = TrainSet(ImageRows(IMAGES), LABELS, ("a", "b", "c"), ("a",), ("b", "c"))
-    inputs = {"neighbours": neighbours_by_cdist(train, 5)}  # for smote
+    inputs = {"neighbours": neighbours_by_cdist(train, Smote().k_neighbors)}
     return Context(train, {"b": 20, "c": 20}, np.repeat([1, 2], 20), inputs, seed=3)
 
 

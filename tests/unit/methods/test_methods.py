@@ -50,10 +50,10 @@ def found_among(vectors, k):
     return nearest(vectors.__getitem__, np.arange(len(vectors)), k, slice(0, len(vectors)))
 
 
-def made(method, ctx, k=5):
+def made(method, ctx):
     """Return all arrays of what the method makes."""
     if isinstance(method, Smote):
-        ctx = replace(ctx, inputs={"neighbours": neighbours_by_cdist(ctx.train, k)})
+        ctx = replace(ctx, inputs={"neighbours": neighbours_by_cdist(ctx.train, method.k_neighbors)})
     batches = list(checked(method, ctx))
     arrays = {n: np.concatenate([getattr(b, n) for b in batches]) for n in ("images", "labels", "parents")}
     return arrays | {f"extras/{n}": np.concatenate([b.extras[n] for b in batches]) for n in batches[0].extras}
@@ -129,7 +129,7 @@ def test_draws_cover_bases_neighbours_and_steps_evenly():
 
 def test_every_image_lies_between_its_parents_of_the_class():
     ctx = context()
-    out = made(Smote(k_neighbors=3), ctx, k=3)
+    out = made(Smote(k_neighbors=3), ctx)
     base, neighbour = (ctx.train.images[out["parents"][:, j]].astype(float) for j in (0, 1))
     step = out["extras/step"][:, None, None].astype(float)
     assert np.abs(out["images"] - (base + step * (neighbour - base))).max() <= 0.51

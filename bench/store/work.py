@@ -12,6 +12,7 @@ from bench.errors import StageError
 from bench.files import write_json
 from bench.pipeline.stage import Stage
 from bench.store.claims import Claim
+from bench.store.heap import keep_freed_memory
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,10 @@ class Execution:
     on_progress: Callable[[Stage, float, float, str], None] | None = field(default=None, compare=False)
 
     def apply(self) -> str:
-        """Set torch's threads and its float32, and return the device to use; `auto` becomes `cuda` or `cpu`."""
+        """Set torch's threads, memory and float32, and return the device to use; `auto` becomes `cuda` or `cpu`."""
         import torch
 
+        keep_freed_memory()
         torch.set_num_threads(self.threads)
         # Else PyTorch rounds what a GPU convolves to TF32, which has 10 bits of the 23 after the point.
         torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]

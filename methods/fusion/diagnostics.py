@@ -87,7 +87,9 @@ class Diagnostics(Stage):
         table: SaliencyTable = work.get(self.fused.pairs.saliency)
         pairs: PairTable = work.get(self.fused.pairs)
         share = float(fused.mask.mean(dtype=np.float64))
-        constant = np.ptp(table.cams[table.classes != NO_CLASS], axis=(1, 2)) == 0
+        entries = np.flatnonzero(table.classes != NO_CLASS)
+        blocks = (entries[start : start + _ROWS_AT_ONCE] for start in range(0, len(entries), _ROWS_AT_ONCE))
+        constant = np.concatenate([np.ptp(table.cams[block], axis=(1, 2)) == 0 for block in blocks])
         distance = float(np.median(pairs.distances))
         train = train_set(work, self.fused.pairs.saliency.train)
         return {

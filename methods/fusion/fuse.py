@@ -25,6 +25,7 @@ from bench.contract import (
     UInt8,
     Work,
     listed,
+    new_array,
     seeds,
     soft_mask,
     train_set,
@@ -32,7 +33,7 @@ from bench.contract import (
 )
 from methods.fusion.codec import Codec
 from methods.fusion.pairing import Pairs, PairTable, head_only
-from methods.fusion.saliency import drawn_latents
+from methods.fusion.saliency import batch_size, drawn_latents
 from methods.fusion.settings import Checkpoint
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
 
 Mask = npt.NDArray[np.bool_] | Float32  # [h, w], the anchor's share of each site; True is all of it.
-_BATCH = 64  # Fixed, so that a latent does not depend on the machine.
 _ARRAYS = ("latents", "parents", "claimed_class", "anchor_cam", "partner_cam", "mask")
 
 
@@ -143,12 +143,15 @@ class Fused(Stage):
         shapes = {"latents": (n, c, h, w), "parents": (n, 2), "claimed_class": (n,)}
         of_mask = np.float32 if self.settings.mask == "soft" else np.uint8
         types = {"parents": np.int64, "claimed_class": np.int64, "mask": of_mask}
-        out = {name: np.zeros(shapes.get(name, (n, h, w)), types.get(name, np.float32)) for name in _ARRAYS}
+        out = {
+            name: new_array(work.out / f"{name}.npy", shapes.get(name, (n, h, w)), types.get(name, np.float32))
+            for name in _ARRAYS
+        }
         if n:  # Without samples the inputs are not asked for, so no codec is trained.
             self._choose(samples, train, work.get(self.pairs.saliency), work.get(self.pairs), out)
             self._fuse(work, out)
-        for name, array in out.items():
-            np.save(work.out / f"{name}.npy", array)
+        for array in out.values():
+            array.flush()
         write_strict_json(work.out / "fusion.json", _record(out, samples, train))
 
     def open(self, folder: Path) -> FusedSet:
@@ -157,7 +160,7 @@ class Fused(Stage):
         return FusedSet(**arrays)
 
     def _choose(
-        self, samples: Int64, train: TrainSet, saliency: SaliencyTable, pairs: PairTable, out: dict[str, np.ndarray]
+        self, samples: Int64, train: TrainSet, saliency: SaliencyTable, pairs: PairTable, out: dict[str, np.memmap]
     ) -> None:
         """Draw anchor, partner and mask of every sample from the sample's own generator, and write them into `out`.
 
@@ -182,14 +185,15 @@ class Fused(Stage):
                 high, low = thresholds(self.settings, anchor_cam, partner_cam, rng, (self.seed, target_class))
                 out["mask"][i] = fusion_mask(anchor_cam, partner_cam, high, low, rng)
 
-    def _fuse(self, work: Work, out: dict[str, np.ndarray]) -> None:
+    def _fuse(self, work: Work, out: dict[str, np.memmap]) -> None:
         """Compute the fused latents batch by batch, and write them into `out`."""
         import torch
 
         n = len(out["parents"])
         networks = work.get(self.codec).load(work.device, self.checkpoint) if self.codec else None
-        for start in range(0, n, _BATCH):
-            part = slice(start, min(start + _BATCH, n))
+        size = batch_size(out["latents"].shape[1:])
+        for start in range(0, n, size):
+            part = slice(start, min(start + size, n))
             mask = torch.from_numpy(out["mask"][part]).to(work.device)
             anchor, partner = (
                 torch.from_numpy(self._latents(work, rows)).to(work.device) for rows in out["parents"][part].T
@@ -285,7 +289,7 @@ def fuse(anchors: Tensor, partners: Tensor, masks: Tensor) -> Tensor:
     return share * anchors + (1 - share) * partners
 
 
-def _record(out: dict[str, np.ndarray], samples: Int64, train: TrainSet) -> dict[str, Any]:
+def _record(out: dict[str, np.memmap], samples: Int64, train: TrainSet) -> dict[str, Any]:
     share = out["mask"].mean(axis=(1, 2)) if len(samples) else np.zeros(0)
     return {
         "samples": len(samples),

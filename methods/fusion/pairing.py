@@ -28,14 +28,13 @@ from bench.contract import (
 )
 from bench.metrics.neighbours import nearest
 from methods.fusion.codec import Codec
-from methods.fusion.saliency import Saliency, drawn_latents
+from methods.fusion.saliency import Saliency, batch_size, drawn_latents
 from methods.fusion.settings import Checkpoint
 
 IndexSpace = Literal["global", "released"]
 Vectors = Callable[[Int64], Float32]  # Entries of a saliency table → the vectors to compare, [len(entries), d].
 
 _AT_ONCE = 512  # Vectors in memory on either side. At paper scale a single code has a megabyte.
-_BATCH = 64  # Fixed, so that a code does not depend on the machine.
 
 
 class PairingSettings(Settings):
@@ -136,6 +135,7 @@ class Pairs(Stage):
         import torch
 
         networks = work.get(self.codec).load(work.device, self.checkpoint)
+        size = batch_size(work.get(latents).shape)
 
         def codes(entries: Int64) -> Float32:
             with torch.inference_mode():
@@ -143,7 +143,7 @@ class Pairs(Stage):
                     networks.encode(torch.from_numpy(drawn_latents(work, latents, rows, seed)).to(work.device))
                     .cpu()
                     .numpy()
-                    for rows in _parts(saliency.rows[entries], _BATCH)
+                    for rows in _parts(saliency.rows[entries], size)
                 ]
             return _flat(np.concatenate(encoded))
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 CamMethod = Literal["gradcam", "hirescam", "layercam", "eigencam", "scorecam", "gradcam++", "xgradcam"]
-_BATCH = 64  # Fixed, so that maps do not depend on the machine.
+_MOST_LATENTS, _MOST_SITES = 64, 65_536  # of a batch; at 64 x 64 these are 16 latents
 
 
 class SaliencySettings(Settings):
@@ -122,15 +122,16 @@ class Saliency(Stage):
 
         networks, n, place = work.get(self.codec).load(work.device, self.checkpoint), len(train), 0
         layers = networks.feature_layers if self.settings.cam_layers == "all" else networks.feature_layers[-1:]
-        for start in range(0, n, _BATCH):
-            batch = np.arange(start, min(start + _BATCH, n))
+        size = batch_size(work.get(self.latents).shape)
+        for start in range(0, n, size):
+            batch = np.arange(start, min(start + size, n))
             latents = torch.from_numpy(drawn_latents(work, self.latents, batch, self.seed)).to(work.device)
             with torch.no_grad():
                 codes = networks.encode(latents)
                 scores = networks.classifier(codes).cpu().numpy()
             rows, classes = targets(train, scores, self.settings.cam_target, start)
-            for begin in range(0, len(rows), _BATCH):
-                part = slice(begin, begin + _BATCH)
+            for begin in range(0, len(rows), size):
+                part = slice(begin, begin + size)
                 chosen, wanted = (torch.from_numpy(x[part]).to(work.device) for x in (rows - start, classes))
                 maps = class_activation_maps(
                     self.settings.cam_method, networks.classifier, layers, codes[chosen], wanted
@@ -138,6 +139,15 @@ class Saliency(Stage):
                 found = rows[part], classes[part], maps.cpu().numpy()
                 yield slice(place, place := place + len(maps)), found
             work.progress(int(batch[-1]) + 1, n, "maps")
+
+
+def batch_size(latent_shape: tuple[int, int, int]) -> int:
+    """Return how many latents `[c, h, w]` pass through the codec's networks at once.
+
+    It depends on nothing but their shape. Otherwise codes and maps would depend on the machine. Larger latents come in
+    smaller batches, because a batch of 64 at 64 x 64 takes three times the memory of 16, and is no faster on a CPU.
+    """
+    return max(1, min(_MOST_LATENTS, _MOST_SITES // (latent_shape[1] * latent_shape[2])))
 
 
 def drawn_latents(work: Work, latents: Latents, rows: Int64, seed: int) -> Float32:

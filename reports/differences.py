@@ -64,6 +64,8 @@ class Effect:
 
     def _numbers(self, places: int) -> list[str]:
         e = self.estimate
+        if e.same:
+            return [f"n = {e.n}"]
         numbers = [signed(e.mean, places)]
         if e.low is not None:
             numbers.append(f"95 % CI {interval(e, places)}")
@@ -107,6 +109,7 @@ _WORDS: dict[Verdict, str] = {
     "unsettled_lower": "in these seeds lower than {control} in {column}, chance not ruled out",
     "none": "no evidence of a difference from {control} in {column}",
     "undecided": "undecided against {control} in {column}",
+    "same": "the same images as {control}, so the same {column}",
 }
 
 
@@ -196,7 +199,9 @@ def _effect(
         return None
     differences = tuple(d for _, _, d in measured)
     estimate = over_seeds(differences)
-    if len(measured) == 1 and store is not None:
+    if all(_one_number(a, b, column.key) for a, b, _ in measured):
+        estimate = Estimate(0.0, 0.0, len(measured), same=True)
+    elif len(measured) == 1 and store is not None:
         estimate = _over_test(*measured[0], column.key, store) or estimate
     cell = row[0].cell
     return Effect(
@@ -209,6 +214,12 @@ def _effect(
         differences=differences,
         estimate=estimate,
     )
+
+
+def _one_number(a: CellResult, b: CellResult, column: str) -> bool:
+    """Tell whether a column is of the synthetic images, and both cells have the same ones under the same labels."""
+    of_images = column in (a.fidelity or {}) and column not in (a.scores or {})
+    return of_images and a.cell.fidelity.key == b.cell.fidelity.key
 
 
 def _over_test(a: CellResult, b: CellResult, difference: float, column: str, store: Store) -> Estimate | None:

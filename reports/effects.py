@@ -119,6 +119,8 @@ def _cell(effect: Effect | None, places: int) -> str:
     if effect is None:
         return MISSING
     e = effect.estimate
+    if e.same:
+        return "same images"
     p = f", p {p_text(e.p)}" if e.p is not None else ""
     return f"{signed(e.mean, places)}{p}{_MARKS.get(effect.verdict, '')}\n{interval(e, places)}".strip()
 

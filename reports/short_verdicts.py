@@ -15,6 +15,7 @@ _PHRASES: dict[Verdict, str] = {
     "unsettled_lower": "perhaps lower than {controls}",
     "none": "not shown to differ from {controls}",
     "undecided": "not yet comparable with {controls}",
+    "same": "the same as of {controls}, whose images it has",
 }
 
 

@@ -30,7 +30,7 @@ _INDICES_AT_ONCE = 1 << 18
 _ROUNDING = 1e-14  # relative to the largest value
 _ALIKE = 1e-9  # relative; differences that vary by less than this vary by rounding alone
 
-Verdict = Literal["higher", "lower", "unsettled_higher", "unsettled_lower", "none", "undecided"]
+Verdict = Literal["higher", "lower", "unsettled_higher", "unsettled_lower", "none", "undecided", "same"]
 Source = Literal["seeds", "test_patients", "test_images"]
 
 
@@ -46,6 +46,7 @@ class Estimate:
         low, high: the 95 % interval; None if there is none.
         p: two-sided p of the sign-flip test over seeds; None with fewer than two seeds and over the test set.
         why: why there is no interval; None if there is one.
+        same: whether both sides are one number, computed once. Then there is nothing to test.
     """
 
     mean: float
@@ -56,6 +57,7 @@ class Estimate:
     high: float | None = None
     p: float | None = None
     why: str | None = None
+    same: bool = False
 
     @property
     def units(self) -> str:
@@ -204,8 +206,10 @@ def verdict(estimate: Estimate) -> Verdict:
 
     `higher` and `lower`: the interval leaves out zero and, over seeds, p < 0.05. `unsettled_*`: the interval leaves out
     zero, but p is not below 0.05; with fewer than six seeds it never is. `none`: the interval contains zero, so there
-    is no evidence of a difference. `undecided`: there is no interval.
+    is no evidence of a difference. `undecided`: there is no interval. `same`: both sides are one number.
     """
+    if estimate.same:
+        return "same"
     if estimate.low is None:
         return "undecided"
     if not estimate.clear:

@@ -95,6 +95,29 @@ def test_p_is_adjusted_for_all_comparisons_of_the_data_set(seeded):
     assert [e.p_holm for e in found] == pytest.approx(holm([e.estimate.p for e in found]))
 
 
+def test_rows_with_the_same_images_are_not_tested_on_what_is_of_the_images(seeded):
+    first = [
+        replace(
+            r,
+            cell=replace(r.cell, row=replace(r.cell.row, label="smote first", against=("smote", "baseline"))),
+            scores=r.scores | {"map_tail": r.scores["map_tail"] + 0.01 * (r.cell.seed + 1)},
+        )
+        for r in seeded[1]
+        if r.cell.label == "smote"
+    ]
+    found = effects([*seeded[1], *first])
+    named = {(e.row, e.control, e.column.key): e for e in found}
+    fid, tail = (named["smote first", "smote", column] for column in ("fid_tail", "map_tail"))
+    assert (fid.verdict, fid.estimate.p, fid.p_holm, fid.estimate.low) == ("same", None, None, None)
+    assert fid.sentence() == "the same images as smote, so the same tail FID (n = 5)"
+    assert tail.estimate.p is not None
+    tested = [e for e in found if e.estimate.p is not None]
+    assert {e.n_compared for e in found} == {len(tested)} == {len([e for e in found if e.verdict != "same"])}
+    assert [e.p_holm for e in tested] == pytest.approx(holm([e.estimate.p for e in tested]))
+    cells = next(cells for e, cells in grid(found) if (e.row, e.control) == ("smote first", "smote"))
+    assert "same images" in cells
+
+
 def test_one_seed_is_judged_over_test_patients(seeded, monkeypatch):
     matrix, results, _ = seeded
     one = [r for r in results if r.cell.seed == 0]

@@ -2,8 +2,7 @@
 
 A network on the CPU allocates and frees the same large blocks at every step. By default glibc gives such blocks back to
 the kernel at once, and the next step takes a page fault for every 4 KiB of them. Keeping them saves an eighth of the
-time of a DenseNet121's training steps at 64 px, and a third of that of a U-Net at 64 x 64
-(`python -m benchmarks.fusion`). No result changes.
+time of DenseNet121's training steps at 64 px (`benchmarks/README.md`). No result changes.
 """
 
 from __future__ import annotations

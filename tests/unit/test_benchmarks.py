@@ -11,7 +11,7 @@ from bench.files import write_json
 from bench.matrix.load import load_matrix
 from bench.pipeline.stage import walk
 from bench.store.store import Store
-from benchmarks import common, decode, memory, neighbours, rerun, training
+from benchmarks import common, decode, fusion, memory, neighbours, rerun, training
 from benchmarks.common import Figure
 from benchmarks.rerun import MATRIX
 
@@ -39,6 +39,8 @@ def test_the_readme_names_the_bounds_that_the_programs_hold():
         f"The bound is {memory.GROWTH_MIB:g} MiB more at ten times the images",
         "The bounds are 2 s of CPU time for 100 cells, 5 s for 1,000 and 40 s for 10,000.",
         f"The bounds are {neighbours.CDIST_BOUND:g} against `cdist` and {neighbours.SKLEARN_BOUND:g} against scikit-learn.",
+        f"A bound of {fusion.SPEED_BOUND:g} is on the CPU time of all three together",
+        f"one of {fusion.GROWTH_MIB:g} MiB on the growth of each peak",
         "a later epoch takes at most a twentieth of the time of decoding",
     ):
         assert bound in said

@@ -1,8 +1,8 @@
 """Keeps the memory that a batch frees for the next batch, where the C library is glibc.
 
 A network on the CPU allocates and frees the same large blocks at every step. By default glibc gives such blocks back to
-the kernel at once, and the next step takes a page fault for every 4 KiB of them. Keeping them saves an eighth of the
-time of DenseNet121's training steps at 64 px (`benchmarks/README.md`). No result changes.
+the kernel at once, and the next step takes a page fault for every 4 KiB of them. Keeping them saves 6 to 24 % of the
+time of diffusion models and codecs, and nothing of DenseNet121's (`benchmarks/README.md`). No result changes.
 """
 
 from __future__ import annotations

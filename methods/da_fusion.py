@@ -87,7 +87,7 @@ class LearnedTokens(Stage):
         vectors, classes = [], {}
         for k, name in enumerate(train.tail):
             lesson = Lesson(diffusion, table, train, name, self.settings, seeds.derive(self.seed, "inversion", k))
-            before = lesson.judged()
+            before = lesson.judged(diffusion)
             saved = checkpoints.Checkpoints(work.ckpt / str(k), fingerprint="")
             for step in lesson.run(saved):
                 work.progress(k * steps + step, len(train.tail) * steps, name)
@@ -152,26 +152,31 @@ class Lesson:
                 saved.save(step + 1, state)
             yield step + 1
 
-    def judged(self) -> float | None:
-        """Return the loss over draws that are always the same, or None for a class without images."""
+    def judged(self, diffusion: Diffusion | None = None) -> float | None:
+        """Return the loss over draws that are always the same, or None for a class without images.
+
+        It is under prompts with the token, or under those of `diffusion`, which says the class's name instead.
+        """
         import torch
 
         if not len(self.rows):
             return None
         sizes = [len(part) for part in np.array_split(np.arange(_JUDGED), -(-_JUDGED // self.settings.batch_size))]
         with torch.no_grad():
-            losses = [float(self.loss(seeds.rng(self.seed, "judge", i), n)) for i, n in enumerate(sizes)]
+            losses = [float(self.loss(seeds.rng(self.seed, "judge", i), n, diffusion)) for i, n in enumerate(sizes)]
         return float(np.average(losses, weights=sizes))
 
-    def loss(self, rng: np.random.Generator, n: int) -> Tensor:
+    def loss(self, rng: np.random.Generator, n: int, prompted: Diffusion | None = None) -> Tensor:
         """Return the training loss of the diffusion model over n drawn images, under prompts with the token.
 
-        Images are drawn from those of the class, their latents from the VAE's posterior, and timesteps evenly.
+        With `prompted` they are the prompts and the text encoder of that model. Images are drawn from those of the
+        class, their latents from the VAE's posterior, and timesteps evenly.
         """
         import torch
         from torch.nn import functional
 
-        pipeline, device = self.diffusion.pipeline, self.diffusion.device
+        diffusion = prompted or self.diffusion
+        pipeline, device = diffusion.pipeline, diffusion.device
         rows = rng.choice(self.rows, n)
         drawn, added = rng.standard_normal((2, n, *self.table.shape), dtype=np.float32)
         kept = pipeline.scheduler.alphas_cumprod
@@ -179,8 +184,8 @@ class Lesson:
         clean = torch.from_numpy(self.table.mean[rows] + self.table.std[rows] * drawn).to(device)
         noise = torch.from_numpy(added).to(device)
         signal = kept[timesteps].to(device, torch.float32)[:, None, None, None]
-        noisy = (signal.sqrt() * clean + (1 - signal).sqrt() * noise).to(self.diffusion.dtype)
-        texts = self._texts([self.diffusion.prompt(self.train.class_names, row) for row in self.train.labels[rows]])
+        noisy = (signal.sqrt() * clean + (1 - signal).sqrt() * noise).to(diffusion.dtype)
+        texts = embedded(diffusion, [diffusion.prompt(self.train.class_names, row) for row in self.train.labels[rows]])
         predicted = pipeline.unet(noisy, timesteps.to(device), encoder_hidden_states=texts).sample.float()
         wanted = {
             "epsilon": noise,
@@ -189,12 +194,13 @@ class Lesson:
         }[pipeline.scheduler.config.prediction_type]
         return functional.mse_loss(predicted, wanted)
 
-    def _texts(self, prompts: list[str]) -> Tensor:
-        """Return text embeddings `[n, tokens, width]` with a gradient to the token's embedding."""
-        tokenizer, encoder = self.diffusion.pipeline.tokenizer, self.diffusion.pipeline.text_encoder
-        length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
-        tokens = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-        return encoder(tokens.input_ids.to(self.diffusion.device))[0]
+
+def embedded(diffusion: Diffusion, prompts: list[str]) -> Tensor:
+    """Return text embeddings `[n, tokens, width]`, with a gradient to the embedding of a token that is trained."""
+    tokenizer, encoder = diffusion.pipeline.tokenizer, diffusion.pipeline.text_encoder
+    length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
+    tokens = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+    return encoder(tokens.input_ids.to(diffusion.device))[0]
 
 
 def named(diffusion: Diffusion, name: str) -> Tensor:

@@ -159,14 +159,25 @@ def _fidelity_notes(results: list[CellResult]) -> list[str]:
     classes = [c for f in found for c in (f.get("per_class") or {}).values()]
     real = span(c["n_real"] for c in classes if c.get("n_real"))
     made = span(c["n_synthetic"] for c in classes if c.get("n_synthetic"))
-    floor = span(c["n_floor"] for c in classes if c.get("n_floor"))
     return [
         f"FID and KID are means over the tail classes of the distance between the real images that have the class "
         f"(n = {real}) and the images that were made for it (n = {made}), with the extractor {', '.join(ids)}. FID is "
-        "biased with so few images: compare it with its floor, which is the FID between real images and other real "
-        f"images (n = {floor}), and read it together with KID.{_floor_spread(found)}{_left_out(found)}",
+        f"biased with so few images: {_how_to_read(found)} and read it together with KID.{_floor_spread(found)}"
+        f"{_left_out(found)}",
         *reference_note(results),
     ]
+
+
+def _how_to_read(found: list[dict[str, Any]]) -> str:
+    """Return what to compare FID with: its floor, or the other rows alone where there is no floor."""
+    measured = [c for f in found for c in (f.get("per_class") or {}).values() if c.get("fid") is not None]
+    if measured and not any(c.get("n_floor") for c in measured):
+        return (
+            "compare rows of equal n. It has no floor, because the extractor was trained on the train images and all "
+            "other real images are the reference (`fidelity.reference: test` leaves those of val for a floor),"
+        )
+    floor = span(n for c in measured if (n := c.get("n_floor")))
+    return f"compare it with its floor, which is the FID between real images and other real images (n = {floor}),"
 
 
 def _left_out(found: list[dict[str, Any]]) -> str:

@@ -192,10 +192,9 @@ def glance(rows: list[Row], results: list[CellResult]) -> list[str]:
     if measured:
         near = min(measured, key=lambda r: r.values["fid_tail"] or 0.0)
         places = decimals(COLUMNS[0], rows)
-        said.append(
-            f"{near.method} has the lowest tail FID, {number(near.values['fid_tail'], places)} (real images against "
-            f"other real images: {number(near.values['fid_tail_floor'], places)})."
-        )
+        floor = near.values["fid_tail_floor"]
+        of_real = f" (real images against other real images: {number(floor, places)})" if floor is not None else ""
+        said.append(f"{near.method} has the lowest tail FID, {number(near.values['fid_tail'], places)}{of_real}.")
     if said and max(r.n_seeds for r in rows) == 1:
         said.append("There is only one seed, so small differences between rows may be noise.")
     return said

@@ -3,6 +3,9 @@
 The best of many trials is partly the luckiest: with one seed, tail mAP varies by more than most settings change it. So
 the search only proposes settings. They are compared on val with seeds that no trial has used, beside the untuned
 setting and controls (`sweeps.result_files` writes that matrix).
+
+The row that is best with these seeds is partly their luckiest one, too. So the gain is measured crosswise: for each
+seed a row is chosen by all other seeds, and its gain at that seed counts.
 """
 
 from __future__ import annotations
@@ -49,10 +52,11 @@ class Confirmed:
         chosen: the tuned row with the best mean, or None if no tuned row is finished.
         gain_searched: the best trial's value minus the untuned setting's, in the search; None if the untuned setting
             was not among the trials.
-        gain_confirmed: the mean, over seeds, of the chosen row minus the untuned row.
+        gain_confirmed: the mean, over seeds, of the tuned row that is best at all other seeds, minus the untuned row.
+            None if there is no other seed to choose a row by.
         sd: the standard deviation of that difference over seeds.
-        n: the number of seeds that both rows have.
-        better: whether the chosen row is better than the untuned one, in the mean over fresh seeds.
+        n: the number of seeds that all these rows have.
+        better: whether that mean is a gain.
     """
 
     metric: str
@@ -74,11 +78,14 @@ class Confirmed:
         if self.chosen is None:
             return f"No tuned row of the confirmation has a {self.metric} yet."
         if self.gain_confirmed is None:
-            return f"Best on val with fresh seeds: {self.chosen}. There is no untuned row beside it."
+            why = "only one seed to choose it by" if self.n else "no untuned row beside it"
+            return f"Best on val with fresh seeds: {self.chosen}. Its gain is not known: there is {why}."
         spread = f" ± {self.sd:.4f}" if self.sd is not None else ""
         gain = fixed(self.gain_confirmed, 4, plus=True)
-        told = f"{gain}{spread} in {self.metric} against the untuned setting ({self.n} seeds)"
-        said = [f"Best on val with fresh seeds: {self.chosen}, {told}."]
+        said = [
+            f"Best on val with fresh seeds: {self.chosen}. A row that is chosen by the other seeds gains "
+            f"{gain}{spread} in {self.metric} over the untuned setting ({self.n} seeds)."
+        ]
         if self.gain_searched is not None:
             said.append(f"In the search, the best trial was {fixed(self.gain_searched, 4, plus=True)} against it.")
         if not self.better:
@@ -108,8 +115,7 @@ def confirmed(result: SweepResult, sweep: Sweep, matrix: Matrix, store: Store) -
     if not tuned:
         return Confirmed(metric, rows, None, None, None, None, 0)
     chosen = max(tuned, key=lambda r: sign * r.mean).row
-    both = sorted(by_row[chosen].keys() & by_row.get(untuned, {}).keys())
-    gains = [by_row[chosen][seed] - by_row[untuned][seed] for seed in both]
+    both, gains = _crosswise([by_row[r.row] for r in tuned], by_row.get(untuned, {}), sign)
     best = max(sign * t for t in trials.values()) * sign
     return Confirmed(
         metric=metric,
@@ -118,9 +124,27 @@ def confirmed(result: SweepResult, sweep: Sweep, matrix: Matrix, store: Store) -
         gain_searched=best - searched[untuned] if untuned in searched else None,
         gain_confirmed=fmean(gains) if gains else None,
         sd=stdev(gains) if len(gains) > 1 else None,
-        n=len(gains),
+        n=len(both),
         better=bool(gains) and sign * fmean(gains) > 0,
     )
+
+
+def _crosswise(
+    tuned: Sequence[dict[int, float]], untuned: dict[int, float], sign: float
+) -> tuple[list[int], list[float]]:
+    """Return the seeds that all rows have, and at each the gain of the row that is best at the others.
+
+    A single row needs no choice. Of several rows none can be chosen with one seed, and there are no gains.
+    """
+    shared = sorted(set(untuned).intersection(*tuned))
+    if len(shared) == 1 and len(tuned) > 1:
+        return shared, []
+    gains = []
+    for seed in shared:
+        others = [s for s in shared if s != seed]
+        best = max(tuned, key=lambda row: sign * sum(row[s] for s in others))
+        gains.append(best[seed] - untuned[seed])
+    return shared, gains
 
 
 def _by_seed(cells: Sequence[Cell], metric: str, store: Store) -> dict[str, dict[int, float]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +59,7 @@ Extract = Callable[[UInt8], Extracted]
 class OracleExtractor(Settings):
     """The oracle of the phantom data set, trained on the true labels of other phantoms: 64 features, and findings."""
 
+    saw_train: ClassVar[bool] = False
     kind: Literal["oracle"] = "oracle"
     folder: str | None = not_semantic(None, description="folder with oracle.safetensors; null = the shipped one")
 
@@ -108,8 +109,12 @@ class ClassifierExtractor(Settings):
 
     If each seed used its own baseline, it would be measured in its own feature space, and a mean over seeds would mean
     nothing.
+
+    It was trained on the train images (`saw_train`), so their features lie further from those of held-out images than
+    the features of new real images do.
     """
 
+    saw_train: ClassVar[bool] = True
     kind: Literal["classifier"] = "classifier"
     seed: int | None = Field(None, ge=0, description="seed of the baseline; null = the first seed of the matrix")
     classifier: Classifier | None = Field(None, description="null in a matrix file, which means that baseline")
@@ -147,6 +152,7 @@ class ClassifierExtractor(Settings):
 class InceptionExtractor(Settings):
     """The Inception v3 of the FID's authors (2,048 features), as in torchmetrics and torch-fidelity."""
 
+    saw_train: ClassVar[bool] = False
     kind: Literal["inception"] = "inception"
     resize: Literal["antialias", "tf1"] = Field("antialias", description="torchmetrics' resize, or TensorFlow 1's")
     weights: str | None = not_semantic(None, description=f"{_INCEPTION_FILE}; null = the one in torch's hub cache")
@@ -242,6 +248,7 @@ class XrvExtractor(Settings):
     a pickled program and is never loaded here.
     """
 
+    saw_train: ClassVar[bool] = False
     kind: Literal["xrv"] = "xrv"
     weights: str = not_semantic(..., description=f"state dict: {_XRV_SAVE}")
 

@@ -96,10 +96,11 @@ class Measures:
     def distances(self, name: str) -> dict[str, float | int | None]:
         """Return the distances and counts of one class; a distance is null if a side has fewer than two images.
 
-        The floor is the distance of real images to the same reference: the value that perfect images would get. The
-        FID from a small sample is biased upwards, and the bias depends on the sample size. So the floor must use as
-        many images as there are synthetic ones. If there are fewer real ones, all of them are used, and `fid_equal_n`
-        is the figure to compare with the floor: the FID of the first `n_floor` synthetic images.
+        The floor is the distance of real images to the same reference: the value that perfect images would get (see
+        `_other_rows` for which images these are). The FID from a small sample is biased upwards, and the bias depends
+        on the sample size. So the floor must use as many images as there are synthetic ones. If there are fewer real
+        ones, all of them are used, and `fid_equal_n` is the figure to compare with the floor: the FID of the first
+        `n_floor` synthetic images.
 
         The floor is the mean over `floors`, and `<distance>_floor_spread` is their standard deviation; null if all real
         images are used, since there is only one such set. `largest_patient` is the share of the reference that comes
@@ -159,11 +160,25 @@ class Measures:
     def _sides(self, name: str) -> tuple[Float32, Float32, list[Float32]]:
         """Return the features of one class: synthetic images, the reference, and each draw of real images."""
         synthetic = self._synthetic_features(self.table.class_names.index(name))
-        other = self._with_class(self.held_out_rows if self.settings.reference == "train" else self.train_rows, name)
+        other = self._with_class(self._other_rows, name)
         n, rng = len(synthetic), seeds.rng(self.settings.seed, "floor", name)
         n_draws = self.settings.floor_draws if n < len(other) else 1
         draws = [other[np.sort(rng.permutation(len(other))[:n])] for _ in range(n_draws)]
         return synthetic, self._with_class(self.reference_rows, name), draws
+
+    @property
+    def _other_rows(self) -> Int64:
+        """Return the rows of the real images of the floor: none of the reference, and as new to the extractor as it is.
+
+        They are the train images, or the held-out ones if train is the reference. An extractor that was trained on the
+        train images tells these from new ones, so perfect images would be nearer to the reference than they are. Then
+        the held-out images that are not in the reference are taken: those of val if it is test, none if it is both.
+        """
+        if self.settings.reference == "train":
+            return self.held_out_rows
+        if self.settings.extractor.saw_train:
+            return np.setdiff1d(self.held_out_rows, self.reference_rows)
+        return self.train_rows
 
     def _has(self, rows: Int64, name: str) -> npt.NDArray[np.bool_]:
         return self.table.labels[rows, self.table.class_names.index(name)] == 1

@@ -59,10 +59,17 @@ def fidelity(baseline: Classifier, per_class: int, **settings: object) -> Fideli
     return Fidelity(split=made.split, train=made.train, augmented=made.augmented, settings=chosen)
 
 
+@pytest.fixture
+def unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the classifier stand for an extractor that was trained on other images, whose floor is of train images."""
+    monkeypatch.setattr(ClassifierExtractor, "saw_train", False)
+
+
 def a_work(store: Store, stage: object, tmp_path: Path) -> Work:
     return Work(store, stage, tmp_path / "out", tmp_path / "ckpt", Execution(device="cpu"))
 
 
+@pytest.mark.usefixtures("unseen")
 def test_figures_are_the_distances_of_the_rows_they_name(store: Store) -> None:
     baseline = cell()
     stage = fidelity(baseline, per_class=6)
@@ -97,6 +104,7 @@ def test_figures_are_the_distances_of_the_rows_they_name(store: Store) -> None:
     assert found["metric_id"] == stage.settings.extractor.metric_id
 
 
+@pytest.mark.usefixtures("unseen")
 def test_manifolds_and_the_spread_of_kid_are_of_the_rows_they_name(store: Store) -> None:
     stage = fidelity(cell(), per_class=8, k_neighbors=2, kid_subsets=30)
     found = store.get(stage)
@@ -153,6 +161,7 @@ def test_subsets_of_classes_are_drawn_independently(store: Store) -> None:
     assert found["kid_tail_sd_subsets"] == pytest.approx(np.hypot(one["kid_sd"], other["kid_sd"]) / 2, rel=0.15)
 
 
+@pytest.mark.usefixtures("unseen")
 def test_the_floor_is_the_mean_over_draws_of_real_images(store: Store) -> None:
     stage = fidelity(cell(), per_class=4, floor_draws=200)
     found, table, split = store.get(stage), store.get(stage.split.dataset), store.get(stage.split)
@@ -176,6 +185,7 @@ def test_the_floor_is_the_mean_over_draws_of_real_images(store: Store) -> None:
     assert found["floor_draws"] == 200
 
 
+@pytest.mark.usefixtures("unseen")
 def test_a_floor_of_all_real_images_has_no_spread(store: Store) -> None:
     found = store.get(fidelity(cell(), per_class=60))
     assert found["fid_tail_floor"] > 0
@@ -271,6 +281,7 @@ def test_null_where_nothing_can_be_compared(per_class: int, store: Store) -> Non
     assert json.loads(text) == found
 
 
+@pytest.mark.usefixtures("unseen")
 def test_a_mean_floor_is_of_the_classes_that_the_mean_distance_is_of(store: Store, tmp_path: Path) -> None:
     """The last class has one image in train, hence a distance (to two held-out images) and no floor."""
     lonely = Split(dataset=ToyDataset(lonely=True), settings=SplitSettings(min_positives=1))
@@ -286,6 +297,27 @@ def test_a_mean_floor_is_of_the_classes_that_the_mean_distance_is_of(store: Stor
     assert found["fid_tail_floor"] is None
     assert found["kid_tail_floor"] is None
     assert found["fid_tail_equal_n"] is None
+
+
+def test_an_extractor_that_saw_train_has_no_floor_of_train_images(store: Store) -> None:
+    """To it perfect images are like held-out ones, which are nearer to each other than train images are to them."""
+    found = store.get(fidelity(cell(), per_class=7))  # of which no other test has a result in this store
+    assert found["fid_tail"] is not None
+    for figure in ("fid_tail_floor", "kid_tail_floor", "fid_tail_floor_spread", "fid_tail_equal_n", "recall_tail_real"):
+        assert found[figure] is None
+    assert {row["n_floor"] for row in found["per_class"].values()} == {0}
+
+
+def test_an_extractor_that_saw_train_takes_its_floor_from_val_where_test_is_the_reference(store: Store) -> None:
+    stage = fidelity(cell(), per_class=61, reference="test")  # so many that all of val is drawn
+    found, table, split = store.get(stage), store.get(stage.split.dataset), store.get(stage.split)
+    real = store.get(cell()).features(table.images)
+    for name in table.tail:
+        has = table.labels[:, table.class_names.index(name)] == 1
+        val, test = (real[split[part][has[split[part]]]] for part in ("val", "test"))
+        row = found["per_class"][name]
+        assert (row["n_floor"], row["n_real"]) == (len(val), len(test))
+        assert row["fid_floor"] == pytest.approx(frechet_distance(val, test), rel=1e-3)
 
 
 def test_reference_train_takes_its_floor_from_held_out(store: Store) -> None:

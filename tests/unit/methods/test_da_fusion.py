@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -113,6 +114,20 @@ def test_training_lowers_the_loss_over_the_same_draws(toy: Context, tmp_path: Pa
     assert before == work.judged()
     assert list(work.run(checkpoints.Checkpoints(tmp_path, ""))) == list(range(1, 61))
     assert work.judged() < before
+
+
+def test_the_loss_of_the_name_is_under_the_name_and_not_under_the_token_that_starts_from_it(toy: Context) -> None:
+    """A name of one piece could not tell the two apart; this one has several."""
+    words = {"Nodule": "a small round spot"}
+    named_so = copy.copy(toy.diffusion)
+    named_so.prompts = named_so.prompts.model_copy(update={"words": words})
+    work = Lesson(named_so, toy.inputs["latents"], toy.train, "Nodule", InversionSettings(), seed=0)
+    of_name, of_token = work.judged(named_so), work.judged()
+    assert of_name != of_token
+    kept, work.diffusion = work.diffusion, named_so
+    assert work.judged() == of_name
+    work.diffusion = kept
+    assert work.judged() == of_token
 
 
 def test_a_stopped_training_ends_with_the_same_bits(

@@ -46,7 +46,7 @@ class PairingSettings(Settings):
     match: Literal["none", "head_labels"] = Field(
         "none",
         description="head_labels: first the images whose head labels differ least from the anchor's, then the nearest "
-        "of these; so findings occur together as in real images",
+        "of these; so findings occur together as in real images; an unknown label counts as absent",
     )
     k_neighbors: int = Field(3, ge=1, le=1000, description="number of nearest images that a partner is drawn from")
 
@@ -206,7 +206,10 @@ def pair(
 
 
 def head_labels_apart(train: TrainSet, anchors: Int64, partners: Int64) -> Float32:
-    """Return in how many head labels each anchor `[m]` and each of its partners `[m, k]` differ, `float32 [m, k]`."""
+    """Return in how many head labels each anchor `[m]` and each of its partners `[m, k]` differ, `float32 [m, k]`.
+
+    An unknown label counts as absent.
+    """
     labels = _head_labels(train)
     return np.abs(labels[partners] - labels[anchors][:, None]).sum(axis=2, dtype=np.float32)
 

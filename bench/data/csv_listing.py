@@ -184,15 +184,18 @@ def _classes_and_labels(
 ) -> tuple[tuple[str, ...], Float32, Mapping[str, str], Listed | None]:
     """Return the classes, their labels, what is not taken with the reason, and what the lists say if there are any."""
     rows = joined.rows
+    # A column that `where` chooses rows by can be a class as well, e.g. if it leaves out the uncertain ones.
+    by = [name for name, _ in columns.where if name not in (columns.classes or ())]
+    classes = [name for name in by if looks_like_a_class(rows, name)]
+    single = {name: "where leaves it a single value" for name in classes if len(set(rows.column(name))) == 1}
+    named = [*columns.others, *single, *(name for name in by if name not in classes)]
     if columns.lists is None:
-        named = [*columns.others, *(column for column, _ in columns.where)]
         names, others = class_columns(rows, named, columns.not_classes, columns.classes)
-        return names, _labels(rows, names, columns, problems), {**others, **joined.partial}, None
+        return names, _labels(rows, names, columns, problems), {**others, **single, **joined.partial}, None
     found = read_lists(rows, columns.lists, columns.classes, columns.not_classes, problems)
-    named = [*columns.others, *(column for column, _ in columns.where)]
     beside = [c for c in rows.header if c not in named and looks_like_a_class(rows, c)]
     why = f"labels are taken from '{columns.lists.column}'"
-    return found.class_names, found.labels, {**dict.fromkeys(beside, why), **joined.partial}, found
+    return found.class_names, found.labels, {**dict.fromkeys(beside, why), **single, **joined.partial}, found
 
 
 def _refuse_repeated_paths(rows: Rows, columns: Columns) -> None:

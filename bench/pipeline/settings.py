@@ -34,6 +34,19 @@ def not_semantic(default: Any, *, word: bool = False, **kwargs: Any) -> Any:
     return Field(default, json_schema_extra={"semantic": False, "word": word}, **kwargs)
 
 
+def quoting(default: Any, **kwargs: Any) -> Any:
+    """Return a pydantic field, column → cells, that quotes the user's file. Reports for others withhold the cells.
+
+    A cell may be a patient's id, which nobody can tell by its looks: `s7` and `4021` are ids somewhere.
+    """
+    return Field(default, json_schema_extra={"quotes": True}, **kwargs)
+
+
+def is_quoting(info: FieldInfo) -> bool:
+    """Tell whether a field of a model quotes cells of the user's file."""
+    return bool((info.json_schema_extra or {}).get("quotes"))  # type: ignore[union-attr]
+
+
 def is_semantic(info: FieldInfo) -> bool:
     """Tell whether a field of a model enters keys."""
     return bool((info.json_schema_extra or {}).get("semantic", True))  # type: ignore[union-attr]

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from bench.pipeline.key import content_of
-from bench.pipeline.settings import is_semantic, is_word
+from bench.pipeline.settings import is_quoting, is_semantic, is_word
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -88,8 +88,8 @@ def reduced(model: M, words: bool) -> M:
     Args:
         model: the settings. A text in a field that never enters a key says where something lies. It is replaced, unless
             it is the default or the field is declared with `not_semantic(..., word=True)`.
-        words: if true, texts in the other fields are replaced if they are not plain; if false, only if they are
-            certainly paths.
+        words: if true, texts in the other fields are replaced if they are not plain, and all that is quoted from the
+            user's file is; if false, only what is certainly a path.
     """
     changes: dict[str, Any] = {}
     for name, info in type(model).model_fields.items():
@@ -97,6 +97,8 @@ def reduced(model: M, words: bool) -> M:
         if not is_semantic(info):
             kept = is_word(info) or value == info.default
             changes[name] = value if kept else _no_text(value, WITHHELD + _digest_of(model))
+        elif words and is_quoting(info):
+            changes[name] = {column: WITHHELD for column in value if is_name(str(column))}
         else:
             changes[name] = _reduced(value, words, name)
     return model.model_copy(update=changes)

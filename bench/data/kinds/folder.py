@@ -28,7 +28,7 @@ from bench.data.picture_paths import find_pictures
 from bench.data.source_checks import decoded, look, sampled
 from bench.errors import DataError, SourceError, listed
 from bench.paths import counted_from
-from bench.pipeline.settings import not_semantic
+from bench.pipeline.settings import not_semantic, quoting
 from bench.pipeline.stage import Work
 from bench.tables import Int64, UInt8
 
@@ -55,7 +55,7 @@ class FolderDataset(Dataset):
     )
     path_column: Name = "path"
     path_prefix: str = Field("", description="what paths of the file begin with and root does not hold, e.g. set-v1/")
-    where: dict[Name, Value | tuple[Value, ...]] = Field(
+    where: dict[Name, Value | tuple[Value, ...]] = quoting(
         {}, description="column → the value, or the values, of the rows that are taken; all others are left out"
     )
     patient_column: Name | None = Field(

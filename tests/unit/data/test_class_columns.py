@@ -70,6 +70,27 @@ def test_uncertain_is_minus_one_in_every_format(tmp_path):
     np.testing.assert_array_equal(known.labels[:, 2], [1] * 4 + [1, 0] * 4)
 
 
+# --- columns that choose rows
+
+
+def test_a_class_stays_one_where_rows_are_chosen_by_it(tmp_path):
+    edema = ["-1" if i % 4 == 1 else bit for i, bit in enumerate(bits(2))]
+    data = dataset(tmp_path, {"Edema": edema, **PLAIN}, where={"Edema": [0, 1]})
+    assert data.known_labels().class_names == ("Edema", "a", "b")
+    assert data.selection_note() == f"where leaves out {edema.count('-1')} of {N} rows"
+
+
+def test_a_class_that_has_one_value_where_rows_are_chosen_is_told(tmp_path):
+    data = dataset(tmp_path, {**PLAIN, "c": bits(2)}, where={"c": 1})
+    assert data.known_labels().class_names == ("a", "b")
+    assert "columns not taken: c (where leaves it a single value)" in data.selection_note()
+
+
+def test_a_column_of_metadata_that_chooses_rows_is_no_class(tmp_path):
+    data = dataset(tmp_path, {**PLAIN, "fold": ["0", "1", "2"] * (N // 3)}, where={"fold": [0, 1]})
+    assert data.known_labels().class_names == ("a", "b")
+
+
 # --- columns that may be classes
 
 

@@ -119,6 +119,13 @@ def test_other_settings_are_looked_at_too() -> None:
     assert words.reduced(Outer(note="in /data/x or not"), False).note == "in withheld or not"
 
 
+def test_cells_that_choose_rows_are_withheld_though_they_look_harmless() -> None:
+    where = {"subject_id": ("s0", 12), "sex": "F", "p10/p10000032/s1": 1}
+    given = FolderDataset(csv="labels.csv", patient_column="subject_id", where=where)
+    assert words.reduced(given, True).where == {"subject_id": "withheld", "sex": "withheld"}
+    assert words.reduced(given, False).where == given.where
+
+
 def a_record(**changes: Any) -> dict[str, Any]:
     return {
         "key": "a1b2c3d4e5f60718a1b2c3d4e5f60718",

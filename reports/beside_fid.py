@@ -119,7 +119,7 @@ def _notes(keys: set[str], rows: dict[str, list[CellResult]]) -> list[str]:
     first = next((r.fidelity or {} for found in rows.values() for r in found), {})
     said = [
         "All numbers are means over the tail classes. n real, n made and n floor are the numbers of real images, of "
-        "synthetic images and of real images in the floor, for one class."
+        "synthetic images and of real images in the floor, for one class that images were made for."
     ]
     if "fid_tail_equal_n" in keys:
         said.append("FID falls as n grows. Where n made and n floor differ, compare FID at floor n with the floor.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.pipeline.key import content_of
+from bench.pipeline.stage import walk
 from bench.privacy.names import WITHHELD
 from reports.few_patients import reference_note
 from reports.published import published
@@ -51,7 +52,8 @@ def footnotes(
     notes.extend(_floor_notes(results))
     notes.extend(_score_notes(results))
     notes.extend(_held_out_note(results))
-    notes.append(_model_note(settings.diffusion))
+    if _draws_or_encodes(matrix):
+        notes.append(_model_note(settings.diffusion))
     odd = [*(facts.notes if facts else ()), *synthetic_notes(results, facts)]
     notes.extend(f"Look at the images: {note}." for note in odd[:_MOST_LISTED])
     if len(odd) > _MOST_LISTED:
@@ -114,6 +116,12 @@ def _network_note(settings: ClassifierSettings) -> str:
     return f"Classifier: {settings.architecture}, {start}."
 
 
+def _draws_or_encodes(matrix: Matrix) -> bool:
+    """Return whether the images of some row come from the diffusion model, or from the latents of its VAE."""
+    of_rows = {cell.label: cell for cell in matrix.cells}.values()
+    return any(getattr(stage, "diffusion", None) is not None for c in of_rows for stage in walk([c.augmented]))
+
+
 def _model_note(model: DiffusionModel) -> str:
     preset = f"preset {model.preset}, " if model.preset else ""
     said = Path(model.folder).name if Path(model.folder).is_absolute() else model.folder
@@ -130,8 +138,10 @@ def _place(text: str, said: str, model: ClassifierSettings | DiffusionModel) -> 
 
 
 def _images_note(matrix: Matrix, results: list[CellResult], facts: DatasetFacts | None) -> str:
-    n = matrix.settings.augment.per_class
+    n, counts = matrix.settings.augment.per_class, matrix.settings.augment.counts
     plan = f"the matrix asks for {n} synthetic {'image' if n == 1 else 'images'} for each tail class"
+    if counts:
+        plan += f", but for {', '.join(f'{name} {n}' for name, n in counts.items())}"
     if facts:
         sizes, parts = " / ".join(str(n) for n in facts.n_images.values()), " / ".join(facts.n_images)
         taken = f" ({facts.taken})" if facts.taken else ""
@@ -163,9 +173,12 @@ def _fidelity_notes(results: list[CellResult]) -> list[str]:
         f"FID and KID are means over the tail classes of the distance between the real images that have the class "
         f"(n = {real}) and the images that were made for it (n = {made}), with the extractor {', '.join(ids)}. FID is "
         f"biased with so few images: {_how_to_read(found)} and read it together with KID.{_floor_spread(found)}"
-        f"{_left_out(found)}",
+        f"{_left_out(found)}{_OF_ALL if any(r.cell.augmented.plan.counts for r in results) else ''}",
         *reference_note(results),
     ]
+
+
+_OF_ALL = " These n are of all classes that images were made for."
 
 
 def _how_to_read(found: list[dict[str, Any]]) -> str:

@@ -15,6 +15,7 @@ from bench.store.store import Store
 from reports.paper_table import csv_table, latex, markdown, parts_of
 from reports.published import published
 from reports.table_rows import MISSING, no_skill, number, table_rows
+from reports.text import tex
 from tests.unit.reports import report_fixtures as fixtures
 
 
@@ -252,3 +253,27 @@ def test_settings_that_rows_differ_in_are_both_named(seeded):
     ]
     said = dict(left_open(replace(matrix, cells=tuple(cells)), results, None))
     assert said["Labels of a fused image"] == "own or area"
+
+
+def test_the_diffusion_model_is_named_only_where_a_row_takes_something_from_it():
+    from bench.matrix.build import build_matrix
+
+    def notes(*methods: object) -> str:
+        raw = {
+            "name": "m",
+            "datasets": [{"kind": "phantom", "n_images": 200, "image_px": 64, "prevalence_floor": 0.1}],
+            "augment": {"per_class": 3, "counts": {"Atelectasis": 2}} if "counts" in methods else {"per_class": 3},
+            "methods": ["baseline", *(m for m in methods if m != "counts")],
+            "classifier": {"steps": 1, "batch_size": 2},
+        }
+        matrix = build_matrix(raw, "m")
+        return " ".join(parts_of(matrix, [CellResult(c, "missing") for c in matrix.cells], None)[0].notes)
+
+    assert "Diffusion model" not in notes("duplicate")
+    for row in ("roentgen@75", "cutpaste"):  # drawn with it, and made from maps over its latents
+        assert "Diffusion model" in notes(row)
+    assert "for each tail class, but for Atelectasis 2" in notes("duplicate", "counts")
+
+
+def test_quotes_of_the_notes_are_quotes_in_latex():
+    assert tex("“No skill” is") == "``No skill'' is"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bench.data.cell_values import number
-from bench.data.class_columns import separator_of
+from bench.data.class_columns import NO_VALUE, separator_of
 from bench.data.csv_file import Problems, Rows, alike, named, quoted
 from bench.errors import DataError, listed, nearest
 from bench.tables import Float32
@@ -171,6 +171,11 @@ def _classes(
     if (code := next((label for label in counts if number(label) is not None), None)) is not None:
         raise DataError(f"{where} lists {quoted(code)}, a number; if numbers are labels here, name them in class_names")
     names = tuple(sorted(set(counts) - {*not_classes, *no_finding}))
+    if (none := next((name for name in names if name.casefold() in NO_VALUE), None)) is not None:
+        raise DataError(
+            f"{where} lists {quoted(none)}, which says that there is no value; leave such a cell blank, or name it as "
+            "no_finding or in not_classes; if it is a label here, name the class_names"
+        )
     if len(names) > _MOST:
         raise DataError(f"{where} has {len(names):,} different labels; if it holds no remarks, name the class_names")
     if len(names) < 2:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from bench import seeds
@@ -164,8 +163,10 @@ def check(part: Int64, table: ImageTable | KnownLabels, settings: SplitSettings)
             raise DataError(f"split: {name} is empty; {_why_empty(table, len(ids))}{_fewer_pairs(settings)}")
     least = settings.min_positives, settings.min_patients
     check_pairs(table, rows[PARTS.index("test")], settings.held_out_pairs, least)
-    for name, mine in zip(PARTS, rows, strict=True):
-        _check_positives(name, mine, table, settings)
+    positives = np.array([np.nansum(table.labels[mine], axis=0) for mine in rows], dtype=np.int64)
+    patients = np.array([positive_patients(table.labels[mine], table.patients[mine]) for mine in rows])
+    for i in range(len(PARTS)):
+        _check_positives(i, positives, patients, table, settings)
     for name, mine in zip(PARTS, rows, strict=True):
         without = np.flatnonzero(~(table.labels[mine] == 0).any(axis=0))
         if len(without):  # with positives only, every classifier has an average precision of 1
@@ -195,15 +196,15 @@ def positive_patients(labels: Float32, patients: Int64) -> Int64:
 
 
 def _check_positives(
-    name: str, mine: npt.NDArray[np.bool_], table: ImageTable | KnownLabels, settings: SplitSettings
+    i: int, positives: Int64, patients: Int64, table: ImageTable | KnownLabels, settings: SplitSettings
 ) -> None:
-    """Refuse a part, the rows `mine`, in which a class has too few positives or too few patients with one."""
-    labels = table.labels[mine]
-    found = np.nansum(labels, axis=0).astype(np.int64), positive_patients(labels, table.patients[mine])
-    unit = _unit(table)
-    for counts, setting, said in zip(
-        found, ("min_positives", "min_patients"), ("{} positive{}", "positives of {} " + unit + "{}"), strict=True
+    """Refuse part i if a class has too few positives in it, or too few patients with one; both are `[parts, C]`."""
+    name, unit = PARTS[i], _unit(table)
+    for of_parts, setting, said in (
+        (positives, "min_positives", "{} positive{}"),
+        (patients, "min_patients", "positives of {} " + unit + "{}"),
     ):
+        counts = of_parts[i]
         short, least = int(np.argmin(counts)), int(getattr(settings, setting))
         if counts[short] >= least:
             continue
@@ -215,7 +216,7 @@ def _check_positives(
             f"{name}, split.{setting} asks for {least} ({n_all} in all"
             + (f", of {n_patients} patient{_s(n_patients)}); " if table.patients_known else "); ")
             + _what_helps(name, f"{n_patients} {unit}{_s(n_patients)}", n_patients, table.splits is not None)
-            + (f", or lower split.{setting} to {counts[short]}" if counts[short] else "")
+            + (f", or lower split.{setting} to {lowest}" if (lowest := of_parts[:, short].min()) else "")
             + _fewer_pairs(settings)
             + (f"; {others} more classes are short" if others else "")
         )
@@ -239,7 +240,7 @@ def _what_helps(name: str, positives: str, n: int, official: bool) -> str:
         n: how many that are.
         official: whether the split is the data set's own.
     """
-    out = "leave the class out (class_names or classes of the data set), or merge it with another"
+    out = "leave the class out (class_names or classes, if the data set has such a setting), or merge it with another"
     if n < len(PARTS):
         return f"no split can put {positives} into {len(PARTS)} parts: {out}"
     if official:

@@ -130,6 +130,14 @@ def test_numbers_are_labels_only_if_they_are_named(tmp_path):
     assert dataset(tmp_path, cells, class_names=("1", "2")).known_labels().labels.sum() == 7
 
 
+@pytest.mark.parametrize("cell", ["nan", "None", "N/A"])
+def test_a_word_for_no_value_becomes_no_class(tmp_path, cell):
+    cells = ["Edema|Mass", "Edema", cell, "Mass", "Mass", "Edema", "Mass", cell]
+    assert f"lists '{cell}', which says that there is no value" in fault(tmp_path, cells, no_finding=None)
+    assert dataset(tmp_path, cells, no_finding=cell).known_labels().class_names == ("Edema", "Mass")
+    assert dataset(tmp_path, cells, no_finding=None, class_names=("Edema", cell)).known_labels().labels.sum() == 5
+
+
 VIEWS = {
     "Frontal/Lateral": ["Frontal", "Lateral", *["Frontal"] * 6],
     "fold": ["1", "1.0", "2", "3", "1", "1", "2", "1"],

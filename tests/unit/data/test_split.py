@@ -114,6 +114,15 @@ def test_only_what_can_help_is_advised(labels, official, helps, useless):
     assert not [word for word in useless if word in str(error.value)]
 
 
+def test_a_lower_limit_is_advised_only_if_all_parts_would_keep_it():
+    rare = table([0, 1, 2, 3], [1, 0, 1, 1])
+    with pytest.raises(DataError, match=r"has 1 positive in train, split.min_positives asks for 2") as error:
+        check(np.array([0, 1, 2, 2]), rare, SplitSettings(min_positives=2))
+    assert "lower split.min_positives" not in str(error.value)
+    with pytest.raises(DataError, match=r"or lower split\.min_positives to 1"):
+        check(np.array([0, 1, 2, 2]), table([0, 1, 2, 3], [1, 1, 1, 1]), SplitSettings(min_positives=2))
+
+
 def test_fewest_patients_are_asked_for_like_fewest_positives():
     part, rare = np.repeat([0, 1, 2], [4, 4, 5]), table([0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 4, 4, 5], [1, 0, 1, 0] * 3 + [0])
     check(part, rare, SplitSettings(min_positives=2))

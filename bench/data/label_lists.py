@@ -145,10 +145,8 @@ def _check_separator(rows: Rows, spec: LabelList, cells: Sequence[str]) -> None:
         )
 
 
-def _classes(
-    rows: Rows, spec: LabelList, counts: Mapping[str, int], classes: Sequence[str] | None, not_classes: Sequence[str]
-) -> tuple[str, ...]:
-    where = f"{rows.path}: column '{spec.column}'"
+def _check_spelling(where: str, spec: LabelList, counts: Mapping[str, int]) -> None:
+    """Refuse labels that differ in nothing that counts, or that hold what looks like another separator."""
     if pair := alike(sorted(counts)):
         raise DataError(
             f"{where} lists {quoted(pair[0])} and {quoted(pair[1])}, which differ only in capitals or white space; "
@@ -160,6 +158,13 @@ def _classes(
         raise DataError(
             f"{where} lists {label}, which holds '{inside}'; set label_separator: \"{inside}\", or rename it"
         )
+
+
+def _classes(
+    rows: Rows, spec: LabelList, counts: Mapping[str, int], classes: Sequence[str] | None, not_classes: Sequence[str]
+) -> tuple[str, ...]:
+    where = f"{rows.path}: column '{spec.column}'"
+    _check_spelling(where, spec, counts)
     no_finding = () if spec.no_finding is None else (spec.no_finding,)
     for setting, given in (("class_names", classes or ()), ("not_classes", not_classes), ("no_finding", no_finding)):
         for name in given:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import time
 from bisect import bisect_left, insort
 from collections import defaultdict
@@ -17,6 +18,7 @@ from bench.store.store import Store
 from bench.store.work import Execution
 
 _LOG = logging.getLogger(__name__)
+_MANY = 100  # With more stages, a run takes so long that its first results are wanted before all is trained.
 _LOOK_S = 0.25  # between two looks at what other processes compute
 BUSY_S = 0.5  # how long to try for a stage that looked free; then another process has it
 
@@ -121,6 +123,9 @@ class Workload:
     def ready(self) -> Iterator[Stage]:
         """Yield the stages whose inputs are finished, those with the longest critical path first.
 
+        With many stages, those that no other stage needs come even before them. Else the scores of all cells would be
+        computed last. With few, such short stages fill the gaps at the end, where not all jobs have a long one.
+
         No outcome may be recorded meanwhile.
         """
         return (self.stages[key] for _, _, key in self._ready)
@@ -131,7 +136,8 @@ class Workload:
         return sorted(self._rank(k) for k, below in self.waits_for.items() if not below and k not in self.outcomes)
 
     def _rank(self, key: str) -> _Rank:
-        return -self.minutes_behind[key], self._place[key], key
+        ends_a_cell = len(self.stages) > _MANY and not self._needed_by.get(key)
+        return -math.inf if ends_a_cell else -self.minutes_behind[key], self._place[key], key
 
     def free(self, ours: Collection[str] = (), at_most: int | None = None) -> list[Stage]:
         """Return ready stages that no process computes, after recording those that other processes have finished.

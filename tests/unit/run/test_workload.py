@@ -121,6 +121,16 @@ def test_a_start_does_not_ask_the_store_about_all_stages(tmp_path: Path) -> None
     assert store.n == 2 * n
 
 
+@pytest.mark.parametrize(("n", "first"), [(60, "scores"), (40, "training")])
+def test_with_many_stages_a_cell_is_ended_before_the_next_one_is_begun(n: int, first: str, tmp_path: Path) -> None:
+    trainings = [Long(value=v) for v in range(n)]
+    scores = [Piece(value=n + v, below=(training,)) for v, training in enumerate(trainings)]
+    work = Workload.plan(scores, Store(tmp_path), Execution(device="cpu"), Silent())
+    assert next(iter(work.ready())) == trainings[0]
+    work.record_outcome(trainings[0], "done")
+    assert next(iter(work.ready())) == (scores[0] if first == "scores" else trainings[1])
+
+
 def test_what_other_processes_have_finished_or_hold_is_passed_over(tmp_path: Path) -> None:
     theirs, held, ours = stages = [Piece(value=v) for v in range(3)]
     above = Long(value=9, below=(theirs,))

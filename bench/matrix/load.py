@@ -29,22 +29,25 @@ def load_matrix(name: str, overrides: Iterable[str] = ()) -> Matrix:
         ConfigError: one line that names the file and field, what was got, what is allowed.
     """
     path = find(name)
-    raw = read_matrix(path)
+    raw, overrides = read_matrix(path), list(overrides)
+    # Before any override is applied: what the user sets himself is not dropped, whichever comes first.
+    if replaced := [given for given in overrides if given.startswith("methods=")]:
+        _keep_used_settings(raw, replaced[-1])
     for given in overrides:
         override(raw, given)
-        if given.startswith("methods="):
-            _keep_used_settings(raw)
     return build_matrix(raw, path.name)
 
 
-def _keep_used_settings(raw: dict[str, Any]) -> None:
-    """Drop the file's settings of methods that `--set methods=[...]` left out.
+def _keep_used_settings(raw: dict[str, Any], replaced: str) -> None:
+    """Drop the file's settings of methods that `--set methods=[...]` leaves out, and its study.
 
     Settings that no row uses are an error in a file, but here they are no mistake of the user. A name that is no method
     stays, so that it is refused as a typing error.
     """
     raw.pop("study", None)  # its axis or its levels may name a row that is left out
-    chosen, settings = raw.get("methods"), raw.get("settings")
+    rows: dict[str, Any] = {}
+    apply_override(rows, replaced)
+    chosen, settings = rows["methods"], raw.get("settings")
     if isinstance(chosen, list) and isinstance(settings, dict):
         used = {method_name(row) for row in chosen}
         raw["settings"] = {k: v for k, v in settings.items() if k in used or k not in registry.known_methods()}

@@ -132,6 +132,28 @@ def test_an_override_that_cannot_be_followed_is_one_line(tmp_path: Path, overrid
     assert said in fault(tmp_path, changed(), override)
 
 
+def test_rows_that_are_chosen_away_take_the_settings_of_the_file_along(tmp_path: Path) -> None:
+    text = changed(settings={"roentgen": {"guidance_scale": 2}})
+    assert load(tmp_path, text, "methods=[baseline]").settings.settings == {}
+    assert load(tmp_path, text, "methods=[baseline]", "methods=[roentgen@3]").settings.settings != {}
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("settings.smote.k_neighbors=3", "m.yaml.settings.smote: no row of `methods` uses it (rows: baseline)"),
+        ("settings.roentgen.guidance_scale=3", "m.yaml.settings.roentgen: no row of `methods` uses it"),
+        ("study.x_label=steps", "m.yaml.study.x: is not given"),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_an_override_is_not_dropped_with_rows_that_are_chosen_away(
+    tmp_path: Path, override: str, said: str, first: bool
+) -> None:
+    both = [override, "methods=[baseline]"] if first else ["methods=[baseline]", override]
+    assert said in fault(tmp_path, changed(settings={"roentgen": {"guidance_scale": 2}}), *both)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -65,9 +65,7 @@ def confirmation_yaml(result: SweepResult, sweep: Sweep) -> str:
 
 def controls(sweep: Sweep) -> list[Any]:
     """Return the rows beside the tuned one: `controls`, or else the rows of the base that make no images."""
-    if sweep.settings.controls:
-        return list(sweep.settings.controls)
-    return [row for row in sweep.base["methods"] if not sweep.makes_images(row)]
+    return list(sweep.settings.controls or sweep.base_controls)
 
 
 def check_controls(sweep: Sweep) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
@@ -20,6 +21,7 @@ from bench.matrix.build import build_matrix
 from bench.matrix.inputs import check_weights
 from bench.matrix.load import anchor_file, find, method_name, override, read_matrix
 from bench.matrix.matrix import Matrix
+from bench.matrix.rows import build_rows
 from bench.matrix.settings import MatrixSettings
 from bench.pipeline.key import canonical_json
 from bench.pipeline.settings import Settings
@@ -151,7 +153,7 @@ class Sweep:
         # The control rows of the base are built as well and dropped at the end: the classifier of a control may be the
         # teacher or the extractor.
         raw, row = self.raw(values), self.settings.method
-        rows = [row, *(m for m in raw["methods"] if m != row and not self.makes_images(m))]
+        rows = [row, *(m for m in self.base_controls if m != row)]
         raw |= {"methods": rows, "seeds": self.settings.seeds, "study": None}
         names = {method_name(m) for m in rows}
         raw["settings"] = {k: v for k, v in raw.get("settings", {}).items() if k in names}
@@ -161,10 +163,15 @@ class Sweep:
         n_seeds = len(self.settings.seeds)
         return replace(built, cells=tuple(c for i, c in enumerate(built.cells) if i // n_seeds % len(rows) == 0))
 
-    def makes_images(self, row: str | dict[str, Any]) -> bool:
-        """Tell whether the method of a row makes images. One that makes none is a control."""
-        name = registry.Shorthand.of(method_name(row)).name
-        return registry.method_class(name, f"{self.source}.methods").makes_images
+    @functools.cached_property
+    def base_controls(self) -> list[Any]:
+        """The rows of the base that make no images, as in a matrix file. They are not compared with rows left out."""
+        given = registry.build(MatrixSettings, self.base, self.source)
+        rows = build_rows(given.methods, given.settings, given.classifier, self.source)
+        gone = {row.label for row in rows if row.method.makes_images} - {self.settings.method}
+        kept = [w for w, row in zip(given.methods, rows, strict=True) if not row.method.makes_images]
+        left = [w.model_copy(update={"against": [label for label in w.against if label not in gone]}) for w in kept]
+        return [w.model_dump(mode="json") for w in left]
 
 
 def set_key(raw: dict[str, Any], key: str, value: Any) -> None:

@@ -11,6 +11,7 @@ import yaml
 from bench.errors import ConfigError
 from bench.matrix.load import load_matrix
 from sweeps.dimensions import FloatRange, IntRange
+from sweeps.result_files import check_controls, controls
 from sweeps.settings import Gate, Sweep, load_sweep, set_key
 from tests.tiny_cells import methods, tiny  # noqa: F401 - a fixture
 
@@ -66,6 +67,16 @@ def test_an_extractor_that_is_the_controls_classifier_is_so_in_a_trial_too(tmp_p
     assert cell.fidelity.settings.extractor.classifier.key == expected.classifier.key
     (control,) = load_sweep(sweep_file(tmp_path, matrix, method="baseline", search=STEPS)).matrix({}).cells
     assert control.name == "phantom/baseline/s0"
+
+
+def test_a_control_is_compared_with_the_rows_that_are_left(tmp_path: Path) -> None:
+    others = ["baseline", "copies@1", "copies@2"]
+    weighted = {"row": "pw", "method": "baseline", "classifier": {"positive_weights": True}, "against": others}
+    sweep = load_sweep(sweep_file(tmp_path, tiny(methods=[*others, weighted])))
+    (cell,) = sweep.matrix({}).cells
+    assert cell.name == "phantom/copies@1/s0"
+    check_controls(sweep)
+    assert controls(sweep) == ["baseline", weighted | {"against": ["baseline", "copies@1"]}]
 
 
 def test_overrides_are_of_the_base_and_come_last(tmp_path: Path) -> None:

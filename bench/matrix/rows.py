@@ -119,13 +119,15 @@ def _build_row(
 
 
 def _check_label(row: RowSettings, method: Method, where: str) -> None:
-    """Refuse a label that names another method, and a value that is given both after the `@` and as a setting."""
+    """Refuse a label that names another method or value, and a value that is given after the `@` and as a setting."""
     label = row.row or method.label
-    claimed = registry.Shorthand.of(label).name
+    claimed, value = registry.Shorthand.of(label)
     if label != method.label and claimed in registry.methods() and claimed != method.name:
         raise ConfigError(
             f"{where}.row: '{label}' is the name of another method than {method.name}; choose another label"
         )
+    if label != method.label and claimed == method.name and method.at and value and " " not in value:
+        raise ConfigError(f"{where}.row: '{label}' reads as another row than {method.label}; choose another label")
     if registry.Shorthand.of(row.method).value is not None and method.at in row.settings:
         raise ConfigError(f"{where}.settings.{method.at}: '{row.method}' gives it already; give it once")
 

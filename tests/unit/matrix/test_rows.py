@@ -194,6 +194,11 @@ def test_all_rows_resolved_build_the_same_matrix() -> None:
             [{"method": "copies", "row": "baseline"}],
             "methods.0.row: 'baseline' is the name of another method than copies",
         ),
+        (
+            [{"method": "copies@2", "row": "copies@1"}],
+            "methods.0.row: 'copies@1' reads as another row than copies@2; choose another label",
+        ),
+        ([{"method": "copies", "row": "copies@1"}], "methods.0.row: 'copies@1' reads as another row than copies@0"),
         ([{"method": "copies@1", "settings": {"shift": 3}}], "settings.shift: 'copies@1' gives it already"),
         (
             [{"method": "copies@1", "against": "copies@1"}, "copies@2"],
@@ -214,6 +219,11 @@ def test_a_fault_in_a_row_is_one_line(rows: list[Any], said: str) -> None:
         matrix(*rows)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_label_may_say_more_than_the_name_of_its_own_method() -> None:
+    labels = ["copies@2", "copies@2 (loud)", "copies", "mine@1"]
+    assert [c.label for c in matrix(*({"method": "copies@2", "row": label} for label in labels)).cells] == labels
 
 
 class Judge(Stage):

@@ -113,9 +113,20 @@ def _build_row(
     method = registry.parse_method(row.method, chosen, where)
     _check_label(row, method, where)
     if row.classifier:
-        given = classifier.model_dump(mode="json") | row.classifier
+        shared, given = classifier, classifier.model_dump(mode="json") | row.classifier
         classifier = registry.build(ClassifierSettings, given, f"{where}.classifier")
+        _check_recipe(classifier, shared, method, where)
     return Row(row.row or method.label, method, classifier, tuple(row.against))
+
+
+def _check_recipe(own: ClassifierSettings, shared: ClassifierSettings, method: Method, where: str) -> None:
+    """Refuse a recipe about synthetic images in a row without any: it would train the same network under another key.
+
+    What is equal in the matrix's recipe, `shared`, is no difference: a record writes out all settings of a row.
+    """
+    for name in ("synthetic_first", "synthetic_weight"):
+        if not method.makes_images and getattr(own, name) != getattr(shared, name):
+            raise ConfigError(f"{where}.classifier.{name}: {method.name} makes no synthetic images; leave it out")
 
 
 def _check_label(row: RowSettings, method: Method, where: str) -> None:

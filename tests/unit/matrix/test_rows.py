@@ -160,9 +160,11 @@ def test_a_cells_record_builds_it_again_with_the_control_that_it_needs(tmp_path:
 def test_all_rows_resolved_build_the_same_matrix() -> None:
     made = matrix(
         "baseline",
+        {"row": "decayed", "method": "baseline", "classifier": {"weight_decay": 0.1}},
         {"row": "quiet", "method": "copies@2", "settings": {"noise": {"level": 0}}},
         {"row": "b", "method": "copies@2", "against": "quiet"},
         {"row": "c", "method": "copies@2", "against": ["quiet", "baseline"]},
+        classifier={"steps": 2, "synthetic_weight": 0.5},
     )
     text = yaml.safe_dump(resolved(made.settings, made.cells))
     again = build_matrix(yaml.safe_load(text), "m.yaml")
@@ -207,6 +209,14 @@ def test_all_rows_resolved_build_the_same_matrix() -> None:
         ([{"method": "copies", "settings": {"nois": 1}}], "methods.0: copies.nois: unknown setting"),
         ([{"method": "copies", "classifier": {"stps": 1}}], "methods.0.classifier.stps: unknown setting"),
         ([{"method": "copies", "classifier": {"epochs": 1}}], "methods.0.classifier: give epochs or steps, not both"),
+        (
+            ["copies", {"row": "b", "method": "baseline", "classifier": {"synthetic_first": 0.5}}],
+            "m.yaml.methods.1.classifier.synthetic_first: baseline makes no synthetic images; leave it out",
+        ),
+        (
+            ["copies", {"method": "baseline", "classifier": {"synthetic_weight": 0.5}}],
+            "m.yaml.methods.1.classifier.synthetic_weight: baseline makes no synthetic images; leave it out",
+        ),
         ([{"row": "x"}], "methods.0.method: is not given"),
         ([{"method": "copies", "labels": "union"}], "methods.0.labels: unknown setting"),
         ([{"method": "copies", "settings": {"labels": "one"}}], "copies.labels: want 'own', 'union'"),

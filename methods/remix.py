@@ -52,6 +52,7 @@ class Remix(Method):
     """
 
     name: ClassVar[str] = "remix"
+    soft_labels: ClassVar[bool] = True
 
     alpha: float = Field(1.0, ge=0.05, le=20, description="of Beta(alpha, alpha), which the tail image's share is from")
     min_share: float = Field(

@@ -17,6 +17,7 @@ from bench.data.exclusions import without_contradictions
 from bench.tables import AugmentedSet, Float32, Int64
 
 LabelPolicy = Literal["own", "union", "target_only", "released", "area", "teacher"]
+SOFT_POLICIES = ("area", "teacher")  # whose labels can lie between 0 and 1
 PARENT_SHARE, CLAIMED_CLASS = "parent_share", "claimed_class"
 
 

@@ -138,6 +138,7 @@ class Method(Settings, ABC):
     at: ClassVar[str | None] = None  # The field that `name@value` sets.
     makes_images: ClassVar[bool] = True  # False for a control that adds nothing: its plan is empty.
     uses_diffusion: ClassVar[bool] = False  # True makes `ctx.diffusion` available and puts its weights in the key.
+    soft_labels: ClassVar[bool] = False  # True if its own labels can lie between 0 and 1, which some losses refuse.
     presets: ClassVar[dict[str, dict[str, Any]]] = {}  # Name → settings; a matrix row chooses one with `preset`.
 
     labels: LabelPolicy = Field("own", description="label policy; own = the labels that the method gives")

@@ -8,7 +8,9 @@ from typing import Any
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
+from bench.augment.label_policies import SOFT_POLICIES
 from bench.augment.method import Method
+from bench.classifier.recipe import SOFT_LOSSES
 from bench.classifier.settings import ClassifierSettings
 from bench.config.validation import shown
 from bench.errors import ConfigError, listed, nearest
@@ -79,7 +81,8 @@ def build_rows(
     A method's settings are the matrix's for that method, then the row's preset over them, then the row's own.
 
     Raises:
-        ConfigError: for an unknown method, preset or setting, or an `against` that names no other row.
+        ConfigError: for an unknown method, preset or setting, an `against` that names no other row, or a recipe that
+            does not fit the method's images.
     """
     rows = [_build_row(row, settings, classifier, f"{where}.methods.{i}") for i, row in enumerate(given)]
     labels = [row.label for row in rows]
@@ -116,6 +119,7 @@ def _build_row(
         shared, given = classifier, classifier.model_dump(mode="json") | row.classifier
         classifier = registry.build(ClassifierSettings, given, f"{where}.classifier")
         _check_recipe(classifier, shared, method, where)
+    _check_loss(classifier, method, f"{where}: row '{row.row or method.label}'")
     return Row(row.row or method.label, method, classifier, tuple(row.against))
 
 
@@ -127,6 +131,16 @@ def _check_recipe(own: ClassifierSettings, shared: ClassifierSettings, method: M
     for name in ("synthetic_first", "synthetic_weight"):
         if not method.makes_images and getattr(own, name) != getattr(shared, name):
             raise ConfigError(f"{where}.classifier.{name}: {method.name} makes no synthetic images; leave it out")
+
+
+def _check_loss(recipe: ClassifierSettings, method: Method, where: str) -> None:
+    """Refuse a loss that is defined for labels of 0 and 1 alone in a row whose images can have others."""
+    soft = method.soft_labels if method.labels == "own" else method.labels in SOFT_POLICIES
+    if soft and method.makes_images and not isinstance(recipe.loss, SOFT_LOSSES):
+        raise ConfigError(
+            f"{where}: classifier.loss: {recipe.loss.kind} is defined for labels of 0 and 1, and those of "
+            f"{method.name} with labels: {method.labels} can lie between; use bce or class_balanced, or labels: union"
+        )
 
 
 def _check_label(row: RowSettings, method: Method, where: str) -> None:

@@ -217,6 +217,15 @@ def test_all_rows_resolved_build_the_same_matrix() -> None:
             ["copies", {"method": "baseline", "classifier": {"synthetic_weight": 0.5}}],
             "m.yaml.methods.1.classifier.synthetic_weight: baseline makes no synthetic images; leave it out",
         ),
+        *(
+            (
+                ["baseline", {"row": "soft", "method": "copies"} | own | {"classifier": {"loss": loss}}],
+                f"m.yaml.methods.1: row 'soft': classifier.loss: {loss} is defined for labels of 0 and 1, and those of "
+                f"copies with labels: {labels} can lie between; use bce or class_balanced, or labels: union",
+            )
+            for loss, labels in (("focal", "area"), ("asymmetric", "teacher"), ("ldam", "area"))
+            for own in [{"settings": {"labels": labels}}]
+        ),
         ([{"row": "x"}], "methods.0.method: is not given"),
         ([{"method": "copies", "labels": "union"}], "methods.0.labels: unknown setting"),
         ([{"method": "copies", "settings": {"labels": "one"}}], "copies.labels: want 'own', 'union'"),
@@ -234,6 +243,27 @@ def test_a_fault_in_a_row_is_one_line(rows: list[Any], said: str) -> None:
 def test_a_label_may_say_more_than_the_name_of_its_own_method() -> None:
     labels = ["copies@2", "copies@2 (loud)", "copies", "mine@1"]
     assert [c.label for c in matrix(*({"method": "copies@2", "row": label} for label in labels)).cells] == labels
+
+
+class Blends(Copies):
+    """A method whose own labels can lie between 0 and 1."""
+
+    soft_labels = True
+
+
+@pytest.mark.parametrize("cls", [Copies, Blends])
+def test_losses_for_labels_of_0_and_1_meet_such_labels_alone(
+    cls: type[Copies], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "methods", lambda: {"baseline": Baseline, "copies": cls})
+    united = {"row": "united", "method": "copies", "settings": {"labels": "union"}}
+    own = {"row": "own", "method": "copies", "classifier": {"loss": "bce"}}
+    assert len(matrix("baseline", united, own, classifier={"steps": 2, "loss": "focal"}).cells) == 3
+    if cls.soft_labels:
+        with pytest.raises(ConfigError, match=r"methods\.1: row 'copies@0': classifier\.loss: focal is"):
+            matrix("baseline", "copies", classifier={"steps": 2, "loss": "focal"})
+    else:
+        matrix("baseline", "copies", classifier={"steps": 2, "loss": "focal"})
 
 
 class Judge(Stage):

@@ -12,7 +12,6 @@ from pydantic import SerializeAsAny
 from bench.augment.augmented import Augmented
 from bench.classifier.settings import ClassifierSettings
 from bench.data.split import Split, Train, part_rows, train_set
-from bench.errors import ConfigError
 from bench.files import read_json_or_raise, write_strict_json
 from bench.metrics.average_precision import average_precision, means
 from bench.pipeline.stage import Resources, Stage, Work
@@ -65,7 +64,7 @@ class Classifier(Stage):
         from bench.classifier.training import Training, TrainingData
 
         train, synthetic = train_set(work, self.train), work.get(self.augmented)
-        self._check_size(train.images.image_px)
+        self.settings.check_side(train.images.image_px)
         images, labels, _ = part_rows(work, self.split, "val")
         device = work.device
         validation = _Validation(images, labels, train, self.settings, device)
@@ -80,15 +79,6 @@ class Classifier(Stage):
         record = self._record(training, train, synthetic, images.image_px)
         write_strict_json(work.out / "record.json", record)
         write_strict_json(work.out / "history.json", training.history)
-
-    def _check_size(self, native_px: int) -> None:
-        from bench.classifier.networks import SMALLEST_PX
-
-        if (self.settings.image_px or native_px) < SMALLEST_PX:
-            raise ConfigError(
-                f"classifier.image_px: images are {native_px} px, {self.settings.architecture} needs {SMALLEST_PX} "
-                f"or more; set classifier.image_px={SMALLEST_PX} to enlarge them"
-            )
 
     def _record(self, training: Training, train: TrainSet, synthetic: AugmentedSet, native_px: int) -> dict[str, Any]:
         best = training.best["step"]

@@ -17,8 +17,6 @@ from bench.pixels import to_planes
 from bench.tables import Float32, ImageRows, UInt8
 from bench.weight_files import read_weights
 
-SMALLEST_PX = 32  # The networks halve the side five times, so a smaller image has no last feature map.
-
 _HEADS = {  # the last layer of each architecture
     "densenet121": "classifier",
     "resnet18": "fc",

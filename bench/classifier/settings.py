@@ -13,6 +13,7 @@ from bench.errors import ConfigError
 from bench.paths import counted_from
 from bench.pipeline.settings import Settings, not_semantic
 
+SMALLEST_PX = 32  # The networks halve the side five times, so a smaller image has no last feature map.
 Selection = Literal["best_val_map_all", "best_val_map_tail", "last"]
 
 
@@ -52,7 +53,9 @@ class ClassifierSettings(Settings):
     mix_alpha: float | None = Field(
         None, gt=0, description="of the Beta distribution of the mix; null: mixup 0.4, cutmix 1, balanced_mixup 0.1"
     )
-    image_px: int | None = Field(None, ge=32, description="side that images are resized to; null = as they are")
+    image_px: int | None = Field(
+        None, ge=SMALLEST_PX, description="side that images are resized to; null = as they are"
+    )
     weights: str | None = not_semantic(
         None, description="file to initialise the trunk from (state dict or checkpoint, torchvision's names)"
     )
@@ -93,6 +96,18 @@ class ClassifierSettings(Settings):
         if self.mix_alpha is not None and self.mix == "none":
             raise ValueError("mix_alpha says how images are mixed; give a mix, too")
         return self
+
+    def check_side(self, native_px: int, whose: str = "images") -> None:
+        """Check that images are large enough for the network, or enlarged. `whose` says in words which images.
+
+        Raises:
+            ConfigError: if they are not.
+        """
+        if (self.image_px or native_px) < SMALLEST_PX:
+            raise ConfigError(
+                f"classifier.image_px: {whose} are {native_px} px, {self.architecture} needs {SMALLEST_PX} or more; "
+                f"set classifier.image_px={SMALLEST_PX} to enlarge them"
+            )
 
     def content(self) -> dict[str, str]:
         """Return the digest of the weights file. It is part of the key, instead of the path.

@@ -185,6 +185,8 @@ def looks(matrix: Matrix) -> Iterator[InputCheck]:
 
 def _looks_of(cell: Cell) -> Iterator[InputCheck]:
     settings, extractor = cell.classifier.settings, cell.fidelity.settings.extractor
+    if settings.image_px is None:
+        yield InputCheck("classifier.image_px", settings, partial(_check_smallest, cell), is_compatibility=True)
     if settings.weights is not None:
         path, field = Path(settings.weights).expanduser(), "classifier.weights"
         yield InputCheck(field, settings, partial(_see_file, path, field))
@@ -209,6 +211,13 @@ def _looks_of(cell: Cell) -> Iterator[InputCheck]:
     if drawing is not None and not (cell.dataset.known_to_shipped_models and not drawing.is_named):
         told, what = partial(_notes_on_prompts, cell, drawing), f"prompts for {cell.dataset.label}"
         yield InputCheck(what, drawing, told, is_compatibility=True, is_costly=True, warns=True)
+
+
+def _check_smallest(cell: Cell) -> str:
+    """Refuse images that are too small for the classifier's network."""
+    if isinstance(px := getattr(cell.dataset, "image_px", None), int):
+        cell.classifier.settings.check_side(px, f"images of data set '{cell.dataset.label}'")
+    return ""
 
 
 def _check_oracle(cell: Cell) -> str:

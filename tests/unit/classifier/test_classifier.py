@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from bench.classifier import networks
+from bench.classifier import settings as classifier_settings
 from bench.classifier.settings import ClassifierSettings
 from bench.data.split import part_rows
 from bench.errors import ConfigError, StageError
@@ -194,6 +195,6 @@ def test_one_length_is_asked_for() -> None:
 
 
 def test_native_images_below_the_smallest_side_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(networks, "SMALLEST_PX", 48)
+    monkeypatch.setattr(classifier_settings, "SMALLEST_PX", 48)
     with pytest.raises(ConfigError, match=r"images are 32 px.*set classifier.image_px=48"):
         Store(tmp_path).get(cell())

@@ -55,6 +55,19 @@ def test_the_phantoms_oracle_does_not_measure_other_images(more: str) -> None:
     assert "data set 'folder' has other images; write `fidelity: {extractor: {kind: classifier}}`" in said
 
 
+def test_images_that_are_too_small_for_the_network_are_told_before_they_are_made() -> None:
+    name = matrix("[baseline, {row: large, method: baseline, classifier: {image_px: 64}}]")
+    text = Path(name).read_text().replace("image_px: 32", "image_px: 24")
+    Path(name).write_text(text)
+    said = refused(name)
+    assert said == (
+        "mine.yaml: classifier.image_px: images of data set 'folder' are 24 px, densenet121 needs 32 or more; "
+        "set classifier.image_px=32 to enlarge them"
+    )
+    Path(name).write_text(text.replace("steps: 1", "steps: 1, image_px: 32"))
+    assert plan(name).missing == ()
+
+
 @pytest.mark.parametrize("row", ["roentgen@3", "{method: smote, settings: {space: latent}}", "ours@1"])
 @pytest.mark.parametrize("more", ["", "diffusion: {guidance_scale: 3}\n"])
 def test_the_phantoms_diffusion_model_does_not_draw_other_images(row: str, more: str) -> None:

@@ -266,7 +266,10 @@ def pretrain(
     stage, store = pretraining(what, matrix, sets or (), dataset, minutes), open_store(store_path)
     if note := derived_from(stage):
         say(note)
-    placement, reporter = make_placement(machine), reporter_for(stderr_console(), {}, 1, quiet, line_every=10)
+    placement, reporter = (
+        make_placement(machine, store.has(stage)),
+        reporter_for(stderr_console(), {}, 1, quiet, line_every=10),
+    )
     command = shlex.join(["bench", "pretrain", what, *filter(None, [matrix])])
     with interruptible(command, placement.goes_on_alone), reporter.live():
         run_stages(

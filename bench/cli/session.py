@@ -117,9 +117,14 @@ def make_placement(machine: Machine, idle: bool = False) -> ChosenExecutor:
     """Return the executor and its number of jobs.
 
     Counting GPUs imports torch, which takes seconds; so nothing is counted where nothing is left to compute (`idle`).
-    """
-    from bench.run.placement import choose_executor
 
+    Raises:
+        ConfigError: if something is left to compute, and this machine lacks the device or SLURM.
+    """
+    from bench.run.placement import choose_executor, lacking_device
+
+    if machine.executor != "slurm" and not idle and (lacks := lacking_device(machine.device)):
+        raise ConfigError(f"--device {machine.device}: {lacks}")
     jobs = machine.jobs or (1 if idle or machine.executor in ("inline", "slurm") else 0)
     if not jobs:
         from bench.run.processes import count_gpus

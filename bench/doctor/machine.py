@@ -19,6 +19,7 @@ from bench.doctor.store import LEAST_FREE, examine_store
 from bench.errors import in_words
 from bench.plugins import registry
 from bench.run.machine_file import Machine
+from bench.run.placement import lacking_device
 from bench.store.manifest import device_name, versions
 
 _DISTRIBUTION = "longtail-bench"
@@ -67,8 +68,8 @@ def _device(machine: Machine, store: Path) -> Iterator[Check]:
     said, works = devices()
     if machine.executor == "slurm":  # jobs run on other machines, and a probe job checks the device there
         works = True
-    elif machine.device.startswith("cuda") and not said.startswith("cuda"):
-        works, said = False, f"device {machine.device} is asked for, and torch sees {said}; see `nvidia-smi`"
+    elif lacks := lacking_device(machine.device):
+        works, said = False, f"{machine.device} is asked for, and {lacks}"
     yield Check("device", works, said)
 
 

@@ -44,6 +44,22 @@ def choose_executor(machine: Machine, jobs: int) -> ChosenExecutor:
     return ChosenExecutor(Inline(), 1)
 
 
+def lacking_device(device: str) -> str | None:
+    """Return in words that this machine has no such device, or None. Torch is imported only to look for a GPU."""
+    if device in ("auto", "cpu"):
+        return None
+    import torch
+
+    if device == "mps":
+        return None if torch.backends.mps.is_available() else "torch sees no mps here; give cpu or auto"
+    n_gpus, index = torch.cuda.device_count(), int(device.partition(":")[2] or 0)
+    if index < n_gpus:
+        return None
+    if n_gpus:
+        return f"torch sees {n_gpus} here; the last is cuda:{n_gpus - 1}"
+    return "torch sees no GPU here; see `nvidia-smi`, or give cpu or auto"
+
+
 def check_executor(name: str) -> None:
     """Refuse an unknown executor.
 

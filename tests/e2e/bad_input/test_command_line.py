@@ -43,6 +43,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     "no trials": (["sweep", "cam", "--trials", "0"], "bench sweep: --trials: want 1 or more, got '0'"),
     "device": ([*RUN, "--device", "gpu"], "--device gpu: want auto, cpu, cuda, cuda:0 (1, ...) or mps"),
     "device without a number": ([*RUN, "--device", "cuda:x"], "--device cuda:x: want auto, cpu, cuda, cuda:0 (1, ...) or"),
+    "device that is not here": ([*RUN, "--device", "cuda:99"], "--device cuda:99: torch sees "),
     "no device": ([*RUN, "--device", ""], "--device : want auto, cpu, cuda, cuda:0"),
     "W&B": (["run", "m.yaml", "--wandb", "of"], "--wandb of: no such mode; did you mean 'off'? (have: offline, online, off)"),
     "sharing offline": (["run", "m.yaml", "--share-with", "wandb.org"], "--share-with wandb.org: works only with --wandb online, got --wandb offline"),

@@ -12,12 +12,15 @@ import time
 from collections.abc import Callable, Collection, Iterator
 
 import pytest
+import torch
 import typer
 
 from bench.cli import session
-from bench.cli.session import color, in_one_line, interruptible, stdout_to_stderr
+from bench.cli.session import color, in_one_line, interruptible, make_placement, stdout_to_stderr
+from bench.errors import ConfigError
 from bench.pipeline.stage import Stage
 from bench.run.inline import Inline
+from bench.run.machine_file import Machine
 from bench.run.processes import Processes
 from bench.run.progress import Silent
 from bench.run.workload import Executor, Workload
@@ -194,6 +197,42 @@ def test_a_table_prints_in_every_encoding_with_straight_columns(toy_run: ToyRun,
     assert len(rows) == 3
     assert len({len(line) for line in rows}) == 1
     assert re.search(r"FID [↓v].*head [↑^].*\((−|-)0\.\d{3}, 95 % CI ", text, re.S), "arrows and signs can be read"
+
+
+@pytest.mark.parametrize(
+    ("device", "n_gpus", "said"),
+    [
+        ("cuda", 0, "--device cuda: torch sees no GPU here; see `nvidia-smi`, or give cpu or auto"),
+        ("cuda:0", 0, "--device cuda:0: torch sees no GPU here; see `nvidia-smi`, or give cpu or auto"),
+        ("cuda:2", 2, "--device cuda:2: torch sees 2 here; the last is cuda:1"),
+        ("mps", 2, "--device mps: torch sees no mps here; give cpu or auto"),
+        ("cuda", 1, None),
+        ("cuda:1", 2, None),
+        ("cpu", 0, None),
+        ("auto", 0, None),
+    ],
+)
+def test_a_device_that_is_not_here_is_refused_where_it_would_compute(
+    monkeypatch: pytest.MonkeyPatch, device: str, n_gpus: int, said: str | None
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: n_gpus)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr("bench.run.slurm.queue.require_slurm", lambda: None)
+    machine = Machine(executor="inline", device=device)
+    make_placement(machine, idle=True)
+    make_placement(machine.model_copy(update={"executor": "slurm"}))
+    if said is None:
+        make_placement(machine)
+    else:
+        with pytest.raises(ConfigError) as refused:
+            make_placement(machine)
+        assert str(refused.value) == said
+
+
+def test_torch_is_not_loaded_for_a_device_that_nothing_will_use() -> None:
+    code = "import sys\nfrom bench.cli.session import make_machine, make_placement\n"
+    code += "make_placement(make_machine(None, device='cuda:99'), idle=True)\nassert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize("verb", [["table", "toy", "--notes"], ["table", "toy", "--json"], ["methods"], ["ls"]])

@@ -109,7 +109,10 @@ def test_a_gpu_that_is_not_there(bench: Bench, tmp_path: Path) -> None:
     machine = tmp_path / "machine.yaml"
     machine.write_text("device: cuda")
     (line,) = wrong(bench("doctor", "--store", tmp_path, "--machine", machine))
-    assert line.startswith("device: device cuda is asked for, and torch sees cpu")
+    assert line == "device: cuda is asked for, and torch sees no GPU here; see `nvidia-smi`, or give cpu or auto"
+    machine.write_text("device: mps")
+    (line,) = wrong(bench("doctor", "--store", tmp_path, "--machine", machine))
+    assert line == "device: mps is asked for, and torch sees no mps here; give cpu or auto"
 
 
 def test_each_gpu_computes_in_half_precision_too(monkeypatch: pytest.MonkeyPatch) -> None:

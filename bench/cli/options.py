@@ -81,7 +81,7 @@ WandbOpt = Annotated[
 ]
 ShareWithOpt = Annotated[
     str | None,
-    typer.Option(metavar="HOST", help="With --wandb online: your own W&B server, which may get credentialed data."),
+    typer.Option(metavar="HOST", help="Your own W&B server, if results go there online: it may get credentialed data."),
 ]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]

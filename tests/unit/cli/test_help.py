@@ -43,3 +43,11 @@ def test_every_option_is_explained_in_a_sentence(verb: str) -> None:
     assert GROUP.commands[verb].help
     for parameter in GROUP.commands[verb].params:
         assert re.fullmatch(r"[A-Z].*(\.|\.\.\.)", parameter.help), parameter.name
+
+
+@pytest.mark.parametrize("verb", sorted(GROUP.commands))
+def test_the_help_of_an_option_names_no_option_that_the_verb_lacks(verb: str) -> None:
+    parameters = GROUP.commands[verb].params
+    have = {name for parameter in parameters for name in parameter.opts}
+    for parameter in parameters:
+        assert set(re.findall(r"--[a-z-]+", parameter.help)) <= have, parameter.name

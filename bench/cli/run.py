@@ -253,16 +253,16 @@ def pretrain(
 
     A diffusion model is a VAE, a text encoder and a UNet. It sees the train split alone.
     """
+    if minutes is not None and not 0 < minutes < _MOST_MINUTES:
+        raise ConfigError(f"--minutes {minutes:g}: want more than 0 and less than {_MOST_MINUTES:,}")
     machine = make_machine(machine_file, executor, 1, device, threads)  # before anything imports numpy
+    refuse_occupied(out)
     from bench.pretrain.request import is_of_matrix, pretraining
     from bench.pretrain.stages import copy_out
     from bench.privacy.border import derived_from
     from bench.run.progress import reporter_for
     from bench.run.run_matrix import run_stages
 
-    refuse_occupied(out)
-    if minutes is not None and not 0 < minutes < _MOST_MINUTES:
-        raise ConfigError(f"--minutes {minutes:g}: want more than 0 and less than {_MOST_MINUTES:,}")
     stage, store = pretraining(what, matrix, sets or (), dataset, minutes), open_store(store_path)
     if note := derived_from(stage):
         say(note)

@@ -141,6 +141,14 @@ def test_reading_verbs_do_not_import_torch(toy_run: ToyRun) -> None:
     assert told == "[]\n"
 
 
+def test_a_training_time_of_nothing_is_refused_before_torch_is_loaded() -> None:
+    code = "import sys; sys.modules['torch'] = None; sys.argv = ['bench', 'pretrain', 'diffusion', '--minutes', '0']\n"
+    code += "from bench.cli.main import main\nmain()"
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert told.returncode == 2
+    assert told.stderr.startswith("error: --minutes 0: want more than 0 and less than 525,600")
+
+
 def test_the_installed_command_is_there() -> None:
     script = Path(BENCH[0]).parent / "bench"
     if not script.exists():

@@ -8,7 +8,7 @@ from typing import Any
 from bench.config.yaml_file import apply_override
 from bench.data.split import Split, Train, checked_parts
 from bench.errors import ConfigError, nearest
-from bench.matrix.load import find_dataset
+from bench.matrix.load import find, find_dataset
 from bench.matrix.settings import MatrixSettings
 from bench.pipeline.stage import Stage
 from bench.plugins import registry
@@ -67,6 +67,7 @@ def is_of_matrix(override: str) -> bool:
 
 def _train(matrix: str, overrides: list[str], label: str | None) -> Train:
     """Return the train split of a matrix's data set. Its diffusion model is not asked for: it is yet to be trained."""
+    find(matrix)  # so that a kind of data set is refused: its settings would be taken for those of the training
     dataset, split = find_dataset(matrix, overrides, label)
     if (known := dataset.known_labels()) is not None:
         checked_parts(known, split)  # raises if the data set cannot be split this way

@@ -47,6 +47,14 @@ def test_what_the_training_needs_of_the_matrix_can_be_set() -> None:
     assert (stage.train.split.dataset.size(), stage.train.split.settings.seed, stage.settings.unet.steps) == (96, 3, 7)
 
 
+@pytest.mark.parametrize("name", ["nope.yaml", "folder", "phantom"])
+def test_a_kind_of_data_set_is_neither_taken_nor_offered(name: str) -> None:
+    """Its settings would be taken for those of the training, and no `bench run` could use the model afterwards."""
+    with pytest.raises(ConfigError, match=rf"^matrix '{name}': no such file and no shipped matrix") as caught:
+        pretraining("diffusion", name, [])
+    assert "kind of data set" not in str(caught.value)
+
+
 def test_of_several_data_sets_one_is_named() -> None:
     two = "datasets=[phantom, {kind: phantom, name: small, n_images: 96}]"
     with pytest.raises(ConfigError, match="give --dataset phantom or small"):

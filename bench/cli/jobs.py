@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli.options import DEFAULT_STORE, CellArg, JsonOpt, MachineOpt, MatrixArg, SetOpt, StoreOpt
-from bench.cli.session import color, load, open_store, print_json, say
+from bench.cli.session import color, load, open_existing_store, open_store, print_json, say
 from bench.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def logs(
     """Print the log of a cell's failed, running or last stage."""
     from bench.run.jobs import logs_of
 
-    found = logs_of(load(matrix, sets).cell(cell), open_store(store_path), stage, every)
+    found = logs_of(load(matrix, sets).cell(cell), open_existing_store(store_path), stage, every)
     for path, why in found:
         say(f"==> {path} ({why})")
         with open(path, encoding="utf-8", errors="replace") as handle:
@@ -135,7 +135,7 @@ def cancel(
     loaded = load(matrix, sets)
     cells = [loaded.cell(cell)] if cell else list(loaded.cells)
     others = [s for c in loaded.cells if c not in cells for s in c.targets]
-    done = cancel_stages([s for c in cells for s in c.targets], open_store(store_path), others)
+    done = cancel_stages([s for c in cells for s in c.targets], open_existing_store(store_path), others)
     if as_json:
         print_json(done)
         return

@@ -65,6 +65,18 @@ def open_store(path: Path) -> Store:
     return Store(store)
 
 
+def open_existing_store(path: Path) -> Store:
+    """Return the store in a folder, for verbs that tell what is in it: a wrong name must not pass for an empty one.
+
+    Raises:
+        ConfigError: if there is no such folder; see also `open_store`.
+    """
+    store = open_store(path)
+    if not store.root.exists():
+        raise ConfigError(f"--store {path}: there is no store; give the folder that `bench run` wrote its results to")
+    return store
+
+
 def refuse_occupied(out: Path | None) -> None:
     """Refuse an output folder that already holds something, before hours are spent on the result to copy there.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli.options import DEFAULT_STORE, JsonOpt, MatricesArg, QuietOpt, SetOpt, StoreOpt
-from bench.cli.session import load, open_store, print_json, progress_bar, say, stdout_console
+from bench.cli.session import load, open_existing_store, print_json, progress_bar, say, stdout_console
 from bench.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def list_store(
         from bench.cli.show_status import print_ls as show
         from bench.run.status import ls_rows as rows_of
 
-    rows = rows_of(open_store(store_path))
+    rows = rows_of(open_existing_store(store_path))
     if as_json:
         print_json(rows)
     else:
@@ -75,7 +75,7 @@ def verify(
     from bench.store.verify import delete_damaged
     from bench.store.verify import verify as look
 
-    store = open_store(store_path)
+    store = open_existing_store(store_path)
     keys = _needed_keys(store, matrices, [], sets) if matrices else None
     with progress_bar(quiet, _bytes, "reading") as bar:
         found = look(
@@ -162,7 +162,7 @@ def gc(
 
     if not matrices and not sweeps:
         raise ConfigError("gc: name every matrix (or --sweep) whose results are to stay; all others' go")
-    store = open_store(store_path)
+    store = open_existing_store(store_path)
     needed = _needed_keys(store, matrices or [], sweeps or [], sets)
     going = unwanted(store, needed, grace_s=grace * 3600, older_than_s=older_than * 86400, keep_kinds=keep or [])
     removes = yes and not dry_run

@@ -116,9 +116,26 @@ def test_ls_tells_sizes_by_kind(store: Store, files: dict[str, Path]) -> None:
     assert "MiB in all" in text
 
 
-def test_an_empty_store_is_no_error(store: Store, tmp_path: Path) -> None:
+@pytest.fixture
+def named(tmp_path: Path) -> list[tuple[str, ...]]:
+    """Return the verbs that tell or change what is in a store, each with its arguments."""
     matrix = tmp_path / "tiny.yaml"
     matrix.write_text(yaml.safe_dump(tiny()), encoding="utf-8")
-    for arguments in (("ls", "--size"), ("verify",), ("gc", matrix), ("gc", matrix, "--yes")):
+    of_matrix = [(verb, str(matrix)) for verb in ("verify", "gc", "cancel")]
+    return [("ls",), ("ls", "--size"), ("verify",), *of_matrix, (*of_matrix[1], "--yes")]
+
+
+def test_an_empty_store_is_no_error(store: Store, named: list[tuple[str, ...]]) -> None:
+    store.root.mkdir()
+    for arguments in named:
         assert bench(*arguments, "--store", store.root).exit_code == 0
+    assert not list(store.root.iterdir())
+
+
+def test_a_store_that_is_not_there_is_not_taken_for_a_whole_one(store: Store, named: list[tuple[str, ...]]) -> None:
+    for arguments in named:
+        done = bench(*arguments, "--store", store.root)
+        assert isinstance(done.exception, ConfigError), arguments
+        assert str(done.exception).startswith(f"--store {store.root}: there is no store; give the folder that")
+        assert done.stdout == ""
     assert not store.root.exists()

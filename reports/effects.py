@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from reports.beside_map import column_named
@@ -22,7 +22,7 @@ from reports.differences import (
 )
 from reports.run_facts import by_dataset
 from reports.statistics import Verdict
-from reports.table_rows import MISSING, Column
+from reports.table_rows import MISSING, Column, hole_lines, table_rows
 from reports.text import md, md_line
 
 if TYPE_CHECKING:
@@ -37,10 +37,17 @@ _MARKS: dict[Verdict, str] = {"higher": " *", "lower": " *", "unsettled_higher":
 
 @dataclass(frozen=True)
 class EffectsTable:
-    """The effects of a matrix, for each data set."""
+    """The effects of a matrix, for each data set.
+
+    Attributes:
+        name: of the matrix.
+        by_dataset: label of the data set → its effects.
+        holes: label → a line for each row that is not compared whole, with the reason.
+    """
 
     name: str
     by_dataset: dict[str, list[Effect]]
+    holes: dict[str, list[str]] = field(default_factory=dict)
 
     def as_rows(self) -> list[dict[str, Any]]:
         """Return one flat record for each effect."""
@@ -59,10 +66,10 @@ class EffectsTable:
         """Return the effects as Markdown with their notes."""
         lines = [f"# Effects: {md(self.name)}", ""]
         for label, found in self.by_dataset.items():
-            columns = columns_of(found)
+            columns, holes = columns_of(found), [f"- {md(line)}" for line in self.holes.get(label, ())]
             lines += [f"## {md(label)}", ""]
             if not found:
-                lines += ["There is nothing to compare yet.", ""]
+                lines += ["There is nothing to compare yet.", "", *holes, *[""][: len(holes)]]
                 continue
             lines += [
                 md_line(["row", "against", "n", *(c.titled for c in columns)]),
@@ -71,7 +78,7 @@ class EffectsTable:
             for e, cells in grid(found):
                 lines.append(md_line([e.row, e.control, str(e.estimate.n), *(c.replace("\n", " ") for c in cells)]))
             lines += ["", *(f"- **{md(row)}**: {md(said)}" for row, said in verdicts(found).items())]
-            lines += [f"- {md(note)}" for note in [*notes(found), *marks(found)]] + [""]
+            lines += [f"- {md(note)}" for note in [*notes(found), *marks(found)]] + [*holes, ""]
         return "\n".join(lines)
 
     def __rich__(self) -> RenderableType:
@@ -93,6 +100,7 @@ class EffectsTable:
             parts += [Text(f"· {note}", style="dim") for note in [*notes(found), *marks(found)]]
             if not found:
                 parts.append(Text("There is nothing to compare yet: finish a row and its control."))
+            parts += [Text(f"! {line}", style="yellow") for line in self.holes.get(label, ())]
         return Group(*parts)
 
 
@@ -157,8 +165,9 @@ def effects_table(
     chosen = (
         EFFECT_COLUMNS if columns is None else tuple(column_named(name, results) for name in dict.fromkeys(columns))
     )
-    by = {label: effects(members, store, chosen) for label, members in by_dataset(results).items()}
-    return EffectsTable(matrix.name, by)
+    members = by_dataset(results)
+    by = {label: effects(mine, store, chosen) for label, mine in members.items()}
+    return EffectsTable(matrix.name, by, {label: hole_lines(table_rows(mine)) for label, mine in members.items()})
 
 
 def effects_rows(

@@ -18,7 +18,17 @@ from reports.few_patients import few_note, few_patients, marked
 from reports.footnotes import footnotes, left_open
 from reports.published import published
 from reports.run_facts import by_dataset, dataset_facts
-from reports.table_rows import PUBLISHED_COLUMNS, SUPPORTED, Layout, Row, columns_of, no_skill, number, table_rows
+from reports.table_rows import (
+    PUBLISHED_COLUMNS,
+    SUPPORTED,
+    Layout,
+    Row,
+    columns_of,
+    hole_lines,
+    no_skill,
+    number,
+    table_rows,
+)
 from reports.text import md, md_table, tex, tex_line
 
 if TYPE_CHECKING:
@@ -253,7 +263,7 @@ def _latex_table(part: Part) -> list[str]:
         rf"\cmidrule(lr){{{first}-{last}}}\cmidrule(lr){{{last + 1}-{len(heads)}}}",
     ]
     *lines, level = part.lines
-    said = [f"{row.method}: {row.hole}" for row in part.rows if row.hole]
+    said = hole_lines(part.rows)
     said += [f"{row}: {verdict}." for row, verdict in part.verdicts.items()]
     return [
         *_latex_head(caption, len(heads)),

@@ -105,6 +105,7 @@ def _write(made_of: ReportInput, store: Store, out: Path) -> list[Path]:
     from reports.effects import EffectsTable
     from reports.page import page, table_page
     from reports.paper_table import csv_table, latex, markdown, parts_of
+    from reports.table_rows import hole_lines
 
     matrix, results = made_of.matrix, made_of.results
     parts = parts_of(matrix, results, store, made_of.classes)
@@ -113,7 +114,11 @@ def _write(made_of: ReportInput, store: Store, out: Path) -> list[Path]:
         label: [save(item, out / "figures") if isinstance(item, Drawing) else item for item in items]
         for label, items in _figures(made_of, parts, store).items()
     }
-    effects = EffectsTable(matrix.name, {part.label: part.effects for part in parts})
+    effects = EffectsTable(
+        matrix.name,
+        {part.label: part.effects for part in parts},
+        {part.label: hole_lines(part.rows) for part in parts},
+    )
     texts = {
         "report.html": page(made_of, store, parts, drawn, settings),
         "table.md": markdown(parts),

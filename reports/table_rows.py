@@ -137,6 +137,11 @@ def _hole(raw: dict[str, object], skipped: bool, planned: int) -> str | None:
     return f"{part}{state}" + (f": {' '.join(str(raw['reason']).split())}" if raw["reason"] else "")
 
 
+def hole_lines(rows: Iterable[Row]) -> list[str]:
+    """Return a line for each row that lacks numbers, with the reason."""
+    return [f"{row.method}: {row.hole}" for row in rows if row.hole]
+
+
 def no_skill(results: Iterable[CellResult]) -> dict[str, float | None]:
     """Return column → level of a classifier without skill (mean prevalence of the classes on test)."""
     found = [r.scores for r in results if r.scores]

@@ -21,6 +21,7 @@ from reports.paper_table import Part, parts_of
 from reports.run_facts import by_dataset
 from reports.short_verdicts import LONGEST_LINE, short_verdicts
 from reports.statistics import MIN_FOR_INTERVAL
+from reports.table_rows import hole_lines
 
 LONGEST = len("> ") + LONGEST_LINE  # letters in a row's line, with the mark before it
 
@@ -115,7 +116,7 @@ def _grid(part: Part) -> Table:
 
 def _holes(part: Part) -> list[Text]:
     """Return a line for each row that lacks numbers, with the reason."""
-    return [Text(f"! {row.method}: {row.hole}", style="yellow") for row in part.rows if row.hole]
+    return [Text(f"! {line}", style="yellow") for line in hole_lines(part.rows)]
 
 
 def next_steps(

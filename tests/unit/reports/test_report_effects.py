@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from bench.errors import ConfigError
 from bench.results.cells import CellResult
@@ -63,6 +64,20 @@ def test_seeds_that_one_side_lacks_are_left_out(seeded):
 def test_skipped_and_failed_rows_have_no_effect(seeded):
     failed = [replace(r, state="failed", scores=None) if r.cell.label == "ours@5" else r for r in seeded[1]]
     assert {e.row for e in effects(failed)} == {"smote", "ours@0"}
+
+
+def test_rows_that_are_not_compared_are_named_with_the_reason(seeded):
+    matrix, results, _ = seeded
+    why = {"error": "ValueError: the loss is no number"}
+    failed = [replace(r, state="failed", scores=None, failure=why) if r.cell.label == "ours@5" else r for r in results]
+    table = effects_table(matrix, failed)
+    console = Console(file=io.StringIO(), width=200)
+    console.print(table)
+    for text in (console.file.getvalue(), table.markdown()):
+        assert "ours@5: failed: ValueError: the loss is no number" in text
+    assert not effects_table(matrix, seeded[1]).markdown().count("ours@5: ")
+    nothing = effects_table(matrix, [CellResult(c, "missing") for c in matrix.cells]).markdown()
+    assert "- baseline: not run yet" in nothing
 
 
 def test_controls_are_compared_once_and_every_row_with_each(seeded):

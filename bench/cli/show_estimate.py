@@ -70,7 +70,8 @@ def _summary(found: dict[str, Any], request: Request) -> Iterator[tuple[str, str
         yield from ((f"  {why}", "red") for why in found["failed"])
     unknown = [row["stage"] for row in found["stages"] if row["unknown"]]
     if unknown:
-        yield f"never measured at a known size, so not in these figures: {listed(unknown, 6)}", "yellow"
+        same = "never measured with this network, image side and a known size"
+        yield f"{same}, so not in these figures: {listed(unknown, 6)}", "yellow"
         yield f"to measure them on a small sample: {request.command('run', '--pilot')}", None
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
+from bench.estimate.deciders import Deciders, DecidersOfManifests, DecidersOfStages
 from bench.pipeline.stage import Stage
 from bench.store.manifest import size_of
 from bench.store.store import Store
@@ -29,6 +30,7 @@ class Sample:
         growing_bytes, fixed_bytes: of its files with one entry an image, and of the others.
         device: name of the GPU or CPU.
         finished: when, in ISO 8601.
+        deciders: the network, the side of the images and what else an image's cost hangs on.
     """
 
     kind: str
@@ -38,6 +40,7 @@ class Sample:
     fixed_bytes: int
     device: str
     finished: str
+    deciders: Deciders = frozenset()
 
 
 @dataclass(frozen=True)
@@ -70,11 +73,17 @@ class Measured:
         for sample in found:
             if sample.device == self.device:
                 self.kinds[sample.kind].append(sample)
+        self._deciders = DecidersOfStages()
 
     @classmethod
     def of(cls, *stores: Store) -> Measured:
         """Read the manifests of stores."""
-        return cls(s for store in stores for m in store.manifests() if (s := _sample(m)) is not None)
+        deciders, found = DecidersOfManifests(), []
+        for manifest in (m for store in stores for m in store.manifests()):
+            deciders.add(manifest)
+            if (sample := _sample(manifest)) is not None:
+                found.append((sample, str(manifest.get("key"))))
+        return cls(replace(sample, deciders=deciders(key)) for sample, key in found)
 
     def seconds(self, stage: Stage) -> float | None:
         """Return how long computing `stage` will take; None where that is not known."""
@@ -82,13 +91,16 @@ class Measured:
         return None if prediction is None else prediction.seconds
 
     def predict(self, stage: Stage) -> Prediction | None:
-        """Return what computing `stage` will take; None where its kind was never measured or its size is not known.
+        """Return what computing `stage` will take; None where that is not known.
+
+        It is known if its kind was measured with the same network and side of images, and if its size is known.
 
         Seconds and bytes are those of the measured stages of its kind that are nearest to it in size, times the ratio
         of the sizes. Where stages of two sizes were measured, the line through them is used instead, for what a stage
         takes before its first image would otherwise be multiplied with the images.
         """
-        samples, size = self.kinds.get(stage.measured_as(), []), size_of(stage)
+        size, deciders = size_of(stage), self._deciders(stage)
+        samples = [s for s in self.kinds.get(stage.measured_as(), []) if s.deciders == deciders]
         if not samples or size is None:
             return None
         near = _nearest_in_size(samples, size)
@@ -129,5 +141,5 @@ def _sample(manifest: Mapping[str, Any]) -> Sample | None:
         return None
     growing = sum(f["bytes"] for name, f in files.items() if name.endswith(_GROWING))
     fixed = sum(f["bytes"] for f in files.values()) - growing
-    texts = (str(manifest.get(name, "")) for name in ("device_name", "finished"))
-    return Sample(str(manifest.get("measured_as")), size, float(seconds), growing, fixed, *texts)
+    device, finished = (str(manifest.get(name, "")) for name in ("device_name", "finished"))
+    return Sample(str(manifest.get("measured_as")), size, float(seconds), growing, fixed, device, finished)

@@ -19,7 +19,7 @@ from tests.conftest import ToyRun
 
 
 def sample(size: int, seconds: float, device: str = "cpu", finished: str = "2026-01-01") -> Sample:
-    return Sample("dataset-phantom", size, seconds, 100 * size, 5000, device, finished)
+    return Sample("dataset-phantom", size, seconds, 100 * size, 5000, device, finished, frozenset({("image_px", "64")}))
 
 
 def predicted(size: int, *samples: Sample) -> Any:
@@ -50,6 +50,22 @@ def test_a_kind_that_was_never_measured_and_a_size_that_is_not_known_are_not_gue
     assert Measured([]).predict(Phantom(n_images=100)) is None
     other = Sample("codec", 100, 1.0, 0, 0, "cpu", "")
     assert predicted(100, other) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "not_known"),
+    [
+        ("classifier.steps=7", set()),
+        ("classifier.architecture=resnet50", {"classifier", "scores"}),
+        ("classifier.image_px=96", {"classifier", "scores"}),
+        ("datasets.0.image_px=96", {"dataset-phantom", "classifier", "scores", "fidelity", "realfeatures"}),
+    ],
+)
+def test_other_networks_and_sides_of_images_are_not_guessed(toy_run: ToyRun, change: str, not_known: set[str]) -> None:
+    measured = Measured.of(Store(toy_run.store))
+    stages = walk([s for cell in load_matrix("toy", [change]).cells for s in cell.targets])
+    kinds = ("dataset-phantom", "classifier", "scores", "fidelity", "realfeatures")
+    assert {s.stage_name() for s in stages if measured.seconds(s) is None} & set(kinds) == not_known
 
 
 @pytest.mark.parametrize(

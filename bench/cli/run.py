@@ -137,7 +137,7 @@ def compute_cells(
     expected = None if idle else measured_in(store).seconds
     reporter = reporter_for(stderr_console(), labels, placement.jobs, quiet, expected)
     again = again or shlex.join(["bench", "run", request.matrix])
-    with stdout_to_stderr(), interruptible(again, placement.goes_on_alone), reporter.live():
+    with stdout_to_stderr(), interruptible(again, lambda: placement.goes_on_alone), reporter.live():
         run_matrix(
             loaded,
             store,
@@ -271,7 +271,7 @@ def pretrain(
         reporter_for(stderr_console(), {}, 1, quiet, line_every=10),
     )
     command = shlex.join(["bench", "pretrain", what, *filter(None, [matrix])])
-    with interruptible(command, placement.goes_on_alone), reporter.live():
+    with interruptible(command, lambda: placement.goes_on_alone), reporter.live():
         run_stages(
             [stage],
             store,

@@ -256,14 +256,14 @@ def progress_bar(
 
 
 @contextlib.contextmanager
-def interruptible(command: str, goes_on_alone: bool = False) -> Iterator[None]:
+def interruptible(command: str, goes_on_alone: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """End with one line that says how to go on, and exit code 130, on Ctrl-C, SIGTERM or SIGHUP.
 
     After that, further signals are ignored, since nothing is left but to end the process.
 
     Args:
         command: what to type to go on.
-        goes_on_alone: say that the computations continue without this command, as SLURM's jobs do.
+        goes_on_alone: whether the computations continue without this command, as SLURM's jobs do; asked at the stop.
     """
     import signal
 
@@ -292,7 +292,7 @@ def interruptible(command: str, goes_on_alone: bool = False) -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN)
         before = {}
         kept = "finished stages and checkpoints are kept. Go on"
-        state = "the SLURM jobs go on without this command. Watch them again" if goes_on_alone else kept
+        state = "the SLURM jobs go on without this command. Watch them again" if goes_on_alone() else kept
         say(f"stopped; {state} with: {command} (same options)")
         raise typer.Exit(130) from None
     finally:

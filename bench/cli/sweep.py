@@ -100,7 +100,7 @@ def sweep(
         placement = make_placement(machine)
         reporter = reporter_for(stderr_console(), labels, placement.jobs, quiet, measured_in(store).seconds)
         again = shlex.join(["bench", "sweep", file])
-        with stdout_to_stderr(), interruptible(again, placement.goes_on_alone), reporter.live():
+        with stdout_to_stderr(), interruptible(again, lambda: placement.goes_on_alone), reporter.live():
             result = run_sweep(
                 file,
                 store,

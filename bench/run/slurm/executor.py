@@ -15,7 +15,6 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
 from bench.errors import ConfigError, StageError, nearest
 from bench.pipeline.stage import Stage
@@ -68,11 +67,10 @@ class _Watch:
 class Slurm:
     """Computes every stage in a job of its own."""
 
-    goes_on_alone: ClassVar[bool] = True  # the jobs go on when this process ends
-
     def __init__(self, machine: Machine) -> None:
         """Take the `slurm` settings of the machine file."""
         self.settings = machine.slurm
+        self.goes_on_alone = False  # jobs that were submitted, now or earlier, go on when this process ends
 
     def run(self, work: Workload) -> None:
         """Submit the stages that are not in the queue, then watch the store until every stage has an outcome.
@@ -115,6 +113,7 @@ class Slurm:
             ledger.prune(queue.live)
             watch.jobs |= {key: job for key, job in ledger.jobs().items() if job in queue.live}
             watch.queued = {k for k, job in watch.jobs.items() if job in queue.live}
+            self.goes_on_alone |= bool(watch.queued)
             self._settle_remembered(watch)  # another driver's jobs may have failed while we waited
             stages = [s for s in stages if s.key not in watch.work.outcomes and not store.has(s)]
             wanted = [s for s in stages if s.key not in watch.queued]
@@ -136,8 +135,11 @@ class Slurm:
 
     def _patiently(self) -> Queue:
         """Ask SLURM until it answers. Without an answer, stages that are in the queue might be submitted twice."""
-        while (queue := ask_queue()) is None:
-            print("SLURM does not answer; asking again in a while", file=sys.stderr)
+
+        def tell(why: str) -> None:
+            print(f"SLURM does not answer ({why}); asking again in a while", file=sys.stderr)
+
+        while (queue := ask_queue(tell=tell)) is None:
             time.sleep(self.settings.poll_s)
         return queue
 
@@ -179,6 +181,7 @@ class Slurm:
                     raise
                 watch.jobs |= new
                 watch.queued |= new.keys()
+                self.goes_on_alone = True
             arrays.append(f"{name} {ids[0].partition('_')[0]}" + (f" x{len(part)}" if len(part) > 1 else ""))
         return arrays
 

@@ -17,6 +17,7 @@ from bench.errors import ConfigError
 from bench.run.machine_file import THREADS, JobRequest, SlurmSettings
 
 _TIMEOUT_S = 60.0
+_LONGEST_REASON = 300
 _ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"}
 _ENDED |= {"REVOKED", "TIMEOUT"}
 # Reasons for waiting that do not pass by themselves.
@@ -66,8 +67,12 @@ class Queue:
         return state if state.startswith("PENDING") and any(reason in state for reason in _STUCK) else None
 
 
-def ask_queue(timeout_s: float = _TIMEOUT_S) -> Queue | None:
+def ask_queue(timeout_s: float = _TIMEOUT_S, tell: Callable[[str], object] = lambda why: None) -> Queue | None:
     """Return the state of our jobs, or None if SLURM does not answer.
+
+    Args:
+        timeout_s: how long to wait for an answer.
+        tell: called with the reason in one line if there is none.
 
     Raises:
         ConfigError: if `squeue` is missing here.
@@ -79,8 +84,10 @@ def ask_queue(timeout_s: float = _TIMEOUT_S) -> Queue | None:
     except FileNotFoundError as error:
         raise ConfigError("slurm: no `squeue` here; run this on a machine of the cluster") from error
     except subprocess.TimeoutExpired:
+        tell(f"no answer within {timeout_s:g} s")
         return None
     if told.returncode:
+        tell(" ".join(told.stderr.split())[:_LONGEST_REASON] or f"squeue ended with {told.returncode}")
         return None
     queue = Queue({}, {})
     for line in told.stdout.splitlines():

@@ -155,7 +155,7 @@ def test_without_a_signal_the_handlers_are_as_they_were() -> None:
 
 @pytest.mark.usefixtures("handlers")
 def test_jobs_that_go_on_alone_are_said_to(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(typer.Exit), interruptible("bench run demo", goes_on_alone=True):
+    with pytest.raises(typer.Exit), interruptible("bench run demo", goes_on_alone=lambda: True):
         raise KeyboardInterrupt
     assert "the SLURM jobs go on without this command. Watch them again with: bench run demo" in capfd.readouterr().err
 

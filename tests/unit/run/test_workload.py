@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from bench.pipeline.stage import Resources, Stage
+from bench.run.machine_file import Machine
 from bench.run.progress import Silent
+from bench.run.slurm.executor import Slurm
 from bench.run.workload import Outcome, Workload
 from bench.store.store import Store
 from bench.store.work import Execution
@@ -147,3 +151,29 @@ def test_what_other_processes_have_finished_or_hold_is_passed_over(tmp_path: Pat
     assert work[0].free(at_most=1) == [above]
     assert work[0].free({above.key}, at_most=3) == [ours]
     assert work[0].outcomes == {theirs.key: "done"}
+
+
+def test_a_slurm_that_does_not_answer_is_told_with_its_reason_and_no_job_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    squeue = tmp_path / "bin" / "squeue"
+    squeue.parent.mkdir()
+    squeue.write_text(
+        f"#!/bin/sh\necho 'slurm_load_jobs error:' >&2\necho '  {'x' * 400}' >&2\nexit 1\n", encoding="utf-8"
+    )
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{squeue.parent}:{os.environ['PATH']}")
+
+    def stop(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bench.run.slurm.executor.time", SimpleNamespace(sleep=stop))  # `subprocess` sleeps, too
+    executor = Slurm(Machine())
+    with pytest.raises(KeyboardInterrupt):
+        executor.run(Workload.plan([Piece(value=1)], Store(tmp_path / "store"), Execution(), Silent()))
+    said = capsys.readouterr().err
+    assert said.startswith("SLURM does not answer (slurm_load_jobs error: xxx")
+    assert said.endswith("x); asking again in a while\n")
+    assert said.count("\n") == 1
+    assert len(said) < 400
+    assert not executor.goes_on_alone

@@ -13,7 +13,7 @@ from bench.files import write_text
 from bench.matrix.build import build_matrix
 from bench.plugins import registry
 from sweeps.outcome import FILES, SweepResult, TrialRow
-from sweeps.settings import Sweep, set_key
+from sweeps.settings import Sweep, set_key, with_rows
 
 
 def write_outcome(result: SweepResult, sweep: Sweep, folder: Path) -> None:
@@ -48,12 +48,10 @@ def confirmation_yaml(result: SweepResult, sweep: Sweep) -> str:
     seeds = list(range(first_seed, first_seed + sweep.settings.confirm.n_seeds))
     numbers = "; ".join(f"trial {t.number}: " + ", ".join(f"{m} {v:.4f}" for m, v in t.values.items()) for t in best)
     n_done = sum(t.state == "done" for t in result.trials)
-    raw |= {
+    raw = with_rows(raw, [*controls(sweep), *tuned]) | {
         "name": f"{sweep.name}-best",
         "description": f"The best of {n_done} trials of the sweep {sweep.name}, with seeds that no trial has used.",
-        "methods": [*controls(sweep), *tuned],
         "seeds": seeds,
-        "study": None,
     }
     header = (
         f"# bench run {sweep.name}.best.yaml\n"
@@ -74,7 +72,7 @@ def check_controls(sweep: Sweep) -> None:
     Raises:
         ConfigError: with the field of the sweep file.
     """
-    raw = sweep.raw({}) | {"methods": [*controls(sweep), sweep.settings.method], "study": None}
+    raw = with_rows(sweep.raw({}), [*controls(sweep), sweep.settings.method])
     build_matrix(raw, f"{sweep.source}.controls")
 
 

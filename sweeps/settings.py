@@ -154,9 +154,7 @@ class Sweep:
         # teacher or the extractor.
         raw, row = self.raw(values), self.settings.method
         rows = [row, *(m for m in self.base_controls if m != row)]
-        raw |= {"methods": rows, "seeds": self.settings.seeds, "study": None}
-        names = {method_name(m) for m in rows}
-        raw["settings"] = {k: v for k, v in raw.get("settings", {}).items() if k in names}
+        raw = with_rows(raw, rows) | {"seeds": self.settings.seeds}
         set_key(raw, "fidelity.reference", "val")
         built = build_matrix(raw, self.source)
         # Cells are ordered by data set, then row, then seed. The tuned row is the first.
@@ -172,6 +170,13 @@ class Sweep:
         kept = [w for w, row in zip(given.methods, rows, strict=True) if not row.method.makes_images]
         left = [w.model_copy(update={"against": [label for label in w.against if label not in gone]}) for w in kept]
         return [w.model_dump(mode="json") for w in left]
+
+
+def with_rows(raw: dict[str, Any], rows: list[Any]) -> dict[str, Any]:
+    """Return a raw matrix with these rows alone: without a study, and without settings of methods that are gone."""
+    names = {method_name(row) for row in rows}
+    settings = {name: given for name, given in raw.get("settings", {}).items() if name in names}
+    return raw | {"methods": rows, "settings": settings, "study": None}
 
 
 def set_key(raw: dict[str, Any], key: str, value: Any) -> None:

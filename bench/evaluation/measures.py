@@ -172,13 +172,15 @@ class Measures:
 
         They are the train images, or the held-out ones if train is the reference. An extractor that was trained on the
         train images tells these from new ones, so perfect images would be nearer to the reference than they are. Then
-        the held-out images that are not in the reference are taken: those of val if it is test, none if it is both.
+        they are those of val if test is the reference, and else there are none. With val as the reference they could be
+        those of test, but this is how a sweep looks at images, and a sweep does not look at test.
         """
         if self.settings.reference == "train":
             return self.held_out_rows
-        if self.settings.extractor.saw_train:
-            return np.setdiff1d(self.held_out_rows, self.reference_rows)
-        return self.train_rows
+        if not self.settings.extractor.saw_train:
+            return self.train_rows
+        is_test = self.settings.reference == "test"
+        return np.setdiff1d(self.held_out_rows, self.reference_rows if is_test else self.held_out_rows)
 
     def _has(self, rows: Int64, name: str) -> npt.NDArray[np.bool_]:
         return self.table.labels[rows, self.table.class_names.index(name)] == 1

@@ -299,9 +299,10 @@ def test_a_mean_floor_is_of_the_classes_that_the_mean_distance_is_of(store: Stor
     assert found["fid_tail_equal_n"] is None
 
 
-def test_an_extractor_that_saw_train_has_no_floor_of_train_images(store: Store) -> None:
+@pytest.mark.parametrize("reference", ["held_out", "val"])
+def test_an_extractor_that_saw_train_has_no_floor_of_train_images(reference: str, store: Store) -> None:
     """To it perfect images are like held-out ones, which are nearer to each other than train images are to them."""
-    found = store.get(fidelity(cell(), per_class=7))  # of which no other test has a result in this store
+    found = store.get(fidelity(cell(), per_class=7, reference=reference))  # no other test has this result in the store
     assert found["fid_tail"] is not None
     for figure in ("fid_tail_floor", "kid_tail_floor", "fid_tail_floor_spread", "fid_tail_equal_n", "recall_tail_real"):
         assert found[figure] is None

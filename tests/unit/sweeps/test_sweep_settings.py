@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
 
 from bench.errors import ConfigError
 from bench.matrix.load import load_matrix
+from bench.plugins import registry
 from sweeps.dimensions import FloatRange, IntRange
 from sweeps.result_files import check_controls, controls
 from sweeps.settings import Gate, Sweep, load_sweep, set_key
-from tests.tiny_cells import methods, tiny  # noqa: F401 - a fixture
+from tests.tiny_cells import Baseline, Copies, methods, tiny  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.usefixtures("methods")
 
@@ -77,6 +78,20 @@ def test_a_control_is_compared_with_the_rows_that_are_left(tmp_path: Path) -> No
     assert cell.name == "phantom/copies@1/s0"
     check_controls(sweep)
     assert controls(sweep) == ["baseline", weighted | {"against": ["baseline", "copies@1"]}]
+
+
+def test_settings_of_methods_that_only_other_rows_have_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Others(Copies):
+        name: ClassVar[str] = "others"
+
+    monkeypatch.setattr(registry, "methods", lambda: {"baseline": Baseline, "copies": Copies, "others": Others})
+    base = tiny(methods=["baseline", "copies@1", "others@2"])
+    base["settings"] = {**base["settings"], "others": {"gain": 0.5}}
+    sweep = load_sweep(sweep_file(tmp_path, base))
+    check_controls(sweep)
+    assert list(sweep.matrix({}).settings.settings) == ["copies"]
 
 
 def test_overrides_are_of_the_base_and_come_last(tmp_path: Path) -> None:

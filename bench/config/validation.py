@@ -34,10 +34,10 @@ def build(cls: type[T], settings: dict[str, Any], where: str) -> T:
     return built
 
 
-def _refuse_misread(given: Any, read: Any, where: str) -> None:
+def _refuse_misread(given: Any, read: Any, where: str, annotation: Any = None) -> None:
     """Refuse values that pydantic accepts but changes (`true` into 1, 1.0 into true), and too large numbers.
 
-    `given` is what the file says and `read` is what the model made of it.
+    `given` is what the file says, `read` is what the model made of it, and `annotation` is of the field around it.
 
     Raises:
         ConfigError: naming the place, the value and what is allowed.
@@ -45,17 +45,27 @@ def _refuse_misread(given: Any, read: Any, where: str) -> None:
     # pydantic's strict mode would refuse these too, but also a list where a tuple is meant, and YAML has only lists.
     if isinstance(given, Mapping):
         for name, value in given.items():
-            inner = getattr(read, name, None) if isinstance(read, BaseModel) else _item(read, name)
-            _refuse_misread(value, inner, f"{where}.{_brief(name)}")
+            inner, around = _item(read, name), annotation
+            if isinstance(read, BaseModel):
+                field = type(read).model_fields.get(str(name))
+                inner, around = getattr(read, name, None), field and field.annotation
+            _refuse_misread(value, inner, f"{where}.{_brief(name)}", around)
     elif isinstance(given, (list, tuple)) and isinstance(read, (list, tuple)):
         for i, (value, inner) in enumerate(zip(given, read, strict=False)):
-            _refuse_misread(value, inner, f"{where}.{i}")
+            _refuse_misread(value, inner, f"{where}.{i}", annotation)
     elif isinstance(given, bool) and isinstance(read, (int, float)) and not isinstance(read, bool):
-        raise ConfigError(f"{where}: want a number, got {shown(given)}")
+        text = ", or text in quotes" if _takes_text(annotation) else ""
+        raise ConfigError(f"{where}: want a number{text}, got {shown(given)}")
     elif isinstance(read, bool) and not isinstance(given, bool):
         raise ConfigError(f"{where}: want true or false, got {shown(given)}")
     elif isinstance(read, int) and abs(read) > _LARGEST:
         raise ConfigError(f"{where}: want a number between -2^63 and 2^63, got {shown(read)}")
+
+
+def _takes_text(annotation: Any) -> bool:
+    """Tell whether a value, or a value of a list or mapping, may be text; names of a mapping do not count."""
+    inner = get_args(annotation)[get_origin(annotation) is dict :]
+    return annotation is str or any(map(_takes_text, inner))
 
 
 def _item(read: Any, name: Any) -> Any:
@@ -76,10 +86,12 @@ def one_line(error: ValidationError, where: str, cls: type[BaseModel], settings:
     if first["type"] == "extra_forbidden":
         return f"{place}: unknown setting{nearest(str(first['loc'][-1]), allowed)} (have: {listed(allowed)}){more}"
     arms = [e for e in found if _path(e, settings) == _path(first, settings)]
-    if first["type"].endswith("_type") and len(arms) > 1:  # a union has one error per arm: name all types it allows
-        wants = dict.fromkeys(_want(e)[0].removeprefix("want ") for e in arms)
-        return f"{place}: want {', '.join(wants)}{_got(first)}{more}"
     want, hint = _want(first)
+    lists = first["type"] == "literal_error" and any(e["type"] == "tuple_type" for e in arms)
+    if len(arms) > 1 and (lists or first["type"].endswith("_type")):
+        # a union has one error per arm: name all types it allows
+        wants = dict.fromkeys(_want(e)[0].removeprefix("want ") for e in arms)
+        return f"{place}: want {', '.join(wants)}{_got(first)}{hint}{more}"
     return f"{place}: {want}{_got(first)}{hint}{more}"
 
 

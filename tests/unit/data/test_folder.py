@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from bench.config.validation import build
 from bench.data.images import read_image
 from bench.data.kinds.folder import FolderDataset
-from bench.errors import DataError
+from bench.errors import ConfigError, DataError
 from bench.store.store import Store
 
 DRAW = np.random.default_rng(0)
@@ -102,6 +103,24 @@ def test_a_byte_order_mark_quotes_crlf_and_blank_lines_are_fine(tmp_path):
     text = '\ufeffpath,"a",b\r\n"0.png",1,0\r\n\r\n1.png, 0 ,1\r\n'
     (tmp_path / "labels.csv").write_bytes(text.encode("utf-8"))
     np.testing.assert_array_equal(read(dataset, tmp_path).labels, [[1, 0], [0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"where": {"View": True}}, r"folder\.where\.View: want a number, or text in quotes, got true"),
+        ({"where": {"View": ["PA", False]}}, r"folder\.where\.View\.1: want a number, or text in quotes, got false"),
+        ({"workers": True}, r"folder\.workers: want a number, got true"),
+        (
+            {"excludes": {"Hernia": "Mass"}},
+            r"folder\.excludes\.Hernia: want 'all', a list, e\.g\. \[a, b\], got 'Mass'",
+        ),
+        ({"excludes": {"Hernia": "alll"}}, r"got 'alll'; did you mean 'all'\?"),
+    ],
+)
+def test_all_that_a_setting_takes_is_named(given, said):
+    with pytest.raises(ConfigError, match=said):
+        build(FolderDataset, {"csv": "x.csv"} | given, "folder")
 
 
 def test_a_root_elsewhere(tmp_path):

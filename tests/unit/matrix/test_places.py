@@ -39,7 +39,7 @@ def write(folder: Path, name="mine.yaml", dataset=None, **more) -> str:
     raw = {
         "name": "mine",
         "datasets": [
-            {"kind": "folder", "csv": "labels.csv", "patient_column": "who", "image_px": 16} | (dataset or {})
+            {"kind": "folder", "csv": "labels.csv", "patient_column": "who", "image_px": 32} | (dataset or {})
         ],
         "split": {"min_positives": 1},
         "methods": ["baseline"],

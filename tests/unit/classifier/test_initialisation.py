@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from bench.classifier import networks
 from bench.matrix.build import build_matrix
 from reports.footnotes import footnotes
-from tests.tiny_cells import methods, tiny  # noqa: F401 - a fixture
+from tests.tiny_cells import Copies, methods, tiny  # noqa: F401 - a fixture
 
 
 def imagenet(old_names: bool) -> dict[str, torch.Tensor]:
@@ -46,7 +46,9 @@ def test_every_layout_starts_the_same_trunk(tmp_path: Path, suffix: str, old_nam
 
 
 @pytest.mark.usefixtures("methods")
-def test_the_table_says_where_the_classifier_starts_and_who_measures(tmp_path: Path) -> None:
+def test_the_table_says_where_the_classifier_starts_and_who_measures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def notes(**changes: Any) -> str:
         return "\n".join(footnotes(build_matrix(tiny(**changes), "m.yaml"), [], None))
 
@@ -57,4 +59,5 @@ def test_the_table_says_where_the_classifier_starts_and_who_measures(tmp_path: P
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     assert f"Classifier: resnet18, its trunk from imagenet.pth (sha256 {digest}…)." in said
     assert str(tmp_path) not in said
+    monkeypatch.setattr(Copies, "uses_diffusion", True)
     assert "asked for 'X {findings}'" in notes(diffusion={"prompt": {"template": "X {findings}"}})

@@ -58,7 +58,10 @@ class Run:
 def run(name: str, tree: Tree, store: Path, **others: object) -> Run:
     """Run a shipped matrix on a tree, in a process of its own."""
     paths = {"datasets.0.root": tree.root, "datasets.0.labels": tree.labels}
-    sets = [x for k, v in (paths | SMALL | others).items() for x in ("--set", f"{k}={v}")]
+    given = paths | SMALL | others
+    if "ours" not in str(given.get("methods", "ours")):
+        given = {k: v for k, v in given.items() if not k.startswith("settings.ours.")}
+    sets = [x for k, v in given.items() for x in ("--set", f"{k}={v}")]
     command = [*BENCH, "run", name, *sets, "--store", str(store), "--json", "--wandb", "off", "--jobs", "1"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     said = subprocess.run(command, cwd=store.parent, capture_output=True, text=True, env=environment, check=False)

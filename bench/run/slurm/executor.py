@@ -262,6 +262,8 @@ class Slurm:
 
 def stage_classes() -> dict[str, type[Stage]]:
     """Return every stage class by its name, plugins included."""
+    import bench.matrix.cell  # noqa: F401 - the stages of all cells, which `bench doctor` may not have imported yet
+
     registry.methods(), registry.datasets()
     found: dict[str, type[Stage]] = {}
     waiting = Stage.__subclasses__()

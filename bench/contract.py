@@ -34,6 +34,7 @@ from bench.augment.latents import Latents, LatentTable
 from bench.augment.method import Context, Method, Plan, Task
 from bench.augment.prompt_saliency import PromptSaliency, PromptSaliencySettings, soft_mask
 from bench.augment.saliency_table import NO_CLASS, SaliencyTable
+from bench.data.class_balance import draw_probabilities, rarest_class
 from bench.data.dataset import Dataset, KnownLabels, TableWriter
 from bench.data.split import Train, train_set
 from bench.diffusion.model import DiffusionModel
@@ -64,6 +65,8 @@ __all__ += [
     "train_set",
 ]
 __all__ += ["write_strict_json"]
+# For batches in which rare classes come more often.
+__all__ += ["draw_probabilities", "rarest_class"]
 # For maps of where a finding is.
 __all__ += ["NO_CLASS", "PromptSaliency", "PromptSaliencySettings", "SaliencyTable", "soft_mask"]
 # For images that a VAE has decoded.

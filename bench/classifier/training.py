@@ -25,8 +25,9 @@ from bench.classifier import networks
 from bench.classifier.augmentation import augmented, balanced_share, mixed, mixed_with, torch_seed
 from bench.classifier.losses import loss_function
 from bench.classifier.recipe import Sampler
-from bench.classifier.sampling import drawn, occurrence, rarest_class
+from bench.classifier.sampling import drawn, occurrence
 from bench.classifier.settings import ClassifierSettings
+from bench.data.class_balance import rarest_class
 from bench.errors import ConfigError, StageError
 from bench.files import write_strict_json
 from bench.pipeline import checkpoints

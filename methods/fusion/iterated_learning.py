@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from bench.contract import Float32, LatentTable, checkpoints, seeds
-from methods.fusion.networks import CodecNetworks, UNet
+from bench.contract import Float32, LatentTable, checkpoints, draw_probabilities, rarest_class, seeds
+from methods.fusion.networks import CodecNetworks
 from methods.fusion.objectives import Meter, imitation_loss, measure, positive_weights, sampled_words, start_at_prior
 
 if TYPE_CHECKING:
@@ -62,9 +63,11 @@ class IteratedLearning:
         self.positive_weights = positive_weights(self.labels) if settings.positive_weights == "balanced" else None
         with seeded(seeds.derive(seed, "networks")):
             self.networks = CodecNetworks(settings, table.shape, self.labels.shape[1])
-        start_at_prior(self.networks.classifier, self.labels, self.positive_weights)
+        self.draws = self._draws(labels)
+        often = torch.ones(len(table)) if self.draws is None else torch.from_numpy(self.draws * len(table))
+        start_at_prior(self.networks.classifier, self.labels, self.positive_weights, often.to(self.labels))
         self.networks.to(device).train()
-        self.teacher: UNet | None = None
+        self.teacher: nn.Module | None = None
         self.encoder_optimizer = self._optimizer(self.networks.encoder)
         self.task_optimizer = self._optimizer(self.networks.decoder, self.networks.classifier)
         self.decay = torch.optim.lr_scheduler.StepLR(
@@ -145,6 +148,12 @@ class IteratedLearning:
             # Each phase has its own loss. AdamW's moments from the phase before would mislead the first steps.
             self.encoder_optimizer = self._optimizer(self.networks.encoder)
 
+    def _draws(self, labels: Float32) -> npt.NDArray[np.float64] | None:
+        """Return the probability of each train row in a draw, `float64 [n]`, or None if each is seen once an epoch."""
+        if self.settings.batches == "plain":
+            return None
+        return draw_probabilities(rarest_class(labels, np.nansum(labels, axis=0)), "class_balanced")
+
     def _interaction_epoch(self, now: PhaseEpoch, progress: Progress) -> dict[str, float]:
         networks, meter = self.networks, Meter()
         for rows, latents in self._batches(now, progress):
@@ -170,7 +179,8 @@ class IteratedLearning:
 
     def _batches(self, now: PhaseEpoch, progress: Progress) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (rows, latents) of each step of an epoch; order and latents are drawn from the seed and `now`."""
-        order = seeds.rng(self.seed, "order", *now).permutation(len(self.table))
+        rng, n = seeds.rng(self.seed, "order", *now), len(self.table)
+        order = rng.permutation(n) if self.draws is None else rng.choice(n, n, p=self.draws)
         noise_seed = seeds.derive(self.seed, "latents", *now)
         total = len(self.epochs) * self.steps_per_epoch
         note = f"generation {now.generation + 1}/{self.settings.generations}, {now.phase}"
@@ -217,7 +227,7 @@ class IteratedLearning:
             optimizer.step()
 
 
-def frozen_copy(encoder: UNet) -> UNet:
+def frozen_copy(encoder: nn.Module) -> nn.Module:
     """Return a frozen copy of an encoder, in evaluation mode and without gradients: a teacher."""
     return copy.deepcopy(encoder).eval().requires_grad_(False)
 

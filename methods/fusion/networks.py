@@ -1,14 +1,15 @@
-"""The networks of the sparse code: U-Nets between latents and codes, and the classifier of codes.
+"""The networks of the sparse code: encoder and decoder between latents and codes, and the classifier of codes.
 
-All networks written here use group normalisation, never batch normalisation. With batch statistics a code would depend
-on the other latents in its batch, and a frozen teacher in evaluation mode would give other codes than the encoder that
-was trained.
+No encoder or decoder here has batch normalisation. With batch statistics a code would depend on the other latents in
+its batch, and a frozen teacher in evaluation mode would give other codes than the encoder that was trained.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -64,6 +65,17 @@ class UNet(nn.Module):
         for up, skip in zip(reversed(self.up), reversed(skips), strict=True):
             x = up(torch.cat([functional.interpolate(x, size=skip.shape[-2:]), skip], dim=1))
         return self.head(x)
+
+
+class LocalEncoder(nn.Sequential):
+    """An encoder whose code of a site depends on the 3 x 3 sites of the latent around it, and on nothing else.
+
+    It has no normalisation: statistics over sites would let each site see the whole latent.
+    """
+
+    def __init__(self, n_in: int, n_out: int, width: int) -> None:
+        """Map `[b, n_in, h, w]` to `[b, n_out, h, w]`, with `2 * width` channels between."""
+        super().__init__(nn.Conv2d(n_in, 2 * width, 3, padding=1), nn.SiLU(), nn.Conv2d(2 * width, n_out, 1))
 
 
 class SimplicialEmbedding(nn.Module):
@@ -124,6 +136,32 @@ class CodeClassifier(nn.Module):
         return self.head(self.features(codes).mean(dim=(2, 3)))
 
 
+class LocalClassifier(nn.Module):
+    """A classifier of codes that scores each site by the 7 x 7 sites around it, and pools the scores.
+
+    The score of an image is log(mean(exp(r s))) / r over the scores s of its sites (Pinheiro & Collobert 2015), and
+    their mean for r = 0. With a larger r fewer sites are enough, which suits a finding that is small. The normalisation
+    is over batches, so no site sees statistics of the whole image; in evaluation they are those of the training.
+    """
+
+    def __init__(self, n_in: int, n_classes: int, width: int, sharpness: float) -> None:
+        """Build the layers for codes `[b, n_in, h, w]`; `sharpness` is r, at least 0."""
+        super().__init__()
+        wide = 4 * width
+        self.sharpness = sharpness
+        self.features = nn.Sequential(
+            _conv_batch_relu(n_in, wide), _conv_batch_relu(wide, wide), _conv_batch_relu(wide, wide)
+        )
+        self.head = nn.Linear(wide, n_classes)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Return logits `[b, C]`."""
+        sites = self.head(self.features(codes).flatten(2).transpose(1, 2))
+        if self.sharpness == 0:
+            return sites.mean(dim=1)
+        return (torch.logsumexp(self.sharpness * sites, dim=1) - math.log(sites.shape[1])) / self.sharpness
+
+
 class CodecNetworks(nn.Module):
     """Encoder, simplicial embedding, decoder and classifier for latents of one shape."""
 
@@ -141,14 +179,18 @@ class CodecNetworks(nn.Module):
         self.embedding = SimplicialEmbedding(
             settings.n_simplices, settings.vocab_size, settings.temperature, settings.code_activation
         )
-        self._encoder_shape = (channels, n_code, settings.width, halvings)
+        self._fresh_encoder: Callable[[], nn.Module] = (
+            functools.partial(LocalEncoder, channels, n_code, settings.width)
+            if settings.encoder == "local"
+            else functools.partial(UNet, channels, n_code, settings.width, halvings)
+        )
         self.encoder = self.fresh_encoder()
         self.decoder = UNet(n_code, channels, settings.width, halvings, bounded=settings.decoder_range == "tanh")
-        self.classifier = build_classifier(settings.classifier, n_code, n_classes, settings.width)
+        self.classifier = build_classifier(settings, n_code, n_classes)
 
-    def fresh_encoder(self) -> UNet:
+    def fresh_encoder(self) -> nn.Module:
         """Return an encoder with new random weights from torch's global generator: an untrained student."""
-        return UNet(*self._encoder_shape)
+        return self._fresh_encoder()
 
     def encode(self, latents: Tensor) -> Tensor:
         """Return the codes of latents, `[b, L*V, h, w]`."""
@@ -160,13 +202,15 @@ class CodecNetworks(nn.Module):
         return list(self.classifier.features)  # type: ignore[arg-type]
 
 
-def build_classifier(kind: str, n_code: int, n_classes: int, width: int) -> nn.Module:
-    """Return a classifier of codes: `conv`, or torchvision's `vgg11` or `densenet121` with `n_code` input channels."""
-    if kind == "conv":
-        return CodeClassifier(n_code, n_classes, width)
+def build_classifier(settings: CodecSettings, n_code: int, n_classes: int) -> nn.Module:
+    """Return the classifier of codes with `n_code` channels; `vgg11` and `densenet121` are torchvision's."""
+    if settings.classifier == "local":
+        return LocalClassifier(n_code, n_classes, settings.width, settings.pooling_sharpness)
+    if settings.classifier == "conv":
+        return CodeClassifier(n_code, n_classes, settings.width)
     from torchvision import models
 
-    if kind == "vgg11":
+    if settings.classifier == "vgg11":
         # No dropout: it draws from torch's global generator, whose state is not in the checkpoints.
         vgg = models.vgg11(weights=None, num_classes=n_classes, dropout=0.0)
         vgg.features[0] = nn.Conv2d(n_code, 64, 3, padding=1)
@@ -179,6 +223,11 @@ def build_classifier(kind: str, n_code: int, n_classes: int, width: int) -> nn.M
 def _conv_relu(n_in: int, n_out: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
     conv = nn.Conv2d(n_in, n_out, 3, stride=stride, padding=dilation, dilation=dilation)
     return nn.Sequential(conv, _norm(n_out), nn.ReLU())
+
+
+def _conv_batch_relu(n_in: int, n_out: int) -> nn.Sequential:
+    conv = nn.Conv2d(n_in, n_out, 3, padding=1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(n_out), nn.ReLU())
 
 
 def _norm(channels: int) -> nn.GroupNorm:

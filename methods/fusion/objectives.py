@@ -45,14 +45,21 @@ def positive_weights(labels: Tensor) -> Tensor:
     return known / (labels.nansum(dim=0).clamp(min=1) * labels.shape[1])
 
 
-def start_at_prior(classifier: nn.Module, labels: Tensor, weights: Tensor | None) -> None:
-    """Set the bias of the classifier's last layer to the logit of each class's (weighted) prevalence.
+def start_at_prior(classifier: nn.Module, labels: Tensor, weights: Tensor | None, draws: Tensor) -> None:
+    """Set the bias of the classifier's last layer to the logit of each class's (weighted) prevalence in the batches.
 
     A rare class needs a low score on most images. With a bias of zero the training gets there by making all feature
     weights of the class negative, and then nothing in an image raises its score: its class activation maps are empty.
+
+    Args:
+        classifier: the network.
+        labels: `[n, C]`, NaN where unknown.
+        weights: `[C]`, factors on the positive terms of the BCE, or None.
+        draws: `[n]`, how often an epoch has each image, on the mean; 1 for each if it has all of them once.
     """
-    positives = labels.nansum(dim=0).clamp(min=0.5)
-    negatives = ((~labels.isnan()).sum(dim=0) - positives).clamp(min=0.5)
+    often = labels.isfinite() * draws[:, None]
+    positives = (labels.nan_to_num() * often).sum(dim=0).clamp(min=0.5)
+    negatives = (often.sum(dim=0) - positives).clamp(min=0.5)
     odds = positives / negatives * (weights if weights is not None else 1)
     last = [m for m in classifier.modules() if isinstance(m, nn.Linear)][-1]
     with torch.no_grad():

@@ -20,6 +20,10 @@ _SMALLEST_FOR_TORCHVISION = 32  # torchvision's vgg11 and densenet121 halve the 
 class CodecSettings(Settings):
     """Shape and training of the code. The defaults suit latents of 16 x 16 on a CPU; paper scale is in matrix files.
 
+    By default a site of the code and of the classifier's maps sees a few sites of the latent around it. A U-Net, the
+    group normalisation in it and a deep classifier let every site see the whole image. Then a code learns to tell the
+    classes and its maps do not point at them, because any site will do (docs/methods.md, "Why a code has to be local").
+
     The paper's released code has `code_activation` and `decoder_range` at `tanh`, `imitation_loss` at `per_word_bce`
     and a temperature of 1. Each of these weakens the code: a Tanh keeps every word unlikely, a decoder that ends in
     Tanh cannot rebuild latents beyond 1, and most terms of the per-word loss are about words that were not uttered.
@@ -34,9 +38,17 @@ class CodecSettings(Settings):
     decoder_range: Literal["linear", "tanh"] = Field(
         "linear", description="the decoder's last layer; tanh cannot rebuild latent values beyond 1 in size"
     )
+    encoder: Literal["local", "unet"] = Field(
+        "local", description="local: a site's code depends on the 3 x 3 sites of the latent around it; unet: on all"
+    )
     width: int = Field(16, ge=4, le=512, description="channels of the U-Nets at full resolution")
     downsamplings: int = Field(3, ge=1, le=8, description="halvings in the U-Nets, at most log2 of the latent's side")
-    classifier: Literal["conv", "vgg11", "densenet121"] = Field("conv", description="network that classifies codes")
+    classifier: Literal["local", "conv", "vgg11", "densenet121"] = Field(
+        "local", description="network that classifies codes; the score of a site of `local` depends on 7 x 7 sites"
+    )
+    pooling_sharpness: float = Field(
+        0.5, ge=0, le=100, description="how `local` pools the scores of sites: 0 is the mean, infinity the maximum"
+    )
     generations: int = Field(3, ge=1, le=1000, description="G: interaction phases; one fewer imitation phases")
     interaction_epochs: int = Field(3, ge=1, description="epochs of an interaction phase")
     imitation_epochs: int = Field(1, ge=1, description="epochs of an imitation phase")
@@ -48,7 +60,10 @@ class CodecSettings(Settings):
     )
     decay_factor: float = Field(1.0, gt=0, le=1, description="factor on that learning rate at a decay; 1 is constant")
     classification_weight: float = Field(1.0, ge=0, description="weight of the BCE beside the L1 of the latents")
-    positive_weights: Literal["balanced", "none"] = Field("balanced", description="balanced: N / (count_c * C)")
+    batches: Literal["class_balanced", "plain"] = Field(
+        "class_balanced", description="plain: each image once an epoch; class_balanced: drawn, rare classes more often"
+    )
+    positive_weights: Literal["balanced", "none"] = Field("none", description="balanced: N / (count_c * C)")
     pseudo_labels: Literal["sampled", "soft"] = Field("sampled", description="what a student imitates")
     imitation_loss: ImitationLoss = Field(
         "cross_entropy", description="cross-entropy per simplex and site, or BCE averaged over all words"
@@ -61,8 +76,8 @@ class CodecSettings(Settings):
         Raises:
             ConfigError: if it is. The message names the setting and what is allowed.
         """
-        if self.classifier != "conv" and latent_px < _SMALLEST_FOR_TORCHVISION:
+        if self.classifier in ("vgg11", "densenet121") and latent_px < _SMALLEST_FOR_TORCHVISION:
             raise ConfigError(
                 f"codec.classifier: '{self.classifier}' halves the side five times and the latent has {latent_px} px; "
-                f"it needs {_SMALLEST_FOR_TORCHVISION}; use 'conv'"
+                f"it needs {_SMALLEST_FOR_TORCHVISION}; use 'local' or 'conv'"
             )

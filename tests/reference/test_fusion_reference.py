@@ -17,6 +17,7 @@ from methods.fusion.fuse import FusionSettings, fuse, fusion_mask
 from methods.fusion.networks import CodeClassifier, build_classifier
 from methods.fusion.pairing import PairingSettings, head_labels_apart, pair
 from methods.fusion.saliency import targets
+from methods.fusion.settings import CodecSettings
 from tests.unit.methods.fusion_fixtures import toy_train
 
 
@@ -139,7 +140,7 @@ def test_a_score_that_nothing_raises_gives_an_empty_map(classifier: CodeClassifi
 def test_maps_of_a_torchvision_classifier() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = build_classifier("densenet121", 6, 3, 8).eval()
+        network = build_classifier(CodecSettings(classifier="densenet121"), 6, 3).eval()
     codes = torch.randn(2, 6, 64, 64).softmax(dim=1)
     maps = class_activation_maps("layercam", network, [list(network.features)[-1]], codes, torch.tensor([0, 2]))  # type: ignore[arg-type]
     assert maps.shape == (2, 64, 64)

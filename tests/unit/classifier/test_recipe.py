@@ -10,9 +10,10 @@ import torch
 
 from bench.classifier import networks
 from bench.classifier.augmentation import augmented, balanced_share, mixed, mixed_with
-from bench.classifier.sampling import draw_probabilities, drawn, occurrence, rarest_class
+from bench.classifier.sampling import drawn, occurrence
 from bench.classifier.settings import ClassifierSettings
 from bench.classifier.training import Training, TrainingData
+from bench.data.class_balance import draw_probabilities, rarest_class
 from bench.store.store import Store
 from tests.unit.classifier.classifier_fixtures import cell, interrupt_at
 

@@ -62,7 +62,7 @@ def test_a_low_temperature_sharpens_and_the_measures_say_so() -> None:
 def test_free_logits_can_reach_a_one_hot_code_and_the_decoder_any_latent() -> None:
     networks = CodecNetworks(TINY_CODEC, (4, 8, 8), 3)
     for network in (networks.encoder, networks.decoder):
-        last = network.head[-1]
+        last = list(network.modules())[-1]
         assert isinstance(last, torch.nn.Conv2d)
         torch.nn.init.constant_(last.bias, 7.0)  # type: ignore[arg-type]
     assert networks.decoder(networks.encode(torch.randn(2, 4, 8, 8))).mean() > 5
@@ -80,9 +80,9 @@ def test_networks_fit_any_latent(side: int, downsamplings: int) -> None:
 @pytest.mark.parametrize("kind", ["vgg11", "densenet121"])
 def test_torchvision_classifiers_read_codes_and_refuse_small_latents(kind: str) -> None:
     with torch.device("meta"):  # shapes without the 128 million weights
-        classifier = build_classifier(kind, 6, 5, 8).eval()
+        classifier = build_classifier(CodecSettings(classifier=kind), 6, 5).eval()  # type: ignore[arg-type]
         assert classifier(torch.randn(1, 6, 64, 64)).shape == (1, 5)
-    with pytest.raises(ConfigError, match="use 'conv'"):
+    with pytest.raises(ConfigError, match="use 'local' or 'conv'"):
         CodecNetworks(TINY_CODEC.model_copy(update={"classifier": kind}), (4, 16, 16), 5)
 
 
@@ -166,7 +166,7 @@ def test_a_classifier_starts_at_the_constant_that_minimises_its_loss(weighted: b
     labels = torch.from_numpy(toy_labels(60))
     class_weights = positive_weights(labels) if weighted else None
     classifier = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1), torch.nn.Flatten(), torch.nn.Linear(3, 4))
-    start_at_prior(classifier, labels, class_weights)
+    start_at_prior(classifier, labels, class_weights, torch.ones(60))
     best = classifier[2].bias.detach().clone().requires_grad_()  # type: ignore[union-attr, operator]
     masked_bce(best.expand(60, 4), labels, positive=class_weights).backward()
     assert best.grad is not None

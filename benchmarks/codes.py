@@ -28,13 +28,25 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "local, image-wide classifier": {"classifier": "conv"},
     "local, plain batches": {"batches": "plain", "positive_weights": "balanced"},
     "local, mean over sites": {"pooling_sharpness": 0},
+    "local, temperature 0.03": {"temperature": 0.03},
+    "local, temperature 0.01": {"temperature": 0.01},
     "local, one generation": {"generations": 1, "interaction_epochs": 9},
     "local, 2 x the epochs": {"interaction_epochs": 6, "imitation_epochs": 2},
     "local, 10 x the epochs": {"interaction_epochs": 30, "imitation_epochs": 10},
     "image-wide, 2 x the epochs": {**IMAGE_WIDE, "interaction_epochs": 6, "imitation_epochs": 2},
     "image-wide, 10 x the epochs": {**IMAGE_WIDE, "interaction_epochs": 30, "imitation_epochs": 10},
 }
-COLUMNS = ("AP tail, val", "AP head, val", "L1, val", "pointing", "pointing, mean of classes", "IoU", "n", "seconds")
+COLUMNS = (
+    "likeliest word",
+    "AP tail, val",
+    "AP head, val",
+    "L1, val",
+    "pointing",
+    "pointing, mean of classes",
+    "IoU",
+    "n",
+    "seconds",
+)
 
 
 def main() -> int:
@@ -107,17 +119,24 @@ def judged(root: Path, saliency: Saliency) -> dict[str, float]:
     if truth is None:
         raise SystemExit("the data set does not know where its findings are")
     measures = judged_maps(cams, truth, classes)
-    by_class = [judged_maps(cams[classes == c], truth[classes == c], classes[classes == c]) for c in set(classes)]
+    there = truth.any(axis=(1, 2))
+    of_class = [judged_maps(cams[at], truth[at], classes[at]) for at in (classes == c for c in set(classes[there]))]
     return {
-        "AP tail, val": float(np.nanmean(ap[tail])),
-        "AP head, val": float(np.nanmean(ap[head])),
+        "likeliest word": store.get(saliency.codec).record["final"]["mean_max_probability"],
+        "AP tail, val": float(np.mean(ap[tail])),
+        "AP head, val": float(np.mean(ap[head])),
         "L1, val": l1,
-        "pointing": float(measures["cam_pointing"] or 0),
-        "pointing, mean of classes": float(np.mean([m["cam_pointing"] or 0 for m in by_class])),
-        "IoU": float(measures["cam_iou"] or 0),
-        "n": float(measures["n_maps_judged"] or 0),
+        "pointing": number(measures["cam_pointing"]),
+        "pointing, mean of classes": float(np.mean([number(m["cam_pointing"]) for m in of_class])),
+        "IoU": number(measures["cam_iou"]),
+        "n": number(measures["n_maps_judged"]),
         "seconds": float(store.manifest(saliency.codec)["seconds"]),
     }
+
+
+def number(value: float | None) -> float:
+    """Return a measure as a number; NaN if nothing could be judged."""
+    return float("nan") if value is None else float(value)
 
 
 def on_val(store: Store, saliency: Saliency, images: Any) -> tuple[Float32, float]:

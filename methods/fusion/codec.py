@@ -72,9 +72,10 @@ class TrainedCodec:
     def record(self) -> dict[str, Any]:
         """Return the contents of `codec.json`.
 
-        `generations` holds the losses and the sparsity of each generation during its training. `final` and `first`
-        hold the same measures over the whole train set, for the networks of the checkpoints `last` and `first` (see
-        `methods.fusion.objectives.measure`). Shapes, epochs and steps are there too.
+        `generations` holds the losses and the sparsity of each generation during its training, over the batches as they
+        were drawn. `final` and `first` hold the same measures over the whole train set, each image once, for the
+        networks of the checkpoints `last` and `first` (see `methods.fusion.objectives.measure`). Shapes, epochs and
+        steps are there too.
         """
         return read_json_or_raise(self.folder / "codec.json")
 

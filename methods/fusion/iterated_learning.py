@@ -74,8 +74,8 @@ class IteratedLearning:
             self.task_optimizer, settings.decay_every_epochs, settings.decay_factor
         )
         self.epochs = schedule(settings)
-        # A last batch of one latent is left out. If the map also has a single site, DenseNet's batch normalisation
-        # would have one value per channel, which is an error.
+        # A last batch of one latent is left out. If the map also has a single site, batch normalisation would have one
+        # value per channel, which is an error.
         self.steps_per_epoch = max(1, math.ceil((len(table) - 1) / settings.batch_size))
         self.done = 0
         self.first: dict[str, Tensor] = {}
@@ -97,8 +97,10 @@ class IteratedLearning:
             self._note(now, run_epoch(now, progress))
             self.done += 1
             if self.done == self.settings.interaction_epochs:
+                self._settle(now)
                 self.first = {name: value.to("cpu", copy=True) for name, value in self.networks.state_dict().items()}
             pace.save_if_due(folder, self.done, self.state)
+        self._settle(self.epochs[-1])
         self.networks.eval()
         n_epochs = len(self.epochs)
         counts = {"epochs": n_epochs, "steps": n_epochs * self.steps_per_epoch}
@@ -149,7 +151,10 @@ class IteratedLearning:
             self.encoder_optimizer = self._optimizer(self.networks.encoder)
 
     def _draws(self, labels: Float32) -> npt.NDArray[np.float64] | None:
-        """Return the probability of each train row in a draw, `float64 [n]`, or None if each is seen once an epoch."""
+        """Return the probability of each train row in a draw, `float64 [n]`, or None if each is seen once an epoch.
+
+        An unknown label counts as absent here.
+        """
         if self.settings.batches == "plain":
             return None
         return draw_probabilities(rarest_class(labels, np.nansum(labels, axis=0)), "class_balanced")
@@ -177,6 +182,23 @@ class IteratedLearning:
             meter.add(len(rows), **{f"imitation_{kind}": loss})
         return meter.means()
 
+    def _settle(self, last: PhaseEpoch) -> None:
+        """Set the statistics of batch normalisation to those of one more epoch of batches, with the final weights.
+
+        In training they are a moving mean that starts from 0 and 1, and lags behind. After a short training scores are
+        then far too small, and maps are wrong, although the weights are right.
+        """
+        norms = {norm: norm.momentum for norm in self.networks.modules() if isinstance(norm, nn.BatchNorm2d)}
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain mean over the batches
+        if norms:
+            with torch.no_grad():
+                for _, latents in self._batches(last._replace(epoch=last.epoch + 1), lambda done, total, note: None):
+                    self.networks.classifier(self.networks.encode(latents))
+        for norm, momentum in norms.items():
+            norm.momentum = momentum
+
     def _batches(self, now: PhaseEpoch, progress: Progress) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (rows, latents) of each step of an epoch; order and latents are drawn from the seed and `now`."""
         rng, n = seeds.rng(self.seed, "order", *now), len(self.table)
@@ -186,7 +208,9 @@ class IteratedLearning:
         note = f"generation {now.generation + 1}/{self.settings.generations}, {now.phase}"
         for step in range(self.steps_per_epoch):
             rows = order[step * self.settings.batch_size : (step + 1) * self.settings.batch_size]
-            latents = torch.from_numpy(self.table.sample(rows, noise_seed)).to(self.device)
+            # An image that is drawn again in an epoch has another latent.
+            seed = noise_seed if self.draws is None else seeds.derive(noise_seed, step)
+            latents = torch.from_numpy(self.table.sample(rows, seed)).to(self.device)
             yield torch.from_numpy(rows).to(self.device), latents
             progress(self.done * self.steps_per_epoch + step + 1, total, note)
 

@@ -141,7 +141,7 @@ class LocalClassifier(nn.Module):
 
     The score of an image is log(mean(exp(r s))) / r over the scores s of its sites (Pinheiro & Collobert 2015), and
     their mean for r = 0. With a larger r fewer sites are enough, which suits a finding that is small. The normalisation
-    is over batches, so no site sees statistics of the whole image; in evaluation they are those of the training.
+    is over batches, so no site sees statistics of its image alone; `IteratedLearning` settles them for evaluation.
     """
 
     def __init__(self, n_in: int, n_classes: int, width: int, sharpness: float) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from bench.augment.latents import LatentTable
+from bench.errors import ConfigError
 from bench.metrics import localisation
 from methods.fusion.cams import class_activation_maps
 from methods.fusion.iterated_learning import IteratedLearning, PhaseEpoch
@@ -130,6 +132,80 @@ def test_balanced_batches_have_each_class_as_often_and_depend_on_the_seed_and_th
     assert drawn(1, 3).tolist() != drawn(1, 4).tolist()
     assert drawn(1, 3).tolist() != drawn(2, 3).tolist()
     assert sorted(drawn(1, 3, "plain")) == list(range(len(labels)))
+
+
+@pytest.mark.parametrize("generations", [1, 2])
+def test_statistics_of_both_checkpoints_are_those_of_an_epoch_with_their_own_weights(
+    generations: int, tmp_path: Path
+) -> None:
+    latents, labels, _ = table_of_spots(64)
+    settings = CodecSettings(
+        vocab_size=8, width=8, batch_size=16, generations=generations, interaction_epochs=1, imitation_epochs=1
+    )
+    learning = IteratedLearning(settings, latents, labels, seed=3)
+    learning.run(tmp_path)
+    last = {name: value.clone() for name, value in learning.networks.state_dict().items()}
+    for state, generation in ((learning.first, 0), (last, generations - 1)):
+        learning.networks.load_state_dict(state)
+        convolution = learning.networks.classifier.features[0][0]  # type: ignore[index, union-attr]
+        means, variances = [], []
+        for _, batch in learning._batches(PhaseEpoch(generation, "interaction", 1), lambda *_: None):
+            with torch.no_grad():
+                values = convolution(learning.networks.encode(batch)).numpy().astype(np.float64)  # type: ignore[operator]
+            values = values.transpose(1, 0, 2, 3).reshape(values.shape[1], -1)
+            means.append(values.mean(axis=1))
+            variances.append(values.var(axis=1, ddof=1))
+        name = "classifier.features.0.1.running_"
+        np.testing.assert_allclose(state[name + "mean"], np.mean(means, axis=0), rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(state[name + "var"], np.mean(variances, axis=0), rtol=1e-3, atol=1e-9)
+
+
+def test_after_a_short_training_evaluation_tells_classes_apart_as_training_does(tmp_path: Path) -> None:
+    latents, labels, truth = table_of_spots(480)
+    settings = CodecSettings(vocab_size=16, width=8, generations=1, interaction_epochs=1, batch_size=16)
+    learning = IteratedLearning(settings, latents, labels, seed=1)
+    learning.run(tmp_path)
+    networks = learning.networks.requires_grad_(False)
+    rows = np.flatnonzero(labels[:, 1])
+    codes = networks.encode(torch.from_numpy(latents.mean[rows]))
+    maps = class_activation_maps(
+        "layercam", networks.classifier, networks.feature_layers, codes, torch.ones(len(rows), dtype=torch.long)
+    )
+    assert localisation.pointing_hits(maps.numpy(), truth[rows]).mean() > 0.6
+
+
+def test_an_image_that_is_drawn_twice_in_an_epoch_has_two_latents() -> None:
+    latents, labels, _ = table_of_spots()
+    noisy = LatentTable(latents.mean, np.ones_like(latents.mean))
+    learning = IteratedLearning(CodecSettings(vocab_size=8, width=8, batch_size=16), noisy, labels, seed=1)
+    seen: dict[int, list[np.ndarray]] = {}
+    for rows, batch in learning._batches(PhaseEpoch(0, "interaction", 0), lambda *_: None):
+        for row in set(rows.tolist()):
+            seen.setdefault(row, []).append(batch[rows.tolist().index(row)].numpy())
+    often = [drawn for drawn in seen.values() if len(drawn) > 1]
+    assert len(often) > 10
+    assert all(not np.array_equal(drawn[0], drawn[1]) for drawn in often)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"positive_weights": "balanced"}, "'balanced' would balance the classes a second time"),
+        (
+            {"classifier": "conv", "pooling_sharpness": 2.0},
+            "pooling_sharpness: has no effect with the classifier 'conv'",
+        ),
+    ],
+)
+def test_settings_that_would_silently_do_something_else_are_refused(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        CodecSettings(**changes)  # type: ignore[arg-type]
+
+
+def test_a_batch_of_one_latent_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"codec\.batch_size: .* use 2 or more"):
+        CodecSettings(batch_size=1).check(16)
+    CodecSettings(batch_size=1, classifier="conv").check(16)
 
 
 def test_a_classifier_starts_at_the_prevalence_in_its_batches() -> None:

@@ -19,8 +19,8 @@ def test_every_variant_is_a_codec_and_the_image_wide_one_is_that_of_the_released
 def test_the_table_has_means_over_seeds_and_no_spread_of_one() -> None:
     row = dict.fromkeys(codes.COLUMNS, 0.5)
     lines = list(codes.table({"a": [row, row | {"pointing": 0.7}], "b": [row]}))
-    assert lines[2].split(" | ")[4] == "0.600 ± 0.141"
-    assert lines[3].split(" | ")[4] == "0.500"
+    assert lines[2].split(" | ")[5] == "0.600 ± 0.141"
+    assert lines[3].split(" | ")[5] == "0.500"
     assert lines[2].endswith("| 2 |")
 
 
@@ -31,6 +31,6 @@ def test_a_small_codec_is_judged(tmp_path, monkeypatch: pytest.MonkeyPatch, caps
     )
     assert codes.main() == 0
     cells = capsys.readouterr().out.splitlines()[2].split(" | ")
-    shares = [float(cell) for cell in cells[1:7]]
+    shares = [float(cell) for cell in cells[1:8]]
     assert all(0 <= share <= 1 for share in shares)
-    assert int(cells[7]) > 0
+    assert int(cells[8]) > 0

@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from bench.store.store import Store
     from methods.fusion.saliency import Saliency
 
-IMAGE_WIDE = {"encoder": "unet", "classifier": "conv", "batches": "plain", "positive_weights": "balanced"}
+LOCAL = {"encoder": "local", "classifier": "local", "batches": "class_balanced", "positive_weights": "none"}
 VARIANTS: dict[str, dict[str, Any]] = {
-    "local": {},
-    "image-wide": IMAGE_WIDE,
-    "local, U-Net as encoder": {"encoder": "unet"},
-    "local, image-wide classifier": {"classifier": "conv"},
-    "local, plain batches": {"batches": "plain", "positive_weights": "balanced"},
-    "local, mean over sites": {"pooling_sharpness": 0},
-    "local, temperature 0.03": {"temperature": 0.03},
-    "local, temperature 0.01": {"temperature": 0.01},
-    "local, one generation": {"generations": 1, "interaction_epochs": 9},
-    "local, 2 x the epochs": {"interaction_epochs": 6, "imitation_epochs": 2},
-    "local, 10 x the epochs": {"interaction_epochs": 30, "imitation_epochs": 10},
-    "image-wide, 2 x the epochs": {**IMAGE_WIDE, "interaction_epochs": 6, "imitation_epochs": 2},
-    "image-wide, 10 x the epochs": {**IMAGE_WIDE, "interaction_epochs": 30, "imitation_epochs": 10},
+    "image-wide": {},
+    "local": LOCAL,
+    "local, U-Net as encoder": LOCAL | {"encoder": "unet"},
+    "local, image-wide classifier": LOCAL | {"classifier": "conv"},
+    "local, plain batches": LOCAL | {"batches": "plain", "positive_weights": "balanced"},
+    "local, mean over sites": LOCAL | {"pooling_sharpness": 0},
+    "local, temperature 0.03": LOCAL | {"temperature": 0.03},
+    "local, temperature 0.01": LOCAL | {"temperature": 0.01},
+    "local, one generation": LOCAL | {"generations": 1, "interaction_epochs": 9},
+    "local, 2 x the epochs": LOCAL | {"interaction_epochs": 6, "imitation_epochs": 2},
+    "local, 10 x the epochs": LOCAL | {"interaction_epochs": 30, "imitation_epochs": 10},
+    "image-wide, 2 x the epochs": {"interaction_epochs": 6, "imitation_epochs": 2},
+    "image-wide, 10 x the epochs": {"interaction_epochs": 30, "imitation_epochs": 10},
 }
 COLUMNS = (
     "likeliest word",

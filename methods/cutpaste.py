@@ -59,7 +59,9 @@ class CutPaste(Method):
     """
 
     name: ClassVar[str] = "cutpaste"
-    presets: ClassVar[dict[str, dict[str, Any]]] = _PRESETS | {"prompted": _PRESETS["prompted"] | {"edge": "soft"}}
+    presets: ClassVar[dict[str, dict[str, Any]]] = _PRESETS | {
+        name: _PRESETS[name] | {"edge": "soft"} for name in ("prompted", "local")
+    }
 
     edge: Literal["hard", "soft"] = Field(
         "hard", description="hard: all pixels of a site have its share; soft: interpolated between the sites"

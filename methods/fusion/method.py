@@ -40,10 +40,6 @@ _RELEASED: dict[str, Any] = {
         "code_activation": "tanh",
         "temperature": 1.0,
         "decoder_range": "tanh",
-        "encoder": "unet",
-        "classifier": "conv",
-        "batches": "plain",
-        "positive_weights": "balanced",
         "imitation_loss": "per_word_bce",
         "pseudo_labels": "sampled",
         "student_reset": True,
@@ -70,10 +66,6 @@ _CORRECTED: dict[str, Any] = {
         "code_activation": "softmax",
         "temperature": 0.1,
         "decoder_range": "linear",
-        "encoder": "local",
-        "classifier": "local",
-        "batches": "class_balanced",
-        "positive_weights": "none",
         "imitation_loss": "cross_entropy",
         "pseudo_labels": "sampled",
         "student_reset": True,
@@ -111,6 +103,16 @@ _PROMPTED: dict[str, Any] = {
     "labels": "union",
 }
 
+# Goes past the paper with the maps of its own code. The code is local, so that they point; they are sharp, so the mask
+# follows them from their lowest values on; pairs and texture are those of `prompted`.
+_LOCAL: dict[str, Any] = _CORRECTED | {
+    "codec": _CORRECTED["codec"]
+    | {"encoder": "local", "classifier": "local", "batches": "class_balanced", "positive_weights": "none"},
+    "pairing": _PROMPTED["pairing"],
+    "fusion": {"space": "code", "mask": "soft", "soft_from": 0.0, "soft_to": 0.1},
+    "detail": "parents",
+}
+
 
 class Fusion(Method):
     """Fuse the code of a tail image with that of a similar head image, then run the last d denoising steps (`ours@d`).
@@ -126,6 +128,7 @@ class Fusion(Method):
         "released": _RELEASED,
         "corrected": _CORRECTED,
         "prompted": _PROMPTED,
+        "local": _LOCAL,
     }
 
     denoise_steps: int = Field(5, ge=0, description="number of last steps of the schedule that are run")

@@ -43,9 +43,9 @@ _MOST_LATENTS, _MOST_SITES = 64, 65_536  # of a batch; at 64 x 64 these are 16 l
 class SaliencySettings(Settings):
     """Where a finding is: a class activation map of the codec's classifier, or the difference between two prompts.
 
-    LayerCAM over all layers is the default: with the classifier `local` its maxima fall on the phantom's true masks as
-    often as those of other methods, and its sites overlap more with them. With `conv` a site of the last layer sees the
-    whole latent, and the maxima of its maps fall on the true masks no more often than by chance.
+    LayerCAM over all layers is the default, because its maxima fall on the phantom's true masks more often than those
+    of the other methods. A site of the last layer sees the whole latent, and the maxima of its maps fall on the true
+    masks no more often than by chance.
     """
 
     source: Literal["classifier", "prompt"] = Field(

@@ -20,10 +20,9 @@ _SMALLEST_FOR_TORCHVISION = 32  # torchvision's vgg11 and densenet121 halve the 
 class CodecSettings(Settings):
     """Shape and training of the code. The defaults suit latents of 16 x 16 on a CPU; paper scale is in matrix files.
 
-    By default a site of the code sees 3 x 3 sites of the latent, and a site of the classifier's maps sees 9 x 9. A
-    U-Net, the group normalisation in it and a deep classifier let every site see the whole image. Then a code learns to
-    tell the classes and its maps do not point at them, because any site will do (docs/methods.md, "Why a code has to be
-    local").
+    A U-Net, the group normalisation in it and a deep classifier let every site see the whole image. Then the maps do not
+    point at a class, because any site will do. If encoder and classifier are `local`, a site of the code sees 3 x 3 sites
+    of the latent, and a site of the maps 9 x 9 (docs/methods.md, "Maps of a local code").
 
     The paper's released code has `code_activation` and `decoder_range` at `tanh`, `imitation_loss` at `per_word_bce`
     and a temperature of 1. Each of these weakens the code: a Tanh keeps every word unlikely, a decoder that ends in
@@ -40,7 +39,7 @@ class CodecSettings(Settings):
         "linear", description="the decoder's last layer; tanh cannot rebuild latent values beyond 1 in size"
     )
     encoder: Literal["local", "unet"] = Field(
-        "local", description="local: a site's code depends on the 3 x 3 sites of the latent around it; unet: on all"
+        "unet", description="local: a site's code depends on the 3 x 3 sites of the latent around it; unet: on all"
     )
     width: int = Field(
         16,
@@ -49,8 +48,8 @@ class CodecSettings(Settings):
         description="channels of the U-Nets at full resolution; other layers have 2 or 4 times as many",
     )
     downsamplings: int = Field(3, ge=1, le=8, description="halvings in the U-Nets, at most log2 of the latent's side")
-    classifier: Literal["local", "conv", "vgg11", "densenet121"] = Field(
-        "local",
+    classifier: Literal["conv", "local", "vgg11", "densenet121"] = Field(
+        "conv",
         description="network that classifies codes; a site's score depends on 7 x 7 sites of the code in `local`",
     )
     pooling_sharpness: float = Field(
@@ -71,9 +70,9 @@ class CodecSettings(Settings):
     decay_factor: float = Field(1.0, gt=0, le=1, description="factor on that learning rate at a decay; 1 is constant")
     classification_weight: float = Field(1.0, ge=0, description="weight of the BCE beside the L1 of the latents")
     batches: Literal["class_balanced", "plain"] = Field(
-        "class_balanced", description="plain: each image once an epoch; class_balanced: drawn, each class equally often"
+        "plain", description="plain: each image once an epoch; class_balanced: drawn, each class equally often"
     )
-    positive_weights: Literal["balanced", "none"] = Field("none", description="balanced: N / (count_c * C)")
+    positive_weights: Literal["balanced", "none"] = Field("balanced", description="balanced: N / (count_c * C)")
     pseudo_labels: Literal["sampled", "soft"] = Field("sampled", description="what a student imitates")
     imitation_loss: ImitationLoss = Field(
         "cross_entropy", description="cross-entropy per simplex and site, or BCE averaged over all words"

@@ -187,8 +187,7 @@ def test_the_stage_writes_both_checkpoints_and_measures_of_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels, task = toy_labels(32), toy_task(tmp_path)
-    settings = tiny(batches="plain", positive_weights="balanced")  # the measures below are weighted
-    stage = Codec(latents=task.latents, train=task.train, settings=settings, seed=3)
+    stage = Codec(latents=task.latents, train=task.train, settings=tiny(), seed=3)
     for name in ("out", "ckpt"):
         (tmp_path / name).mkdir()
     monkeypatch.setattr(codec_module, "train_set", lambda work, train: SimpleNamespace(labels=labels))

@@ -20,10 +20,11 @@ from methods.fusion.objectives import start_at_prior
 from methods.fusion.settings import CodecSettings
 
 SIDE, AT = 16, (5, 9)
+LOCAL = {"encoder": "local", "classifier": "local", "batches": "class_balanced", "positive_weights": "none"}
 
 
 def networks(**changes: object) -> CodecNetworks:
-    settings = CodecSettings(vocab_size=8, width=8, downsamplings=2, **changes)  # type: ignore[arg-type]
+    settings = CodecSettings(**(LOCAL | {"vocab_size": 8, "width": 8, "downsamplings": 2} | changes))  # type: ignore[arg-type]
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return CodecNetworks(settings, (4, SIDE, SIDE), 3).eval().requires_grad_(False)
@@ -76,6 +77,10 @@ def test_the_score_of_an_image_is_the_log_mean_exp_over_its_sites(sharpness: flo
             classifier.head.double()
 
 
+def small(**changes: object) -> CodecSettings:
+    return CodecSettings(**(LOCAL | {"vocab_size": 8, "width": 8, "batch_size": 16} | changes))  # type: ignore[arg-type]
+
+
 def table_of_spots(n: int = 240) -> tuple[LatentTable, np.ndarray, np.ndarray]:
     """Return latents of noise, labels and true sites: class 1 is a pattern at a random site, in one of eight latents.
 
@@ -95,7 +100,7 @@ def table_of_spots(n: int = 240) -> tuple[LatentTable, np.ndarray, np.ndarray]:
 
 def trained(folder: Path, **changes: object) -> IteratedLearning:
     latents, labels, _ = table_of_spots()
-    settings = CodecSettings(vocab_size=16, width=8, generations=2, interaction_epochs=4, batch_size=16, **changes)  # type: ignore[arg-type]
+    settings = small(vocab_size=16, generations=2, interaction_epochs=4, **changes)
     learning = IteratedLearning(settings, latents, labels, seed=1)
     learning.run(folder)
     return learning
@@ -115,7 +120,7 @@ def test_maps_of_the_local_code_point_at_a_rare_small_finding(tmp_path: Path) ->
 
 def test_balanced_batches_have_each_class_as_often_and_depend_on_the_seed_and_the_epoch_alone() -> None:
     latents, labels, _ = table_of_spots()
-    settings = CodecSettings(vocab_size=8, width=8, batch_size=16)
+    settings = small()
 
     def drawn(seed: int, epoch: int, batches: str = "class_balanced") -> np.ndarray:
         changed = settings.model_copy(update={"batches": batches})
@@ -139,9 +144,7 @@ def test_statistics_of_both_checkpoints_are_those_of_an_epoch_with_their_own_wei
     generations: int, tmp_path: Path
 ) -> None:
     latents, labels, _ = table_of_spots(64)
-    settings = CodecSettings(
-        vocab_size=8, width=8, batch_size=16, generations=generations, interaction_epochs=1, imitation_epochs=1
-    )
+    settings = small(generations=generations, interaction_epochs=1, imitation_epochs=1)
     learning = IteratedLearning(settings, latents, labels, seed=3)
     learning.run(tmp_path)
     last = {name: value.clone() for name, value in learning.networks.state_dict().items()}
@@ -162,7 +165,7 @@ def test_statistics_of_both_checkpoints_are_those_of_an_epoch_with_their_own_wei
 
 def test_after_a_short_training_evaluation_tells_classes_apart_as_training_does(tmp_path: Path) -> None:
     latents, labels, truth = table_of_spots(480)
-    settings = CodecSettings(vocab_size=16, width=8, generations=1, interaction_epochs=1, batch_size=16)
+    settings = small(vocab_size=16, generations=1, interaction_epochs=1)
     learning = IteratedLearning(settings, latents, labels, seed=1)
     learning.run(tmp_path)
     networks = learning.networks.requires_grad_(False)
@@ -177,7 +180,7 @@ def test_after_a_short_training_evaluation_tells_classes_apart_as_training_does(
 def test_an_image_that_is_drawn_twice_in_an_epoch_has_two_latents() -> None:
     latents, labels, _ = table_of_spots()
     noisy = LatentTable(latents.mean, np.ones_like(latents.mean))
-    learning = IteratedLearning(CodecSettings(vocab_size=8, width=8, batch_size=16), noisy, labels, seed=1)
+    learning = IteratedLearning(small(), noisy, labels, seed=1)
     seen: dict[int, list[np.ndarray]] = {}
     for rows, batch in learning._batches(PhaseEpoch(0, "interaction", 0), lambda *_: None):
         for row in set(rows.tolist()):
@@ -190,7 +193,10 @@ def test_an_image_that_is_drawn_twice_in_an_epoch_has_two_latents() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"positive_weights": "balanced"}, "'balanced' would balance the classes a second time"),
+        (
+            {"batches": "class_balanced", "positive_weights": "balanced"},
+            "'balanced' would balance the classes a second time",
+        ),
         (
             {"classifier": "conv", "pooling_sharpness": 2.0},
             "pooling_sharpness: has no effect with the classifier 'conv'",
@@ -204,8 +210,8 @@ def test_settings_that_would_silently_do_something_else_are_refused(changes: dic
 
 def test_a_batch_of_one_latent_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"codec\.batch_size: .* use 2 or more"):
-        CodecSettings(batch_size=1).check(16)
-    CodecSettings(batch_size=1, classifier="conv").check(16)
+        CodecSettings(classifier="local", batch_size=1).check(16)
+    CodecSettings(batch_size=1).check(16)
 
 
 def test_a_classifier_starts_at_the_prevalence_in_its_batches() -> None:

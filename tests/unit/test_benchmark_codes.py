@@ -9,11 +9,11 @@ from methods.fusion import Fusion
 from methods.fusion.settings import CodecSettings
 
 
-def test_every_variant_is_a_codec_and_the_image_wide_one_is_that_of_the_released_preset() -> None:
+def test_every_variant_is_a_codec_and_the_local_one_is_that_of_the_preset() -> None:
     for settings in codes.VARIANTS.values():
         CodecSettings(**settings)
-    assert codes.IMAGE_WIDE.items() <= Fusion.presets["released"]["codec"].items()
-    assert codes.VARIANTS["local"] == {}
+    assert CodecSettings(**codes.VARIANTS["local"]) == CodecSettings(**Fusion.presets["local"]["codec"])
+    assert codes.VARIANTS["image-wide"] == {}
 
 
 def test_the_table_has_means_over_seeds_and_no_spread_of_one() -> None:

@@ -20,9 +20,9 @@ _SMALLEST_FOR_TORCHVISION = 32  # torchvision's vgg11 and densenet121 halve the 
 class CodecSettings(Settings):
     """Shape and training of the code. The defaults suit latents of 16 x 16 on a CPU; paper scale is in matrix files.
 
-    A U-Net, the group normalisation in it and a deep classifier let every site see the whole image. Then the maps do not
-    point at a class, because any site will do. If encoder and classifier are `local`, a site of the code sees 3 x 3 sites
-    of the latent, and a site of the maps 9 x 9 (docs/methods.md, "Maps of a local code").
+    A U-Net, the group normalisation in it and a deep classifier let every site see the whole image. Then the maps do
+    not point at a class, because any site will do. If encoder and classifier are `local`, a site of the code sees 3 x 3
+    sites of the latent, and a site of the maps 9 x 9 (docs/methods.md, "Maps of a local code").
 
     The paper's released code has `code_activation` and `decoder_range` at `tanh`, `imitation_loss` at `per_word_bce`
     and a temperature of 1. Each of these weakens the code: a Tanh keeps every word unlikely, a decoder that ends in

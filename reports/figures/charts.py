@@ -36,6 +36,7 @@ _OF_THE_PAPER = (
     "steps. Hollow circles are the published numbers, of other data and another extractor: compare their order, not "
     "their values."
 )
+_MOST_MARKERS = 8  # rows that each have a marker in the legend of quality against steps
 _MOST_SLANTED = 16  # names of classes in a panel; more stand upright
 
 
@@ -194,6 +195,12 @@ def _all_but_steps(row: Row) -> str:
     return f"{row.method.name} {row.method.model_dump_json(exclude=exclude)} {row.classifier.model_dump_json()}"
 
 
+def _stem(labels: list[str]) -> str:
+    """Return `ours@d` for rows of that name that differ in the number after @, else all of their labels."""
+    stems = {label.rpartition("@")[0] for label in labels}
+    return f"{stems.pop()}@d" if len(labels) > 1 and len(stems) == 1 and "" not in stems else ", ".join(labels)
+
+
 def _published_points(axes: Sequence[Axes], results: list[CellResult], theme: Theme) -> list[Line2D]:
     """Draw the published numbers of the rows as hollow markers, and return those of each panel that has any."""
     steps = {label: _steps(members[0]) for label, members in by_method(results).items() if label in published().rows}
@@ -206,21 +213,30 @@ def _published_points(axes: Sequence[Axes], results: list[CellResult], theme: Th
 
 
 def _step_panel(ax: Axes, results: list[CellResult], looks: Looks, part: str, column: str) -> dict[str, Line2D]:
-    """Draw a marker for each method, and a line through those that differ only in the number; return the markers."""
+    """Draw a marker for each method, and a line through those that differ only in the number; return the markers.
+
+    Many methods would make a legend that nobody can follow: then each line has a look of its own, and is returned.
+    """
     from matplotlib.ticker import FixedLocator, NullLocator
 
     points = {
         label: (_steps(members[0]) or 0, _mean([(getattr(r, part) or {}).get(column) for r in members]))
         for label, members in by_method(results).items()
     }
-    markers: dict[str, Line2D] = {}
-    for label, (x, y) in points.items():
-        (markers[label],) = ax.plot([x], [y], ls="none", ms=7, zorder=3, **looks.of(label))
-    families: dict[str, list[tuple[int, float]]] = {}
+    families: dict[str, list[str]] = {}
     for label, members in by_method(results).items():
-        families.setdefault(_all_but_steps(members[0].cell.row), []).append(points[label])
-    for family in families.values():
-        ax.plot(*zip(*sorted(family), strict=True), lw=1, color=ax.xaxis.label.get_color(), alpha=0.45, zorder=2)
+        families.setdefault(_all_but_steps(members[0].cell.row), []).append(label)
+    markers: dict[str, Line2D] = {}
+    if len(points) > _MOST_MARKERS:
+        named = {_stem(labels): sorted(points[label] for label in labels) for labels in families.values()}
+        for name, family in named.items():
+            (markers[name],) = ax.plot(*zip(*family, strict=True), lw=1.2, ms=6, **Looks(named).of(name))
+    else:
+        for label, (x, y) in points.items():
+            (markers[label],) = ax.plot([x], [y], ls="none", ms=7, zorder=3, **looks.of(label))
+        for labels in families.values():
+            family = sorted(points[label] for label in labels)
+            ax.plot(*zip(*family, strict=True), lw=1, color=ax.xaxis.label.get_color(), alpha=0.45, zorder=2)
     ax.set_xscale("symlog", linthresh=1)
     shown = sorted({x for x, _ in points.values()})
     ax.xaxis.set_major_locator(FixedLocator(shown))

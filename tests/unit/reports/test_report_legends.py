@@ -177,3 +177,13 @@ def test_steps_of_the_optimiser_are_whole_numbers_however_few_there_are(filled: 
     figure = drawn(charts.training_curves(results, LOOKS))
     for ax in figure.axes:
         assert all(float(tick).is_integer() for tick in ax.get_xticks())
+
+
+def test_many_rows_that_differ_in_the_number_alone_are_named_as_one_line(
+    filled: Filled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, _, _ = filled
+    monkeypatch.setattr(charts, "_MOST_MARKERS", 1)
+    figure = drawn(charts.quality_by_steps(results, LOOKS))
+    assert legend(figure)[0] == "ours@d"
+    assert [0, 5] in [list(line.get_xdata()) for line in figure.axes[0].get_lines() if line.get_linestyle() == "-"]

@@ -120,7 +120,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "preset": (
         {"methods": [{"method": "ours@1", "preset": "relased"}]},
-        ".methods.0.preset: no preset 'relased'; did you mean 'released'? (have: corrected, prompted, released)",
+        ".methods.0.preset: no preset 'relased'; did you mean 'released'? (have: corrected, local, prompted, released)",
     ),
     "preset of a method without": ({"methods": [{"method": "smote", "preset": "x"}]}, ".methods.0.preset: no preset 'x' ('smote' has none)"),
     "against nobody": (

@@ -228,7 +228,10 @@ def _step_panel(ax: Axes, results: list[CellResult], looks: Looks, part: str, co
         families.setdefault(_all_but_steps(members[0].cell.row), []).append(label)
     markers: dict[str, Line2D] = {}
     if len(points) > _MOST_MARKERS:
-        named = {_stem(labels): sorted(points[label] for label in labels) for labels in families.values()}
+        named: dict[str, list[tuple[int, float]]] = {}
+        for labels in families.values():
+            name = _stem(labels) if _stem(labels) not in named else ", ".join(labels)  # no line hides another
+            named[name] = sorted(points[label] for label in labels)
         for name, family in named.items():
             (markers[name],) = ax.plot(*zip(*family, strict=True), lw=1.2, ms=6, **Looks(named).of(name))
     else:

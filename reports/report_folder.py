@@ -11,6 +11,10 @@ from pathlib import Path
 from bench.errors import ConfigError, listed
 
 MARKER = "shared.txt"
+LISTING = "files.txt"
+_WROTE = (
+    "Written by `bench report`. The next one into this folder removes those of these files that it does not write.\n"
+)
 _SAID = "Written by `bench report --share`: no pictures, paths or ids of credentialed data are in these files.\n"
 
 
@@ -44,6 +48,19 @@ def folder_for(out: Path, share: bool) -> Iterator[Path]:
         os.replace(new, out)
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def forget_older(out: Path, names: list[Path]) -> None:
+    """Remove the files of an older local report that are not among `names`, those of the new one, and note these.
+
+    A figure of a row that is gone would otherwise lie beside the new figures and pass for one of them. A file that no
+    report wrote is left alone.
+    """
+    listing = out / LISTING
+    older = listing.read_text(encoding="utf-8").splitlines()[1:] if listing.is_file() else []
+    for name in {*older} - {str(name) for name in names}:
+        (out / name).unlink(missing_ok=True)
+    listing.write_text(_WROTE + "".join(f"{name}\n" for name in names), encoding="utf-8")
 
 
 def _others(out: Path) -> list[str]:

@@ -71,7 +71,7 @@ def report(filled, tmp_path_factory):
 
 def test_files_are_those_returned_and_the_store_is_only_read(report):
     out, paths, before, after = report
-    assert sorted(p for p in out.rglob("*") if p.is_file()) == sorted(paths)
+    assert sorted(p for p in out.rglob("*") if p.is_file()) == sorted([*paths, out / "files.txt"])
     assert paths[0].name == "report.html"
     assert before == after
     tables = {"table.md", "table.tex", "table.csv", "table.html", "effects.md", "effects.csv"}
@@ -134,6 +134,17 @@ def test_a_report_of_nothing_is_a_page_with_holes(tmp_path):
     assert "No scores yet." in text
     assert not (tmp_path / "report" / "figures").exists()
     assert not (tmp_path / "store").exists()
+
+
+def test_no_figure_of_an_older_report_is_left_beside_the_new_ones(filled, tmp_path):
+    matrix, results, store = filled
+    write_report(matrix, results, store, tmp_path)
+    (tmp_path / "figures" / "mine.png").write_bytes(b"not of a report")
+    fewer = [r for r in results if r.cell.label != "smote"]
+    paths = write_report(replace(matrix, cells=[r.cell for r in fewer]), fewer, store, tmp_path)
+    left = {p for p in tmp_path.rglob("*") if p.is_file()}
+    assert left == {*paths, tmp_path / "files.txt", tmp_path / "figures" / "mine.png"}
+    assert not list(tmp_path.rglob("*smote*"))
 
 
 def test_several_data_sets_have_their_own_parts_and_credentialed_ones_are_named(tmp_path):

@@ -146,6 +146,8 @@ def make_placement(machine: Machine, idle: bool = False) -> ChosenExecutor:
         from bench.run.slurm.queue import require_slurm
 
         require_slurm()
+        if machine.slurm.stages:
+            import bench.pretrain.stages  # noqa: F401 - a machine file may have entries for them, whatever runs now
     return choose_executor(machine, jobs)
 
 

@@ -33,6 +33,7 @@ def examine_slurm(machine: Machine, store: Path, wait_s: float) -> Iterator[Chec
 
 
 def _examine(machine: Machine, store: Path, wait_s: float) -> Iterator[Check]:
+    import bench.pretrain.stages  # noqa: F401 - `stage_classes` then knows them too
     from bench.doctor.probe_jobs import probe_nodes
 
     for check in guarded("SLURM", _answers()):

@@ -243,3 +243,17 @@ def test_a_reader_that_leaves_early_is_no_error(toy_run: ToyRun, verb: list[str]
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
+
+
+def test_a_machine_file_for_slurm_may_name_stages_of_pretraining() -> None:
+    """Whatever runs now: in a process of its own, since another test may have imported them."""
+    code = """
+from bench.cli.session import make_placement
+from bench.run.machine_file import Machine
+from bench.run.slurm import executor, queue
+queue.require_slurm = lambda: None
+make_placement(Machine(executor="slurm", slurm={"stages": {"pretraineddiffusion": {"minutes": 600}}}))
+print("pretraineddiffusion" in executor.stage_classes())
+"""
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert told.stdout == "True\n"

@@ -139,9 +139,9 @@ def make_placement(machine: Machine, idle: bool = False) -> ChosenExecutor:
         raise ConfigError(f"--device {machine.device}: {lacks}")
     jobs = machine.jobs or (1 if idle or machine.executor in ("inline", "slurm") else 0)
     if not jobs:
-        from bench.run.processes import count_gpus
+        from bench.run.processes import gpus_of
 
-        jobs = count_gpus() or len(os.sched_getaffinity(0))
+        jobs = len(gpus_of(machine.device)) or len(os.sched_getaffinity(0))
     if machine.executor == "slurm" and not idle:
         from bench.run.slurm.queue import require_slurm
 

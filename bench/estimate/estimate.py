@@ -20,7 +20,7 @@ from bench.matrix.inputs import Planned
 from bench.matrix.matrix import Matrix
 from bench.pipeline.stage import Stage, walk
 from bench.run.machine_file import Machine
-from bench.run.processes import count_gpus
+from bench.run.processes import gpus_of
 from bench.run.progress import Silent
 from bench.run.workload import Workload
 from bench.store.store import Store
@@ -82,7 +82,7 @@ def computations_at_once(machine: Machine) -> int:
     """Return how many computations a machine runs beside each other: its GPUs, else its cores; SLURM's cap there."""
     if machine.executor == "slurm":
         return machine.jobs or machine.slurm.cap
-    return machine.jobs or count_gpus() or len(os.sched_getaffinity(0))
+    return machine.jobs or len(gpus_of(machine.device)) or len(os.sched_getaffinity(0))
 
 
 def estimate(

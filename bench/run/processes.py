@@ -38,11 +38,21 @@ _BUSY = "busy"  # a child's last word if another process computes the stage
 _OURS = "bench"  # the value of PYTHONSAFEPATH if we have set it; to Python, any value means yes
 
 
-def count_gpus() -> int:
-    """Return the number of CUDA devices that this process can see."""
+def gpus_of(device: str) -> list[str]:
+    """Return the GPUs that `device` stands for, as CUDA_VISIBLE_DEVICES names them for the stages of this process.
+
+    `cuda:1` is one GPU, `cuda` and `auto` are all that this process can see, and `cpu` and `mps` are none. If
+    CUDA_VISIBLE_DEVICES is `2,3`, as on a machine that several people share, these are GPUs 2 and 3, not 0 and 1.
+    """
+    kind, _, index = device.partition(":")
+    if kind in ("cpu", "mps"):
+        return []
     import torch
 
-    return torch.cuda.device_count()  # it starts no CUDA context, which would take memory on the GPU
+    n_gpus = torch.cuda.device_count()  # it starts no CUDA context, which would take memory on the GPU
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [name.strip() for name in visible.split(",")] if visible else [str(i) for i in range(n_gpus)]
+    return names[:n_gpus] if not index else names[int(index) : int(index) + 1]
 
 
 @dataclass
@@ -57,15 +67,15 @@ class _Running:
 class Processes:
     """Computes up to `jobs` stages at once."""
 
-    def __init__(self, jobs: int, n_gpus: int | None = None) -> None:
-        """Use `jobs` processes. Slot i sees GPU i modulo `n_gpus`, which is counted at the start of `run` if None."""
-        self.jobs, self.n_gpus = jobs, n_gpus
+    def __init__(self, jobs: int) -> None:
+        """Use `jobs` processes. Slot i sees one of the GPUs of the device, i modulo their number."""
+        self.jobs = jobs
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(["bench.run.preload"])
 
     def run(self, work: Workload) -> None:
         """Bring every stage to an outcome. On an exception, Ctrl-C included, end the children first."""
-        self.n_gpus = count_gpus() if self.n_gpus is None else self.n_gpus
+        gpus = gpus_of(work.execution.device)
         running: list[_Running] = []
         kills: dict[str, int] = {}
         self._wait_for_the_server()
@@ -73,7 +83,7 @@ class Processes:
             while not work.finished:
                 Wish.obey()
                 if len(running) < self.jobs:
-                    self._start(work, running)
+                    self._start(work, running, gpus)
                 if running:
                     wait([r.process.sentinel for r in running], timeout=0.25)
                 elif not work.finished:
@@ -109,12 +119,13 @@ class Processes:
             time.sleep(0.2)  # a Ctrl-C ends the server as well, and may reach us a little later
             raise StageError("the process that starts the stages has ended; what it said stands above") from error
 
-    def _start(self, work: Workload, running: list[_Running]) -> None:
+    def _start(self, work: Workload, running: list[_Running], gpus: list[str]) -> None:
         slots = [s for s in range(self.jobs) if s not in {r.slot for r in running}]
         for slot, stage in zip(slots, work.free({r.stage.key for r in running}, len(slots)), strict=False):
-            gpu = slot % self.n_gpus if self.n_gpus else None
+            gpu = gpus[slot % len(gpus)] if gpus else None
             # The reporter belongs to this process: a child writes its progress into the store, where `run` reads it.
-            execution = replace(work.execution, on_progress=None)
+            # The one GPU that a child sees is its `cuda`, whatever number it has here.
+            execution = replace(work.execution, on_progress=None, device=work.execution.device.partition(":")[0])
             said, says = self.context.Pipe(duplex=False)
             process = self.context.Process(target=_child, args=(work.store.root, stage, execution, gpu, says))
             before = (work.store.failure(stage) or {}).get("attempt", 0)
@@ -180,13 +191,13 @@ def _nothing() -> None:
     pass
 
 
-def _child(root: Path, stage: Stage, execution: Execution, gpu: int | None, says: Connection) -> None:
+def _child(root: Path, stage: Stage, execution: Execution, gpu: str | None, says: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends Ctrl-C to all; the parent ends us in order
     if os.environ.get("PYTHONSAFEPATH") == _OURS:
         del os.environ["PYTHONSAFEPATH"]  # it was meant for the fork server, not for programs that a stage starts
     faulthandler.enable()  # a crash inside a library leaves its stack in the log
     if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     store = Store(root)
     try:
         while True:

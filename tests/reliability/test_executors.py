@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bench.errors import ConfigError, StoreError
-from bench.pipeline.stage import Resources, Stage
+from bench.pipeline.stage import Resources, Stage, Work
 from bench.run.inline import Inline
 from bench.run.machine_file import Machine
 from bench.run.placement import choose_executor
-from bench.run.processes import Processes
+from bench.run.processes import Processes, gpus_of
 from bench.run.run_matrix import run_stages
 from bench.run.workload import Outcome, Workload
 from bench.store.store import Store
@@ -68,6 +70,40 @@ def store(tmp_path: Path) -> Store:
 def some_stages() -> list[Stage]:
     shared = Toy(value=1)
     return [Toy(value=10, inputs_=(shared, Counts(value=2, steps=3))), Toy(value=20, inputs_=(shared,))]
+
+
+class Sees(Toy):
+    """Writes the GPUs that its process sees, and the device that it is told to compute on (which is not here)."""
+
+    def compute(self, work: Work) -> None:
+        seen = {"gpus": os.environ.get("CUDA_VISIBLE_DEVICES"), "device": work.execution.device}  # type: ignore[attr-defined]
+        (work.out / "number.json").write_text(json.dumps(seen), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "n_seen", "expected"),
+    [
+        ("cuda", None, 2, {("0", "cuda"), ("1", "cuda")}),
+        ("cuda", "2,3", 2, {("2", "cuda"), ("3", "cuda")}),
+        ("cuda:1", "2,3", 2, {("3", "cuda")}),
+        ("cuda:1", None, 2, {("1", "cuda")}),
+        ("cuda", "GPU-aa,-1,GPU-bb", 1, {("GPU-aa", "cuda")}),
+    ],
+)
+def test_each_process_sees_one_of_the_gpus_that_were_given(
+    store: Store, monkeypatch: pytest.MonkeyPatch, device: str, visible: str | None, n_seen: int, expected: set[Any]
+) -> None:
+    """Those of CUDA_VISIBLE_DEVICES and no others; `n_seen` is what torch counts among them."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: n_seen)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    stages = [Sees(value=i, seconds=0.0) for i in range(4)]
+    Processes(2).run(Workload.plan(stages, store, Execution(device=device), Heard()))
+    found = [store.open(stage) for stage in stages]
+    assert {(told["gpus"], told["device"]) for told in found} == expected
+    assert gpus_of("cpu") == []
 
 
 def test_both_executors_write_the_same_bytes(tmp_path: Path) -> None:

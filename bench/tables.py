@@ -114,6 +114,11 @@ class TrainSet:
         return [self.class_names.index(c) for c in self.tail]
 
     @property
+    def without_tail(self) -> npt.NDArray[np.bool_]:
+        """Which rows have no observed tail class, `bool [n]`: the candidates for a partner of a tail image."""
+        return ~(self.labels[:, self.tail_index] == 1).any(axis=1)
+
+    @property
     def counts(self) -> Int64:
         """Number of positives per class, `int64 [C]`."""
         return np.nansum(self.labels, axis=0).astype(np.int64)

@@ -48,6 +48,7 @@ class Erase(Method):
     name: ClassVar[str] = "erase"
     at: ClassVar[str | None] = "denoise_steps"
     uses_diffusion: ClassVar[bool] = True
+    tail_only: ClassVar[bool] = True  # there are maps of tail images alone
 
     denoise_steps: int = Field(15, ge=1, description="number of last steps of the schedule that are run")
     num_inference_steps: int = Field(25, ge=1, le=1000, description="length of the schedule")

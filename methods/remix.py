@@ -22,19 +22,16 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from bench.contract import (
     PARENT_SHARE,
     AugmentedBatch,
-    ConfigError,
     Context,
     Float32,
     Int64,
     Method,
     TrainSet,
-    listed,
     over_images,
 )
 from methods.duplicate import copied_rows
@@ -52,6 +49,7 @@ class Remix(Method):
     """
 
     name: ClassVar[str] = "remix"
+    tail_only: ClassVar[bool] = True
     soft_labels: ClassVar[bool] = True
 
     alpha: float = Field(1.0, ge=0.05, le=20, description="of Beta(alpha, alpha), which the tail image's share is from")
@@ -65,16 +63,11 @@ class Remix(Method):
 
     def skip(self, train: TrainSet) -> str | None:
         """Return a reason if there is no partner, else None."""
-        return None if without_tail(train).any() else "every train image has a tail class, so there is no partner"
+        return None if train.without_tail.any() else "every train image has a tail class, so there is no partner"
 
     def augment(self, ctx: Context) -> Iterator[AugmentedBatch]:
-        """Yield the blends with parents [tail image, partner].
-
-        Raises:
-            ConfigError: if the plan asks for a class that is not a tail class.
-        """
-        self._check_plan(ctx)
-        rows, candidates = copied_rows(ctx), np.flatnonzero(without_tail(ctx.train))
+        """Yield the blends with parents [tail image, partner]."""
+        rows, candidates = copied_rows(ctx), np.flatnonzero(ctx.train.without_tail)
         for index in ctx.batches(BATCH):
             drawn = [self._draw(ctx.rng(int(i)), candidates) for i in index]
             parents = np.array([[rows[i], partner] for i, (partner, _) in zip(index, drawn, strict=True)])
@@ -85,14 +78,6 @@ class Remix(Method):
             labels = remixed_labels(ctx.train, parents, share, self.kappa, self.tau)
             yield AugmentedBatch(images, labels, parents, {PARENT_SHARE: share})
 
-    def _check_plan(self, ctx: Context) -> None:
-        for name in ctx.plan:
-            if name not in ctx.train.tail:
-                raise ConfigError(
-                    f"augment.counts: '{self.name}' makes images of tail classes only; '{name}' is not one of "
-                    f"{listed(ctx.train.tail)}"
-                )
-
     def _draw(self, rng: np.random.Generator, candidates: Int64) -> tuple[int, float]:
         """Return the partner's train row, and its share of the image in [0, 1 - min_share]."""
         from scipy.special import betainc, betaincinv
@@ -102,11 +87,6 @@ class Remix(Method):
         partner = int(rng.choice(candidates))
         below = rng.random() * betainc(self.alpha, self.alpha, 1 - self.min_share)
         return partner, float(betaincinv(self.alpha, self.alpha, below))
-
-
-def without_tail(train: TrainSet) -> npt.NDArray[np.bool_]:
-    """Return `bool [n]`, True for train rows without an observed tail class: the candidates for a partner."""
-    return ~(train.labels[:, train.tail_index] == 1).any(axis=1)
 
 
 def remixed_labels(train: TrainSet, parents: Int64, share: Float32, kappa: float, tau: float) -> Float32:

@@ -89,12 +89,11 @@ class Augmented(Stage):
 
     def _without_inputs(self, work: Work) -> Context:
         train = train_set(work, self.train)
-        plan = self.plan.resolve(train)
-        samples = [train.class_names.index(name) for name, n in plan.items() for _ in range(n)]
+        samples = self.plan.samples(train, self.method.tail_only)
         return Context(
             train=train,
-            plan=plan,
-            samples=np.array(samples, dtype=np.int64),
+            plan=self.plan.resolve(train),
+            samples=samples,
             seed=seeds.derive(self.seed, "augment"),
             device=work.device,
             progress=lambda done: work.progress(done, len(samples), "samples"),

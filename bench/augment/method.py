@@ -37,6 +37,19 @@ class Plan(Settings):
         self.check(train.class_names)
         return {name: n for name, n in self._wanted(train.tail).items() if n > 0}
 
+    def samples(self, train: TrainSet, tail_only: bool = False) -> Int64:
+        """Return the target class (column) of every image to make, `int64 [n]`, in the order of `resolve`.
+
+        Raises:
+            ConfigError: as `resolve` does, and with `tail_only` if `counts` asks for a class that is not a tail class.
+        """
+        wanted = self.resolve(train)
+        for name in wanted:
+            if tail_only and name not in train.tail:
+                tail = listed(train.tail)
+                raise ConfigError(f"augment.counts: '{name}' is no tail class, as the method needs (those are: {tail})")
+        return np.array([train.class_names.index(name) for name, n in wanted.items() for _ in range(n)], dtype=np.int64)
+
     def size(self, train: Train) -> int | None:
         """Return the total number of images, or None if the tail classes are unknown until the data set is read."""
         found = train.split.dataset.known_size()
@@ -138,6 +151,7 @@ class Method(Settings, ABC):
     at: ClassVar[str | None] = None  # The field that `name@value` sets.
     makes_images: ClassVar[bool] = True  # False for a control that adds nothing: its plan is empty.
     uses_diffusion: ClassVar[bool] = False  # True makes `ctx.diffusion` available and puts its weights in the key.
+    tail_only: ClassVar[bool] = False  # True if it makes images of tail classes alone: a plan for others is refused.
     soft_labels: ClassVar[bool] = False  # True if its own labels can lie between 0 and 1, which some losses refuse.
     presets: ClassVar[dict[str, dict[str, Any]]] = {}  # Name → settings; a matrix row chooses one with `preset`.
 

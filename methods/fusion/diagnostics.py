@@ -20,7 +20,7 @@ from bench.contract import (
     write_strict_json,
 )
 from bench.metrics import localisation
-from methods.fusion.fuse import Fused, FusedSet, expand
+from methods.fusion.fuse import Fused, FusedSet
 from methods.fusion.pairing import PairTable, head_labels_apart
 from methods.fusion.settings import Checkpoint
 
@@ -112,7 +112,7 @@ class Diagnostics(Stage):
         of_tail = np.isin(table.classes, train.tail_index)
         side = fused.mask.shape[-1]
         of_maps = true_sites(dataset, at[table.rows[of_tail]], table.classes[of_tail], side)
-        of_samples = true_sites(dataset, at[fused.parents[:, 0]], expand(self.fused.plan, train), side)
+        of_samples = true_sites(dataset, at[fused.parents[:, 0]], self.fused.plan.samples(train), side)
         if of_maps is None or of_samples is None:
             return {}
         return judged_maps(table.cams[of_tail], of_maps, table.classes[of_tail]) | judged_masks(fused.mask, of_samples)

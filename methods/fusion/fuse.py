@@ -13,7 +13,6 @@ from pydantic import Field, model_validator
 from bench.contract import (
     CLAIMED_CLASS,
     PARENT_SHARE,
-    ConfigError,
     Float32,
     Int64,
     Plan,
@@ -24,7 +23,6 @@ from bench.contract import (
     TrainSet,
     UInt8,
     Work,
-    listed,
     new_array,
     seeds,
     soft_mask,
@@ -32,7 +30,7 @@ from bench.contract import (
     write_strict_json,
 )
 from methods.fusion.codec import Codec
-from methods.fusion.pairing import Pairs, PairTable, head_only
+from methods.fusion.pairing import Pairs, PairTable
 from methods.fusion.saliency import batch_size, drawn_latents
 from methods.fusion.settings import Checkpoint
 
@@ -136,7 +134,7 @@ class Fused(Stage):
     def compute(self, work: Work) -> None:
         """Write latents, parents, maps and masks as npy files, in the order of the samples, and `fusion.json`."""
         train = train_set(work, self.pairs.saliency.train)
-        samples = expand(self.plan, train)
+        samples = self.plan.samples(train, tail_only=True)
         if skip_reason(train):
             samples = samples[:0]
         n, (c, h, w) = len(samples), work.get(self.pairs.saliency.latents).shape
@@ -214,26 +212,11 @@ class Fused(Stage):
         return drawn_latents(work, saliency.latents, rows, saliency.seed)
 
 
-def expand(plan: Plan, train: TrainSet) -> Int64:
-    """Return the target class of every sample, `int64 [n]`, in the same order as `Context.samples`.
-
-    Raises:
-        ConfigError: if the plan asks for a class that is not a tail class, for which there are no anchors.
-    """
-    wanted = plan.resolve(train)
-    for name in wanted:
-        if name not in train.tail:
-            raise ConfigError(
-                f"augment.counts: images are fused for tail classes only; '{name}' is not one of {listed(train.tail)}"
-            )
-    return np.array([train.class_names.index(name) for name, n in wanted.items() for _ in range(n)], dtype=np.int64)
-
-
 def skip_reason(train: TrainSet) -> str | None:
     """Return why no images can be fused from this train split, or None."""
     if not train.head:
         return "no class is a head class, so no partner has a map"
-    if not head_only(train).any():
+    if not train.without_tail.any():
         return "every train image has a tail class, so there is no partner"
     lacking = [name for name, c in zip(train.tail, train.tail_index, strict=True) if not len(train.rows_with(c))]
     return f"no train image has the tail class {', '.join(lacking)}" if lacking else None

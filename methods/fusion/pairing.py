@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from bench.contract import (
@@ -105,7 +104,7 @@ class Pairs(Stage):
         table = pair(train, saliency, self.settings, self.index_space, vectors, seed, work.progress)
         for name in ("anchors", "classes", "partners", "distances"):
             np.save(work.out / f"{name}.npy", getattr(table, name))
-        candidate = head_only(train)
+        candidate = train.without_tail
         apart = head_labels_apart(train, table.anchors, table.partners)
         record = {
             "anchor_maps": len(table.anchors),
@@ -150,11 +149,6 @@ class Pairs(Stage):
         return codes
 
 
-def head_only(train: TrainSet) -> npt.NDArray[np.bool_]:
-    """Return `bool [n]`, True for train rows without an observed tail class: the candidates for a partner."""
-    return ~(train.labels[:, train.tail_index] == 1).any(axis=1)
-
-
 def pair(
     train: TrainSet,
     saliency: SaliencyTable,
@@ -177,7 +171,7 @@ def pair(
     """
     # Three index spaces: `positions` count within `candidates`, `candidates` and `anchors` are entries of the saliency
     # table, and `saliency.rows` turns entries into train rows. With `released` the positions are not translated.
-    candidate = head_only(train)[saliency.rows]
+    candidate = train.without_tail[saliency.rows]
     candidates, anchors = np.flatnonzero(candidate), np.flatnonzero(~candidate)
     k = min(settings.k_neighbors, len(candidates))
     compared: Vectors = vectors or (lambda entries: _flat(saliency.cams[entries]))

@@ -14,8 +14,9 @@ from bench.augment.unusable import UnusableDiagnostics, UnusableMethod
 from bench.contract import AugmentedBatch, Context, Method, Plan, Stage, Task, TrainSet
 from bench.errors import ConfigError, ContractError, PluginError
 from bench.pipeline.stage import Work
+from bench.plugins import registry
 from bench.store.store import Store
-from bench.testing.toy import toy_task
+from bench.testing.toy import CLASS_NAMES, toy_task
 
 
 class Never(Stage):
@@ -128,3 +129,12 @@ def test_diagnostics_that_cannot_be_planned_fail_when_it_is_their_turn(store: St
     with pytest.raises(PluginError, match="the diagnostics of method 'copies' broke"):
         store.get(stage)
     assert diagnostics_of(Copies(), toy_task()) is None
+
+
+@pytest.mark.parametrize("name", ["erase", "remix"])
+def test_a_plan_for_a_head_class_is_refused_before_anything_is_made(tmp_path: Path, name: str) -> None:
+    """Erase would have labelled untouched images of the class as having it not."""
+    task = toy_task(plan=Plan(per_class=0, counts={CLASS_NAMES[0]: 4}))
+    store = Store(tmp_path)
+    with pytest.raises(ConfigError, match=f"augment.counts: '{CLASS_NAMES[0]}' is no tail class, as the method needs"):
+        store.get(Augmented.of(registry.methods()[name].toy(), task))

@@ -19,7 +19,7 @@ from bench.errors import ConfigError
 from bench.store.store import Store
 from bench.tables import AugmentedSet
 from methods.fusion import Fusion
-from methods.fusion.fuse import Fused, expand, skip_reason
+from methods.fusion.fuse import Fused, skip_reason
 from tests.unit.methods.fusion_fixtures import CLASS_NAMES, TAIL, ours, tiny_pipeline, toy_task, toy_train
 
 PROGRAM = """
@@ -162,8 +162,8 @@ def test_a_train_split_without_partner_or_anchor_is_skipped() -> None:
 def test_a_plan_for_a_head_class_is_refused_by_name() -> None:
     from bench.contract import Plan
 
-    with pytest.raises(ConfigError, match="fused for tail classes only; 'Round' is not one of"):
-        expand(Plan(counts={"Round": 3}), toy_train())
+    with pytest.raises(ConfigError, match=r"augment.counts: 'Round' is no tail class, as the method needs"):
+        Plan(counts={"Round": 3}).samples(toy_train(), tail_only=True)
 
 
 def test_more_steps_than_the_schedule_has_are_refused() -> None:

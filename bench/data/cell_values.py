@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d{1,3})?", re.ASCII | re.IGNORECASE)
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}", re.ASCII)
 _PLAIN = re.compile(r"\d+(\.\d*)?", re.ASCII)
-_ROUNDED = re.compile(r"\d[.,]\d+E\+\d+", re.ASCII)
+_ROUNDED = re.compile(r"\d+([.,]\d*)?e\+\d+", re.ASCII | re.IGNORECASE)  # with +: `12e4` may be part of a hash
 
 
 def number(text: str) -> float | None:
@@ -53,5 +53,5 @@ def _as_number(text: str) -> str:
 
 
 def is_rounded(text: str) -> bool:
-    """Tell whether a spreadsheet has written a long number with fewer digits, such as `1.23E+17`."""
+    """Tell whether a long number was written with fewer digits: `1.23E+17` by a spreadsheet, `1e+17` by Python."""
     return _ROUNDED.fullmatch(text) is not None

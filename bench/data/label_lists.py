@@ -171,16 +171,18 @@ def _classes(
             if name not in counts:
                 have = f"have: {listed((quoted(c)[1:-1] for c in counts), 20)}"
                 raise DataError(f"{where}: {setting}: no row lists '{name}'{nearest(name, list(counts))} ({have})")
+    # Also if the classes are named: a row whose labels are missing would else count as one without any of them.
+    others = sorted(set(counts) - {*(classes or ()), *not_classes, *no_finding})
+    if (none := next((name for name in others if name.casefold() in NO_VALUE), None)) is not None:
+        raise DataError(
+            f"{where} lists {quoted(none)}, which says that there is no value; leave such a cell blank, or name it as "
+            "no_finding or in not_classes; if it is a label here, name it in class_names"
+        )
     if classes is not None:
         return tuple(classes)
     if (code := next((label for label in counts if number(label) is not None), None)) is not None:
         raise DataError(f"{where} lists {quoted(code)}, a number; if numbers are labels here, name them in class_names")
-    names = tuple(sorted(set(counts) - {*not_classes, *no_finding}))
-    if (none := next((name for name in names if name.casefold() in NO_VALUE), None)) is not None:
-        raise DataError(
-            f"{where} lists {quoted(none)}, which says that there is no value; leave such a cell blank, or name it as "
-            "no_finding or in not_classes; if it is a label here, name the class_names"
-        )
+    names = tuple(others)
     if len(names) > _MOST:
         raise DataError(f"{where} has {len(names):,} different labels; if it holds no remarks, name the class_names")
     if len(names) < 2:

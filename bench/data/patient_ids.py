@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bench.data.cell_values import is_rounded, same_patients
-from bench.data.class_columns import is_patient_column
+from bench.data.class_columns import NO_VALUE, is_patient_column
 from bench.data.csv_file import Problems, Rows, quoted
 from bench.tables import Int64
 
@@ -62,8 +62,11 @@ def ids_of(rows: Rows, column: str | None, pattern: str | None, path_column: str
             fault = "is blank" if column else "finds nothing in the path"
             problems.add(line, f"{where} {fault}; every row needs its patient")
         elif is_rounded(cell):
-            fault = "a number that a spreadsheet has rounded"
+            fault = "a number that was rounded, as spreadsheets do"
             problems.add(line, f"{where} is {quoted(cell)}, {fault}; write the ids as text")
+        elif cell.casefold() in NO_VALUE:
+            fault = "which says that there is no value"
+            problems.add(line, f"{where} is {quoted(cell)}, {fault}; every row needs its patient")
     common = same_patients(cells)
     return [common[cell] for cell in cells]
 

@@ -135,6 +135,9 @@ def test_a_word_for_no_value_becomes_no_class(tmp_path, cell):
     cells = ["Edema|Mass", "Edema", cell, "Mass", "Mass", "Edema", "Mass", cell]
     assert f"lists '{cell}', which says that there is no value" in fault(tmp_path, cells, no_finding=None)
     assert dataset(tmp_path, cells, no_finding=cell).known_labels().class_names == ("Edema", "Mass")
+    named = {"no_finding": None, "class_names": ("Edema", "Mass")}
+    assert f"lists '{cell}', which says that there is no value" in fault(tmp_path, cells, **named)
+    assert dataset(tmp_path, cells, not_classes=(cell,), **named).known_labels().labels.sum() == 7
     assert dataset(tmp_path, cells, no_finding=None, class_names=("Edema", cell)).known_labels().labels.sum() == 5
 
 

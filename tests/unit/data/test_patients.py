@@ -52,11 +52,24 @@ def test_ids_among_texts_lose_only_the_point_of_a_float(tmp_path):
     assert patients(tmp_path, cells) == [0, 1, 1, 2, 3, 4, 4, 5, 6, 7, 1, 8]
 
 
-def test_ids_that_a_spreadsheet_has_rounded_are_refused(tmp_path):
-    found = dataset(tmp_path, column=["1.23E+17"] * N, patient_column="who")
-    assert "row 2: column 'who' is '1.23E+17', a number that a spreadsheet has rounded; write the ids as text" in fault(
-        found
-    )
+@pytest.mark.parametrize("cell", ["1.23E+17", "1e+17", "1.0000000000000002e+17"])
+def test_ids_that_were_rounded_are_refused(tmp_path, cell):
+    """Python writes `repr(1e17)` so: different patients near it would become one."""
+    said = f"row 2: column 'who' is '{cell}', a number that was rounded, as spreadsheets do; write the ids as text"
+    assert said in fault(dataset(tmp_path, column=[cell] * N, patient_column="who"))
+
+
+def test_ids_that_are_hashes_are_not_taken_for_rounded_numbers(tmp_path):
+    cells = [f"12e{w}45" for w in WHO]
+    assert patients(tmp_path, cells) == WHO
+
+
+@pytest.mark.parametrize("cell", ["nan", "NaN", "None", "unknown"])
+def test_a_word_for_no_value_is_no_patient(tmp_path, cell):
+    """All rows without a patient would be one person, who may have other pictures in another part."""
+    found = dataset(tmp_path, column=["p1"] * (N - 1) + [cell], patient_column="who")
+    said = f"row {N + 1}: column 'who' is '{cell}', which says that there is no value; every row needs its patient"
+    assert said in fault(found)
 
 
 def test_a_patient_whose_id_has_two_forms_cannot_be_in_two_parts(tmp_path):

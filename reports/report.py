@@ -15,7 +15,7 @@ from reports.figures.nearest import nearest_images
 from reports.figures.study import study_figures
 from reports.figures.style import Drawing, Looks, Omitted, Saved, picture, save, unique
 from reports.redaction import ReportInput, export
-from reports.report_folder import folder_for, forget_older
+from reports.report_folder import folder_for
 from reports.run_facts import by_method
 
 if TYPE_CHECKING:
@@ -33,19 +33,17 @@ def write_report(matrix: Matrix, results: list[CellResult], store: Store, out: P
         results: its cells as `bench.results.cells.read_matrix` gives them, finished or not.
         store: it holds the stages of the cells.
         out: the folder to write, created if it is missing: `report.html`, `table.*`, `effects.*`, `matrix.yaml`,
-            `figures/`. Files of an older report there that this one does not write are removed.
+            `figures/`, and `files.txt` with their names. An older report there is replaced.
         share: write a report that may be passed on, see `bench.privacy.border`. The folder must then be new, or hold
             such a report.
 
     Raises:
-        ConfigError: for a folder that holds other files.
+        ConfigError: for a folder that holds other files which would be lost.
         BorderError: if the report would hold something that may not leave; then nothing is written.
     """
     made_of = export(matrix, results, store, share)
-    with folder_for(out, share) as folder, _words_for_numbers():
+    with folder_for(out, matrix, share) as folder, _words_for_numbers():
         names = _write(made_of, store, folder)
-        if not share:
-            forget_older(folder, names)
     return [out / name for name in names]
 
 

@@ -138,13 +138,20 @@ def next_steps(
 
 
 def _report(request: Request, matrix: Matrix, results: list[CellResult], store: Store) -> str:
-    """Return where the report's page is, or the command that writes it; a page older than a result is out of date."""
+    """Return where the report's page is, or the command that writes it.
+
+    A page of other cells, which has the same name, is none; one that is older than a result is out of date.
+    """
+    from reports.report_folder import is_of
+
     below = f"reports/{matrix.name}/report.html"
     command = request.command("report")
     try:
         written = (store.root / below).stat().st_mtime
     except OSError:
         return f"report: {command}"
+    if not is_of((store.root / below).parent, matrix):
+        return f"report (the one in {request.store_path / below} is of other rows, seeds, settings or code): {command}"
     if written < max(_finished_at(results, store), default=0.0):
         return f"report (the one in {request.store_path / below} is older than these results): {command}"
     return f"report: {request.store_path / below} (to write it again: {command})"

@@ -16,6 +16,7 @@ from bench.matrix.matrix import Matrix
 from bench.results.cells import CellResult
 from bench.store.store import Store
 from reports.differences import EFFECT_COLUMNS, MAIN, Effect
+from reports.report_folder import folder_for
 from reports.statistics import over_seeds
 from tests.unit.reports import report_fixtures as fixtures
 
@@ -176,13 +177,17 @@ def test_what_failed_comes_first(seeded: Seeded) -> None:
     ]
 
 
-def test_a_page_is_named_with_its_age(seeded: Seeded) -> None:
+def test_a_page_is_named_with_its_age_if_it_is_of_these_cells(seeded: Seeded) -> None:
     matrix, results, store = seeded
     page = store.root / "reports" / matrix.name / "report.html"
-    page.parent.mkdir(parents=True)
-    page.touch()
+    with folder_for(page.parent, replace(matrix, cells=matrix.cells[1:]), share=False) as folder:
+        (folder / page.name).touch()
     shown = DEFAULT_STORE / "reports" / matrix.name / "report.html"
     command = "bench report toy-report"
+    (other, *_) = next_steps(REQUEST, matrix, results, store)
+    assert other == f"report (the one in {shown} is of other rows, seeds, settings or code): {command}"
+    with folder_for(page.parent, matrix, share=False) as folder:
+        (folder / page.name).touch()
     (fresh, *_) = next_steps(REQUEST, matrix, results, store)
     assert fresh == f"report: {shown} (to write it again: {command})"
     os.utime(page, (0, 0))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+from bench.errors import ConfigError
 from bench.matrix.study import Study
 from bench.results.cells import CellResult
 from bench.results.pictures import load_pictures
@@ -23,6 +24,7 @@ from reports.page import duration
 from reports.paper_table import parts_of
 from reports.published import published
 from reports.report import figures_of, write_report
+from reports.report_folder import is_of
 from reports.run_facts import dataset_facts
 from tests.unit.reports import report_fixtures as fixtures
 
@@ -145,6 +147,28 @@ def test_no_figure_of_an_older_report_is_left_beside_the_new_ones(filled, tmp_pa
     left = {p for p in tmp_path.rglob("*") if p.is_file()}
     assert left == {*paths, tmp_path / "files.txt", tmp_path / "figures" / "mine.png"}
     assert not list(tmp_path.rglob("*smote*"))
+
+
+def test_no_file_of_somebody_else_is_written_over(filled, tmp_path, monkeypatch):
+    """`--out .` beside the hand-written matrix.yaml, for one."""
+    matrix, results, store = filled
+    monkeypatch.chdir(tmp_path)
+    Path("matrix.yaml").write_text("# mine", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"--out \.: holds files that no report wrote \(matrix.yaml\); give another"):
+        write_report(matrix, results, store, Path())
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("matrix.yaml", "# mine")]
+    monkeypatch.setattr("reports.report._write", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_report(matrix, results, store, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_report_tells_whose_it_is(filled, tmp_path):
+    matrix, results, store = filled
+    write_report(matrix, results, store, tmp_path)
+    assert is_of(tmp_path, matrix)
+    assert not is_of(tmp_path, replace(matrix, cells=matrix.cells[1:]))
+    assert not is_of(tmp_path / "figures", matrix)
 
 
 def test_several_data_sets_have_their_own_parts_and_credentialed_ones_are_named(tmp_path):

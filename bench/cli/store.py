@@ -9,7 +9,7 @@ import typer
 
 from bench.cli.options import DEFAULT_STORE, JsonOpt, MatricesArg, QuietOpt, SetOpt, StoreOpt
 from bench.cli.session import load, open_existing_store, print_json, progress_bar, say, stdout_console
-from bench.errors import ConfigError
+from bench.errors import ConfigError, listed, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -163,6 +163,7 @@ def gc(
     if not matrices and not sweeps:
         raise ConfigError("gc: name every matrix (or --sweep) whose results are to stay; all others' go")
     store = open_existing_store(store_path)
+    _check_kinds(store, keep or [])
     needed = _needed_keys(store, matrices or [], sweeps or [], sets)
     going = unwanted(store, needed, grace_s=grace * 3600, older_than_s=older_than * 86400, keep_kinds=keep or [])
     removes = yes and not dry_run
@@ -174,6 +175,20 @@ def gc(
         print_unwanted(shown, removes, stdout_console())
     if removes and len(gone) < len(going):
         say(f"{len(going) - len(gone)} results were kept, because something uses them by now")
+
+
+def _check_kinds(store: Store, kinds: list[str]) -> None:
+    """Refuse a kind of stage that neither the store nor the code has: what was meant would not be kept."""
+    from bench.run.slurm.executor import stage_classes
+    from bench.store.inventory import results
+
+    if not kinds:
+        return
+    known = {stage for stage, _, _ in results(store)} | stage_classes().keys()
+    for kind in kinds:
+        if kind not in known:
+            hint = nearest(kind, known)
+            raise ConfigError(f"--keep {kind}: no such kind of stage{hint} (have: {listed(sorted(known), 30)})")
 
 
 def _needed_keys(store: Store, matrices: list[str], sweeps: list[str], sets: list[str] | None) -> set[str]:

@@ -23,16 +23,17 @@ def exclusion_table(class_names: Sequence[str], declared: Exclusions | None) -> 
     Args:
         class_names: the classes of the data set.
         declared: class → the classes that it excludes, or `all` others. None: a class called "No Finding" or "Normal",
-            in whatever spelling, excludes all others but "Support Devices".
+            in whatever spelling, excludes all others but classes of that kind and "Support Devices".
 
     Raises:
-        ConfigError: if `declared` names a class that the data set does not have.
+        ConfigError: if `declared` names a class that the data set does not have, or lets two classes exclude each
+            other: an image with both would lose both.
     """
     table = np.zeros((len(class_names), len(class_names)), dtype=bool)
     if declared is None:
         plain = [" ".join(re.split(r"[\W_]+", name.casefold())).strip() for name in class_names]
         for i in (i for i, name in enumerate(plain) if name in _NOTHING):
-            table[i] = [j != i and name not in _BESIDE_NOTHING for j, name in enumerate(plain)]
+            table[i] = [name not in _NOTHING | _BESIDE_NOTHING for name in plain]
         return table
     for name, others in declared.items():
         for unknown in {name, *(() if others == "all" else others)} - set(class_names):
@@ -40,6 +41,9 @@ def exclusion_table(class_names: Sequence[str], declared: Exclusions | None) -> 
             raise ConfigError(f"excludes: no class '{unknown}' in the data set{hint} (have: {have})")
         i = class_names.index(name)
         table[i] = [j != i and (others == "all" or other in others) for j, other in enumerate(class_names)]
+    if (table & table.T).any():
+        a, b = (class_names[i] for i in np.argwhere(table & table.T)[0])
+        raise ConfigError(f"excludes: '{a}' and '{b}' exclude each other; name the one that gives way beside the other")
     return table
 
 

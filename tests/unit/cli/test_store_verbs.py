@@ -74,6 +74,15 @@ def test_gc_with_changes_keeps_the_file_as_it_is_too(store: Store, files: dict[s
     assert json.loads(done.stdout)["items"] == []
 
 
+def test_gc_refuses_a_kind_that_is_none(store: Store, files: dict[str, Path]) -> None:
+    refused = bench("gc", files["one"], "--keep", "classifer", "--store", store.root)
+    assert isinstance(refused.exception, ConfigError)
+    assert str(refused.exception).startswith(
+        "--keep classifer: no such kind of stage; did you mean 'classifier'? (have:"
+    )
+    assert bench("gc", files["one"], "--keep", "classifier", "--store", store.root).exit_code == 0
+
+
 def test_gc_options_keep_more(store: Store, files: dict[str, Path]) -> None:
     kept = bench("gc", files["one"], "--keep", "split", "--json", "--store", store.root)
     assert [i["stage"] for i in json.loads(kept.stdout)["items"]] == ["train"]

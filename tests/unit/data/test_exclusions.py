@@ -16,6 +16,18 @@ def test_no_finding_in_its_usual_spellings_excludes_all_but_devices(name: str) -
     assert table.tolist() == [[False] * 4, [True, False, False, True], [False] * 4, [False] * 4]
 
 
+def test_two_names_for_nothing_do_not_exclude_each_other() -> None:
+    """An image with both would lose both, and be an image of which nothing is known to be absent."""
+    table = exclusion_table(("No Finding", "Normal", "Edema"), None)
+    assert table.tolist() == [[False, False, True], [False, False, True], [False] * 3]
+
+
+@pytest.mark.parametrize("declared", [{"A": ("B",), "B": ("A",)}, {"A": "all", "B": "all"}])
+def test_classes_that_exclude_each_other_are_refused(declared: dict) -> None:
+    with pytest.raises(ConfigError, match="excludes: 'A' and 'B' exclude each other; name the one that gives way"):
+        exclusion_table(("A", "B", "C"), declared)
+
+
 def test_what_is_declared_stands_for_the_default() -> None:
     names = ("No Finding", "Edema", "Clear Lungs", "Fracture")
     table = exclusion_table(names, {"Clear Lungs": ("Edema",), "No Finding": "all"})

@@ -37,7 +37,7 @@ class GroupedScores(Scores):
         return {"head": head, "medium": medium, "tail": table.tail, "all": table.class_names}
 
     def medium(self, table: ImageTable, train_rows: Int64) -> tuple[str, ...]:
-        """Return the classes outside of the tail that have fewest positives in train, in column order.
+        """Return the classes of the head that have fewest positives in train, in column order.
 
         Of classes with equal numbers, the first column is taken. An unknown label is no positive.
 
@@ -49,11 +49,11 @@ class GroupedScores(Scores):
             DataError: if they leave no head.
         """
         counts = np.nansum(table.labels[train_rows], axis=0)
-        others = [c for c in np.argsort(counts, kind="stable").tolist() if table.class_names[c] not in table.tail]
+        others = [c for c in np.argsort(counts, kind="stable").tolist() if table.class_names[c] in table.head]
         medium = tuple(table.class_names[c] for c in sorted(others[: self.n_medium]))
         if not set(table.head) - set(medium):
             raise DataError(
-                f"n_medium: want fewer than the {len(others)} classes that are not tail, so that a head is left, got "
+                f"n_medium: want fewer than the {len(others)} classes of the head, so that one is left; got "
                 f"{self.n_medium}"
             )
         return medium

@@ -77,9 +77,10 @@ class Scores(Stage):
         return {"head": table.head, "tail": table.tail, "all": table.class_names}
 
     def compute(self, work: Work) -> None:
-        """Write `scores.json`, `predictions.npy` and `bootstrap.npy`, and `resampled.NAME.npy` of some scores.
+        """Write `scores.json`, `logits.npy`, `predictions.npy`, `bootstrap.npy`, and for some `resampled.NAME.npy`.
 
-        Predictions are probabilities `float32 [n_test, C]`, in the order of the test rows. The bootstrap is
+        Logits and predictions (probabilities) are `float32 [n_test, C]`, in the order of the test rows. All that ranks
+        images ranks by logits, since different ones can round to the same probability. The bootstrap is
         `float32 [B, groups]`: the mean AP of each of `group_names` in each resample. The accuracies and the scores on
         held-out pairs, where there are any, have a file each, `float32 [B]`.
         """
@@ -90,6 +91,7 @@ class Scores(Stage):
         val_images, val_labels, _ = part_rows(work, self.split, "val")
         work.progress(0, 3, "predict test")
         logits = trained.logits(images, work.device)
+        np.save(work.out / "logits.npy", logits)
         np.save(work.out / "predictions.npy", probabilities(logits))
         work.progress(1, 3, "predict val")
         beside = _beside_precision(table, groups, logits, labels, trained.logits(val_images, work.device), val_labels)

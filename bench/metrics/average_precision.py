@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from bench.tables import Float32
+
+Integers = npt.NDArray[np.integer]
 
 
 def average_precision(scores: Float32, labels: Float32) -> list[float | None]:
@@ -18,22 +21,46 @@ def average_precision(scores: Float32, labels: Float32) -> list[float | None]:
         scores: `float32 [n, C]`, higher means more likely; any monotone scale.
         labels: `float32 [n, C]`, 0 or 1; entries that are NaN (unknown) are left out.
     """
-    import torch
-    from torchmetrics.functional.classification import binary_average_precision
-
     found: list[float | None] = []
     for c in range(labels.shape[1]):
         known = ~np.isnan(labels[:, c])
-        target = labels[known, c] == 1
-        if not target.any():
-            found.append(None)
-            continue
-        # torchmetrics applies a sigmoid to scores outside [0, 1]. Where it saturates, different scores become equal and
-        # the result changes. Ranks scaled to [0, 1] keep the order and the ties exactly as they are.
-        ranks = np.unique(scores[known, c], return_inverse=True)[1]
-        unit = torch.from_numpy(ranks / max(ranks.max(), 1))
-        found.append(float(binary_average_precision(unit, torch.from_numpy(target).long())))
+        positive = labels[known, c] == 1
+        once = np.ones((len(positive), 1), dtype=np.int64)
+        found.append(float(weighted_average_precision(scores[known, c], positive, once)[0]) if positive.any() else None)
     return found
+
+
+def weighted_average_precision(
+    scores: npt.NDArray[np.floating], positive: npt.NDArray[np.bool_], weights: Integers
+) -> npt.NDArray[np.float64]:
+    """Return the average precision under each column of weights, `float64 [B]`; NaN if no positive has any weight.
+
+    AP = sum over thresholds of (R_k - R_{k-1}) P_k, as in scikit-learn with `sample_weight`. Equal scores share one
+    threshold. A row with weight w counts as w equal rows.
+
+    Args:
+        scores: `[n]`, higher means more likely; any monotone scale.
+        positive: `bool [n]`.
+        weights: whole numbers of at least 0, `[n, B]`.
+    """
+    # scikit-learn sorts the scores again for each of thousands of resamples. The order is the same for all of them, so
+    # here they are sorted once, and one cumulative sum serves all columns of weights.
+    order = np.argsort(-scores, kind="stable")
+    ranked, hit = scores[order], positive[order]
+    weights = weights[order]
+    if len(ranked) == 0 or not hit.any():
+        return np.full(weights.shape[1], np.nan)
+    starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
+    # Recall rises only at thresholds that have a positive, so all rows between two of these are summed in one step.
+    with_hit = np.logical_or.reduceat(hit, starts)
+    cuts = np.r_[starts[1:], len(ranked)][with_hit]
+    up_to = np.cumsum(np.add.reduceat(weights[: cuts[-1]], np.r_[0, cuts[:-1]], axis=0, dtype=np.int64), axis=0)
+    groups = np.searchsorted(cuts, np.flatnonzero(hit), side="right")
+    gained = np.add.reduceat(weights[hit], np.flatnonzero(np.diff(groups, prepend=-1)), axis=0, dtype=np.int64)
+    found = np.cumsum(gained, axis=0)
+    with np.errstate(invalid="ignore"):  # 0 / 0 while no row so far has weight, or if no positive has any
+        precision = np.where(up_to > 0, found / up_to, 0.0)
+        return (gained * precision).sum(axis=0) / found[-1]
 
 
 def mean_over(values: Mapping[str, float | None], names: Iterable[str]) -> float | None:

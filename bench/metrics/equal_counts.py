@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from bench.metrics.patient_bootstrap import Integers, weighted_average_precision
+from bench.metrics.average_precision import Integers, weighted_average_precision
 from bench.tables import Int64
 
 N_DRAWS = 200  # of positives from a set that has more than the smallest one

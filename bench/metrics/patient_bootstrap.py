@@ -11,46 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from bench.metrics.average_precision import Integers, weighted_average_precision
 from bench.metrics.classification import only_class
 from bench.tables import Float32, Int64
 
 _BLOCK_BYTES = 1 << 23  # bytes of weights that are in memory at a time, whatever the size of the test set
 INTERVAL = (0.025, 0.975)  # quantiles of the 95 % percentile intervals
 _MOST_DRAWS = 100  # draws for each resample that is asked for, on average; then there are fewer resamples
-Integers = npt.NDArray[np.integer]
-
-
-def weighted_average_precision(
-    scores: npt.NDArray[np.floating], positive: npt.NDArray[np.bool_], weights: Integers
-) -> npt.NDArray[np.float64]:
-    """Return the average precision under each column of weights, `float64 [B]`; NaN if no positive has any weight.
-
-    AP = sum over thresholds of (R_k - R_{k-1}) P_k, as in scikit-learn with `sample_weight`. Equal scores share one
-    threshold. A row with weight w counts as w equal rows.
-
-    Args:
-        scores: `[n]`, higher means more likely; any monotone scale.
-        positive: `bool [n]`.
-        weights: whole numbers of at least 0, `[n, B]`.
-    """
-    # scikit-learn sorts the scores again for each of thousands of resamples. The order is the same for all of them, so
-    # here they are sorted once, and one cumulative sum serves all columns of weights.
-    order = np.argsort(-scores, kind="stable")
-    ranked, hit = scores[order], positive[order]
-    weights = weights[order]
-    if len(ranked) == 0 or not hit.any():
-        return np.full(weights.shape[1], np.nan)
-    starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
-    # Recall rises only at thresholds that have a positive, so all rows between two of these are summed in one step.
-    with_hit = np.logical_or.reduceat(hit, starts)
-    cuts = np.r_[starts[1:], len(ranked)][with_hit]
-    up_to = np.cumsum(np.add.reduceat(weights[: cuts[-1]], np.r_[0, cuts[:-1]], axis=0, dtype=np.int64), axis=0)
-    groups = np.searchsorted(cuts, np.flatnonzero(hit), side="right")
-    gained = np.add.reduceat(weights[hit], np.flatnonzero(np.diff(groups, prepend=-1)), axis=0, dtype=np.int64)
-    found = np.cumsum(gained, axis=0)
-    with np.errstate(invalid="ignore"):  # 0 / 0 while no row so far has weight, or if no positive has any
-        precision = np.where(up_to > 0, found / up_to, 0.0)
-        return (gained * precision).sum(axis=0) / found[-1]
 
 
 def patient_weights(

@@ -10,16 +10,17 @@ from typing import Any
 
 _PLAIN = re.compile(r"[A-Za-z0-9_]+")
 _LONGEST = 32
+_GROUPS = ("head", "medium", "tail", "all")  # a class of such a name would take the name of a mean
 
 
-def short_names(names: Iterable[str]) -> dict[str, str]:
+def short_names(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
     """Return a short name of letters, digits and `_` for each name; no two are the same, even in other cases.
 
     `Enlarged Cardiomediastinum` becomes `Enlarged_Cardiomediastinum`. If two names would become the same, the later one
-    gets a number at its end.
+    gets a number at its end, and so does one that is in `taken` (in lower case).
     """
     found: dict[str, str] = {}
-    taken: set[str] = set()
+    taken = {*taken}
     for name in names:
         letters = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
         stem = re.sub(r"[^A-Za-z0-9]+", "_", letters).strip("_")[:_LONGEST].rstrip("_") or "other"
@@ -41,7 +42,7 @@ class MetricNames:
 
     def __init__(self, classes: Iterable[str]) -> None:
         """Name the metrics of data with these classes."""
-        self.classes = short_names(classes)
+        self.classes = short_names(classes, _GROUPS)
 
     def named(self, tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         """Return the finite numbers and the texts of nested mappings as `a_b_c` → value.

@@ -52,7 +52,7 @@ def _curves(store: Store, result: CellResult) -> Table | None:
     table: ImageTable = store.open(cell.dataset)
     labels = table.labels[store.open(cell.split)["test"]]
     at = recalls(min(_N_RECALLS, _MOST_POINTS // len(table.class_names)))
-    found = precisions(_predictions(store.folder(cell.scores), labels.shape), labels, at)
+    found = precisions(_logits(store.folder(cell.scores), labels.shape), labels, at)
     prevalence = (labels == 1).sum(axis=0) / np.maximum((~np.isnan(labels)).sum(axis=0), 1)
     rows = [
         [name, float(recall), float(precision), float(no_skill)]
@@ -63,13 +63,13 @@ def _curves(store: Store, result: CellResult) -> Table | None:
     return Table(("class", "recall", "precision", "no_skill"), rows)
 
 
-def _predictions(folder: Path, shape: tuple[int, ...]) -> Float32:
+def _logits(folder: Path, shape: tuple[int, ...]) -> Float32:
     try:
-        found: Float32 = np.load(folder / "predictions.npy", allow_pickle=False)
+        found: Float32 = np.load(folder / "logits.npy", allow_pickle=False)
         if found.shape != shape:
             raise ValueError(f"it holds {found.shape}, want {shape}")
     except (OSError, ValueError, EOFError) as error:
-        raise StoreError(f"{folder} is damaged (predictions.npy: {error}); delete it to compute it anew") from error
+        raise StoreError(f"{folder} is damaged (logits.npy: {error}); delete it to compute it anew") from error
     return found
 
 

@@ -14,7 +14,6 @@ signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 import diffusers  # noqa: F401
 import sklearn.neighbors  # noqa: F401
 import torch  # noqa: F401
-import torchmetrics.functional.classification  # noqa: F401
 import torchvision  # noqa: F401
 from diffusers import StableDiffusionPipeline  # noqa: F401
 

@@ -11,7 +11,7 @@ from scipy import stats
 from sklearn.metrics import average_precision_score
 
 from bench.metrics import patient_bootstrap as bootstrap
-from bench.metrics.average_precision import average_precision
+from bench.metrics.average_precision import average_precision, weighted_average_precision
 from reports.statistics import (
     N_RESAMPLES,
     Estimate,
@@ -31,7 +31,7 @@ def test_weighted_average_precision_equals_sklearns(decimals):
     scores = rng.standard_normal(80).round(decimals)  # one decimal: many ties
     positive = rng.random(80) < 0.2
     weights = rng.poisson(1.0, (80, 40))
-    found = bootstrap.weighted_average_precision(scores, positive, weights)
+    found = weighted_average_precision(scores, positive, weights)
     want = [average_precision_score(positive, scores, sample_weight=weights[:, b]) for b in range(40)]
     assert found == pytest.approx(want, abs=1e-12)
 
@@ -40,7 +40,7 @@ def test_weighted_average_precision_equals_that_of_repeated_rows():
     rng = np.random.default_rng(1)
     scores, positive = rng.standard_normal(50).astype(np.float32).round(1), rng.random(50) < 0.3
     weights = rng.integers(0, 4, (50, 10))
-    found = bootstrap.weighted_average_precision(scores, positive, weights)
+    found = weighted_average_precision(scores, positive, weights)
     for b in range(10):
         rows = np.repeat(np.arange(50), weights[:, b])
         want = average_precision(scores[rows, None], positive[rows, None].astype(np.float32))[0]
@@ -49,11 +49,11 @@ def test_weighted_average_precision_equals_that_of_repeated_rows():
 
 def test_weighted_average_precision_without_positives_is_nan():
     scores, positive = np.array([0.1, 0.9, 0.5]), np.array([True, False, False])
-    found = bootstrap.weighted_average_precision(scores, positive, np.array([[0, 1], [1, 0], [1, 0]]))
+    found = weighted_average_precision(scores, positive, np.array([[0, 1], [1, 0], [1, 0]]))
     assert np.isnan(found[0])
     assert found[1] == 1.0  # what ranks before it has no weight
-    assert np.isnan(bootstrap.weighted_average_precision(scores, ~positive & positive, np.ones((3, 2), int))).all()
-    assert np.isnan(bootstrap.weighted_average_precision(scores[:0], positive[:0], np.ones((0, 2), int))).all()
+    assert np.isnan(weighted_average_precision(scores, ~positive & positive, np.ones((3, 2), int))).all()
+    assert np.isnan(weighted_average_precision(scores[:0], positive[:0], np.ones((0, 2), int))).all()
 
 
 def make_test_set(n: int = 60):

@@ -28,6 +28,12 @@ def test_a_class_has_one_name_in_all_metrics_whichever_classes_they_have() -> No
     assert found == {"ap_Nodule_Mass": 0.1, "ap_Nodule_Mass_2": 0.2, "label_fidelity_Nodule_Mass_2": 0.5}
 
 
+def test_a_class_called_like_a_group_does_not_take_the_name_of_the_mean() -> None:
+    names = MetricNames(("Tail", "Mass"))
+    found = names.named({"auroc": {"Tail": 0.25, "Mass": 0.5}, "auroc_tail": 0.75})
+    assert found == {"auroc_Tail_2": 0.25, "auroc_Mass": 0.5, "auroc_tail": 0.75}
+
+
 def test_nothing_is_lost_where_two_paths_would_have_one_name() -> None:
     found = MetricNames([]).named({"map": {"low": 1}, "map_low": 2, "map low": 3, "of": {"a.b": 4, "a/b": 5}})
     assert sorted(found.values()) == [1, 2, 3, 4, 5]

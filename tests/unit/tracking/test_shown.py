@@ -100,7 +100,7 @@ def picked(place: Place) -> dict[str, Any]:
 def test_curves_are_those_of_scikit_learn_on_the_test_images(place: Place) -> None:
     store, (cell,) = place[0], place[1].cells
     table, rows = store.open(cell.dataset), store.open(cell.split)["test"]
-    predicted = np.load(store.folder(cell.scores) / "predictions.npy")
+    predicted = np.load(store.folder(cell.scores) / "logits.npy")
     curves = picked(place)["pr_curves"]
     assert curves.columns == ("class", "recall", "precision", "no_skill")
     scores = store.open(cell.scores)
@@ -207,12 +207,12 @@ def test_pictures_of_credentialed_data_wait_and_go_only_where_they_may(
 def test_a_damaged_result_costs_the_pictures_alone(place: Place, server: Wandb) -> None:  # noqa: F811
     store, (cell,) = place[0], place[1].cells
     folder, said = store.folder(cell.scores), []
-    whole = (folder / "predictions.npy").read_bytes()
-    (folder / "predictions.npy").write_bytes(b"x" * len(whole))  # of the same size
+    whole = (folder / "logits.npy").read_bytes()
+    (folder / "logits.npy").write_bytes(b"x" * len(whole))  # of the same size
     try:
         assert send(place, said=said).sent == 1
     finally:
-        (folder / "predictions.npy").write_bytes(whole)
+        (folder / "logits.npy").write_bytes(whole)
     assert len(said) == 1
     assert f"warning: W&B gets no curves and no pairs of {cell.name}: " in said[0]
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 import numpy as np
 import yaml
@@ -41,6 +41,8 @@ VAL_METRICS = {
 }
 # Those that are known before a classifier is trained, with what is better.
 EARLY_METRICS = {"fid_tail": "minimize", "kid_tail": "minimize", "label_fidelity_tail": "maximize"}
+# The score of a trial is the best of its looks at val, so more looks alone make it better.
+_LOOKS_AT_VAL = ("classifier.n_validations", "classifier.selection")
 _LARGEST_GRID = 10_000  # most values of one setting
 _TEST_METRICS = {"map_tail": "val_map_tail", "map_head": "val_map_head", "map_all": "val_map_all"}
 
@@ -293,15 +295,15 @@ def _check_enqueued(settings: SweepSettings, values: dict[str, Scalar], where: s
 
 def search_paths(method: str, where: str) -> list[str]:
     """Return the dotted keys that a sweep of `method` may vary: settings of the method, the classifier and the plan."""
-    # Settings of data, split and fidelity are left out. Trials that differ in them are measured in different ways, and
-    # their numbers cannot be compared.
+    # Settings of data, split and fidelity are left out, and what says how the classifier is looked at on val. Trials
+    # that differ in them are measured in different ways, and their numbers cannot be compared.
     name, value = registry.Shorthand.of(method)
     cls = registry.method_class(name, f"{where}.method")
     fields = MatrixSettings.model_fields
     found = [f"settings.{name}.{leaf}" for leaf in _leaves(cls) if not (value is not None and leaf == cls.at)]
     for part in ("classifier", "augment"):
         found += [f"{part}.{leaf}" for leaf in _leaves(fields[part].annotation)]
-    return found
+    return [key for key in found if key not in _LOOKS_AT_VAL]
 
 
 def _leaves(model: Any) -> Iterator[str]:
@@ -310,7 +312,7 @@ def _leaves(model: Any) -> Iterator[str]:
         inner = [t for t in _options(info.annotation) if isinstance(t, type) and issubclass(t, BaseModel)]
         if inner:
             yield from dict.fromkeys(f"{name}.{leaf}" for leaf in itertools.chain.from_iterable(map(_leaves, inner)))
-        elif (info.json_schema_extra or {}).get("semantic", True):
+        elif get_origin(info.annotation) not in (dict, list) and (info.json_schema_extra or {}).get("semantic", True):
             yield name
 
 

@@ -269,6 +269,7 @@ def _check(sweep: Sweep) -> None:
                 sweep.matrix({key: value})
             except ConfigError as error:
                 raise ConfigError(f"{where}.search.{key}: {value!r} is refused: {error}") from error
+    _check_measures(sweep)
     for i, values in enumerate(settings.enqueue):
         _check_enqueued(settings, values, f"{where}.enqueue.{i}")
     if settings.sampler.name == "GridSampler" and settings.sampler.options:
@@ -281,6 +282,28 @@ def _check(sweep: Sweep) -> None:
             raise ConfigError(
                 f"{where}.search.{key}: want {_LARGEST_GRID} values or fewer for GridSampler, got {n_values}; "
                 "give a larger step"
+            )
+
+
+def _check_measures(sweep: Sweep) -> None:
+    """Refuse to vary what changes the measure of the images itself, so that it would be better for images no better."""
+    settings = sweep.settings
+    places = {o.metric: "objectives" for o in settings.objectives}
+    if settings.gate:
+        places.setdefault(settings.gate.metric, "gate")
+    early = next((metric for metric in places if metric in EARLY_METRICS), None)
+    extractor = sweep.matrix({}).settings.fidelity.extractor
+    for key in settings.search:
+        where = f"{sweep.source}.search.{key}"
+        if key.startswith("augment.") and "fid_tail" in places:
+            raise ConfigError(
+                f"{where}: got fid_tail in `{places['fid_tail']}`, but FID falls with the number of images, whatever "
+                "they show; use kid_tail or label_fidelity_tail instead, or leave this setting out"
+            )
+        if key.startswith("classifier.") and early and extractor.kind == "classifier":
+            raise ConfigError(
+                f"{where}: got {early} in `{places[early]}`, but fidelity.extractor is of kind 'classifier', so every "
+                "trial would be measured by another network; choose another extractor, or leave this setting out"
             )
 
 

@@ -61,6 +61,9 @@ class Objective(Settings):
         if self.metric not in VAL_METRICS:
             hint = nearest(self.metric, VAL_METRICS)
             raise ValueError(f"no metric '{self.metric}'{hint} (have: {listed(VAL_METRICS)})")
+        if self.direction != (better := EARLY_METRICS.get(self.metric, "maximize")):
+            side = "larger" if better == "maximize" else "smaller"
+            raise ValueError(f"'{self.metric}' is better when {side}, got {self.direction}; want '{better}'")
         return self
 
 
@@ -91,7 +94,7 @@ class Confirmation(Settings):
     """How the best settings are trained again; see `sweeps.confirmation`."""
 
     best: int = Field(3, ge=1, description="how many of the best trials")
-    n_seeds: int = Field(6, ge=2, description="how many seeds that no trial has used")
+    n_seeds: int = Field(6, ge=2, le=1000, description="how many seeds that no trial has used")
 
 
 class SamplerSettings(Settings):
@@ -123,6 +126,20 @@ class SweepSettings(Settings):
     gate: Gate | None = Field(None, description="give a trial up before its classifier if its images are bad")
     controls: list[str] = Field([], description="rows beside the best settings in their confirmation, e.g. a baseline")
     confirm: Confirmation = Confirmation()
+
+    @field_validator("objectives")
+    @classmethod
+    def _distinct(cls, objectives: list[Objective]) -> list[Objective]:
+        names = [o.metric for o in objectives]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"got '{twice}' twice; name each once")
+        return objectives
+
+    @model_validator(mode="after")
+    def _gate_has_work(self) -> SweepSettings:
+        if self.gate and all(o.metric in EARLY_METRICS for o in self.objectives):
+            raise ValueError("gate: no objective needs a classifier, so there is none to save; leave it out")
+        return self
 
 
 @dataclass(frozen=True)

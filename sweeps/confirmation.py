@@ -2,8 +2,8 @@
 
 The best of many trials is partly the luckiest: with one seed, tail mAP varies by more than most settings change it. So
 the search only proposes settings. They are compared on val with seeds that no trial has used, beside the untuned
-setting and controls (`sweeps.result_files` writes that matrix). A setting that all rows of a matrix share leaves no
-untuned row in it, and then the gain is not known.
+setting and controls (`sweeps.result_files` writes that matrix). All rows of a matrix share `augment`. If the best trial
+has another than the base, there is no untuned row in it, and the gain is not known.
 
 The row that is best with these seeds is partly their luckiest one, too. So the gain is measured crosswise: for each
 seed a row is chosen by all other seeds, and its gain at that seed counts.
@@ -58,7 +58,7 @@ class Confirmed:
         sd: the standard deviation of that difference over seeds.
         n: the number of seeds that all these rows have.
         better: whether that mean is a gain.
-        shared: the varied settings that all rows share, so that there is no untuned row.
+        shared: the varied settings that all rows share, if there is no untuned row because of them.
         tuned: whether the confirmation has a tuned row, finished or not.
     """
 
@@ -141,7 +141,7 @@ def confirmed(result: SweepResult, sweep: Sweep, matrix: Matrix, store: Store) -
         sd=stdev(gains) if len(gains) > 1 else None,
         n=len(both),
         better=bool(gains) and sign * fmean(gains) > 0,
-        shared=tuple(shared_keys(sweep)),
+        shared=() if any(cell.label == untuned for cell in matrix.cells) else tuple(shared_keys(sweep)),
     )
 
 

@@ -31,28 +31,27 @@ def confirmation_yaml(result: SweepResult, sweep: Sweep) -> str:
 
     Its rows are the controls, the untuned setting and the best trials; its seeds are new. Which trials are the best is
     said by the objectives on val: first those that no other trial beats, each group in the order of the first
-    objective. A trial of the untuned setting has no second row. If the search varies `augment`, which all rows of a
-    matrix share, only the best trial is there, and no untuned setting beside it.
+    objective. A trial of the untuned setting has no second row. All rows of a matrix share `augment`: if the search
+    varies it, only trials with that of the best are there, and the untuned setting only if it has the same.
 
     Raises:
         ValueError: if no trial is done.
     """
     if result.best is None:
         raise ValueError(f"no trial of {result.name} is done")
+    plan = {key: result.trial(result.best).params[key] for key in shared_keys(sweep)}
+    alike = [t for t in result.leading() if plan.items() <= t.params.items() and not is_untuned(t, sweep)]
+    best = alike[: sweep.settings.confirm.best]
     untuned = sweep.settings.method
-    if shared := shared_keys(sweep):
-        best = [result.trial(result.best)]
-        raw = sweep.raw({key: best[0].params[key] for key in shared})
-        rows = [untuned if is_untuned(best[0], sweep) else _row(best[0], sweep)]
+    if sweep.matrix(plan).settings.augment == sweep.matrix({}).settings.augment:
+        rows: list[Any] = [untuned, *(_row(t, sweep) | {"against": untuned} for t in best)]
     else:
-        best = [t for t in result.leading() if not is_untuned(t, sweep)][: sweep.settings.confirm.best]
-        raw = sweep.raw({})
-        rows = [untuned, *(_row(t, sweep) | {"against": untuned} for t in best)]
+        rows = [_row(t, sweep) for t in best]
     first_seed = max(sweep.settings.seeds) + 1
     seeds = list(range(first_seed, first_seed + sweep.settings.confirm.n_seeds))
     numbers = "; ".join(f"trial {t.number}: " + ", ".join(f"{m} {v:.4f}" for m, v in t.values.items()) for t in best)
     n_done = sum(t.state == "done" for t in result.trials)
-    raw = with_rows(raw, [*controls(sweep), *rows]) | {
+    raw = with_rows(sweep.raw(plan), [*controls(sweep), *rows]) | {
         "name": f"{sweep.name}-best",
         "description": f"The best of {n_done} trials of the sweep {sweep.name}, with seeds that no trial has used.",
         "seeds": seeds,

@@ -87,6 +87,15 @@ def test_the_untuned_setting_that_is_the_best_keeps_its_name(tmp_path: Path, mon
     assert told.line() == "No row of the confirmation is tuned: the best trial is the untuned setting."
 
 
+def test_the_untuned_row_is_there_if_the_best_shares_what_all_rows_share(tmp_path: Path) -> None:
+    search = {PER_CLASS: {"type": "int", "low": 1, "high": 9}, LEVEL: {"type": "int", "low": 0, "high": 9}}
+    sweep = load_sweep(sweep_file(tmp_path, search=search))
+    tried = {2: (2, 4, 0.20), 5: (5, 7, 0.25), 6: (2, 7, 0.26), 8: (2, 9, 0.24)}  # of the base: 2, 4
+    write_outcome(result_of({n: ({PER_CLASS: k, LEVEL: v}, m) for n, (k, v, m) in tried.items()}), sweep, tmp_path)
+    labels = dict.fromkeys(c.label for c in load_matrix(tmp_path / "study.best.yaml").cells)
+    assert list(labels) == ["baseline", "copies@1", "copies@1 trial 6", "copies@1 trial 8"]
+
+
 def test_controls_are_checked_before_the_search(tmp_path: Path) -> None:
     path = sweep_file(tmp_path, controls=["baselin"])
     with pytest.raises(ConfigError, match=r"study\.yaml\.controls.*baselin"):

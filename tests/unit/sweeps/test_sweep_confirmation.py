@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,13 @@ def test_the_gain_that_stays_is_paired_by_seed(tmp_path: Path, monkeypatch: pyte
     worse = confirmed(found, sweep, matrix, Store(tmp_path / "store"))
     assert worse is not None
     assert worse.line().endswith("That is no gain: keep the untuned setting.")
+
+
+def test_a_trial_whose_process_stopped_and_its_repetition_count_once() -> None:
+    found = result_of({n: ({LEVEL: n}, n / 10) for n in (1, 2)})
+    stopped = TrialRow(0, "failed", {}, {LEVEL: 1}, None, False, "its process stopped", retried_as=1)
+    told = replace(found, trials=(stopped, *found.trials)).standing(2)
+    assert told == "2 of 2 ended, best: trial 2 with val_map_tail 0.2000"
 
 
 def test_rows_whose_names_look_like_ids_have_none_in_tables_that_leave(tmp_path: Path) -> None:

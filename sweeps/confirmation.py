@@ -2,7 +2,8 @@
 
 The best of many trials is partly the luckiest: with one seed, tail mAP varies by more than most settings change it. So
 the search only proposes settings. They are compared on val with seeds that no trial has used, beside the untuned
-setting and controls (`sweeps.result_files` writes that matrix).
+setting and controls (`sweeps.result_files` writes that matrix). All rows of a matrix share `augment`. If the best trial
+has another than the base, there is no untuned row in it, and the gain is not known.
 
 The row that is best with these seeds is partly their luckiest one, too. So the gain is measured crosswise: for each
 seed a row is chosen by all other seeds, and its gain at that seed counts.
@@ -21,7 +22,7 @@ from bench.matrix.matrix import Matrix
 from bench.results.numbers import fixed
 from bench.store.store import Store
 from sweeps.outcome import SweepResult
-from sweeps.result_files import is_untuned, label_of
+from sweeps.result_files import is_untuned, label_of, shared_keys
 from sweeps.settings import VAL_METRICS, Sweep
 from sweeps.trials import read_metric
 
@@ -57,6 +58,8 @@ class Confirmed:
         sd: the standard deviation of that difference over seeds.
         n: the number of seeds that all these rows have.
         better: whether that mean is a gain.
+        shared: the varied settings that all rows share, if there is no untuned row because of them.
+        tuned: whether the confirmation has a tuned row, finished or not.
     """
 
     metric: str
@@ -67,6 +70,8 @@ class Confirmed:
     sd: float | None
     n: int
     better: bool = False
+    shared: tuple[str, ...] = ()
+    tuned: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         """Return the confirmation as JSON values."""
@@ -75,22 +80,31 @@ class Confirmed:
 
     def line(self) -> str:
         """Return what was left of the gain, in one sentence."""
+        if not self.tuned:
+            return "No row of the confirmation is tuned: the best trial is the untuned setting."
         if self.chosen is None:
             return f"No tuned row of the confirmation has a {self.metric} yet."
+        said = [f"Best on val with fresh seeds: {self.chosen}."]
         if self.gain_confirmed is None:
-            why = "only one seed to choose it by" if self.n else "no untuned row beside it"
-            return f"Best on val with fresh seeds: {self.chosen}. Its gain is not known: there is {why}."
-        spread = f" ± {self.sd:.4f}" if self.sd is not None else ""
-        gain = fixed(self.gain_confirmed, 4, plus=True)
-        said = [
-            f"Best on val with fresh seeds: {self.chosen}. A row that is chosen by the other seeds gains "
-            f"{gain}{spread} in {self.metric} over the untuned setting ({self.n} seeds)."
-        ]
+            said.append(f"Its gain is not known: {self._why_unknown()}.")
+        else:
+            spread = f" ± {self.sd:.4f}" if self.sd is not None else ""
+            said.append(
+                f"A row that is chosen by the other seeds gains {fixed(self.gain_confirmed, 4, plus=True)}{spread} in "
+                f"{self.metric} over the untuned setting ({self.n} seeds)."
+            )
         if self.gain_searched is not None:
-            said.append(f"In the search, the best trial was {fixed(self.gain_searched, 4, plus=True)} against it.")
-        if not self.better:
+            gain = fixed(self.gain_searched, 4, plus=True)
+            said.append(f"In the search, the best trial was {gain} against the untuned one.")
+        if self.gain_confirmed is not None and not self.better:
             said.append("That is no gain: keep the untuned setting.")
         return " ".join(said)
+
+    def _why_unknown(self) -> str:
+        if self.shared:
+            verb = "belongs" if len(self.shared) == 1 else "belong"
+            return f"{' and '.join(self.shared)} {verb} to the whole matrix, so no untuned row can stand beside it"
+        return f"there is {'only one seed to choose it by' if self.n else 'no untuned row beside it'}"
 
 
 def confirmed(result: SweepResult, sweep: Sweep, matrix: Matrix, store: Store) -> Confirmed | None:
@@ -113,7 +127,8 @@ def confirmed(result: SweepResult, sweep: Sweep, matrix: Matrix, store: Store) -
     )
     tuned = [r for r in rows if r.row in trials]
     if not tuned:
-        return Confirmed(metric, rows, None, None, None, None, 0)
+        has_tuned = any(cell.label in trials for cell in matrix.cells)
+        return Confirmed(metric, rows, None, None, None, None, 0, tuned=has_tuned)
     chosen = max(tuned, key=lambda r: sign * r.mean).row
     both, gains = _crosswise([by_row[r.row] for r in tuned], by_row.get(untuned, {}), sign)
     best = max(sign * t for t in trials.values()) * sign
@@ -126,6 +141,7 @@ def confirmed(result: SweepResult, sweep: Sweep, matrix: Matrix, store: Store) -
         sd=stdev(gains) if len(gains) > 1 else None,
         n=len(both),
         better=bool(gains) and sign * fmean(gains) > 0,
+        shared=() if any(cell.label == untuned for cell in matrix.cells) else tuple(shared_keys(sweep)),
     )
 
 

@@ -82,7 +82,7 @@ class SweepResult:
 
     def standing(self, total: int) -> str:
         """Return how many of `total` trials have ended, and which is the best, in words."""
-        n_ended = sum(t.has_ended for t in self.trials)
+        n_ended = sum(t.has_ended and t.retried_as is None for t in self.trials)
         if self.best is None:
             return f"{n_ended} of {total} ended"
         metric = next(iter(self.objectives))

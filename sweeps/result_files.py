@@ -31,24 +31,27 @@ def confirmation_yaml(result: SweepResult, sweep: Sweep) -> str:
 
     Its rows are the controls, the untuned setting and the best trials; its seeds are new. Which trials are the best is
     said by the objectives on val: first those that no other trial beats, each group in the order of the first
-    objective. A trial of the untuned setting has no second row. If the search varies `augment`, which all rows of a
-    matrix share, only the best trial is there.
+    objective. A trial of the untuned setting has no second row. All rows of a matrix share `augment`: if the search
+    varies it, only trials with that of the best are there, and the untuned setting only if it has the same.
 
     Raises:
         ValueError: if no trial is done.
     """
     if result.best is None:
         raise ValueError(f"no trial of {result.name} is done")
-    shared = any(key.partition(".")[0] == "augment" for key in sweep.settings.search)
-    tuned_trials = [t for t in result.leading() if not is_untuned(t, sweep)]
-    best = [result.trial(result.best)] if shared else tuned_trials[: sweep.settings.confirm.best]
-    raw = sweep.raw(best[0].params if shared else {})
-    tuned = [sweep.settings.method] if shared else [sweep.settings.method, *(_row(t, sweep) for t in best)]
+    plan = {key: result.trial(result.best).params[key] for key in shared_keys(sweep)}
+    alike = [t for t in result.leading() if plan.items() <= t.params.items() and not is_untuned(t, sweep)]
+    best = alike[: sweep.settings.confirm.best]
+    untuned = sweep.settings.method
+    if sweep.matrix(plan).settings.augment == sweep.matrix({}).settings.augment:
+        rows: list[Any] = [untuned, *(_row(t, sweep) | {"against": untuned} for t in best)]
+    else:
+        rows = [_row(t, sweep) for t in best]
     first_seed = max(sweep.settings.seeds) + 1
     seeds = list(range(first_seed, first_seed + sweep.settings.confirm.n_seeds))
     numbers = "; ".join(f"trial {t.number}: " + ", ".join(f"{m} {v:.4f}" for m, v in t.values.items()) for t in best)
     n_done = sum(t.state == "done" for t in result.trials)
-    raw = with_rows(raw, [*controls(sweep), *tuned]) | {
+    raw = with_rows(sweep.raw(plan), [*controls(sweep), *rows]) | {
         "name": f"{sweep.name}-best",
         "description": f"The best of {n_done} trials of the sweep {sweep.name}, with seeds that no trial has used.",
         "seeds": seeds,
@@ -76,6 +79,11 @@ def check_controls(sweep: Sweep) -> None:
     build_matrix(raw, f"{sweep.source}.controls")
 
 
+def shared_keys(sweep: Sweep) -> list[str]:
+    """Return the keys of the search that all rows of a matrix share, so that no row can have its own value of them."""
+    return [key for key in sweep.settings.search if key.startswith("augment.")]
+
+
 def is_untuned(trial: TrialRow, sweep: Sweep) -> bool:
     """Tell whether a trial measured the base's own setting: then it has the same stages."""
     try:
@@ -96,7 +104,7 @@ def _row(trial: TrialRow, sweep: Sweep) -> dict[str, Any]:
         row["settings"] = settings
     if classifier := own.get("classifier"):
         row["classifier"] = classifier
-    return row | {"against": sweep.settings.method}
+    return row
 
 
 def label_of(trial: TrialRow, sweep: Sweep) -> str:

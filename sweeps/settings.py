@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 import numpy as np
 import yaml
@@ -41,6 +41,8 @@ VAL_METRICS = {
 }
 # Those that are known before a classifier is trained, with what is better.
 EARLY_METRICS = {"fid_tail": "minimize", "kid_tail": "minimize", "label_fidelity_tail": "maximize"}
+# The score of a trial is the best of its looks at val, so more looks alone make it better.
+_LOOKS_AT_VAL = ("classifier.n_validations", "classifier.selection")
 _LARGEST_GRID = 10_000  # most values of one setting
 _TEST_METRICS = {"map_tail": "val_map_tail", "map_head": "val_map_head", "map_all": "val_map_all"}
 
@@ -59,6 +61,9 @@ class Objective(Settings):
         if self.metric not in VAL_METRICS:
             hint = nearest(self.metric, VAL_METRICS)
             raise ValueError(f"no metric '{self.metric}'{hint} (have: {listed(VAL_METRICS)})")
+        if self.direction != (better := EARLY_METRICS.get(self.metric, "maximize")):
+            side = "larger" if better == "maximize" else "smaller"
+            raise ValueError(f"'{self.metric}' is better when {side}, got {self.direction}; want '{better}'")
         return self
 
 
@@ -89,7 +94,7 @@ class Confirmation(Settings):
     """How the best settings are trained again; see `sweeps.confirmation`."""
 
     best: int = Field(3, ge=1, description="how many of the best trials")
-    n_seeds: int = Field(6, ge=2, description="how many seeds that no trial has used")
+    n_seeds: int = Field(6, ge=2, le=1000, description="how many seeds that no trial has used")
 
 
 class SamplerSettings(Settings):
@@ -121,6 +126,20 @@ class SweepSettings(Settings):
     gate: Gate | None = Field(None, description="give a trial up before its classifier if its images are bad")
     controls: list[str] = Field([], description="rows beside the best settings in their confirmation, e.g. a baseline")
     confirm: Confirmation = Confirmation()
+
+    @field_validator("objectives")
+    @classmethod
+    def _distinct(cls, objectives: list[Objective]) -> list[Objective]:
+        names = [o.metric for o in objectives]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"got '{twice}' twice; name each once")
+        return objectives
+
+    @model_validator(mode="after")
+    def _gate_has_work(self) -> SweepSettings:
+        if self.gate and all(o.metric in EARLY_METRICS for o in self.objectives):
+            raise ValueError("gate: no objective needs a classifier, so there is none to save; leave it out")
+        return self
 
 
 @dataclass(frozen=True)
@@ -267,6 +286,7 @@ def _check(sweep: Sweep) -> None:
                 sweep.matrix({key: value})
             except ConfigError as error:
                 raise ConfigError(f"{where}.search.{key}: {value!r} is refused: {error}") from error
+    _check_measures(sweep)
     for i, values in enumerate(settings.enqueue):
         _check_enqueued(settings, values, f"{where}.enqueue.{i}")
     if settings.sampler.name == "GridSampler" and settings.sampler.options:
@@ -282,6 +302,28 @@ def _check(sweep: Sweep) -> None:
             )
 
 
+def _check_measures(sweep: Sweep) -> None:
+    """Refuse to vary what changes the measure of the images itself, so that it would be better for images no better."""
+    settings = sweep.settings
+    places = {o.metric: "objectives" for o in settings.objectives}
+    if settings.gate:
+        places.setdefault(settings.gate.metric, "gate")
+    early = next((metric for metric in places if metric in EARLY_METRICS), None)
+    extractor = sweep.matrix({}).settings.fidelity.extractor
+    for key in settings.search:
+        where = f"{sweep.source}.search.{key}"
+        if key.startswith("augment.") and "fid_tail" in places:
+            raise ConfigError(
+                f"{where}: got fid_tail in `{places['fid_tail']}`, but FID falls with the number of images, whatever "
+                "they show; use kid_tail or label_fidelity_tail instead, or leave this setting out"
+            )
+        if key.startswith("classifier.") and early and extractor.kind == "classifier":
+            raise ConfigError(
+                f"{where}: got {early} in `{places[early]}`, but fidelity.extractor is of kind 'classifier', so every "
+                "trial would be measured by another network; choose another extractor, or leave this setting out"
+            )
+
+
 def _check_enqueued(settings: SweepSettings, values: dict[str, Scalar], where: str) -> None:
     for key, value in values.items():
         if key not in settings.search:
@@ -293,15 +335,15 @@ def _check_enqueued(settings: SweepSettings, values: dict[str, Scalar], where: s
 
 def search_paths(method: str, where: str) -> list[str]:
     """Return the dotted keys that a sweep of `method` may vary: settings of the method, the classifier and the plan."""
-    # Settings of data, split and fidelity are left out. Trials that differ in them are measured in different ways, and
-    # their numbers cannot be compared.
+    # Settings of data, split and fidelity are left out, and what says how the classifier is looked at on val. Trials
+    # that differ in them are measured in different ways, and their numbers cannot be compared.
     name, value = registry.Shorthand.of(method)
     cls = registry.method_class(name, f"{where}.method")
     fields = MatrixSettings.model_fields
     found = [f"settings.{name}.{leaf}" for leaf in _leaves(cls) if not (value is not None and leaf == cls.at)]
     for part in ("classifier", "augment"):
         found += [f"{part}.{leaf}" for leaf in _leaves(fields[part].annotation)]
-    return found
+    return [key for key in found if key not in _LOOKS_AT_VAL]
 
 
 def _leaves(model: Any) -> Iterator[str]:
@@ -310,7 +352,7 @@ def _leaves(model: Any) -> Iterator[str]:
         inner = [t for t in _options(info.annotation) if isinstance(t, type) and issubclass(t, BaseModel)]
         if inner:
             yield from dict.fromkeys(f"{name}.{leaf}" for leaf in itertools.chain.from_iterable(map(_leaves, inner)))
-        elif (info.json_schema_extra or {}).get("semantic", True):
+        elif get_origin(info.annotation) not in (dict, list) and (info.json_schema_extra or {}).get("semantic", True):
             yield name
 
 

@@ -27,8 +27,8 @@ _CONFIRMED = ["row", "in the search", "mean", "sd", "n"]
 
 
 def confirmed_so_far(result: SweepResult, described: Sweep, store: Store) -> Confirmed | None:
-    """Return what the finished cells of the confirmation say, or None if there is none."""
-    if result.best_path is None:
+    """Return what the finished cells of the confirmation say, or None if its matrix is not there."""
+    if result.best_path is None or not Path(result.best_path).is_file():
         return None
     return confirmed(result, described, load(result.best_path, None), store)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 from bench.cli.show_sweep import tables_of
 from bench.errors import ConfigError
@@ -26,6 +26,7 @@ pytestmark = pytest.mark.usefixtures("methods")
 
 LEVEL = "settings.copies.noise.level"
 RATE = "classifier.learning_rate"
+PER_CLASS = "augment.per_class"
 
 
 def result_of(values: dict[int, tuple[dict[str, Any], float]], pareto: tuple[int, ...] = ()) -> SweepResult:
@@ -52,12 +53,48 @@ def test_each_of_the_best_is_a_row_with_all_that_it_changes(tmp_path: Path) -> N
         assert (method.noise.level, cell.classifier.settings.learning_rate) == (n, 10.0**-n / 2)
 
 
-def test_a_setting_that_all_rows_share_leaves_one_tuned_row(tmp_path: Path) -> None:
-    sweep = load_sweep(sweep_file(tmp_path, search={"augment.per_class": {"type": "int", "low": 1, "high": 9}}))
-    found = result_of({n: ({"augment.per_class": n}, n / 10) for n in (2, 5)})
+def test_a_setting_that_all_rows_share_leaves_one_tuned_row_under_its_trials_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = {PER_CLASS: {"type": "int", "low": 1, "high": 9}, LEVEL: {"type": "int", "low": 0, "high": 9}}
+    sweep = load_sweep(sweep_file(tmp_path, search=search))
+    found = result_of({2: ({PER_CLASS: 2, LEVEL: 4}, 0.20), 5: ({PER_CLASS: 5, LEVEL: 7}, 0.26)})  # 2 is the base's own
     write_outcome(found, sweep, tmp_path)
-    raw = yaml.safe_load((tmp_path / "study.best.yaml").read_text())
-    assert (raw["methods"], raw["augment"]["per_class"]) == (["baseline", "copies@1"], 5)
+    matrix = load_matrix(tmp_path / "study.best.yaml")
+    assert list(dict.fromkeys(c.label for c in matrix.cells)) == ["baseline", "copies@1 trial 5"]
+    tuned: Any = matrix.cell("copies@1 trial 5/s1").method
+    assert (matrix.settings.augment.per_class, tuned.noise.level) == (5, 7)
+    monkeypatch.setattr(Store, "has", lambda self, stage: True)
+    monkeypatch.setattr(confirmation, "read_metric", lambda cell, metric, store: 0.24)
+    told = confirmed(found, sweep, matrix, Store(tmp_path / "store"))
+    assert told is not None
+    assert [r.shown()[:3] for r in told.rows] == [["baseline", "–", "0.2400"], ["copies@1 trial 5", "0.2600", "0.2400"]]
+    assert told.line() == (
+        "Best on val with fresh seeds: copies@1 trial 5. Its gain is not known: augment.per_class belongs to the whole "
+        "matrix, so no untuned row can stand beside it. In the search, the best trial was +0.0600 against the untuned one."
+    )
+
+
+def test_the_untuned_setting_that_is_the_best_keeps_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = load_sweep(sweep_file(tmp_path, search={PER_CLASS: {"type": "int", "low": 1, "high": 9}}))
+    found = result_of({2: ({PER_CLASS: 2}, 0.26), 5: ({PER_CLASS: 5}, 0.20)})
+    write_outcome(found, sweep, tmp_path)
+    matrix = load_matrix(tmp_path / "study.best.yaml")
+    monkeypatch.setattr(Store, "has", lambda self, stage: True)
+    monkeypatch.setattr(confirmation, "read_metric", lambda cell, metric, store: 0.24)
+    told = confirmed(found, sweep, matrix, Store(tmp_path / "store"))
+    assert told is not None
+    assert [(r.row, r.searched) for r in told.rows] == [("baseline", None), ("copies@1", 0.26)]
+    assert told.line() == "No row of the confirmation is tuned: the best trial is the untuned setting."
+
+
+def test_the_untuned_row_is_there_if_the_best_shares_what_all_rows_share(tmp_path: Path) -> None:
+    search = {PER_CLASS: {"type": "int", "low": 1, "high": 9}, LEVEL: {"type": "int", "low": 0, "high": 9}}
+    sweep = load_sweep(sweep_file(tmp_path, search=search))
+    tried = {2: (2, 4, 0.20), 5: (5, 7, 0.25), 6: (2, 7, 0.26), 8: (2, 9, 0.24)}  # of the base: 2, 4
+    write_outcome(result_of({n: ({PER_CLASS: k, LEVEL: v}, m) for n, (k, v, m) in tried.items()}), sweep, tmp_path)
+    labels = dict.fromkeys(c.label for c in load_matrix(tmp_path / "study.best.yaml").cells)
+    assert list(labels) == ["baseline", "copies@1", "copies@1 trial 6", "copies@1 trial 8"]
 
 
 def test_controls_are_checked_before_the_search(tmp_path: Path) -> None:
@@ -111,12 +148,19 @@ def test_the_gain_that_stays_is_paired_by_seed(tmp_path: Path, monkeypatch: pyte
     assert {r.row: r.searched for r in told.rows} == {
         "baseline": None, "copies@1": 0.20, "copies@1 trial 1": 0.26, "copies@1 trial 2": 0.25,
     }  # fmt: skip
-    assert "In the search, the best trial was +0.0600 against it." in told.line()
+    assert "In the search, the best trial was +0.0600 against the untuned one." in told.line()
     assert "no gain" not in told.line()
     drawn |= {name: 0.9 for name in drawn if "/copies@1/" in name}
     worse = confirmed(found, sweep, matrix, Store(tmp_path / "store"))
     assert worse is not None
     assert worse.line().endswith("That is no gain: keep the untuned setting.")
+
+
+def test_a_trial_whose_process_stopped_and_its_repetition_count_once() -> None:
+    found = result_of({n: ({LEVEL: n}, n / 10) for n in (1, 2)})
+    stopped = TrialRow(0, "failed", {}, {LEVEL: 1}, None, False, "its process stopped", retried_as=1)
+    told = replace(found, trials=(stopped, *found.trials)).standing(2)
+    assert told == "2 of 2 ended, best: trial 2 with val_map_tail 0.2000"
 
 
 def test_rows_whose_names_look_like_ids_have_none_in_tables_that_leave(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ SEARCH = {
     "settings.copies.noise.kind": {"type": "categorical", "choices": ["none", "grey"]},
     "settings.copies.gain": {"type": "float", "low": 0.5, "high": 2.0, "log": True},
 }
+IMAGES = {"augment.per_class": {"type": "int", "low": 1, "high": 9}}
+FID = [{"metric": "val_map_tail", "direction": "maximize"}, {"metric": "fid_tail", "direction": "minimize"}]
 STEPS = {"classifier.steps": {"type": "int", "low": 1, "high": 2}}
 
 
@@ -113,6 +115,16 @@ def test_overrides_are_of_the_base_and_come_last(tmp_path: Path) -> None:
         ({"search": {"settings.copies.noise.lvel": SEARCH["settings.copies.noise.level"]}}, r"did you mean 'settings\.copies\.noise\.level'"),
         ({"search": {"settings.copies.shift": SEARCH["settings.copies.noise.level"]}}, r"no setting 'settings\.copies\.shift' to vary"),
         ({"search": {"fidelity.seed": {"type": "int", "low": 0, "high": 1}}}, r"no setting 'fidelity\.seed' to vary"),
+        ({"search": {"classifier.n_validations": {"type": "int", "low": 1, "high": 9}}}, r"no setting 'classifier\.n_validations' to vary"),
+        ({"search": {"classifier.selection": {"type": "categorical", "choices": ["last"]}}}, r"no setting 'classifier\.selection' to vary"),
+        ({"search": {"augment.counts": {"type": "categorical", "choices": [1]}}}, r"no setting 'augment\.counts' to vary"),
+        ({"search": IMAGES, "objectives": FID}, r"study\.yaml\.search\.augment\.per_class: .*fid_tail.*objectives.*kid_tail"),
+        ({"search": IMAGES, "gate": {"metric": "fid_tail"}}, r"study\.yaml\.search\.augment\.per_class: .*fid_tail.*gate.*kid_tail"),
+        ({"objectives": [{"metric": "val_map_tail", "direction": "minimize"}]}, r"objectives\.0: 'val_map_tail' is better when larger, got minimize; want 'maximize'"),
+        ({"objectives": [{"metric": "kid_tail", "direction": "maximize"}]}, r"objectives\.0: 'kid_tail' is better when smaller, got maximize; want 'minimize'"),
+        ({"objectives": FID + FID[1:]}, r"study\.yaml\.objectives: got 'fid_tail' twice; name each once"),
+        ({"objectives": FID[1:], "gate": {"metric": "kid_tail"}}, r"study\.yaml: gate: no objective needs a classifier.*leave it out"),
+        ({"confirm": {"n_seeds": 10**9}}, r"confirm\.n_seeds: want 1000 or less"),
         ({"search": {"datasets.0.n_images": {"type": "int", "low": 1, "high": 9}}}, r"no setting 'datasets\.0\.n_images'"),
         ({"search": {"settings.copies.noise.level": {"type": "int", "low": 0, "high": 99}}}, r"search\.settings\.copies\.noise\.level: 99 is refused: .*want 50 or less"),
         ({"search": {"settings.copies.noise.kind": {"type": "categorical", "choices": ["gray"]}}}, r"'gray' is refused"),
@@ -168,3 +180,16 @@ def test_a_gate_lets_the_better_share_pass() -> None:
 def test_a_gate_is_on_something_known_before_the_classifier(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"study\.yaml\.gate\.metric: no metric 'val_map_tail' before the classifier"):
         load(tmp_path, gate={"metric": "val_map_tail"})
+
+
+def test_the_number_of_images_is_searched_with_measures_that_do_not_depend_on_it(tmp_path: Path) -> None:
+    kid = [{"metric": "kid_tail", "direction": "minimize"}]
+    assert load(tmp_path, search=IMAGES, objectives=kid).needs == {"fidelity"}
+
+
+def test_a_classifier_that_measures_the_images_is_not_searched(tmp_path: Path) -> None:
+    matrix = tiny(fidelity={"extractor": {"kind": "classifier"}})
+    sweep = load_sweep(sweep_file(tmp_path, matrix, search=STEPS))  # no image is measured
+    assert sweep.needs == {"classifier"}
+    with pytest.raises(ConfigError, match=r"study\.yaml\.search\.classifier\.steps: got fid_tail.*another network"):
+        load_sweep(sweep_file(tmp_path, matrix, search=STEPS, objectives=FID))

@@ -65,6 +65,20 @@ def test_the_command_that_comes_next_can_be_pasted(bench: Bench, tmp_path: Path,
     assert command == ["bench", "sweep", str(path), "--confirm", "--store", str(tmp_path / "my store")]
 
 
+def test_a_search_without_its_matrix_of_the_best_can_be_looked_at(
+    bench: Bench,  # noqa: F811
+    tmp_path: Path,
+    fake: list[int],  # noqa: F811
+) -> None:
+    path = sweep_file(tmp_path, search=FREE)
+    ran(bench, path, "--trials", 1)
+    (best,) = (tmp_path / "my store" / "studies").glob("*.best.yaml")
+    best.unlink()  # as if its driver had been killed before it wrote it
+    looked = bench("sweep", path, "--store", tmp_path / "my store", "--status")
+    assert looked.code == 0
+    assert " --confirm" in looked.out.splitlines()[-1]  # which writes it
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_change_of_the_clock_is_no_part_of_a_trials_seconds(
     tmp_path: Path,

@@ -106,6 +106,13 @@ class SamplerSettings(Settings):
     seed: int = Field(ge=0)
     options: dict[str, Any] = Field({}, description="keyword arguments of Optuna's class; none for GridSampler")
 
+    @field_validator("options")
+    @classmethod
+    def _without_seed(cls, options: dict[str, Any]) -> dict[str, Any]:
+        if "seed" in options:
+            raise ValueError("'seed' stands beside the options, not among them; move it")
+        return options
+
 
 class SweepSettings(Settings):
     """A sweep file as written. Between two stages a trial may be given up (`gate`), and never within a stage."""

@@ -78,7 +78,7 @@ def run_sweep(
     total = sweep.settings.n_trials if n_trials is None else n_trials
     if total < 1:
         raise ConfigError(f"--trials {total}: want 1 or more")
-    make_sampler(sweep, 0)  # these two refuse wrong settings before anything is written
+    try_sampler(sweep)  # these two refuse wrong settings before anything is written
     check_controls(sweep)
     store.require_writable()
     placement = placement or ChosenExecutor(Inline(), 1)
@@ -316,6 +316,24 @@ def make_sampler(sweep: Sweep, number: int) -> optuna.samplers.BaseSampler:
             return getattr(optuna.samplers, name)(seed=seed, **chosen.options)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{sweep.source}.sampler.options: {error}") from error
+
+
+def try_sampler(sweep: Sweep) -> None:
+    """Propose one trial of a study that is not kept: some options fail only then, such as a text for a number.
+
+    Raises:
+        ConfigError: if Optuna refuses the options.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler, directions = make_sampler(sweep, 0), [o.direction for o in sweep.settings.objectives]
+    try:
+        trial = optuna.create_study(sampler=sampler, directions=directions).ask()
+        for key, dimension in sweep.settings.search.items():
+            _suggest(trial, key, dimension)
+    except Exception as error:
+        raise ConfigError(f"{sweep.source}.sampler.options: Optuna cannot use them ({error})") from error
 
 
 def _suggest(trial: optuna.Trial, key: str, dimension: Dimension) -> None:

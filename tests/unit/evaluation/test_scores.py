@@ -142,5 +142,7 @@ def test_medium_classes_that_leave_no_head_are_refused(tmp_path: Path) -> None:
     classifier, store = cell(), Store(tmp_path)
     table = store.get(classifier.split.dataset)
     grouped = GroupedScores(split=classifier.split, classifier=classifier, n_medium=len(table.head))
-    with pytest.raises(DataError, match="n_medium: want fewer than the 2 classes of the head, so that one is left; got 2"):
+    with pytest.raises(
+        DataError, match="n_medium: want fewer than the 2 classes of the head, so that one is left; got 2"
+    ):
         grouped.medium(table, store.get(classifier.split)["train"])

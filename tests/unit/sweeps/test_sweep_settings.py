@@ -107,6 +107,10 @@ def test_overrides_are_of_the_base_and_come_last(tmp_path: Path) -> None:
         ({"nmae": "x"}, r"study\.yaml\.nmae: unknown setting; did you mean 'name'\?"),
         ({"sampler": None}, r"study\.yaml\.sampler: is not given"),
         ({"sampler": {"name": "TPESampler"}}, r"study\.yaml\.sampler\.seed: is not given"),
+        (
+            {"sampler": {"name": "TPESampler", "seed": 0, "options": {"seed": 4}}},
+            r"sampler\.options: 'seed' stands beside the options, not among them; move it",
+        ),
         ({"sampler": {"name": "TPE", "seed": 0}}, r"sampler\.name: .*'TPESampler'"),
         ({"objectives": [{"metric": "map_tail", "direction": "maximize"}]}, r"read on test.*use 'val_map_tail'"),
         ({"objectives": [{"metric": "val_map_tial", "direction": "maximize"}]}, r"did you mean 'val_map_tail'"),

@@ -168,6 +168,14 @@ def test_a_study_in_pieces_proposes_what_it_would_have_proposed_at_once(
     assert params(sweep(other, Store(tmp_path / "other"), n_trials=10)) != params(whole)
 
 
+def test_options_that_fail_only_when_a_trial_is_proposed_leave_no_study_behind(tmp_path: Path, fake: list[int]) -> None:
+    options = {"n_startup_trials": "many"}
+    path = sweep_file(tmp_path, search=FREE, sampler={"name": "TPESampler", "seed": 0, "options": options})
+    with pytest.raises(ConfigError, match=r"sampler\.options: Optuna cannot use them \('<' not supported"):
+        sweep(path, Store(tmp_path / "store"))
+    assert not list(tmp_path.rglob("*.journal"))
+
+
 def test_the_best_is_the_best(tmp_path: Path, fake: list[int]) -> None:
     path = sweep_file(tmp_path, search=FREE)
     up = sweep(path, Store(tmp_path / "up"), n_trials=12)

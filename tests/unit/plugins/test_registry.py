@@ -157,6 +157,35 @@ def test_two_plugins_of_one_name_are_refused_to_who_asks_for_it_and_harm_nobody_
             ask("copies", where="x")  # type: ignore[call-arg]
 
 
+def test_a_file_that_another_of_its_name_hides_is_refused_to_who_asks_for_either(
+    plugins: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import methods
+
+    other = tmp_path_factory.mktemp("others")
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(plugins / "." / ""), str(other)])
+    (plugins / "plugin_a.py").write_text(PLUGIN, encoding="utf-8")
+    (plugins / "smote.py").write_text(PLUGIN.replace("copies", "better"), encoding="utf-8")
+    (other / "plugin_a").mkdir()
+    (other / "plugin_a" / "__init__.py").write_text(PLUGIN.replace("copies", "twins"), encoding="utf-8")
+    for folder in (plugins, other):
+        (folder / "_helper.py").write_text("", encoding="utf-8")
+    shipped = Path(methods.__file__).parent
+    said = {b.module: (b.reason, b.clash) for b in registry.broken()}
+    assert said == {
+        "methods.plugin_a": (
+            f"{plugins}/plugin_a.py and {other}/plugin_a/__init__.py have the same name; rename one",
+            True,
+        ),
+        "methods.smote": (f"{shipped}/smote.py and {plugins}/smote.py have the same name; rename one", True),
+        "methods._helper": (f"{plugins}/_helper.py and {other}/_helper.py have the same name; rename one", True),
+    }
+    assert "baseline" in registry.methods()
+    for name in ("copies", "twins", "plugin_a", "smote", "better"):
+        with pytest.raises(ConfigError, match=rf"method '{name}' cannot be used .* have the same name; rename one"):
+            registry.parse_method(name)
+
+
 def test_a_data_set_that_does_not_import_has_a_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import bench.data.kinds
 

@@ -106,10 +106,25 @@ def _classes(module_name: str, base: type, named_by: str) -> Iterator[Any]:
             yield Broken(module_name, fault, names=_names_in(module_name, named_by)) if fault else cls
 
 
+def name_fault(named_by: str, name: str) -> str | None:
+    """Return why a plugin's `name` or `kind` cannot be written in a matrix file, or None."""
+    allowed, pattern = _NAMES[named_by]
+    return None if re.fullmatch(pattern, name) else f"{named_by} {name!r}: want {allowed}"
+
+
+_NAMES = {
+    "name": ("lower-case letters, digits and -", "[a-z0-9][a-z0-9-]*"),
+    "kind": ("lower-case letters, digits, - and _", "[a-z0-9][a-z0-9_-]*"),
+}
+
+
 def _fault(cls: Any, named_by: str) -> str | None:
     """Return why a plugin's class cannot be used, or None."""
-    if not isinstance(getattr(cls, named_by, None), str):
+    name = getattr(cls, named_by, None)
+    if not isinstance(name, str):
         return f"class {cls.__name__} has no `{named_by}`"
+    if fault := name_fault(named_by, name):
+        return fault
     at = getattr(cls, "at", None)
     return f"class {cls.__name__}: `at` names no field: {at!r}" if at and at not in cls.model_fields else None
 

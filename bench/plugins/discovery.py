@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib
 import importlib.util
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
+
+from pydantic import PydanticUserError
 
 from bench.augment.unusable import Reason
 from bench.errors import in_words
@@ -97,13 +100,33 @@ def _classes(module_name: str, base: type, named_by: str) -> Iterator[Any]:
         raise
     except BaseException as error:  # An import can raise anything, even SystemExit. The other plugins must still load.
         trace = "".join(traceback.format_exception(error))
-        yield Broken(module_name, in_words(error), trace, _names_in(module_name, named_by))
+        yield Broken(module_name, _import_fault(error), trace, _names_in(module_name, named_by))
         return
     for _, cls in inspect.getmembers(module, inspect.isclass):
         own = cls.__module__ == module_name or cls.__module__.startswith(module_name + ".")
         if own and issubclass(cls, base) and not inspect.isabstract(cls) and cls is not base:
             fault = _fault(cls, named_by)
             yield Broken(module_name, fault, names=_names_in(module_name, named_by)) if fault else cls
+
+
+def _import_fault(error: BaseException) -> str:
+    """Return why a module does not import, in one line."""
+    if not isinstance(error, PydanticUserError):
+        return in_words(error)
+    untyped = re.search("detected: `(.+?) = (.*?)`. All", error.message, re.DOTALL)
+    if error.code == "model-field-missing-annotation" and untyped:
+        name, value = untyped.groups()
+        return f"field '{name}' has no type; write '{name}: {_typed(value)}'"
+    return " ".join(f"{type(error).__name__}: {error.message}".split())  # `str` would add the address of a page
+
+
+def _typed(value: str) -> str:
+    """Return how the rest of a field with this default is written, `int = 3`."""
+    try:
+        default = ast.literal_eval(value)
+    except (ValueError, SyntaxError):  # the text of an object, from which its type cannot be told
+        default = None
+    return "TYPE = ..." if default is None else f"{type(default).__name__} = {value}"
 
 
 def name_fault(named_by: str, name: str) -> str | None:

@@ -75,6 +75,16 @@ BROKEN = {
     "empty name": (PLUGIN.replace("copies", ""), "name '': want lower-case letters, digits and -"),
     "upper-case name": (PLUGIN.replace("copies", "Copies"), "name 'Copies': want lower-case letters, digits and -"),
     "name of a folder": (PLUGIN.replace("copies", "../x"), "name '../x': want lower-case letters, digits and -"),
+    "no type": (PLUGIN.replace("times: int = 2", "times = 2"), "field 'times' has no type; write 'times: int = 2'"),
+    "no type, odd": (PLUGIN.replace("times: int = 2", "f = print"), "field 'f' has no type; write 'f: TYPE = ...'"),
+    "no type, known": (
+        PLUGIN.replace("times: int = 2", 'labels = "union"'),
+        "PydanticUserError: Field 'labels' defined on a base class was overridden by a non-annotated attribute.",
+    ),
+    "odd type": (
+        PLUGIN.replace("times: int", "times: 'Odd'").replace("class C", "class Odd: ...\nclass C"),
+        "PydanticSchemaGenerationError: ",
+    ),
     "at": (PLUGIN.replace('"times"', '"time"'), "class Copies: `at` names no field: 'time'"),
 }
 
@@ -87,6 +97,7 @@ def test_a_broken_plugin_is_listed_and_its_stand_in_takes_any_value_and_setting(
     assert {"baseline", "copies"} <= registry.methods().keys()
     found = next(b for b in registry.broken() if b.module == "methods.plugin_bad")
     assert found.reason.startswith(reason)
+    assert "https://" not in found.reason
     odd = {"any": {"thing": [float("nan"), None]}, "labels": 3}
     taken = registry.parse_method("plugin_bad@x/y", odd)
     assert (taken.name, taken.label) == ("plugin_bad", "plugin_bad@x/y")

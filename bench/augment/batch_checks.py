@@ -45,7 +45,7 @@ def checked(method: Method, ctx: Context) -> Iterator[AugmentedBatch]:
     made, wanted = ctx.start, len(ctx.samples)
     first: AugmentedBatch | None = None
     if made < wanted:
-        for batch in method.augment(ctx):
+        for batch in method.augment(_guarded(ctx)):
             for rule, fault in _faults(batch, ctx.train, first):
                 raise ContractError(method.label, rule, f"in the batch that begins with sample {made}: {fault}")
             first = first or batch
@@ -55,6 +55,15 @@ def checked(method: Method, ctx: Context) -> Iterator[AugmentedBatch]:
             yield replace(batch, labels=without_contradictions(batch.labels, ctx.train.excludes))
     if made != wanted:
         raise ContractError(method.label, _COUNTS, f"made {made}, the plan asks for {wanted}")
+
+
+def _guarded(ctx: Context) -> Context:
+    """Return the context with a read-only copy of the samples, and a plan of its own."""
+    # The result is stored with the target classes that were asked for. A method that changed them would make other
+    # images under these, and its row would look like any other.
+    samples = ctx.samples.copy()
+    samples.flags.writeable = False
+    return replace(ctx, plan=dict(ctx.plan), samples=samples)
 
 
 def _faults(batch: object, train: TrainSet, first: AugmentedBatch | None) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ from bench.errors import ConfigError, ContractError, PluginError
 from bench.pipeline.stage import Work
 from bench.plugins import registry
 from bench.store.store import Store
-from bench.testing.toy import CLASS_NAMES, toy_task
+from bench.testing.toy import CLASS_NAMES, ToyDataset, toy_task
 
 
 class Never(Stage):
@@ -64,6 +65,23 @@ class Endless(Copies):
         return {}
 
 
+class Writes(Method):
+    """Copies, by a method that writes to what it is given."""
+
+    name: ClassVar[str] = "writes"
+    what: str
+
+    def augment(self, ctx: Context) -> Iterator[AugmentedBatch]:
+        given = {"samples": ctx.samples, "labels": ctx.train.labels, "excludes": ctx.train.excludes}
+        if self.what in given:
+            given[self.what][:] = given[self.what][0]
+        elif self.what == "plan":
+            ctx.plan.clear()
+        for index in ctx.batches(4):
+            rows = np.array([ctx.train.rows_with(ctx.samples[i])[0] for i in index])
+            yield AugmentedBatch(ctx.train.images[rows], ctx.train.labels[rows], rows[:, None])
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
@@ -89,6 +107,20 @@ def test_a_method_that_never_stops_is_stopped_every_time(store: Store) -> None:
         with pytest.raises(ContractError, match=r"\(counts equal the plan\): made 8 and maybe more, .* asks for 6"):
             store.get(stage)
         store.forget_failure(stage)
+
+
+@pytest.mark.parametrize("what", ["samples", "labels", "excludes"])
+def test_a_method_cannot_write_to_what_it_is_given(store: Store, what: str) -> None:
+    task = toy_task(ToyDataset(excludes={"Opacity": "all"}), Plan(per_class=2))
+    with pytest.raises(ValueError, match="read-only"):
+        store.get(Augmented.of(Writes(what=what), task))
+
+
+def test_a_plan_that_a_method_changes_is_recorded_as_it_was_asked_for(store: Store) -> None:
+    stage = Augmented.of(Writes(what="plan"), toy_task(plan=Plan(per_class=2)))
+    store.get(stage)
+    told = json.loads((store.folder(stage) / "plan.json").read_text(encoding="utf-8"))
+    assert list(told["plan"].values()) == [2, 2]
 
 
 @pytest.mark.parametrize(

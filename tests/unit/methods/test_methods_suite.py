@@ -44,6 +44,7 @@ class Copies(Method):
         elif self.flaw == "global":
             random.random()
         elif self.flaw == "scribbles":
+            ctx.train.labels.flags.writeable = True
             ctx.train.labels[:, 0] = 1
         elif self.flaw == "peeks":  # reaches past its rows into the table below
             images[:] = ctx.train.images._images[-1]

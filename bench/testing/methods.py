@@ -66,8 +66,6 @@ def check_labels(method: Method, root: Path, dataset: ToyDataset = GREY) -> None
     of_target = labels[np.arange(len(labels)), made.target_class]
     _want(method, "labels contain the target class", of_target, (of_target > 0).all())
     _want(method, "parents are train rows or -1", parents, ((parents >= -1) & (parents < n_train)).all())
-    soft = (labels > 0) & (labels < 1)
-    _want(method, "labels of 0 and 1, or `soft_labels = True`", labels[soft], method.soft_labels or not soft.any())
     finite = all(np.isfinite(e).all() for e in made.extras.values() if np.issubdtype(e.dtype, np.floating))
     _want(method, "extras are finite", list(made.extras), finite)
 

@@ -66,7 +66,7 @@ class Endless(Copies):
 
 
 class Writes(Method):
-    """Copies, by a method that writes to what it is given."""
+    """Copies, by a method that writes to what it is given, or gives a label of 0.5."""
 
     name: ClassVar[str] = "writes"
     what: str
@@ -79,7 +79,15 @@ class Writes(Method):
             ctx.plan.clear()
         for index in ctx.batches(4):
             rows = np.array([ctx.train.rows_with(ctx.samples[i])[0] for i in index])
-            yield AugmentedBatch(ctx.train.images[rows], ctx.train.labels[rows], rows[:, None])
+            labels = ctx.train.labels[rows]
+            labels[:, 0] = 0.5 if self.what == "soft" else labels[:, 0]
+            yield AugmentedBatch(ctx.train.images[rows], labels, rows[:, None])
+
+
+class WritesSoft(Writes):
+    """The same, by a method that says so."""
+
+    soft_labels: ClassVar[bool] = True
 
 
 @pytest.fixture
@@ -121,6 +129,14 @@ def test_a_plan_that_a_method_changes_is_recorded_as_it_was_asked_for(store: Sto
     store.get(stage)
     told = json.loads((store.folder(stage) / "plan.json").read_text(encoding="utf-8"))
     assert list(told["plan"].values()) == [2, 2]
+
+
+def test_labels_between_0_and_1_are_of_methods_that_say_so(store: Store) -> None:
+    task = toy_task(plan=Plan(per_class=2))
+    rule = r"\(labels of 0 and 1, or `soft_labels = True`\): in the batch that begins with sample 0: got 0.5"
+    with pytest.raises(ContractError, match=rule):
+        store.get(Augmented.of(Writes(what="soft"), task))
+    assert (store.get(Augmented.of(WritesSoft(what="soft"), task)).labels[:, 0] == 0.5).all()
 
 
 @pytest.mark.parametrize(

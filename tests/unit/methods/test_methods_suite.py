@@ -41,6 +41,8 @@ class Copies(Method):
             labels[np.arange(len(index)), ctx.samples[index]] = 0
         elif self.flaw == "range":
             labels[:, 0] = 2
+        elif self.flaw == "soft":
+            labels[:, 0] = 0.5
         elif self.flaw == "global":
             random.random()
         elif self.flaw == "scribbles":
@@ -68,6 +70,7 @@ BROKEN = {
     "start": {"check_batch_size", "check_colour"},
     "unlabelled": {"check_labels", "check_colour"},
     "range": {"check_labels", "check_colour"},
+    "soft": {"check_labels", "check_colour"},
     "global": {"check_leaves_no_trace"},
     "scribbles": {"check_leaves_no_trace"},
     "peeks": {"check_sees_train_only"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from bench.augment.augmented import Augmented, diagnostics_of
 from bench.augment.unusable import UnusableDiagnostics, UnusableMethod
-from bench.contract import AugmentedBatch, Context, Method, Plan, Stage, Task, TrainSet
+from bench.contract import AugmentedBatch, Context, Method, Plan, Stage, Task, TrainSet, not_semantic
 from bench.errors import ConfigError, ContractError, PluginError
 from bench.pipeline.stage import Work
 from bench.plugins import registry
@@ -137,6 +138,20 @@ def test_labels_between_0_and_1_are_of_methods_that_say_so(store: Store) -> None
     with pytest.raises(ContractError, match=rule):
         store.get(Augmented.of(Writes(what="soft"), task))
     assert (store.get(Augmented.of(WritesSoft(what="soft"), task)).labels[:, 0] == 0.5).all()
+
+
+def test_a_file_that_a_method_names_enters_the_key_by_its_content_and_not_by_its_place(tmp_path: Path) -> None:
+    class Reads(Endless):
+        table: str = not_semantic("")
+
+        def content(self) -> dict[str, str]:
+            return {"table": hashlib.sha256(Path(self.table).read_bytes()).hexdigest()}
+
+    def key(name: str, text: str) -> str:
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return Augmented.of(Reads(table=str(tmp_path / name)), toy_task()).key
+
+    assert key("a", "one") == key("b", "one") != key("a", "two")
 
 
 @pytest.mark.parametrize(

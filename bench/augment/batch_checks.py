@@ -45,8 +45,8 @@ def checked(method: Method, ctx: Context) -> Iterator[AugmentedBatch]:
     made, wanted = ctx.start, len(ctx.samples)
     first: AugmentedBatch | None = None
     if made < wanted:
-        for batch in method.augment(ctx):
-            for rule, fault in _faults(batch, ctx.train, first):
+        for batch in method.augment(_guarded(ctx)):
+            for rule, fault in _faults(batch, ctx.train, method.soft_labels, first):
                 raise ContractError(method.label, rule, f"in the batch that begins with sample {made}: {fault}")
             first = first or batch
             made += len(batch.labels)
@@ -57,7 +57,18 @@ def checked(method: Method, ctx: Context) -> Iterator[AugmentedBatch]:
         raise ContractError(method.label, _COUNTS, f"made {made}, the plan asks for {wanted}")
 
 
-def _faults(batch: object, train: TrainSet, first: AugmentedBatch | None) -> Iterator[tuple[str, str]]:
+def _guarded(ctx: Context) -> Context:
+    """Return the context with a read-only copy of the samples, and a plan of its own."""
+    # The result is stored with the target classes that were asked for. A method that changed them would make other
+    # images under these, and its row would look like any other.
+    samples = ctx.samples.copy()
+    samples.flags.writeable = False
+    return replace(ctx, plan=dict(ctx.plan), samples=samples)
+
+
+def _faults(
+    batch: object, train: TrainSet, soft_labels: bool, first: AugmentedBatch | None
+) -> Iterator[tuple[str, str]]:
     """Yield (rule, what is wrong) for each fault of a batch; `first` is the first batch of this run, if any.
 
     The checks build on each other: values can only be checked once the shapes are right. So only the faults of the
@@ -72,7 +83,8 @@ def _faults(batch: object, train: TrainSet, first: AugmentedBatch | None) -> Ite
         if not isinstance(array, np.ndarray):
             yield "everything is a numpy array", f"{name} is a {type(array).__name__}"
             return
-    found = [*_shape_faults(batch, train)] or [*_extra_faults(batch, first)] or [*_value_faults(batch, train)]
+    found = [*_shape_faults(batch, train)] or [*_extra_faults(batch, first)]
+    found = found or [*_value_faults(batch, train, soft_labels)]
     yield from found or _evidence_faults(batch, len(train.class_names))
 
 
@@ -90,10 +102,13 @@ def _shape_faults(batch: AugmentedBatch, train: TrainSet) -> Iterator[tuple[str,
         yield "parents int64 [b, p]", f"got {parents.dtype} {list(parents.shape)}, want {len(labels)} rows of integers"
 
 
-def _value_faults(batch: AugmentedBatch, train: TrainSet) -> Iterator[tuple[str, str]]:
+def _value_faults(batch: AugmentedBatch, train: TrainSet, soft_labels: bool) -> Iterator[tuple[str, str]]:
     labels, parents = batch.labels, batch.parents
     if np.isinf(labels).any() or (labels < 0).any() or (labels > 1).any():
         yield "labels in [0, 1] or NaN", f"got {np.nanmin(labels)} to {np.nanmax(labels)}"
+    between = labels[(labels > 0) & (labels < 1)]
+    if len(between) and not soft_labels:
+        yield "labels of 0 and 1, or `soft_labels = True`", f"got {between[0]}"
     if (parents < -1).any() or (parents >= len(train)).any():
         yield "parents are train rows or -1", f"got {parents.min()} to {parents.max()} of {len(train)} train rows"
 

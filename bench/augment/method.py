@@ -146,7 +146,7 @@ class Method(Settings, ABC):
     afterwards (`bench.augment.label_policies`), so that all policies share the same images.
     """
 
-    name: ClassVar[str]  # The name in matrix files: lower case and unique.
+    name: ClassVar[str]  # The name in matrix files: lower-case letters, digits and -; unique.
     version: ClassVar[int] = 1  # Raise it when the same settings give different images.
     at: ClassVar[str | None] = None  # The field that `name@value` sets.
     makes_images: ClassVar[bool] = True  # False for a control that adds nothing: its plan is empty.

@@ -279,12 +279,15 @@ class Train(Stage):
 
 
 def train_set(work: Work, train: Train) -> TrainSet:
-    """Return the opened train split. Its images are a view of the data set's memory map."""
+    """Return the opened train split, read-only. Its images are a view of the data set's memory map."""
     folder: Path = work.get(train)
     table: ImageTable = work.get(train.split.dataset)
+    labels = np.load(folder / "labels.npy")
+    for array in (labels, *([] if table.excludes is None else [table.excludes])):
+        array.flags.writeable = False  # A method that wrote to it would change what the harness reads after it.
     return TrainSet(
         images=ImageRows(table.images, np.load(folder / "rows.npy")),
-        labels=np.load(folder / "labels.npy"),
+        labels=labels,
         class_names=table.class_names,
         head=table.head,
         tail=table.tail,

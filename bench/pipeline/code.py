@@ -69,7 +69,8 @@ def _homes(base: str, name: str | None) -> Iterator[str]:
     """Yield the modules that `from base import name` depends on; `name` is None for `import base`.
 
     A face is a module that holds only imports and `__all__`, such as `bench.contract` or a package's `__init__`. A
-    name that is imported from a face is traced to the module that defines it.
+    name that is imported from a face is traced to the module that defines it. A module with `from x import *` is no
+    face, since the names in it are not known: it enters the key with all that it imports.
     """
     # If faces counted as modules of their own, the key of every method would depend on everything that
     # `bench.contract` names, and a change of any of it would compute every method again.
@@ -135,7 +136,7 @@ class _Module:
         digest: the digest of its syntax tree without docstrings.
         imports: (module, name) for each import in it; the name is None for `import module`.
         affects_results: False if the module sets `AFFECTS_RESULTS = False`.
-        names: for a face, where each name comes from, as (module, name); None for a module with code of its own.
+        names: for a face, where each name comes from, as (module, name); None for any other module.
     """
 
     digest: str
@@ -173,7 +174,10 @@ def _parsed(module: str, source: str) -> _Module:
     for node in tree.body:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             for alias, origin in zip(node.names, _imported(module, node), strict=True):
-                names[alias.asname or alias.name] = origin
+                bound = alias.asname or alias.name
+                names[bound] = origin
+                # `from x import *` and `import x.y` give names that do not stand here, so nobody can be traced to them.
+                is_face = is_face and bound.isidentifier()
         elif isinstance(node, ast.Assign) and [_name_of(t) for t in node.targets] == [_MARK]:
             affects = not (isinstance(node.value, ast.Constant) and node.value.value is False)
         elif not _is_docstring(node) and not _sets_all(node):
@@ -229,14 +233,21 @@ def _imported(module: str, node: ast.AST) -> Iterator[tuple[str, str | None]]:
     if isinstance(node, ast.Import):
         yield from ((alias.name, None) for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
-        base = node.module or ""
-        if node.level:
-            parts = module.split(".")
-            package = parts[: len(parts) + _is_package(module) - node.level]
-            base = ".".join([*package, *([base] if base else [])])
+        base = _absolute("." * node.level + (node.module or ""), module)
         yield from ((base, alias.name) for alias in node.names)
     elif isinstance(node, ast.Call) and _name_of(node.func) in ("import_module", "__import__"):
-        yield from ((str(a.value), None) for a in node.args[:1] if isinstance(a, ast.Constant))
+        yield from ((_absolute(str(a.value), module), None) for a in node.args[:1] if isinstance(a, ast.Constant))
+
+
+def _absolute(name: str, module: str) -> str:
+    """Return the full name of what `module` calls `name`, which may be relative to its package (`.beside`)."""
+    below = name.lstrip(".")
+    level = len(name) - len(below)
+    if not level:
+        return name
+    parts = module.split(".")
+    package = parts[: len(parts) + _is_package(module) - level]
+    return ".".join([*package, *([below] if below else [])])
 
 
 def _name_of(called: ast.expr) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib
 import importlib.util
@@ -11,11 +12,13 @@ import pkgutil
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
+
+from pydantic import PydanticUserError
 
 from bench.augment.unusable import Reason
 from bench.errors import in_words
@@ -33,7 +36,8 @@ class Broken:
         reason: what is wrong, in one line.
         trace: the traceback, if the import failed.
         names: the names under which a matrix may ask for it: the module's own name and those found in its text.
-        clash: True if two plugins have the same name. No placeholder is made then: the user must rename one first.
+        clash: True if two plugins, or the files of two, have the same name. No placeholder is made then: the user must
+            rename one first.
     """
 
     module: str
@@ -62,11 +66,26 @@ def classes(package: str, group: str, base: type, named_by: str) -> Iterator[Any
     if package == "methods":
         require_installed(package)
         yield from (Broken("BENCH_METHODS", f"no folder {p}") for p in _plugin_folders() if not Path(p).is_dir())
-    path = importlib.import_module(package).__path__
-    for name in sorted(m.name for m in pkgutil.iter_modules(path) if not m.name.startswith("_")):
-        yield from _classes(f"{package}.{name}", base, named_by)
+    for name, files in sorted(_files(importlib.import_module(package).__path__).items()):
+        if len(files) > 1:
+            # Python imports the first file and never sees the other: its method would get the results of the first.
+            reason = f"{' and '.join(map(str, files))} have the same name; rename one"
+            names = () if name.startswith("_") else _names_in(f"{package}.{name}", named_by, files)
+            yield Broken(f"{package}.{name}", reason, names=names, clash=True)
+        elif not name.startswith("_"):
+            yield from _classes(f"{package}.{name}", base, named_by)
     for entry in metadata.entry_points(group=group):
         yield from _classes(entry.module, base, named_by)
+
+
+def _files(folders: Iterable[str]) -> dict[str, list[Path]]:
+    """Return the files of all modules in a package's folders, by the module's name."""
+    found: dict[str, list[Path]] = {}
+    for folder in dict.fromkeys(Path(folder).resolve() for folder in folders):  # the same folder twice does no harm
+        for module in pkgutil.iter_modules([str(folder)]):
+            file = folder / module.name / "__init__.py" if module.ispkg else folder / f"{module.name}.py"
+            found.setdefault(module.name, []).append(file)
+    return found
 
 
 def _plugin_folders() -> list[str]:
@@ -81,7 +100,7 @@ def _classes(module_name: str, base: type, named_by: str) -> Iterator[Any]:
         raise
     except BaseException as error:  # An import can raise anything, even SystemExit. The other plugins must still load.
         trace = "".join(traceback.format_exception(error))
-        yield Broken(module_name, in_words(error), trace, _names_in(module_name, named_by))
+        yield Broken(module_name, _import_fault(error), trace, _names_in(module_name, named_by))
         return
     for _, cls in inspect.getmembers(module, inspect.isclass):
         own = cls.__module__ == module_name or cls.__module__.startswith(module_name + ".")
@@ -90,29 +109,68 @@ def _classes(module_name: str, base: type, named_by: str) -> Iterator[Any]:
             yield Broken(module_name, fault, names=_names_in(module_name, named_by)) if fault else cls
 
 
+def _import_fault(error: BaseException) -> str:
+    """Return why a module does not import, in one line."""
+    if not isinstance(error, PydanticUserError):
+        return in_words(error)
+    untyped = re.search("detected: `(.+?) = (.*?)`. All", error.message, re.DOTALL)
+    if error.code == "model-field-missing-annotation" and untyped:
+        name, value = untyped.groups()
+        return f"field '{name}' has no type; write '{name}: {_typed(value)}'"
+    return " ".join(f"{type(error).__name__}: {error.message}".split())  # `str` would add the address of a page
+
+
+def _typed(value: str) -> str:
+    """Return how the rest of a field with this default is written, `int = 3`."""
+    try:
+        default = ast.literal_eval(value)
+    except (ValueError, SyntaxError):  # the text of an object, from which its type cannot be told
+        default = None
+    return "TYPE = ..." if default is None else f"{type(default).__name__} = {value}"
+
+
+def name_fault(named_by: str, name: str) -> str | None:
+    """Return why a plugin's `name` or `kind` cannot be written in a matrix file, or None."""
+    allowed, pattern = _NAMES[named_by]
+    return None if re.fullmatch(pattern, name) else f"{named_by} {name!r}: want {allowed}"
+
+
+_NAMES = {
+    "name": ("lower-case letters, digits and -", "[a-z0-9][a-z0-9-]*"),
+    "kind": ("lower-case letters, digits, - and _", "[a-z0-9][a-z0-9_-]*"),
+}
+
+
 def _fault(cls: Any, named_by: str) -> str | None:
     """Return why a plugin's class cannot be used, or None."""
-    if not isinstance(getattr(cls, named_by, None), str):
+    name = getattr(cls, named_by, None)
+    if not isinstance(name, str):
         return f"class {cls.__name__} has no `{named_by}`"
+    if fault := name_fault(named_by, name):
+        return fault
     at = getattr(cls, "at", None)
     return f"class {cls.__name__}: `at` names no field: {at!r}" if at and at not in cls.model_fields else None
 
 
-def _names_in(module_name: str, named_by: str) -> tuple[str, ...]:
+def _names_in(module_name: str, named_by: str, files: Sequence[Path] = ()) -> tuple[str, ...]:
     """Return the names that a module which does not import may have: its last part, and the names in its text.
 
     The text is searched with a pattern, because the classes are not there to ask. Without these names the matrix rows
     that use the plugin would be refused as unknown, instead of failing alone with the import error.
+
+    Args:
+        module_name: the module.
+        named_by: the class variable that holds a plugin's name.
+        files: the files to search, if not the one that Python would import.
     """
     found = [module_name.rpartition(".")[2]]
     pattern = re.compile(rf"""^[ \t]+{named_by}[ \t]*(?::[^=\n]+)?=[ \t]*(["'])([\w.-]+)\1""", re.MULTILINE)
     with contextlib.suppress(ImportError, ValueError, OSError):
-        spec = importlib.util.find_spec(module_name)
-        origin = Path(spec.origin) if spec and spec.origin else None
-        package = origin is not None and origin.name == "__init__.py"
-        files = [*origin.parent.rglob("*.py")] if origin and package else [origin] if origin else []
-        texts = (file.read_text(encoding="utf-8", errors="replace") for file in sorted(files))
-        found += (match[2] for text in texts for match in pattern.finditer(text))
+        spec = None if files else importlib.util.find_spec(module_name)
+        for origin in files or ([Path(spec.origin)] if spec and spec.origin else []):
+            whole = sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
+            texts = (file.read_text(encoding="utf-8", errors="replace") for file in whole)
+            found += (match[2] for text in texts for match in pattern.finditer(text))
     return tuple(dict.fromkeys(found))
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from bench.data.dataset import Dataset
 from bench.errors import DataError
 from bench.pixels import are_images
+from bench.plugins.discovery import name_fault
 from bench.store.store import Store
 from bench.tables import ImageTable
 from bench.testing.other_process import in_another_process
@@ -27,8 +28,8 @@ DatasetCheck = Callable[[Dataset, Path], None]
 
 def check_settings(dataset: Dataset, root: Path) -> None:
     """Check that the kind is a plain name, settings survive JSON with the same key, and `sharing` is set."""
-    kind = dataset.kind
-    _want(dataset, "kind is lower-case letters, digits, - and _", kind, kind == kind.lower() and _plain(kind))
+    fault = name_fault("kind", dataset.kind)
+    _want(dataset, "a matrix file can hold the kind", fault, fault is None)
     again = type(dataset).model_validate_json(dataset.model_dump_json())
     _want(dataset, "settings survive JSON", again, again == dataset and again.key == dataset.key)
     _want(dataset, "sharing is open or credentialed", dataset.sharing, dataset.sharing in ("open", "credentialed"))
@@ -115,10 +116,6 @@ def read_elsewhere(root: Path, dataset: Dataset) -> str:
 
 def _table(dataset: Dataset, root: Path) -> ImageTable:
     return Store(root).get(dataset)
-
-
-def _plain(kind: str) -> bool:
-    return kind.replace("_", "").replace("-", "").isalnum()
 
 
 def _want(dataset: Dataset, rule: str, seen: object, kept: object) -> None:

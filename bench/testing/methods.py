@@ -21,6 +21,7 @@ from bench.augment.augmented import Augmented, checked
 from bench.augment.method import Context, Method, Plan
 from bench.errors import ContractError
 from bench.pixels import image_shape
+from bench.plugins.discovery import name_fault
 from bench.store.store import Store
 from bench.store.work import Execution, Work
 from bench.tables import AugmentedSet
@@ -36,7 +37,8 @@ SAMPLES = [2] * 3 + [3] * 5  # The target classes that PLAN asks for: columns of
 def check_facts(method: Method, root: Path) -> None:
     """Check that the name can be written in a matrix file, `at` names a field, and settings survive JSON."""
     cls = type(method)
-    _want(method, "name is lower-case letters, digits and -", cls.name, _is_name(cls.name))
+    fault = name_fault("name", cls.name)
+    _want(method, "a matrix file can hold the name", fault, fault is None)
     _want(method, "`at` names a field", cls.at, cls.at is None or cls.at in cls.model_fields)
     for chosen in (method, cls()):
         again = cls.model_validate_json(chosen.model_dump_json())
@@ -64,8 +66,6 @@ def check_labels(method: Method, root: Path, dataset: ToyDataset = GREY) -> None
     of_target = labels[np.arange(len(labels)), made.target_class]
     _want(method, "labels contain the target class", of_target, (of_target > 0).all())
     _want(method, "parents are train rows or -1", parents, ((parents >= -1) & (parents < n_train)).all())
-    soft = (labels > 0) & (labels < 1)
-    _want(method, "labels of 0 and 1, or `soft_labels = True`", labels[soft], method.soft_labels or not soft.any())
     finite = all(np.isfinite(e).all() for e in made.extras.values() if np.issubdtype(e.dtype, np.floating))
     _want(method, "extras are finite", list(made.extras), finite)
 
@@ -218,10 +218,6 @@ def _run(method: Method, root: Path, dataset: ToyDataset, **changes: int) -> dic
         "labels": np.concatenate([np.zeros((0, 4), np.float32), *(b.labels for b in batches)]),
         "parents": np.concatenate([np.zeros((0, width), np.int64), *padded]),
     }
-
-
-def _is_name(name: str) -> bool:
-    return name == name.lower() and name.replace("-", "").isalnum() and not name.startswith("-")
 
 
 def _global_state() -> tuple[object, ...]:

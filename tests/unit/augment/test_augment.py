@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,12 +13,12 @@ import pytest
 
 from bench.augment.augmented import Augmented, diagnostics_of
 from bench.augment.unusable import UnusableDiagnostics, UnusableMethod
-from bench.contract import AugmentedBatch, Context, Method, Plan, Stage, Task, TrainSet
+from bench.contract import AugmentedBatch, Context, Method, Plan, Stage, Task, TrainSet, not_semantic
 from bench.errors import ConfigError, ContractError, PluginError
 from bench.pipeline.stage import Work
 from bench.plugins import registry
 from bench.store.store import Store
-from bench.testing.toy import CLASS_NAMES, toy_task
+from bench.testing.toy import CLASS_NAMES, ToyDataset, toy_task
 
 
 class Never(Stage):
@@ -64,6 +66,31 @@ class Endless(Copies):
         return {}
 
 
+class Writes(Method):
+    """Copies, by a method that writes to what it is given, or gives a label of 0.5."""
+
+    name: ClassVar[str] = "writes"
+    what: str
+
+    def augment(self, ctx: Context) -> Iterator[AugmentedBatch]:
+        given = {"samples": ctx.samples, "labels": ctx.train.labels, "excludes": ctx.train.excludes}
+        if self.what in given:
+            given[self.what][:] = given[self.what][0]
+        elif self.what == "plan":
+            ctx.plan.clear()
+        for index in ctx.batches(4):
+            rows = np.array([ctx.train.rows_with(ctx.samples[i])[0] for i in index])
+            labels = ctx.train.labels[rows]
+            labels[:, 0] = 0.5 if self.what == "soft" else labels[:, 0]
+            yield AugmentedBatch(ctx.train.images[rows], labels, rows[:, None])
+
+
+class WritesSoft(Writes):
+    """The same, by a method that says so."""
+
+    soft_labels: ClassVar[bool] = True
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
@@ -89,6 +116,42 @@ def test_a_method_that_never_stops_is_stopped_every_time(store: Store) -> None:
         with pytest.raises(ContractError, match=r"\(counts equal the plan\): made 8 and maybe more, .* asks for 6"):
             store.get(stage)
         store.forget_failure(stage)
+
+
+@pytest.mark.parametrize("what", ["samples", "labels", "excludes"])
+def test_a_method_cannot_write_to_what_it_is_given(store: Store, what: str) -> None:
+    task = toy_task(ToyDataset(excludes={"Opacity": "all"}), Plan(per_class=2))
+    with pytest.raises(ValueError, match="read-only"):
+        store.get(Augmented.of(Writes(what=what), task))
+
+
+def test_a_plan_that_a_method_changes_is_recorded_as_it_was_asked_for(store: Store) -> None:
+    stage = Augmented.of(Writes(what="plan"), toy_task(plan=Plan(per_class=2)))
+    store.get(stage)
+    told = json.loads((store.folder(stage) / "plan.json").read_text(encoding="utf-8"))
+    assert list(told["plan"].values()) == [2, 2]
+
+
+def test_labels_between_0_and_1_are_of_methods_that_say_so(store: Store) -> None:
+    task = toy_task(plan=Plan(per_class=2))
+    rule = r"\(labels of 0 and 1, or `soft_labels = True`\): in the batch that begins with sample 0: got 0.5"
+    with pytest.raises(ContractError, match=rule):
+        store.get(Augmented.of(Writes(what="soft"), task))
+    assert (store.get(Augmented.of(WritesSoft(what="soft"), task)).labels[:, 0] == 0.5).all()
+
+
+def test_a_file_that_a_method_names_enters_the_key_by_its_content_and_not_by_its_place(tmp_path: Path) -> None:
+    class Reads(Endless):
+        table: str = not_semantic("")
+
+        def content(self) -> dict[str, str]:
+            return {"table": hashlib.sha256(Path(self.table).read_bytes()).hexdigest()}
+
+    def key(name: str, text: str) -> str:
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return Augmented.of(Reads(table=str(tmp_path / name)), toy_task()).key
+
+    assert key("a", "one") == key("b", "one") != key("a", "two")
 
 
 @pytest.mark.parametrize(

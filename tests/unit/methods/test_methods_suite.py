@@ -41,9 +41,12 @@ class Copies(Method):
             labels[np.arange(len(index)), ctx.samples[index]] = 0
         elif self.flaw == "range":
             labels[:, 0] = 2
+        elif self.flaw == "soft":
+            labels[:, 0] = 0.5
         elif self.flaw == "global":
             random.random()
         elif self.flaw == "scribbles":
+            ctx.train.labels.flags.writeable = True
             ctx.train.labels[:, 0] = 1
         elif self.flaw == "peeks":  # reaches past its rows into the table below
             images[:] = ctx.train.images._images[-1]
@@ -67,6 +70,7 @@ BROKEN = {
     "start": {"check_batch_size", "check_colour"},
     "unlabelled": {"check_labels", "check_colour"},
     "range": {"check_labels", "check_colour"},
+    "soft": {"check_labels", "check_colour"},
     "global": {"check_leaves_no_trace"},
     "scribbles": {"check_leaves_no_trace"},
     "peeks": {"check_sees_train_only"},

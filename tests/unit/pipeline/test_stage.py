@@ -264,6 +264,39 @@ def test_code_that_a_stage_reaches_enters_its_key_and_nothing_else_of_the_text_d
     assert len({keys[name] for name in ("same", *others)}) == 9
 
 
+STARRED = {
+    "stage.py": """
+import importlib
+from bench.pipeline.stage import Stage
+from acme.face import double
+from .kit import late
+from acme.dotted import acme as _acme
+SHIFT = importlib.import_module("._named", __package__).SHIFT
+class Make(Stage):
+    n: int = 1
+""",
+    "face.py": "from acme.helper import *\nfrom acme.other import *\n",
+    "kit/__init__.py": "from .work import *\n",
+    "kit/work.py": "def late(x):\n    return x\n",
+    "dotted.py": "import acme.deeper\n",
+    "other.py": "TWO = 2\n",
+    "_named.py": "SHIFT = 0\n",
+}
+
+
+def test_code_behind_star_imports_and_relative_names_enters_the_key(tmp_path: Path) -> None:
+    edits = {
+        "first star": {"helper.py": "def double(x):\n    return x + x\n"},
+        "second star": {"other.py": "TWO = 3\n"},
+        "package": {"kit/work.py": "def late(x):\n    return -x\n"},
+        "dotted": {"deeper.py": "OFFSET = 2\n"},
+        "relative": {"_named.py": "SHIFT = 1\n"},
+    }
+    keys = keys_of(tmp_path, {name: STARRED | changes for name, changes in {"same": {}, **edits}.items()})
+    assert all(len(key) == 32 for key in keys.values())
+    assert not [name for name in edits if keys[name] == keys["same"]]
+
+
 def test_a_key_needs_neither_the_import_of_lazy_modules_nor_that_they_work(tmp_path: Path) -> None:
     lazy = PACKAGE["stage.py"].replace("from acme.inner import late", "from acme.heavy.part import late")
     broken = {"stage.py": lazy, "heavy/__init__.py": "raise RuntimeError('too early')\n", "heavy/part.py": "late = 1\n"}

@@ -70,6 +70,21 @@ BROKEN = {
     "not text": ("\x00", "SyntaxError: source code string cannot contain null bytes"),
     "no name": (PLUGIN.replace('    name = "copies"\n', ""), "class Copies has no `name`"),
     "name is no text": (PLUGIN.replace('"copies"', "7"), "class Copies has no `name`"),
+    "name with a space": (PLUGIN.replace("copies", "co pies"), "name 'co pies': want lower-case letters, digits and -"),
+    "name with @": (PLUGIN.replace("copies", "copies@2"), "name 'copies@2': want lower-case letters, digits and -"),
+    "empty name": (PLUGIN.replace("copies", ""), "name '': want lower-case letters, digits and -"),
+    "upper-case name": (PLUGIN.replace("copies", "Copies"), "name 'Copies': want lower-case letters, digits and -"),
+    "name of a folder": (PLUGIN.replace("copies", "../x"), "name '../x': want lower-case letters, digits and -"),
+    "no type": (PLUGIN.replace("times: int = 2", "times = 2"), "field 'times' has no type; write 'times: int = 2'"),
+    "no type, odd": (PLUGIN.replace("times: int = 2", "f = print"), "field 'f' has no type; write 'f: TYPE = ...'"),
+    "no type, known": (
+        PLUGIN.replace("times: int = 2", 'labels = "union"'),
+        "PydanticUserError: Field 'labels' defined on a base class was overridden by a non-annotated attribute.",
+    ),
+    "odd type": (
+        PLUGIN.replace("times: int", "times: 'Odd'").replace("class C", "class Odd: ...\nclass C"),
+        "PydanticSchemaGenerationError: ",
+    ),
     "at": (PLUGIN.replace('"times"', '"time"'), "class Copies: `at` names no field: 'time'"),
 }
 
@@ -82,6 +97,7 @@ def test_a_broken_plugin_is_listed_and_its_stand_in_takes_any_value_and_setting(
     assert {"baseline", "copies"} <= registry.methods().keys()
     found = next(b for b in registry.broken() if b.module == "methods.plugin_bad")
     assert found.reason.startswith(reason)
+    assert "https://" not in found.reason
     odd = {"any": {"thing": [float("nan"), None]}, "labels": 3}
     taken = registry.parse_method("plugin_bad@x/y", odd)
     assert (taken.name, taken.label) == ("plugin_bad", "plugin_bad@x/y")
@@ -89,7 +105,7 @@ def test_a_broken_plugin_is_listed_and_its_stand_in_takes_any_value_and_setting(
     with pytest.raises(PluginError, match=re.escape(reason)) as failed:
         next(taken.augment(None))  # type: ignore[call-overload]
     assert isinstance(failed.value, ImportError)  # so that the store tries it again
-    assert ("Traceback" in str(failed.value.__cause__)) == (fault not in ("no name", "name is no text", "at"))
+    assert ("Traceback" in str(failed.value.__cause__)) != (fault == "at" or "name" in fault)
 
 
 def test_a_plugin_that_does_not_import_is_known_by_the_name_in_its_text(plugins: Path) -> None:
@@ -155,6 +171,35 @@ def test_two_plugins_of_one_name_are_refused_to_who_asks_for_it_and_harm_nobody_
             ConfigError, match=r"two plugins are called 'copies'.*methods\.plugin_a and methods\.plugin_b"
         ):
             ask("copies", where="x")  # type: ignore[call-arg]
+
+
+def test_a_file_that_another_of_its_name_hides_is_refused_to_who_asks_for_either(
+    plugins: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import methods
+
+    other = tmp_path_factory.mktemp("others")
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(plugins / "." / ""), str(other)])
+    (plugins / "plugin_a.py").write_text(PLUGIN, encoding="utf-8")
+    (plugins / "smote.py").write_text(PLUGIN.replace("copies", "better"), encoding="utf-8")
+    (other / "plugin_a").mkdir()
+    (other / "plugin_a" / "__init__.py").write_text(PLUGIN.replace("copies", "twins"), encoding="utf-8")
+    for folder in (plugins, other):
+        (folder / "_helper.py").write_text("", encoding="utf-8")
+    shipped = Path(methods.__file__).parent
+    said = {b.module: (b.reason, b.clash) for b in registry.broken()}
+    assert said == {
+        "methods.plugin_a": (
+            f"{plugins}/plugin_a.py and {other}/plugin_a/__init__.py have the same name; rename one",
+            True,
+        ),
+        "methods.smote": (f"{shipped}/smote.py and {plugins}/smote.py have the same name; rename one", True),
+        "methods._helper": (f"{plugins}/_helper.py and {other}/_helper.py have the same name; rename one", True),
+    }
+    assert "baseline" in registry.methods()
+    for name in ("copies", "twins", "plugin_a", "smote", "better"):
+        with pytest.raises(ConfigError, match=rf"method '{name}' cannot be used .* have the same name; rename one"):
+            registry.parse_method(name)
 
 
 def test_a_data_set_that_does_not_import_has_a_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

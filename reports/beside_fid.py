@@ -56,8 +56,10 @@ def beside_fid(results: Iterable[CellResult]) -> list[TextTable]:
     """Return a table of distances and one of coverage and copies, with a line for each row that made images.
 
     Cells are mean ± sd over seeds. A column without a number is left out, and so is a table without columns.
+    `results` are counted cells, see `CellResult.counted`, as in all that follows.
     """
-    rows = {m: found for m, found in by_method(_finished(results)).items() if any(_made(r) for r in found)}
+    measured = by_method(r for r in results if r.fidelity)
+    rows = {m: found for m, found in measured.items() if any(_made(r) for r in found)}
     tables = [_table("Beside FID", DISTANCES, rows), _table("Coverage and copies", MANIFOLD, rows)]
     return [table for table in tables if table]
 
@@ -79,10 +81,6 @@ def _table(title: str, wanted: tuple[Column, ...], rows: dict[str, list[CellResu
     ]
     heads = ["method", "n real", "n made", "n floor", *(c.titled for c in columns)]
     return TextTable(title, heads, lines, _notes({c.key for c in columns}, rows))
-
-
-def _finished(results: Iterable[CellResult]) -> list[CellResult]:
-    return [r for r in results if r.measured and r.fidelity and not r.skip]
 
 
 def _made(result: CellResult) -> bool:
@@ -164,11 +162,7 @@ def _notes(keys: set[str], rows: dict[str, list[CellResult]]) -> list[str]:
 
 def diagnostics(results: Iterable[CellResult]) -> TextTable | None:
     """Return the diagnostics that methods record, with a line for each row; cells are mean ± sd over seeds."""
-    rows = {
-        m: found
-        for m, found in by_method(r for r in results if not r.skip).items()
-        if any(r.diagnostics for r in found)
-    }
+    rows = {m: found for m, found in by_method(results).items() if any(r.diagnostics for r in found)}
     names = list(dict.fromkeys(k for found in rows.values() for r in found for k in r.diagnostics or {}))
     columns = [Column(name, name.replace("_", " ")) for name in names]
     columns = [c for c in columns if any(_values_of(found, c.key) for found in rows.values())]

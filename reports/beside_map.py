@@ -61,7 +61,10 @@ _ACCURACY_NOTES = (
 
 
 def beside_tables(results: Sequence[CellResult]) -> list[TextTable]:
-    """Return the tables that stand below the main one: what to read beside mAP, and what to read beside FID."""
+    """Return the tables that stand below the main one: what to read beside mAP, and what to read beside FID.
+
+    `results` are counted cells, see `CellResult.counted`.
+    """
     scored = _table("Beside mAP", _SCORES, results, list(_NOTES))
     held_out = _table("Held-out pairs", HELD_OUT, results, list(HELD_OUT_NOTES))
     accuracy = _table("Accuracy", ACCURACY, results, list(_ACCURACY_NOTES))
@@ -76,7 +79,8 @@ def metrics_tables(results: Sequence[CellResult], names: Iterable[str]) -> dict[
     """
     columns = [column_named(key, results) for key in metric_keys(results, names)]
     found = {}
-    for label, members in by_dataset(results).items():
+    for label, every in by_dataset(results).items():
+        members = [r for r in every if r.counted]
         lacking = [c.key for c in columns if all(value(r, c.key) is None for r in members)]
         notes = [f"no finished cell of {label} has {', '.join(lacking)}"] if lacking else []
         if _NEED_ONE_CLASS.intersection(lacking) and _not_one_class(_figures(members)):
@@ -123,13 +127,14 @@ def _not_one_class(figures: Sequence[str]) -> bool:
 
 
 def _figures(results: Sequence[CellResult]) -> list[str]:
-    there = dict.fromkeys(k for r in results for part in r.parts for k in part)
-    return [k for k in there if any(value(r, k) is not None for r in results)]
+    counted = [r for r in results if r.counted]
+    there = dict.fromkeys(k for r in counted for part in r.parts for k in part)
+    return [k for k in there if any(value(r, k) is not None for r in counted)]
 
 
 def _table(title: str, wanted: Sequence[Column], results: Sequence[CellResult], notes: list[str]) -> TextTable | None:
     """Return a line for each row with scores, mean ± sd over seeds, without columns that no row has."""
-    rows = by_method(r for r in results if r.measured and r.scores and not r.skip)
+    rows = by_method(r for r in results if r.scores)
     values = {
         (row, c.key): [v for r in found if (v := value(r, c.key)) is not None]
         for row, found in rows.items()

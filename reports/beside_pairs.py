@@ -39,9 +39,12 @@ HELD_OUT_NOTES = (
 
 
 def pair_tables(results: Iterable[CellResult]) -> list[TextTable]:
-    """Return a table for each held-out pair, with a line for each row; cells are mean ± sd over seeds."""
+    """Return a table for each held-out pair, with a line for each row; cells are mean ± sd over seeds.
+
+    `results` are counted cells, see `CellResult.counted`.
+    """
     rows: dict[str, list[dict[str, Any]]] = {}
-    for label, members in by_method(r for r in results if r.measured and not r.skip).items():
+    for label, members in by_method(results).items():
         if found := [pairs for r in members if (pairs := (r.scores or {}).get("held_out_pairs"))]:
             rows[label] = found
     names = next((list(found[0]) for found in rows.values()), [])

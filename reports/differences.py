@@ -151,7 +151,7 @@ def effects(
     Two controls are compared once, the later minus the earlier. Where two rows share one seed only, the interval of a
     mean AP is over resampled test patients; these are read from `store`.
     """
-    groups = by_method(r for r in results if r.measured and not r.skip)
+    groups = by_method(r for r in results if r.counted)
     found = [
         effect
         for row, control, named in _pairs(groups)

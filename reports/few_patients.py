@@ -68,7 +68,7 @@ def reference_note(results: Iterable[CellResult]) -> list[str]:
     """
     shares: dict[str, tuple[float, int]] = {}
     parts: dict[str, list[float]] = {}
-    for fidelity in (r.fidelity for r in results if r.fidelity and not r.skip):
+    for fidelity in (r.fidelity for r in results if r.fidelity):
         classes = {n: c for n, c in (fidelity.get("per_class") or {}).items() if c.get("fid") is not None}
         total = sum(c["fid"] for c in classes.values())
         for name, one in classes.items():

@@ -28,6 +28,7 @@ def footnotes(
 ) -> list[str]:
     """Return the footnotes without which one data set's table cannot be read."""
     settings = matrix.settings
+    counted = [r for r in results if r.counted]
     notes = [_images_note(matrix, results, facts)]
     listed = ", ".join(str(s) for s in settings.seeds)
     n = len(settings.seeds)
@@ -43,15 +44,15 @@ def footnotes(
     if own:
         notes.append(_recipes_note(matrix, own))
     notes.append(_network_note(settings.classifier))
-    notes.extend(_fidelity_notes(results))
+    notes.extend(_fidelity_notes(counted))
     extractor = settings.fidelity.extractor
-    if extractor.kind == "classifier" and extractor.seed is not None and any(r.fidelity for r in results):
+    if extractor.kind == "classifier" and extractor.seed is not None and any(r.fidelity for r in counted):
         notes.append(
             f"For all rows and seeds, that extractor is the baseline classifier trained with seed {extractor.seed}."
         )
-    notes.extend(_floor_notes(results))
-    notes.extend(_score_notes(results))
-    notes.extend(_held_out_note(results))
+    notes.extend(_floor_notes(counted))
+    notes.extend(_score_notes(counted))
+    notes.extend(_held_out_note(counted))
     if _draws_or_encodes(matrix):
         notes.append(_model_note(settings.diffusion))
     odd = [*(facts.notes if facts else ()), *synthetic_notes(results, facts)]
@@ -228,7 +229,7 @@ _MOST_LISTED = 8  # different values that a footnote lists
 def _floor_notes(results: list[CellResult]) -> list[str]:
     """Return the FID of as many images as the floor has, for the rows that have made another number of images."""
     found: dict[str, list[str]] = {}  # rows that share their images share their distances
-    for label, members in by_method(r for r in results if floor_differs(r) and not r.skip).items():
+    for label, members in by_method(r for r in results if floor_differs(r)).items():
         pairs = [
             ((r.fidelity or {}).get("fid_tail_equal_n"), (r.fidelity or {}).get("fid_tail_floor")) for r in members
         ]

@@ -124,7 +124,7 @@ def duration(seconds: float) -> str:
 
 def _section(part: Part, drawn: list[Saved | Omitted]) -> dict[str, Any]:
     """Return everything that one data set's part of the page shows."""
-    results, rows = part.results, part.rows
+    results, rows = part.counted, part.rows
     *lines, level = part.lines
     compared = [e for e in part.effects if e.column.key == MAIN]
     return {
@@ -249,7 +249,7 @@ def _effects(part: Part) -> dict[str, Any] | None:
 
 def _class_table(results: list[CellResult], facts: DatasetFacts | None) -> dict[str, Any] | None:
     """Return AP for each class and method (mean over seeds), with the positives in train and the prevalence in test."""
-    scored = read.by_method(r for r in results if r.scores and not r.skip)
+    scored = read.by_method(r for r in results if r.scores)
     if not scored:
         return None
     every = [r.scores or {} for members in scored.values() for r in members]
@@ -275,7 +275,7 @@ def _fidelity_table(results: list[CellResult], places: int) -> dict[str, Any] | 
 
     FID has `places` decimals.
     """
-    told = read.by_method(r for r in results if (r.fidelity or {}).get("per_class") and not r.skip)
+    told = read.by_method(r for r in results if (r.fidelity or {}).get("per_class"))
     made = {m: members for m, members in told.items() if any((r.fidelity or {}).get("n_synthetic") for r in members)}
     measured = [r.fidelity or {} for members in made.values() for r in members]
     names = list(dict.fromkeys(c for f in measured for c in f["per_class"]))

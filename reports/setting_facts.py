@@ -51,7 +51,7 @@ def _seeds(part: Part) -> str:
 
 def _extractor(part: Part) -> str:
     """Return what measured the images and how many there are on each side; empty before any is measured."""
-    found: list[dict[str, Any]] = [r.fidelity for r in part.results if r.fidelity and not r.skip]
+    found: list[dict[str, Any]] = [r.fidelity for r in part.counted if r.fidelity]
     ids = sorted({str(f["metric_id"]) for f in found if f.get("metric_id")})
     if not ids:
         return ""

@@ -47,7 +47,7 @@ def series(study: Study, results: Sequence[CellResult]) -> Series:
     lines: dict[str, list[Point]] = {}
     levels: dict[str, list[Point]] = {}
     for result in results:
-        if not result.measured or result.skip:
+        if not result.counted:
             continue
         settings = settings_of(result.cell) | dict(scalars(RECORD[:-1], result.classifier or {}))
         values = {column: _value(result, column) for column in study.columns}
@@ -70,7 +70,7 @@ def unknown_columns(study: Study, results: Sequence[CellResult]) -> list[str]:
 
 def unknown_records(study: Study, results: Sequence[CellResult]) -> list[str]:
     """Return a line for each of `x` and `line` that names what no finished cell's record has, with the nearest."""
-    records = [r.classifier or {} for r in results if r.measured and not r.skip]
+    records = [r.classifier or {} for r in results if r.counted]
     there = sorted({path for record in records for path, _ in scalars(RECORD[:-1], record)})
     named = (("x", study.x), ("line", study.line))
     missing = [(at, path) for at, path in named if path.startswith(RECORD) and path not in there]

@@ -118,7 +118,7 @@ def table_rows(results: list[CellResult], with_published: bool = True) -> list[R
                 sds={c.key: raw[f"{c.key}_sd"] if c.spread and shown[c.key] is not None else None for c in columns},
                 hole=_hole(raw, key in skipped, planned[key]),
                 n_synthetic=raw["n_synthetic"],
-                few=few_patients(r for r in results if (r.cell.dataset.label, r.cell.label) == key),
+                few=few_patients(r for r in results if r.counted and (r.cell.dataset.label, r.cell.label) == key),
                 with_published=with_published,
             )
         )

@@ -58,6 +58,11 @@ class CellResult:
         return self.state == "done" or (self.scores is not None and self.fidelity is not None)
 
     @property
+    def counted(self) -> bool:
+        """Whether tables and figures show its figures: all are there, and the method did not decline the data set."""
+        return self.measured and not self.skip
+
+    @property
     def parts(self) -> list[dict[str, Any]]:
         """The mappings that hold the figures; a name in an earlier one hides it in a later one.
 

@@ -41,7 +41,7 @@ def table(results: list[CellResult], more: Sequence[str] = ()) -> list[dict[str,
     for r in results:
         groups.setdefault((r.cell.dataset.label, r.cell.label), []).append(r)
     for (dataset, method), members in groups.items():
-        done = [m for m in members if m.measured and not m.skip]  # a skipped cell has no figures
+        done = [m for m in members if m.counted]
         open_ends = sorted((m for m in members if m.state != "done"), key=lambda m: m.measured)
         row: dict[str, Any] = {
             "dataset": dataset,

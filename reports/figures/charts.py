@@ -1,4 +1,7 @@
-"""Charts of numbers: AP against train frequency, quality against steps, training curves, label fidelity."""
+"""Charts of numbers: AP against train frequency, quality against steps, training curves, label fidelity.
+
+Their `results` are the cells whose figures the table shows, see `CellResult.counted`.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +79,7 @@ def _seeds(results: list[CellResult]) -> str:
 def ap_by_frequency(results: list[CellResult], facts: DatasetFacts | None, looks: Looks) -> Drawing | Omitted:
     """Describe average precision against the share of train images, with a marker for each class and method."""
     title = "Average precision against class frequency"
-    scored = [r for r in results if r.scores and not r.skip]
+    scored = [r for r in results if r.scores]
     if not scored or facts is None:
         return Omitted(title, "no finished scores" if facts else "the data set is not in the store")
     panels = {g: names for g in ("tail", "", "head") if (names := _by_frequency(g, facts))}
@@ -143,7 +146,7 @@ def quality_by_steps(results: list[CellResult], looks: Looks, with_published: bo
     `with_published` says whether published numbers stand beside these rows.
     """
     title = "Quality against steps"
-    stepped = [r for r in results if _steps(r) is not None and not r.skip and r.measured]
+    stepped = [r for r in results if _steps(r) is not None]
     if not stepped:
         return Omitted(title, "no finished method has a whole number after @ in its name")
     label = results[0].cell.dataset.label
@@ -252,9 +255,9 @@ def _step_panel(ax: Axes, results: list[CellResult], looks: Looks, part: str, co
 def training_curves(results: list[CellResult], looks: Looks) -> Drawing | Omitted:
     """Describe the mAP of head and tail classes on val by optimiser step, with a line for each method."""
     title = "Training curves"
-    trained = [r for r in results if r.history and not r.skip]
+    trained = [r for r in results if r.history]
     if not trained:
-        return Omitted(title, "no classifier has finished")
+        return Omitted(title, "no cell has finished")
     label = results[0].cell.dataset.label
 
     def draw(theme: Theme) -> Figure:
@@ -297,7 +300,7 @@ def _curve(members: list[CellResult], column: str) -> tuple[list[int], list[floa
 def label_fidelity(results: list[CellResult], facts: DatasetFacts | None, looks: Looks) -> Drawing | Omitted:
     """Describe the share of images in which the oracle sees the class they were made for, a bar for each method."""
     title = "Label fidelity"
-    told = [r for r in results if r.fidelity and r.fidelity.get("label_fidelity") and not r.skip]
+    told = [r for r in results if r.fidelity and r.fidelity.get("label_fidelity")]
     rows = [
         {"class": name, "method": r.cell.label, "share": share}
         for r in told
@@ -305,7 +308,8 @@ def label_fidelity(results: list[CellResult], facts: DatasetFacts | None, looks:
         if share is not None
     ]
     if not rows or facts is None:
-        return Omitted(title, "the extractor has no oracle that recognises the findings in an image")
+        no_oracle = "the extractor has no oracle that recognises the findings in an image"
+        return Omitted(title, no_oracle if any(r.fidelity for r in results) else "no cell has finished")
     order: list[Any] = [c for c in facts.class_names if any(row["class"] == c for row in rows)]
     # A row that makes no images has a share for each class too, but all of them are None: it has no bars.
     made = {str(row["method"]) for row in rows}

@@ -31,7 +31,7 @@ Filled = tuple[list[CellResult], DatasetFacts, Store]
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Filled:
     store, matrix = Store(tmp_path_factory.mktemp("store")), fixtures.make_matrix(seeds=(0, 1, 2))
-    results = fixtures.with_nearest(fixtures.fill(matrix, store), store)
+    results = [r for r in fixtures.with_nearest(fixtures.fill(matrix, store), store) if r.counted]
     facts = dataset_facts(matrix.cells[0], store)
     assert facts is not None
     return results, facts, store

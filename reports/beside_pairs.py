@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from statistics import fmean, stdev
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from reports.beside_fid import TextTable
 from reports.run_facts import by_method
-from reports.table_rows import Column, number
+from reports.table_rows import Column, mean_sd
 
 if TYPE_CHECKING:
     from bench.results.cells import CellResult
@@ -57,7 +56,7 @@ def _pair_table(rows: dict[str, list[dict[str, Any]]]) -> TextTable:
     classes = list(first["ap"])
     headings = ["method", *(f"{name}, {said} ↑" for name in classes for said in ("held out", "seen"))]
     lines = [
-        [label, *(_mean_sd([f[figure][name] for f in found]) for name in classes for figure in ("ap", "seen_ap"))]
+        [label, *(mean_sd([f[figure][name] for f in found], 3) for name in classes for figure in ("ap", "seen_ap"))]
         for label, found in rows.items()
     ]
     levels = "; ".join(
@@ -67,7 +66,3 @@ def _pair_table(rows: dict[str, list[dict[str, Any]]]) -> TextTable:
     )
     note = f"{first['n_images']} test images have both. {levels}."
     return TextTable(f"Held-out pair: {' + '.join(classes)}", headings, lines, [note])
-
-
-def _mean_sd(values: Sequence[float]) -> str:
-    return number(fmean(values), 3, stdev(values) if len(values) > 1 else None)

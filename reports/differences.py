@@ -176,15 +176,6 @@ def _pairs(groups: dict[str, list[CellResult]]) -> list[tuple[str, str, bool]]:
     return pairs
 
 
-def value(result: CellResult, column: str) -> float | None:
-    """Return a number of a cell's scores, fidelity or diagnostics by its name."""
-    for part in result.parts:
-        found = part.get(column)
-        if isinstance(found, (int, float)) and not isinstance(found, bool) and math.isfinite(found):
-            return float(found)
-    return None
-
-
 def _effect(
     row: list[CellResult], control: list[CellResult], column: Column, named: bool, store: Store | None
 ) -> Effect | None:
@@ -192,7 +183,7 @@ def _effect(
     shared = [(r, base[r.cell.seed]) for r in row if r.cell.seed in base]
     measured = []
     for a, b in shared:
-        x, y = value(a, column.key), value(b, column.key)
+        x, y = a.number(column.key), b.number(column.key)
         if x is not None and y is not None:
             measured.append((a, b, x - y))
     if not measured:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from reports.published import published
 from reports.setting_facts import setting_facts
 from reports.short_verdicts import too_few_seeds, verdict_lines
 from reports.statistics import ALPHA, holm
-from reports.table_rows import COLUMNS, MISSING, Row, decimals, no_skill, number
+from reports.table_rows import COLUMNS, MISSING, Row, decimals, mean_sd, no_skill, number
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -321,6 +321,5 @@ def _nearest(result: CellResult, side: str) -> float | None:
     return ((result.fidelity or {}).get("nearest_train") or {}).get(side)
 
 
-def _average(values: list[float | None], places: int) -> str:
-    found = [v for v in values if v is not None]
-    return number(sum(found) / len(found), places) if found else MISSING
+def _average(values: Iterable[float | None], places: int) -> str:
+    return mean_sd(values, places, spread=False)

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
+from bench.results.cells import CellResult, numbers
 from reports.beside_fid import TextTable
 from reports.beside_map import ACCURACY, beside_tables
 from reports.beside_pairs import HELD_OUT, HELD_OUT_OF_ALL
-from reports.differences import Effect, effects, notes, value, verdicts
+from reports.differences import Effect, effects, notes, verdicts
 from reports.few_patients import few_note, few_patients, marked
 from reports.footnotes import footnotes, left_open
 from reports.published import published
@@ -33,7 +34,6 @@ from reports.text import md, md_table, tex, tex_line
 
 if TYPE_CHECKING:
     from bench.matrix.matrix import Matrix
-    from bench.results.cells import CellResult
     from bench.store.store import Store
     from reports.run_facts import DatasetFacts
 
@@ -211,8 +211,7 @@ def _mean_of(part: Part, row: Row, column: str) -> float | None:
 
     `fid_tail_equal_n` is the FID of as many synthetic images as the floor has; FID itself if the two are equal.
     """
-    members = [r for r in part.counted if r.cell.label == row.method]
-    found = [v for r in members if (v := value(r, column)) is not None]
+    found = numbers((r for r in part.counted if r.cell.label == row.method), column)
     return fmean(found) if found else None
 
 
@@ -230,13 +229,13 @@ def _beside(part: Part, row: Row) -> dict[str, float | None]:
     members = [r for r in part.counted if r.cell.label == row.method]
     found: dict[str, float | None] = {}
     for column in (*ACCURACY, *HELD_OUT, *HELD_OUT_OF_ALL):
-        if values := [v for r in members if (v := value(r, column.key)) is not None]:
+        if values := numbers(members, column.key):
             found[column.key] = fmean(values)
             if column.spread:
                 found[f"{column.key}_sd"] = stdev(values) if len(values) > 1 else None
-            ends = [value(r, f"{column.key}_{end}") for r in members for end in ("low", "high")]
-            if len(members) == 1 and None not in ends:
-                found |= {f"{column.key}_low": ends[0], f"{column.key}_high": ends[1]}
+            ends = {f"{column.key}_{end}": members[0].number(f"{column.key}_{end}") for end in ("low", "high")}
+            if len(members) == 1 and None not in ends.values():
+                found |= ends
     return found
 
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from bench.errors import listed, nearest
 from bench.matrix.study import RECORD, Scalar, Study, scalars, settings_of
-
-if TYPE_CHECKING:
-    from bench.results.cells import CellResult
+from bench.results.cells import CellResult, number_names
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ def series(study: Study, results: Sequence[CellResult]) -> Series:
         if not result.counted:
             continue
         settings = settings_of(result.cell) | dict(scalars(RECORD[:-1], result.classifier or {}))
-        values = {column: _value(result, column) for column in study.columns}
+        values = {column: result.number(column) for column in study.columns}
         if study.is_level(result.cell.label, settings):
             levels.setdefault(result.cell.label, []).append(Point(None, result.cell.seed, values))
         else:
@@ -63,7 +60,7 @@ def series(study: Study, results: Sequence[CellResult]) -> Series:
 
 def unknown_columns(study: Study, results: Sequence[CellResult]) -> list[str]:
     """Return a line for each column that no finished cell has, with the nearest that is there."""
-    there = sorted({name for r in results for part in _parts(r) for name, value in part.items() if _is_number(value)})
+    there = sorted(number_names(results))
     missing = [column for column in study.columns if column not in there]
     return [f"no finished cell has a number '{column}'{nearest(column, there)}" for column in missing]
 
@@ -76,16 +73,3 @@ def unknown_records(study: Study, results: Sequence[CellResult]) -> list[str]:
     missing = [(at, path) for at, path in named if path.startswith(RECORD) and path not in there]
     said = [f"study.{at}: no finished cell has '{path}'{nearest(path, there)}" for at, path in missing]
     return [f"{line} (have: {listed(there)})" for line in said] if records else []
-
-
-def _parts(result: CellResult) -> list[dict[str, Any]]:
-    return [part for part in (result.scores, result.fidelity, result.diagnostics) if part]
-
-
-def _value(result: CellResult, column: str) -> float | None:
-    found = next((part[column] for part in _parts(result) if _is_number(part.get(column))), None)
-    return None if found is None else float(found)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

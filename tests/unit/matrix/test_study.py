@@ -130,6 +130,15 @@ def test_a_column_that_no_cell_has_is_named_with_the_nearest() -> None:
     assert "did you mean 'map_tail'?" in drawn.reason
 
 
+def test_a_column_may_be_a_figure_on_held_out_pairs() -> None:
+    m = matrix(STUDY | {"columns": ["held_out_gap_tail"]})
+    results = [result(c, scores={"map_tail": 0.5, "held_out": {"gap_tail": 0.25 + c.seed}}) for c in m.cells]
+    assert unknown_columns(m.settings.study, results) == []
+    assert {p.values["held_out_gap_tail"] for p in series(m.settings.study, results).lines["ours@5"]} == {0.25, 1.25}
+    (drawn,) = study_figures(m.settings.study, results)
+    assert isinstance(drawn, Drawing)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

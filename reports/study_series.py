@@ -25,7 +25,7 @@ class Series:
 
     Attributes:
         lines: name → its points, in the matrix's order.
-        levels: row's label → its points, which have no place on the axis.
+        levels: row's label → its points, which have no place on the axis; with several data sets, one for each of them.
         order: the values on the axis: numbers from low to high, words in the matrix's order.
     """
 
@@ -43,19 +43,31 @@ def series(study: Study, results: Sequence[CellResult]) -> Series:
     """Return the finished cells of one figure as lines and levels; a skipped method has no figures and is left out."""
     lines: dict[str, list[Point]] = {}
     levels: dict[str, list[Point]] = {}
+    several = len({result.cell.dataset.label for result in results}) > 1
     for result in results:
         if not result.counted:
             continue
-        settings = settings_of(result.cell) | dict(scalars(RECORD[:-1], result.classifier or {}))
+        settings = _settings(result)
         values = {column: result.number(column) for column in study.columns}
         if study.is_level(result.cell.label, settings):
-            levels.setdefault(result.cell.label, []).append(Point(None, result.cell.seed, values))
+            level = f"{result.cell.label} on {result.cell.dataset.label}" if several else result.cell.label
+            levels.setdefault(level, []).append(Point(None, result.cell.seed, values))
         else:
-            name = str(settings.get(study.line, result.cell.label))
+            name = study.line_of(result.cell.label, settings)
             lines.setdefault(name, []).append(Point(settings[study.x], result.cell.seed, values))
     order = list(dict.fromkeys(point.x for points in lines.values() for point in points if point.x is not None))
     found = Series(lines, levels, order)
     return Series(lines, levels, sorted(order)) if found.numeric else found
+
+
+def _settings(result: CellResult) -> dict[str, Scalar]:
+    return settings_of(result.cell) | dict(scalars(RECORD[:-1], result.classifier or {}))
+
+
+def clashes(study: Study, results: Sequence[CellResult]) -> list[str]:
+    """Return a line if two cells would be dots of the same seed at one place; what a record has is known only now."""
+    clash = study.clash((r.cell, _settings(r)) for r in results if r.counted)
+    return [f"study.line: {clash}"] if clash else []
 
 
 def unknown_columns(study: Study, results: Sequence[CellResult]) -> list[str]:

@@ -21,6 +21,7 @@ from reports.figures.style import (
 )
 from reports.published import published
 from reports.run_facts import by_method
+from reports.text import joined
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +40,7 @@ _OF_THE_PAPER = (
     "steps. Hollow circles are the published numbers, of other data and another extractor: compare their order, not "
     "their values."
 )
+_GROUPS = ("tail", "medium", "", "head")  # of classes, the rarest first; the third has those of no group
 _MOST_MARKERS = 8  # rows that each have a marker in the legend of quality against steps
 _MOST_SLANTED = 16  # names of classes in a panel; more stand upright
 
@@ -82,7 +84,7 @@ def ap_by_frequency(results: list[CellResult], facts: DatasetFacts | None, looks
     scored = [r for r in results if r.scores]
     if not scored or facts is None:
         return Omitted(title, "no finished scores" if facts else "the data set is not in the store")
-    panels = {g: names for g in ("tail", "", "head") if (names := _by_frequency(g, facts))}
+    panels = {g: names for g in _GROUPS if (names := _by_frequency(g, facts))}
 
     def draw(theme: Theme) -> Figure:
         figure, axes = _figure(8.6, 4.9, len(panels))
@@ -103,8 +105,8 @@ def ap_by_frequency(results: list[CellResult], facts: DatasetFacts | None, looks
         caption=f"Each column of markers is a class; the rarest is on the left. n = {n_test} test images, "
         f"{_seeds(scored)}. Look at how far the tail classes lie above the dashed no-skill level, and whether any "
         "method raises the tail classes without lowering the head classes.",
-        alt=f"Average precision of {len(facts.class_names)} classes for {len(by_method(scored))} methods, the "
-        "rarest class first, in one panel for the tail classes and one for the head classes.",
+        alt=f"Average precision of {sum(map(len, panels.values()))} classes for {len(by_method(scored))} methods, the "
+        f"rarest class first, with a panel each for the {joined([g or 'other' for g in panels])} classes.",
         draw=draw,
     )
 

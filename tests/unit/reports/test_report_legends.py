@@ -89,6 +89,23 @@ def test_a_row_without_average_precision_is_not_named(filled: Filled) -> None:
     assert rows_drawn(figure) == {"baseline", "ours@0", "ours@5"}
 
 
+def test_every_group_of_classes_has_a_panel_and_the_alt_text_says_which(filled: Filled) -> None:
+    results, facts, _ = filled
+    grouped = replace(facts, head=fixtures.HEAD[:1], medium=fixtures.HEAD[1:2])
+    item = charts.ap_by_frequency(results, grouped, LOOKS)
+    panels = [ax.get_xlabel().split()[0] for ax in drawn(item).axes]
+    assert panels == ["tail", "medium", "other", "head"]
+    said = "Average precision of 6 classes for 4 methods, the rarest class first, with a panel each for the tail, medium, other and head classes."
+    assert isinstance(item, Drawing)
+    assert item.alt == said
+    unseen = replace(facts, train_counts=facts.train_counts | {fixtures.TAIL[0]: 0})  # a class without a train image
+    item = charts.ap_by_frequency(results, unseen, LOOKS)
+    assert isinstance(item, Drawing)
+    assert (
+        "5 classes for 4 methods, the rarest class first, with a panel each for the tail and head classes." in item.alt
+    )
+
+
 def test_a_row_that_one_panel_alone_has_is_named(filled: Filled) -> None:
     results, facts, _ = filled
     scores = next(r.scores for r in results if r.cell.label == "smote")

@@ -16,6 +16,7 @@ from reports.published import published
 from reports.run_facts import by_method, span, synthetic_notes
 
 if TYPE_CHECKING:
+    from bench.augment.method import Plan
     from bench.classifier.settings import ClassifierSettings
     from bench.diffusion.model import DiffusionModel
     from bench.matrix.matrix import Matrix
@@ -139,10 +140,7 @@ def _place(text: str, said: str, model: ClassifierSettings | DiffusionModel) -> 
 
 
 def _images_note(matrix: Matrix, results: list[CellResult], facts: DatasetFacts | None) -> str:
-    n, counts = matrix.settings.augment.per_class, matrix.settings.augment.counts
-    plan = f"the matrix asks for {n} synthetic {'image' if n == 1 else 'images'} for each tail class"
-    if counts:
-        plan += f", but for {', '.join(f'{name} {n}' for name, n in counts.items())}"
+    plan = f"the matrix asks for {asked_for(matrix.settings.augment)}"
     if facts:
         sizes, parts = " / ".join(str(n) for n in facts.n_images.values()), " / ".join(facts.n_images)
         taken = f" ({facts.taken})" if facts.taken else ""
@@ -150,6 +148,12 @@ def _images_note(matrix: Matrix, results: list[CellResult], facts: DatasetFacts 
         return f"{head}; {plan}.{'' if facts.patients_known else PATIENTS_UNKNOWN}{_classes_note(facts)}"
     train = span(int(r.classifier["n_real"]) for r in results if r.classifier and r.classifier.get("n_real"))
     return f"{train} real training images; {plan}."
+
+
+def asked_for(plan: Plan, tail: str = "each tail class") -> str:
+    """Return how many images are to be made of which class; `tail` is what to call the tail classes."""
+    images = f"{plan.per_class} synthetic {'image' if plan.per_class == 1 else 'images'} for {tail}"
+    return images + (f", but for {', '.join(f'{name} {n}' for name, n in plan.counts.items())}" if plan.counts else "")
 
 
 def _classes_note(facts: DatasetFacts) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from reports.footnotes import asked_for
 from reports.published import published
 from reports.run_facts import span
 from reports.text import joined
@@ -35,12 +36,12 @@ def _compared(part: Part) -> str:
 
 
 def _images(part: Part) -> str:
-    per_class, facts = part.matrix.settings.augment.per_class, part.facts
+    plan, facts = part.matrix.settings.augment, part.facts
     if facts is None:
-        return f"{_number(per_class, 'synthetic image')} for each tail class."
+        return f"{asked_for(plan)}."
     sizes = joined([f"{n} {name}" for name, n in facts.n_images.items()])
     tail = f"each of the {len(facts.tail)} tail classes" if len(facts.tail) > 1 else "the tail class"
-    return f"{sizes} images of {facts.image_px} px, {facts.split}; {_number(per_class, 'synthetic image')} for {tail}."
+    return f"{sizes} images of {facts.image_px} px, {facts.split}; {asked_for(plan, tail)}."
 
 
 def _seeds(part: Part) -> str:
@@ -58,7 +59,9 @@ def _extractor(part: Part) -> str:
         return ""
     classes = [c for f in found for c in (f.get("per_class") or {}).values()]
     real, made = (span(c[key] for c in classes if c.get(key)) for key in ("n_real", "n_synthetic"))
-    sides = f", between {real} real and {made} synthetic images of each tail class" if made != "?" else ""
+    of_all = any(r.cell.augmented.plan.counts for r in part.counted)
+    each = "class that images were made for" if of_all else "tail class"
+    sides = f", between {real} real and {made} synthetic images of each {each}" if made != "?" else ""
     return f"Extractor {joined(ids)}{sides}."
 
 
@@ -74,7 +77,3 @@ def _control(part: Part) -> str:
     if len(controls) == 1:
         return f"{controls[0]}: the other rows are compared with it at the same seed."
     return f"{joined(controls)}: the other rows are compared with them at the same seed."
-
-
-def _number(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

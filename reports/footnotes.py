@@ -45,7 +45,7 @@ def footnotes(
     if own:
         notes.append(_recipes_note(matrix, own))
     notes.append(_network_note(settings.classifier))
-    notes.extend(_fidelity_notes(counted))
+    notes.extend(_fidelity_notes(counted, facts))
     extractor = settings.fidelity.extractor
     if extractor.kind == "classifier" and extractor.seed is not None and any(r.fidelity for r in counted):
         notes.append(
@@ -166,7 +166,7 @@ def _classes_note(facts: DatasetFacts) -> str:
     return f" Head classes: {', '.join(facts.head)}.{between} Tail classes: {', '.join(facts.tail)}."
 
 
-def _fidelity_notes(results: list[CellResult]) -> list[str]:
+def _fidelity_notes(results: list[CellResult], facts: DatasetFacts | None) -> list[str]:
     found = [r.fidelity for r in results if r.fidelity]
     if not found:
         return []
@@ -179,7 +179,7 @@ def _fidelity_notes(results: list[CellResult]) -> list[str]:
         f"(n = {real}) and the images that were made for it (n = {made}), with the extractor {', '.join(ids)}. FID is "
         f"biased with so few images: {_how_to_read(found)} and read it together with KID.{_floor_spread(found)}"
         f"{_left_out(found)}{_OF_ALL if any(r.cell.augmented.plan.counts for r in results) else ''}",
-        *reference_note(results),
+        *reference_note(results, facts.tail if facts else None),
     ]
 
 

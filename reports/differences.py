@@ -126,8 +126,13 @@ def interval(estimate: Estimate, places: int) -> str:
 
 
 def p_text(p: float) -> str:
-    """Return a p value with two significant digits."""
-    return "< 0.001" if p < 0.001 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
+    """Return a p value with two significant digits, or as many as show that it is below 0.05."""
+    if not 0.001 <= p < 0.1:
+        return "< 0.001" if p < 0.001 else f"{p:.2f}"
+    digits = 2
+    while p < ALPHA <= float(f"{p:.{digits}g}"):
+        digits += 1
+    return f"{p:.{digits}g}"
 
 
 def decimals(effects: Iterable[Effect]) -> int:

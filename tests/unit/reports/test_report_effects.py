@@ -15,7 +15,7 @@ from bench.errors import ConfigError
 from bench.results.cells import CellResult
 from bench.store.store import Store
 from reports.beside_fid import beside_fid, diagnostics
-from reports.differences import EFFECT_COLUMNS, Effect, decimals, effects, notes, verdicts
+from reports.differences import EFFECT_COLUMNS, Effect, decimals, effects, notes, p_text, verdicts
 from reports.effects import EffectsTable, effects_rows, effects_table, grid, marks
 from reports.figures.effects import forest
 from reports.figures.style import DARK, LIGHT, Omitted, slug
@@ -182,6 +182,23 @@ def test_verdicts_in_words(differences, said):
 def test_five_seeds_that_agree_state_the_least_p():
     said = make_effect([0.01, 0.012, 0.011, 0.009, 0.01]).sentence()
     assert said.endswith("n = 5, p = 0.062, the least that 5 seeds can give)")
+
+
+@pytest.mark.parametrize(
+    ("p", "said"),
+    [
+        (102 / 2048, "0.0498"),
+        (3276 / 65536, "0.04999"),
+        (0.05, "0.05"),
+        (0.0501, "0.05"),
+        (0.0469, "0.047"),
+        (0.0625, "0.062"),
+        (0.0009, "< 0.001"),
+        (0.25, "0.25"),
+    ],
+)
+def test_a_p_below_the_bound_is_not_printed_as_the_bound(p, said):
+    assert p_text(p) == said
 
 
 def test_lower_is_better_where_it_is():

@@ -13,7 +13,7 @@ from bench.pipeline.stage import walk
 from bench.privacy.names import WITHHELD
 from reports.few_patients import reference_note
 from reports.published import published
-from reports.run_facts import by_method, span, synthetic_notes
+from reports.run_facts import by_method, selection_rules, span, synthetic_notes
 
 if TYPE_CHECKING:
     from bench.augment.method import Plan
@@ -256,14 +256,22 @@ def _score_notes(results: list[CellResult]) -> list[str]:
     found = [r.scores for r in results if r.scores]
     if not found:
         return []
-    rules = ", ".join(sorted({str(s["selection"]) for s in found if s.get("selection")}))
     n = span(int(s["n_test"]) for s in found if s.get("n_test"))
     return [
-        f"mAP is the macro average precision on {n} test images, over observed labels. The checkpoint was chosen on "
-        f"the validation images by {rules or 'a rule that is not recorded'}. “No skill” is the mean prevalence of the "
-        "classes, which equal scores for all images reach. Random scores reach more where a class has few positives."
+        f"mAP is the macro average precision on {n} test images, over observed labels. "
+        f"{_checkpoint(selection_rules(results))} “No skill” is the mean prevalence of the classes, which equal scores "
+        "for all images reach. Random scores reach more where a class has few positives."
         f"{_test_noise(found, _NOISE)}"
     ]
+
+
+def _checkpoint(rules: list[str]) -> str:
+    best = [rule for rule in rules if rule != "last"]
+    if rules and not best:
+        return "The checkpoint is that of the last step (`selection: last`); none was chosen on the validation images."
+    last = "; with `selection: last` it is that of the last step" if "last" in rules else ""
+    rule = ", ".join(best) or "a rule that is not recorded"
+    return f"The checkpoint was chosen on the validation images by {rule}{last}."
 
 
 def _held_out_note(results: list[CellResult]) -> list[str]:

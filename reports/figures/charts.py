@@ -20,7 +20,7 @@ from reports.figures.style import (
     two_lines,
 )
 from reports.published import published
-from reports.run_facts import by_method
+from reports.run_facts import by_method, selection_rules
 from reports.text import joined
 
 if TYPE_CHECKING:
@@ -283,10 +283,18 @@ def training_curves(results: list[CellResult], looks: Looks) -> Drawing | Omitte
         title=title,
         caption=f"Mean average precision on the validation images at every evaluation; {_seeds(trained)}. Look for "
         "curves that still rise at the end: these classifiers were trained too briefly to be compared. Look also for "
-        "tail curves that turn down: these classifiers overfit, and the checkpoint that is best on val is chosen.",
+        f"tail curves that turn down: these classifiers overfit, and {_tested(selection_rules(trained))}.",
         alt=f"Validation mAP by optimiser step for {len(by_method(trained))} methods, in one panel for the head "
         "classes and one for the tail classes.",
         draw=draw,
+    )
+
+
+def _tested(rules: list[str]) -> str:
+    if "last" not in rules:
+        return "the checkpoint that is best on val is chosen"
+    return "their last checkpoint is " + (
+        "the one that is tested" if rules == ["last"] else "tested with `selection: last`"
     )
 
 

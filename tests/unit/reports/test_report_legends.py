@@ -188,6 +188,21 @@ def test_a_figure_with_nothing_to_name_has_no_legend() -> None:
     assert figure.legends == []
 
 
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        (["best_val_map_all"], "overfit, and the checkpoint that is best on val is chosen."),
+        (["last"], "overfit, and their last checkpoint is the one that is tested."),
+        (["best_val_map_all", "last"], "overfit, and their last checkpoint is tested with `selection: last`."),
+    ],
+)
+def test_the_caption_of_the_curves_says_which_checkpoint_is_tested(filled: Filled, rules: list[str], said: str) -> None:
+    results = [replace(r, scores=r.scores | {"selection": rules[i % len(rules)]}) for i, r in enumerate(filled[0])]
+    item = charts.training_curves(results, LOOKS)
+    assert isinstance(item, Drawing)
+    assert item.caption.endswith(said)
+
+
 def test_steps_of_the_optimiser_are_whole_numbers_however_few_there_are(filled: Filled) -> None:
     history = [{"step": step, "val_map_head": 0.3, "val_map_tail": 0.1} for step in (2, 3, 4)]
     results = [replace(result, history=history) for result in filled[0]]

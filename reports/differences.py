@@ -157,9 +157,10 @@ def effects(
     mean AP is over resampled test patients; these are read from `store`.
     """
     groups = by_method(r for r in results if r.counted)
+    controls = [label for label in controls_of(results) if label in groups]
     found = [
         effect
-        for row, control, named in _pairs(groups)
+        for row, control, named in _pairs(groups, controls)
         for column in columns
         if (effect := _effect(groups[row], groups[control], column, named, store))
     ]
@@ -169,8 +170,24 @@ def effects(
     return [replace(e, p_holm=by_id.get(id(e)), n_compared=len(tested)) for e in found]
 
 
-def _pairs(groups: dict[str, list[CellResult]]) -> list[tuple[str, str, bool]]:
-    controls = [label for label in published().controls if label in groups]
+def controls_of(results: Iterable[CellResult]) -> list[str]:
+    """Return the rows that others are compared with, of one data set's cells, finished or not.
+
+    They are the rows that have the name of a control. Where there is none, a row of that method is the control under
+    another name: if several are, the one that is trained as most rows are. A row that names its own controls is none.
+    """
+    rows = {label: members[0].cell.row for label, members in by_method(results).items()}
+    recipes, found = [row.classifier for row in rows.values()], []
+    for name in published().controls:
+        others = [label for label, row in rows.items() if row.method.name == name and not row.against]
+        if name in rows:
+            found.append(name)
+        elif others:
+            found.append(max(others, key=lambda label: recipes.count(rows[label].classifier)))
+    return found
+
+
+def _pairs(groups: dict[str, list[CellResult]], controls: list[str]) -> list[tuple[str, str, bool]]:
     pairs: list[tuple[str, str, bool]] = []
     for row, members in groups.items():
         if against := members[0].cell.against:

@@ -20,7 +20,7 @@ from reports.published import published
 from reports.setting_facts import setting_facts
 from reports.short_verdicts import too_few_seeds, verdict_lines
 from reports.statistics import ALPHA, holm
-from reports.table_rows import COLUMNS, MISSING, Row, decimals, mean_sd, no_skill, number
+from reports.table_rows import COLUMNS, MISSING, decimals, mean_sd, no_skill, number
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -130,7 +130,7 @@ def _section(part: Part, drawn: list[Saved | Omitted]) -> dict[str, Any]:
     return {
         "label": part.label,
         "facts": setting_facts(part),
-        "glance": [*glance(rows, results), *part.few_note, *settled(part.effects)],
+        "glance": [*glance(part), *part.few_note, *settled(part.effects)],
         "layout": part.layout,
         "rows": list(zip(rows, lines, strict=True)),
         "no_skill": level,
@@ -176,19 +176,19 @@ def blocks(n_columns: int, most: int) -> list[range]:
     return [range(start, end) for start, end in itertools.pairwise(bounds)]
 
 
-def glance(rows: list[Row], results: list[CellResult]) -> list[str]:
+def glance(part: Part) -> list[str]:
     """Return the few facts to start from, one sentence each; none of them ranks rows beyond what the seeds allow."""
-    said = []
+    said, rows = [], part.rows
     scored = [r for r in rows if r.values["map_tail"] is not None]
     if scored:
         best = max(scored, key=lambda r: r.values["map_tail"] or 0.0)
-        level = number(no_skill(results)["map_tail"], 3)
-        controls = [r for r in scored if r.method in published().controls and r is not best]
+        level = number(no_skill(part.counted)["map_tail"], 3)
+        controls = [r for r in scored if r.method in part.controls and r is not best]
         beside = [f"{r.method} {number(r.values['map_tail'], 3)}" for r in controls]
         value = number(best.values["map_tail"], 3, best.sds["map_tail"])
         said.append(f"{best.method} has the highest tail mAP, {value} ({', '.join([*beside, f'no skill {level}'])}).")
     # A control that copies real images is near to them by construction, which is no finding.
-    measured = [r for r in rows if r.values["fid_tail"] is not None and r.method not in published().controls]
+    measured = [r for r in rows if r.values["fid_tail"] is not None and r.method not in part.controls]
     if measured:
         near = min(measured, key=lambda r: r.values["fid_tail"] or 0.0)
         places = decimals(COLUMNS[0], rows)

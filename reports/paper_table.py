@@ -14,7 +14,7 @@ from bench.results.cells import CellResult, numbers
 from reports.beside_fid import TextTable
 from reports.beside_map import ACCURACY, beside_tables
 from reports.beside_pairs import HELD_OUT, HELD_OUT_OF_ALL
-from reports.differences import Effect, effects, notes, verdicts
+from reports.differences import Effect, controls_of, effects, notes, verdicts
 from reports.few_patients import few_note, few_patients, marked
 from reports.footnotes import footnotes, left_open
 from reports.published import published
@@ -67,6 +67,11 @@ class Part:
     def counted(self) -> list[CellResult]:
         """The cells whose figures the table shows. All other numbers of the report are of these cells too."""
         return [r for r in self.results if r.counted]
+
+    @functools.cached_property
+    def controls(self) -> list[str]:
+        """The rows that others are compared with, finished or not."""
+        return controls_of(self.results)
 
     @functools.cached_property
     def few(self) -> dict[str, int]:

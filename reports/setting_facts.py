@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from reports.footnotes import asked_for
-from reports.published import published
 from reports.run_facts import span
 from reports.text import joined
 
@@ -68,8 +67,7 @@ def _extractor(part: Part) -> str:
 def _control(part: Part) -> str:
     controls = list(dict.fromkeys(e.control for e in part.effects))
     if not controls:
-        there = [row.method for row in part.rows if row.method in published().controls]
-        return f"{joined(there)}, with which no row can be compared yet." if there else ""
+        return f"{joined(part.controls)}, with which no row can be compared yet." if part.controls else ""
     if len(controls) > _MOST_CONTROLS:
         return (
             f"{len(controls)} rows; each row is compared with the one that the matrix names for it, at the same seed."

@@ -5,6 +5,7 @@ Their `results` are the cells whose figures the table shows, see `CellResult.cou
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +42,7 @@ _OF_THE_PAPER = (
     "their values."
 )
 _GROUPS = ("tail", "medium", "", "head")  # of classes, the rarest first; the third has those of no group
+_LETTERS_BELOW = 100  # that fit side by side below all panels of a figure
 _MOST_MARKERS = 8  # rows that each have a marker in the legend of quality against steps
 _MOST_SLANTED = 16  # names of classes in a panel; more stand upright
 
@@ -92,7 +94,8 @@ def ap_by_frequency(results: list[CellResult], facts: DatasetFacts | None, looks
         for ax, (group, names) in zip(axes, panels.items(), strict=True):
             for name, line in _frequency_panel(ax, names, scored, facts, looks, theme).items():
                 lines.setdefault(name, []).append(line)
-            ax.set_xlabel(f"{group or 'other'} classes, with their share of the train images")
+            said = f"{group or 'other'} classes, with their share of the train images"
+            ax.set_xlabel(textwrap.fill(said, _LETTERS_BELOW // len(panels)))
         _from_zero(*axes)
         axes[0].set_ylabel("average precision on test")
         legend_of_drawn(figure, lines)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
@@ -18,7 +20,7 @@ from reports.figures import charts
 from reports.figures.effects import forest
 from reports.figures.nearest import nearest_images
 from reports.figures.study import study_figures
-from reports.figures.style import LIGHT, Drawing, Looks, Omitted, legend_below
+from reports.figures.style import LIGHT, Drawing, Looks, Omitted, legend_below, settings
 from reports.run_facts import DatasetFacts, dataset_facts
 from reports.statistics import over_seeds
 from tests.unit.reports import report_fixtures as fixtures
@@ -104,6 +106,17 @@ def test_every_group_of_classes_has_a_panel_and_the_alt_text_says_which(filled: 
     assert (
         "5 classes for 4 methods, the rarest class first, with a panel each for the tail and head classes." in item.alt
     )
+
+
+def test_labels_of_panels_lie_beside_each_other(filled: Filled) -> None:
+    results, facts, _ = filled
+    grouped = replace(facts, head=fixtures.HEAD[:1], medium=fixtures.HEAD[1:2])
+    with matplotlib.rc_context(settings(LIGHT)):
+        figure = drawn(charts.ap_by_frequency(results, grouped, LOOKS))
+    boxes = [ax.xaxis.label.get_window_extent() for ax in figure.axes]
+    assert all(left.x1 <= right.x0 for left, right in itertools.pairwise(boxes))
+    assert boxes[0].x0 >= 0
+    assert boxes[-1].x1 <= figure.bbox.width
 
 
 def test_a_row_that_one_panel_alone_has_is_named(filled: Filled) -> None:

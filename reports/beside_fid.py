@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from reports.differences import value
+from bench.results.cells import CellResult, numbers
 from reports.footnotes import floor_differs
 from reports.run_facts import by_method, span
-from reports.table_rows import Column, number, places_for
-
-if TYPE_CHECKING:
-    from bench.results.cells import CellResult
+from reports.table_rows import Column, mean_sd, places_for
 
 DISTANCES = (
     Column("fid_tail", "FID", -1),
@@ -56,14 +52,16 @@ def beside_fid(results: Iterable[CellResult]) -> list[TextTable]:
     """Return a table of distances and one of coverage and copies, with a line for each row that made images.
 
     Cells are mean ± sd over seeds. A column without a number is left out, and so is a table without columns.
+    `results` are counted cells, see `CellResult.counted`, as in all that follows.
     """
-    rows = {m: found for m, found in by_method(_finished(results)).items() if any(_made(r) for r in found)}
+    measured = by_method(r for r in results if r.fidelity)
+    rows = {m: found for m, found in measured.items() if any(_made(r) for r in found)}
     tables = [_table("Beside FID", DISTANCES, rows), _table("Coverage and copies", MANIFOLD, rows)]
     return [table for table in tables if table]
 
 
 def _table(title: str, wanted: tuple[Column, ...], rows: dict[str, list[CellResult]]) -> TextTable | None:
-    columns = [c for c in wanted if any(_values(found, c) for found in rows.values())]
+    columns = [c for c in wanted if any(numbers(found, c.key) for found in rows.values())]
     if not any(floor_differs(r) for found in rows.values() for r in found):  # then this column would repeat FID
         columns = [c for c in columns if c.key != "fid_tail_equal_n"]
     if not columns:
@@ -73,16 +71,12 @@ def _table(title: str, wanted: tuple[Column, ...], rows: dict[str, list[CellResu
         [
             row,
             *(_counts(found, key) for key in ("n_real", "n_synthetic", "n_floor")),
-            *(_mean_sd(_values(found, c), places[c.key], c.spread) for c in columns),
+            *(mean_sd(numbers(found, c.key), places[c.key], c.spread) for c in columns),
         ]
         for row, found in rows.items()
     ]
     heads = ["method", "n real", "n made", "n floor", *(c.titled for c in columns)]
     return TextTable(title, heads, lines, _notes({c.key for c in columns}, rows))
-
-
-def _finished(results: Iterable[CellResult]) -> list[CellResult]:
-    return [r for r in results if r.measured and r.fidelity and not r.skip]
 
 
 def _made(result: CellResult) -> bool:
@@ -97,22 +91,14 @@ def _counts(found: list[CellResult], key: str) -> str:
     return span(n for r in found for c in _classes(r) if (n := c.get(key)))
 
 
-def _values(found: list[CellResult], column: Column) -> list[float]:
-    return [v for r in found if (v := value(r, column.key)) is not None]
-
-
 def _places(columns: list[Column], rows: dict[str, list[CellResult]]) -> dict[str, int]:
     """Return the number of decimals of every column; columns on one scale have the same."""
     places = {}
     for column in columns:
         family = next((keys for keys in _SAME_SCALE if column.key in keys), (column.key,))
-        pooled = [v for c in columns if c.key in family for found in rows.values() for v in _values(found, c)]
+        pooled = [v for c in columns if c.key in family for found in rows.values() for v in numbers(found, c.key)]
         places[column.key] = places_for(pooled) if column.decimals is None else column.decimals
     return places
-
-
-def _mean_sd(values: list[float], places: int, spread: bool = True) -> str:
-    return number(fmean(values) if values else None, places, stdev(values) if spread and len(values) > 1 else None)
 
 
 def _notes(keys: set[str], rows: dict[str, list[CellResult]]) -> list[str]:
@@ -164,11 +150,7 @@ def _notes(keys: set[str], rows: dict[str, list[CellResult]]) -> list[str]:
 
 def diagnostics(results: Iterable[CellResult]) -> TextTable | None:
     """Return the diagnostics that methods record, with a line for each row; cells are mean ± sd over seeds."""
-    rows = {
-        m: found
-        for m, found in by_method(r for r in results if not r.skip).items()
-        if any(r.diagnostics for r in found)
-    }
+    rows = {m: found for m, found in by_method(results).items() if any(r.diagnostics for r in found)}
     names = list(dict.fromkeys(k for found in rows.values() for r in found for k in r.diagnostics or {}))
     columns = [Column(name, name.replace("_", " ")) for name in names]
     columns = [c for c in columns if any(_values_of(found, c.key) for found in rows.values())]
@@ -176,9 +158,7 @@ def diagnostics(results: Iterable[CellResult]) -> TextTable | None:
         return None
     pooled = {c.key: [v for found in rows.values() for v in _values_of(found, c.key)] for c in columns}
     places = {key: 0 if all(v == round(v) for v in found) else places_for(found) for key, found in pooled.items()}
-    lines = [
-        [row, *(_mean_sd(_values_of(found, c.key), places[c.key]) for c in columns)] for row, found in rows.items()
-    ]
+    lines = [[row, *(mean_sd(_values_of(found, c.key), places[c.key]) for c in columns)] for row, found in rows.items()]
     return TextTable("Diagnostics of the methods", ["method", *(c.heading for c in columns)], lines, [])
 
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from statistics import fmean, stdev
-from typing import TYPE_CHECKING
 
 from bench.errors import ConfigError, listed, nearest
+from bench.results.cells import CellResult, number_names, numbers
 from reports.beside_fid import DISTANCES, MANIFOLD, TextTable, beside_fid
 from reports.beside_pairs import HELD_OUT, HELD_OUT_NOTES, HELD_OUT_OF_ALL, pair_tables
-from reports.differences import EFFECT_COLUMNS, value
+from reports.differences import EFFECT_COLUMNS
 from reports.run_facts import by_dataset, by_method, span
-from reports.table_rows import COLUMNS, MEDIUM, Column, number, places_for
-
-if TYPE_CHECKING:
-    from bench.results.cells import CellResult
+from reports.table_rows import COLUMNS, MEDIUM, Column, mean_sd, places_for
 
 _SCORES = (
     Column("auroc_head", "AUROC head", 1, 3),
@@ -61,7 +57,10 @@ _ACCURACY_NOTES = (
 
 
 def beside_tables(results: Sequence[CellResult]) -> list[TextTable]:
-    """Return the tables that stand below the main one: what to read beside mAP, and what to read beside FID."""
+    """Return the tables that stand below the main one: what to read beside mAP, and what to read beside FID.
+
+    `results` are counted cells, see `CellResult.counted`.
+    """
     scored = _table("Beside mAP", _SCORES, results, list(_NOTES))
     held_out = _table("Held-out pairs", HELD_OUT, results, list(HELD_OUT_NOTES))
     accuracy = _table("Accuracy", ACCURACY, results, list(_ACCURACY_NOTES))
@@ -76,10 +75,11 @@ def metrics_tables(results: Sequence[CellResult], names: Iterable[str]) -> dict[
     """
     columns = [column_named(key, results) for key in metric_keys(results, names)]
     found = {}
-    for label, members in by_dataset(results).items():
-        lacking = [c.key for c in columns if all(value(r, c.key) is None for r in members)]
+    for label, every in by_dataset(results).items():
+        members = [r for r in every if r.counted]
+        lacking = [c.key for c in columns if not numbers(members, c.key)]
         notes = [f"no finished cell of {label} has {', '.join(lacking)}"] if lacking else []
-        if _NEED_ONE_CLASS.intersection(lacking) and _not_one_class(_figures(members)):
+        if _NEED_ONE_CLASS.intersection(lacking) and _not_one_class(number_names(members)):
             notes.append(_NOT_ONE_CLASS)
         found[label] = _table("Figures", columns, members, notes) or TextTable("Figures", ["method"], [], notes)
     return found
@@ -91,7 +91,7 @@ def metric_keys(results: Sequence[CellResult], names: Iterable[str]) -> list[str
     Raises:
         ConfigError: for a figure that no finished cell has.
     """
-    there, found = _figures(results), list[str]()
+    there, found = number_names(results), list[str]()
     for name in names:
         groups = [key for group in _GROUPS if (key := f"{name}_{group}") in there]
         found += groups or [column_named(name, results).key]
@@ -104,7 +104,7 @@ def column_named(name: str, results: Sequence[CellResult]) -> Column:
     Raises:
         ConfigError: for a figure that no finished cell has.
     """
-    names = _figures(results)
+    names = number_names(results)
     if name in _NEED_ONE_CLASS and _not_one_class(names):
         raise ConfigError(f"column '{name}': {_NOT_ONE_CLASS}; read mAP or AUROC instead")
     scored = (*COLUMNS, MEDIUM, *_SCORES, *ACCURACY, *_OF_ALL, *HELD_OUT, *HELD_OUT_OF_ALL)
@@ -122,19 +122,10 @@ def _not_one_class(figures: Sequence[str]) -> bool:
     return "map_all" in figures and "balanced_accuracy" not in figures
 
 
-def _figures(results: Sequence[CellResult]) -> list[str]:
-    there = dict.fromkeys(k for r in results for part in r.parts for k in part)
-    return [k for k in there if any(value(r, k) is not None for r in results)]
-
-
 def _table(title: str, wanted: Sequence[Column], results: Sequence[CellResult], notes: list[str]) -> TextTable | None:
     """Return a line for each row with scores, mean ± sd over seeds, without columns that no row has."""
-    rows = by_method(r for r in results if r.measured and r.scores and not r.skip)
-    values = {
-        (row, c.key): [v for r in found if (v := value(r, c.key)) is not None]
-        for row, found in rows.items()
-        for c in wanted
-    }
+    rows = by_method(r for r in results if r.scores)
+    values = {(row, c.key): numbers(found, c.key) for row, found in rows.items() for c in wanted}
     columns = [c for c in wanted if any(values[row, c.key] for row in rows)]
     if not columns:
         return None
@@ -146,12 +137,8 @@ def _table(title: str, wanted: Sequence[Column], results: Sequence[CellResult], 
         [
             row,
             span(n for r in found if (n := (r.scores or {}).get("n_test"))),
-            *(_mean_sd(values[row, c.key], places[c.key], c.spread) for c in columns),
+            *(mean_sd(values[row, c.key], places[c.key], c.spread) for c in columns),
         ]
         for row, found in rows.items()
     ]
     return TextTable(title, ["method", "n test", *(c.titled for c in columns)], lines, notes)
-
-
-def _mean_sd(values: list[float], places: int, spread: bool) -> str:
-    return number(fmean(values) if values else None, places, stdev(values) if spread and len(values) > 1 else None)

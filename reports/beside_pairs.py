@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from statistics import fmean, stdev
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from reports.beside_fid import TextTable
 from reports.run_facts import by_method
-from reports.table_rows import Column, number
+from reports.table_rows import Column, mean_sd
 
 if TYPE_CHECKING:
     from bench.results.cells import CellResult
@@ -39,9 +38,12 @@ HELD_OUT_NOTES = (
 
 
 def pair_tables(results: Iterable[CellResult]) -> list[TextTable]:
-    """Return a table for each held-out pair, with a line for each row; cells are mean ± sd over seeds."""
+    """Return a table for each held-out pair, with a line for each row; cells are mean ± sd over seeds.
+
+    `results` are counted cells, see `CellResult.counted`.
+    """
     rows: dict[str, list[dict[str, Any]]] = {}
-    for label, members in by_method(r for r in results if r.measured and not r.skip).items():
+    for label, members in by_method(results).items():
         if found := [pairs for r in members if (pairs := (r.scores or {}).get("held_out_pairs"))]:
             rows[label] = found
     names = next((list(found[0]) for found in rows.values()), [])
@@ -54,7 +56,7 @@ def _pair_table(rows: dict[str, list[dict[str, Any]]]) -> TextTable:
     classes = list(first["ap"])
     headings = ["method", *(f"{name}, {said} ↑" for name in classes for said in ("held out", "seen"))]
     lines = [
-        [label, *(_mean_sd([f[figure][name] for f in found]) for name in classes for figure in ("ap", "seen_ap"))]
+        [label, *(mean_sd([f[figure][name] for f in found], 3) for name in classes for figure in ("ap", "seen_ap"))]
         for label, found in rows.items()
     ]
     levels = "; ".join(
@@ -64,7 +66,3 @@ def _pair_table(rows: dict[str, list[dict[str, Any]]]) -> TextTable:
     )
     note = f"{first['n_images']} test images have both. {levels}."
     return TextTable(f"Held-out pair: {' + '.join(classes)}", headings, lines, [note])
-
-
-def _mean_sd(values: Sequence[float]) -> str:
-    return number(fmean(values), 3, stdev(values) if len(values) > 1 else None)

@@ -126,8 +126,13 @@ def interval(estimate: Estimate, places: int) -> str:
 
 
 def p_text(p: float) -> str:
-    """Return a p value with two significant digits."""
-    return "< 0.001" if p < 0.001 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
+    """Return a p value with two significant digits, or as many as show that it is below 0.05."""
+    if not 0.001 <= p < 0.1:
+        return "< 0.001" if p < 0.001 else f"{p:.2f}"
+    digits = 2
+    while p < ALPHA <= float(f"{p:.{digits}g}"):
+        digits += 1
+    return f"{p:.{digits}g}"
 
 
 def decimals(effects: Iterable[Effect]) -> int:
@@ -151,10 +156,11 @@ def effects(
     Two controls are compared once, the later minus the earlier. Where two rows share one seed only, the interval of a
     mean AP is over resampled test patients; these are read from `store`.
     """
-    groups = by_method(r for r in results if r.measured and not r.skip)
+    groups = by_method(r for r in results if r.counted)
+    controls = [label for label in controls_of(results) if label in groups]
     found = [
         effect
-        for row, control, named in _pairs(groups)
+        for row, control, named in _pairs(groups, controls)
         for column in columns
         if (effect := _effect(groups[row], groups[control], column, named, store))
     ]
@@ -164,8 +170,24 @@ def effects(
     return [replace(e, p_holm=by_id.get(id(e)), n_compared=len(tested)) for e in found]
 
 
-def _pairs(groups: dict[str, list[CellResult]]) -> list[tuple[str, str, bool]]:
-    controls = [label for label in published().controls if label in groups]
+def controls_of(results: Iterable[CellResult]) -> list[str]:
+    """Return the rows that others are compared with, of one data set's cells, finished or not.
+
+    They are the rows that have the name of a control. Where there is none, a row of that method is the control under
+    another name: if several are, the one that is trained as most rows are. A row that names its own controls is none.
+    """
+    rows = {label: members[0].cell.row for label, members in by_method(results).items()}
+    recipes, found = [row.classifier for row in rows.values()], []
+    for name in published().controls:
+        others = [label for label, row in rows.items() if row.method.name == name and not row.against]
+        if name in rows:
+            found.append(name)
+        elif others:
+            found.append(max(others, key=lambda label: recipes.count(rows[label].classifier)))
+    return found
+
+
+def _pairs(groups: dict[str, list[CellResult]], controls: list[str]) -> list[tuple[str, str, bool]]:
     pairs: list[tuple[str, str, bool]] = []
     for row, members in groups.items():
         if against := members[0].cell.against:
@@ -176,15 +198,6 @@ def _pairs(groups: dict[str, list[CellResult]]) -> list[tuple[str, str, bool]]:
     return pairs
 
 
-def value(result: CellResult, column: str) -> float | None:
-    """Return a number of a cell's scores, fidelity or diagnostics by its name."""
-    for part in result.parts:
-        found = part.get(column)
-        if isinstance(found, (int, float)) and not isinstance(found, bool) and math.isfinite(found):
-            return float(found)
-    return None
-
-
 def _effect(
     row: list[CellResult], control: list[CellResult], column: Column, named: bool, store: Store | None
 ) -> Effect | None:
@@ -192,7 +205,7 @@ def _effect(
     shared = [(r, base[r.cell.seed]) for r in row if r.cell.seed in base]
     measured = []
     for a, b in shared:
-        x, y = value(a, column.key), value(b, column.key)
+        x, y = a.number(column.key), b.number(column.key)
         if x is not None and y is not None:
             measured.append((a, b, x - y))
     if not measured:

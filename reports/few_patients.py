@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -61,15 +61,18 @@ def marked(said: Mapping[str, str], few: Mapping[str, int]) -> dict[str, str]:
     return {row: f"{text} {MARK}" if few else text for row, text in said.items()}
 
 
-def reference_note(results: Iterable[CellResult]) -> list[str]:
+def reference_note(results: Iterable[CellResult], tail: Collection[str] | None) -> list[str]:
     """Return the sentence on tail classes whose real images are largely of one patient, or nothing.
 
     It gives the share of these images, and how much the FID of the class contributes to the tail FID, mean over rows.
+    `tail` are the tail classes. Without it they are those that images were made for and that the plan does not name.
     """
     shares: dict[str, tuple[float, int]] = {}
     parts: dict[str, list[float]] = {}
-    for fidelity in (r.fidelity for r in results if r.fidelity and not r.skip):
-        classes = {n: c for n, c in (fidelity.get("per_class") or {}).items() if c.get("fid") is not None}
+    for result in results:
+        per_class = (result.fidelity or {}).get("per_class") or {}
+        names = per_class.keys() - result.cell.augmented.plan.counts if tail is None else tail
+        classes = {n: c for n, c in per_class.items() if n in names and c.get("fid") is not None}
         total = sum(c["fid"] for c in classes.values())
         for name, one in classes.items():
             share = one.get("largest_patient") or 0.0

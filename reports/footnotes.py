@@ -13,9 +13,10 @@ from bench.pipeline.stage import walk
 from bench.privacy.names import WITHHELD
 from reports.few_patients import reference_note
 from reports.published import published
-from reports.run_facts import by_method, span, synthetic_notes
+from reports.run_facts import by_method, selection_rules, span, synthetic_notes
 
 if TYPE_CHECKING:
+    from bench.augment.method import Plan
     from bench.classifier.settings import ClassifierSettings
     from bench.diffusion.model import DiffusionModel
     from bench.matrix.matrix import Matrix
@@ -28,6 +29,7 @@ def footnotes(
 ) -> list[str]:
     """Return the footnotes without which one data set's table cannot be read."""
     settings = matrix.settings
+    counted = [r for r in results if r.counted]
     notes = [_images_note(matrix, results, facts)]
     listed = ", ".join(str(s) for s in settings.seeds)
     n = len(settings.seeds)
@@ -43,15 +45,15 @@ def footnotes(
     if own:
         notes.append(_recipes_note(matrix, own))
     notes.append(_network_note(settings.classifier))
-    notes.extend(_fidelity_notes(results))
+    notes.extend(_fidelity_notes(counted, facts))
     extractor = settings.fidelity.extractor
-    if extractor.kind == "classifier" and extractor.seed is not None and any(r.fidelity for r in results):
+    if extractor.kind == "classifier" and extractor.seed is not None and any(r.fidelity for r in counted):
         notes.append(
             f"For all rows and seeds, that extractor is the baseline classifier trained with seed {extractor.seed}."
         )
-    notes.extend(_floor_notes(results))
-    notes.extend(_score_notes(results))
-    notes.extend(_held_out_note(results))
+    notes.extend(_floor_notes(counted))
+    notes.extend(_score_notes(counted))
+    notes.extend(_held_out_note(counted))
     if _draws_or_encodes(matrix):
         notes.append(_model_note(settings.diffusion))
     odd = [*(facts.notes if facts else ()), *synthetic_notes(results, facts)]
@@ -138,10 +140,7 @@ def _place(text: str, said: str, model: ClassifierSettings | DiffusionModel) -> 
 
 
 def _images_note(matrix: Matrix, results: list[CellResult], facts: DatasetFacts | None) -> str:
-    n, counts = matrix.settings.augment.per_class, matrix.settings.augment.counts
-    plan = f"the matrix asks for {n} synthetic {'image' if n == 1 else 'images'} for each tail class"
-    if counts:
-        plan += f", but for {', '.join(f'{name} {n}' for name, n in counts.items())}"
+    plan = f"the matrix asks for {asked_for(matrix.settings.augment)}"
     if facts:
         sizes, parts = " / ".join(str(n) for n in facts.n_images.values()), " / ".join(facts.n_images)
         taken = f" ({facts.taken})" if facts.taken else ""
@@ -149,6 +148,12 @@ def _images_note(matrix: Matrix, results: list[CellResult], facts: DatasetFacts 
         return f"{head}; {plan}.{'' if facts.patients_known else PATIENTS_UNKNOWN}{_classes_note(facts)}"
     train = span(int(r.classifier["n_real"]) for r in results if r.classifier and r.classifier.get("n_real"))
     return f"{train} real training images; {plan}."
+
+
+def asked_for(plan: Plan, tail: str = "each tail class") -> str:
+    """Return how many images are to be made of which class; `tail` is what to call the tail classes."""
+    images = f"{plan.per_class} synthetic {'image' if plan.per_class == 1 else 'images'} for {tail}"
+    return images + (f", but for {', '.join(f'{name} {n}' for name, n in plan.counts.items())}" if plan.counts else "")
 
 
 def _classes_note(facts: DatasetFacts) -> str:
@@ -161,7 +166,7 @@ def _classes_note(facts: DatasetFacts) -> str:
     return f" Head classes: {', '.join(facts.head)}.{between} Tail classes: {', '.join(facts.tail)}."
 
 
-def _fidelity_notes(results: list[CellResult]) -> list[str]:
+def _fidelity_notes(results: list[CellResult], facts: DatasetFacts | None) -> list[str]:
     found = [r.fidelity for r in results if r.fidelity]
     if not found:
         return []
@@ -174,7 +179,7 @@ def _fidelity_notes(results: list[CellResult]) -> list[str]:
         f"(n = {real}) and the images that were made for it (n = {made}), with the extractor {', '.join(ids)}. FID is "
         f"biased with so few images: {_how_to_read(found)} and read it together with KID.{_floor_spread(found)}"
         f"{_left_out(found)}{_OF_ALL if any(r.cell.augmented.plan.counts for r in results) else ''}",
-        *reference_note(results),
+        *reference_note(results, facts.tail if facts else None),
     ]
 
 
@@ -228,7 +233,7 @@ _MOST_LISTED = 8  # different values that a footnote lists
 def _floor_notes(results: list[CellResult]) -> list[str]:
     """Return the FID of as many images as the floor has, for the rows that have made another number of images."""
     found: dict[str, list[str]] = {}  # rows that share their images share their distances
-    for label, members in by_method(r for r in results if floor_differs(r) and not r.skip).items():
+    for label, members in by_method(r for r in results if floor_differs(r)).items():
         pairs = [
             ((r.fidelity or {}).get("fid_tail_equal_n"), (r.fidelity or {}).get("fid_tail_floor")) for r in members
         ]
@@ -251,14 +256,22 @@ def _score_notes(results: list[CellResult]) -> list[str]:
     found = [r.scores for r in results if r.scores]
     if not found:
         return []
-    rules = ", ".join(sorted({str(s["selection"]) for s in found if s.get("selection")}))
     n = span(int(s["n_test"]) for s in found if s.get("n_test"))
     return [
-        f"mAP is the macro average precision on {n} test images, over observed labels. The checkpoint was chosen on "
-        f"the validation images by {rules or 'a rule that is not recorded'}. “No skill” is the mean prevalence of the "
-        "classes, which equal scores for all images reach. Random scores reach more where a class has few positives."
+        f"mAP is the macro average precision on {n} test images, over observed labels. "
+        f"{_checkpoint(selection_rules(results))} “No skill” is the mean prevalence of the classes, which equal scores "
+        "for all images reach. Random scores reach more where a class has few positives."
         f"{_test_noise(found, _NOISE)}"
     ]
+
+
+def _checkpoint(rules: list[str]) -> str:
+    best = [rule for rule in rules if rule != "last"]
+    if rules and not best:
+        return "The checkpoint is that of the last step (`selection: last`); none was chosen on the validation images."
+    last = "; with `selection: last` it is that of the last step" if "last" in rules else ""
+    rule = ", ".join(best) or "a rule that is not recorded"
+    return f"The checkpoint was chosen on the validation images by {rule}{last}."
 
 
 def _held_out_note(results: list[CellResult]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from reports.published import published
 from reports.setting_facts import setting_facts
 from reports.short_verdicts import too_few_seeds, verdict_lines
 from reports.statistics import ALPHA, holm
-from reports.table_rows import COLUMNS, MISSING, Row, decimals, no_skill, number
+from reports.table_rows import COLUMNS, MISSING, decimals, mean_sd, no_skill, number
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -124,13 +124,13 @@ def duration(seconds: float) -> str:
 
 def _section(part: Part, drawn: list[Saved | Omitted]) -> dict[str, Any]:
     """Return everything that one data set's part of the page shows."""
-    results, rows = part.results, part.rows
+    results, rows = part.counted, part.rows
     *lines, level = part.lines
     compared = [e for e in part.effects if e.column.key == MAIN]
     return {
         "label": part.label,
         "facts": setting_facts(part),
-        "glance": [*glance(rows, results), *part.few_note, *settled(part.effects)],
+        "glance": [*glance(part), *part.few_note, *settled(part.effects)],
         "layout": part.layout,
         "rows": list(zip(rows, lines, strict=True)),
         "no_skill": level,
@@ -176,19 +176,19 @@ def blocks(n_columns: int, most: int) -> list[range]:
     return [range(start, end) for start, end in itertools.pairwise(bounds)]
 
 
-def glance(rows: list[Row], results: list[CellResult]) -> list[str]:
+def glance(part: Part) -> list[str]:
     """Return the few facts to start from, one sentence each; none of them ranks rows beyond what the seeds allow."""
-    said = []
+    said, rows = [], part.rows
     scored = [r for r in rows if r.values["map_tail"] is not None]
     if scored:
         best = max(scored, key=lambda r: r.values["map_tail"] or 0.0)
-        level = number(no_skill(results)["map_tail"], 3)
-        controls = [r for r in scored if r.method in published().controls and r is not best]
+        level = number(no_skill(part.counted)["map_tail"], 3)
+        controls = [r for r in scored if r.method in part.controls and r is not best]
         beside = [f"{r.method} {number(r.values['map_tail'], 3)}" for r in controls]
         value = number(best.values["map_tail"], 3, best.sds["map_tail"])
         said.append(f"{best.method} has the highest tail mAP, {value} ({', '.join([*beside, f'no skill {level}'])}).")
     # A control that copies real images is near to them by construction, which is no finding.
-    measured = [r for r in rows if r.values["fid_tail"] is not None and r.method not in published().controls]
+    measured = [r for r in rows if r.values["fid_tail"] is not None and r.method not in part.controls]
     if measured:
         near = min(measured, key=lambda r: r.values["fid_tail"] or 0.0)
         places = decimals(COLUMNS[0], rows)
@@ -249,7 +249,7 @@ def _effects(part: Part) -> dict[str, Any] | None:
 
 def _class_table(results: list[CellResult], facts: DatasetFacts | None) -> dict[str, Any] | None:
     """Return AP for each class and method (mean over seeds), with the positives in train and the prevalence in test."""
-    scored = read.by_method(r for r in results if r.scores and not r.skip)
+    scored = read.by_method(r for r in results if r.scores)
     if not scored:
         return None
     every = [r.scores or {} for members in scored.values() for r in members]
@@ -275,7 +275,7 @@ def _fidelity_table(results: list[CellResult], places: int) -> dict[str, Any] | 
 
     FID has `places` decimals.
     """
-    told = read.by_method(r for r in results if (r.fidelity or {}).get("per_class") and not r.skip)
+    told = read.by_method(r for r in results if (r.fidelity or {}).get("per_class"))
     made = {m: members for m, members in told.items() if any((r.fidelity or {}).get("n_synthetic") for r in members)}
     measured = [r.fidelity or {} for members in made.values() for r in members]
     names = list(dict.fromkeys(c for f in measured for c in f["per_class"]))
@@ -321,6 +321,5 @@ def _nearest(result: CellResult, side: str) -> float | None:
     return ((result.fidelity or {}).get("nearest_train") or {}).get(side)
 
 
-def _average(values: list[float | None], places: int) -> str:
-    found = [v for v in values if v is not None]
-    return number(sum(found) / len(found), places) if found else MISSING
+def _average(values: Iterable[float | None], places: int) -> str:
+    return mean_sd(values, places, spread=False)

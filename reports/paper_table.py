@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
+from bench.results.cells import CellResult, numbers
 from reports.beside_fid import TextTable
 from reports.beside_map import ACCURACY, beside_tables
 from reports.beside_pairs import HELD_OUT, HELD_OUT_OF_ALL
-from reports.differences import Effect, effects, notes, value, verdicts
+from reports.differences import Effect, controls_of, effects, notes, verdicts
 from reports.few_patients import few_note, few_patients, marked
 from reports.footnotes import footnotes, left_open
 from reports.published import published
@@ -33,7 +34,6 @@ from reports.text import md, md_table, tex, tex_line
 
 if TYPE_CHECKING:
     from bench.matrix.matrix import Matrix
-    from bench.results.cells import CellResult
     from bench.store.store import Store
     from reports.run_facts import DatasetFacts
 
@@ -43,7 +43,7 @@ class Part:
     """One data set's table, with its notes and verdicts.
 
     Attributes:
-        results: the data set's cells.
+        results: the data set's cells, finished or not.
         facts: sizes and names of the data set; None where the store does not hold it.
         effects: the differences between its rows, see `reports.differences`.
         narrow: leave out the number of seeds, and the mean without classes of few patients, which 80 columns have no
@@ -64,15 +64,25 @@ class Part:
         return self.results[0].cell.dataset.beside_published if said is None else said
 
     @functools.cached_property
+    def counted(self) -> list[CellResult]:
+        """The cells whose figures the table shows. All other numbers of the report are of these cells too."""
+        return [r for r in self.results if r.counted]
+
+    @functools.cached_property
+    def controls(self) -> list[str]:
+        """The rows that others are compared with, finished or not."""
+        return controls_of(self.results)
+
+    @functools.cached_property
     def few(self) -> dict[str, int]:
         """The tail classes of few test patients, and how many each has."""
-        return few_patients(self.results)
+        return few_patients(self.counted)
 
     @property
     def few_note(self) -> list[str]:
         """What is said of these classes; a narrow table has the means without them here and not in a column."""
         means = {row.method: number(row.values[SUPPORTED.key], 3) for row in self.rows}
-        return few_note(self.few, self.results, means if self.narrow else None)
+        return few_note(self.few, self.counted, means if self.narrow else None)
 
     @functools.cached_property
     def rows(self) -> list[Row]:
@@ -97,7 +107,7 @@ class Part:
     @property
     def lines(self) -> list[list[str]]:
         """The cells of every row. The last line is that of a classifier without skill."""
-        return [*self.layout.texts(self.rows), self.layout.no_skill(self.results)]
+        return [*self.layout.texts(self.rows), self.layout.no_skill(self.counted)]
 
     @property
     def verdicts(self) -> dict[str, str]:
@@ -122,7 +132,7 @@ class Part:
         """What was chosen where the paper is silent, as one more footnote; nothing where its numbers are not shown."""
         if not self.with_published:
             return []
-        chosen = "; ".join(f"{what}: {said}" for what, said in left_open(self.matrix, self.results, self.facts))
+        chosen = "; ".join(f"{what}: {said}" for what, said in left_open(self.matrix, self.counted, self.facts))
         return [f"Chosen where the paper is silent. {chosen}."] if chosen else []
 
 
@@ -161,7 +171,7 @@ def markdown(parts: list[Part]) -> str:
         lines += [f"- **{md(row.method)}**: {md(row.hole)}" for row in part.rows if row.hole]
         lines += [f"- **{md(row)}**: {md(said)}" for row, said in part.verdicts.items()]
         lines += [f"- {md(note)}" for note in [*part.notes, *part.verdict_notes, *part.chosen]]
-        for beside in beside_tables(part.results):
+        for beside in beside_tables(part.counted):
             lines += ["", f"### {md(beside.title)}", "", *md_table(beside.headings, beside.lines)]
             lines += [f"- {md(note)}" for note in beside.notes]
         lines.append("")
@@ -187,7 +197,7 @@ def csv_table(parts: list[Part]) -> str:
     writer = csv.DictWriter(out, fields, lineterminator="\n")
     writer.writeheader()
     for part in parts:
-        levels, said = no_skill(part.results), part.verdicts
+        levels, said = no_skill(part.counted), part.verdicts
         for row in part.rows:
             numbers = {n: v for c in columns for n, v in ((c.key, row.values[c.key]), (f"{c.key}_sd", row.sds[c.key]))}
             writer.writerow(
@@ -206,8 +216,7 @@ def _mean_of(part: Part, row: Row, column: str) -> float | None:
 
     `fid_tail_equal_n` is the FID of as many synthetic images as the floor has; FID itself if the two are equal.
     """
-    members = [r for r in part.results if r.cell.label == row.method and not r.skip]
-    found = [v for r in members if (v := value(r, column)) is not None]
+    found = numbers((r for r in part.counted if r.cell.label == row.method), column)
     return fmean(found) if found else None
 
 
@@ -216,22 +225,22 @@ _BOUNDS = ("map_head_low", "map_head_high", "map_tail_low", "map_tail_high")
 
 def _bounds(part: Part, row: Row) -> dict[str, float | None]:
     """Return the interval over test patients of a row with one seed. A row with several seeds has an sd instead."""
-    done = [r.scores or {} for r in part.results if r.cell.label == row.method and r.measured and not r.skip]
+    done = [r.scores or {} for r in part.counted if r.cell.label == row.method]
     return {name: done[0].get(name) if len(done) == 1 else None for name in _BOUNDS}
 
 
 def _beside(part: Part, row: Row) -> dict[str, float | None]:
     """Return a row's accuracies and scores on held-out pairs: mean, sd over seeds and, with one seed, the interval."""
-    members = [r for r in part.results if r.cell.label == row.method and r.measured and not r.skip]
+    members = [r for r in part.counted if r.cell.label == row.method]
     found: dict[str, float | None] = {}
     for column in (*ACCURACY, *HELD_OUT, *HELD_OUT_OF_ALL):
-        if values := [v for r in members if (v := value(r, column.key)) is not None]:
+        if values := numbers(members, column.key):
             found[column.key] = fmean(values)
             if column.spread:
                 found[f"{column.key}_sd"] = stdev(values) if len(values) > 1 else None
-            ends = [value(r, f"{column.key}_{end}") for r in members for end in ("low", "high")]
-            if len(members) == 1 and None not in ends:
-                found |= {f"{column.key}_low": ends[0], f"{column.key}_high": ends[1]}
+            ends = {f"{column.key}_{end}": members[0].number(f"{column.key}_{end}") for end in ("low", "high")}
+            if len(members) == 1 and None not in ends.values():
+                found |= ends
     return found
 
 
@@ -247,7 +256,7 @@ def latex(parts: list[Part]) -> str:
     ]
     for part in parts:
         lines += _latex_table(part)
-        for beside in beside_tables(part.results):
+        for beside in beside_tables(part.counted):
             lines += _latex_beside(part, beside)
     return "\n".join([*lines, r"\end{document}", ""])
 

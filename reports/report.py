@@ -161,9 +161,9 @@ def figures_of(part: Part, store: Store, with_pictures: bool) -> list[Drawing | 
         store: it holds the images.
         with_pictures: draw images, and dots that stand for one image each.
     """
-    results, facts = part.results, part.facts
-    looks = Looks(r.cell.label for r in results)
-    with_images = [r for r in results if r.cell.method.makes_images]
+    results, facts = part.counted, part.facts
+    looks = Looks(r.cell.label for r in part.results)
+    with_images = [r for r in part.results if r.cell.method.makes_images]
     found: list[Drawing | Omitted] = [
         forest(part.effects, part.label),
         charts.ap_by_frequency(results, facts, looks),

@@ -129,6 +129,11 @@ def synthetic_notes(results: Iterable[CellResult], facts: DatasetFacts | None) -
     return notes
 
 
+def selection_rules(results: Iterable[CellResult]) -> list[str]:
+    """Return the rules by which the tested checkpoints were chosen, as the scores record them."""
+    return sorted({str(rule) for r in results if (rule := (r.scores or {}).get("selection"))})
+
+
 def span(numbers: Iterable[int]) -> str:
     """Return `40` for equal numbers, `12–40` for a range, and `?` for no number."""
     found = sorted(set(numbers))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from reports.published import published
+from reports.footnotes import asked_for
 from reports.run_facts import span
+from reports.text import joined
 
 if TYPE_CHECKING:
     from reports.paper_table import Part
@@ -34,51 +35,43 @@ def _compared(part: Part) -> str:
 
 
 def _images(part: Part) -> str:
-    per_class, facts = part.matrix.settings.augment.per_class, part.facts
+    plan, facts = part.matrix.settings.augment, part.facts
     if facts is None:
-        return f"{_number(per_class, 'synthetic image')} for each tail class."
-    sizes = _listed([f"{n} {name}" for name, n in facts.n_images.items()])
+        return f"{asked_for(plan)}."
+    sizes = joined([f"{n} {name}" for name, n in facts.n_images.items()])
     tail = f"each of the {len(facts.tail)} tail classes" if len(facts.tail) > 1 else "the tail class"
-    return f"{sizes} images of {facts.image_px} px, {facts.split}; {_number(per_class, 'synthetic image')} for {tail}."
+    return f"{sizes} images of {facts.image_px} px, {facts.split}; {asked_for(plan, tail)}."
 
 
 def _seeds(part: Part) -> str:
     seeds = part.matrix.settings.seeds
     if len(seeds) == 1:
         return f"Seed {seeds[0]} alone, so the spread over seeds is not known."
-    return f"{_listed([str(seed) for seed in seeds])}. The table shows the mean ± standard deviation over them."
+    return f"{joined([str(seed) for seed in seeds])}. The table shows the mean ± standard deviation over them."
 
 
 def _extractor(part: Part) -> str:
     """Return what measured the images and how many there are on each side; empty before any is measured."""
-    found: list[dict[str, Any]] = [r.fidelity for r in part.results if r.fidelity and not r.skip]
+    found: list[dict[str, Any]] = [r.fidelity for r in part.counted if r.fidelity]
     ids = sorted({str(f["metric_id"]) for f in found if f.get("metric_id")})
     if not ids:
         return ""
     classes = [c for f in found for c in (f.get("per_class") or {}).values()]
     real, made = (span(c[key] for c in classes if c.get(key)) for key in ("n_real", "n_synthetic"))
-    sides = f", between {real} real and {made} synthetic images of each tail class" if made != "?" else ""
-    return f"Extractor {_listed(ids)}{sides}."
+    of_all = any(r.cell.augmented.plan.counts for r in part.counted)
+    each = "class that images were made for" if of_all else "tail class"
+    sides = f", between {real} real and {made} synthetic images of each {each}" if made != "?" else ""
+    return f"Extractor {joined(ids)}{sides}."
 
 
 def _control(part: Part) -> str:
     controls = list(dict.fromkeys(e.control for e in part.effects))
     if not controls:
-        there = [row.method for row in part.rows if row.method in published().controls]
-        return f"{_listed(there)}, with which no row can be compared yet." if there else ""
+        return f"{joined(part.controls)}, with which no row can be compared yet." if part.controls else ""
     if len(controls) > _MOST_CONTROLS:
         return (
             f"{len(controls)} rows; each row is compared with the one that the matrix names for it, at the same seed."
         )
     if len(controls) == 1:
         return f"{controls[0]}: the other rows are compared with it at the same seed."
-    return f"{_listed(controls)}: the other rows are compared with them at the same seed."
-
-
-def _number(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
-def _listed(names: list[str]) -> str:
-    """Return `a`, `a and b` or `a, b and c`."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"{joined(controls)}: the other rows are compared with them at the same seed."

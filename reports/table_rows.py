@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -118,7 +119,7 @@ def table_rows(results: list[CellResult], with_published: bool = True) -> list[R
                 sds={c.key: raw[f"{c.key}_sd"] if c.spread and shown[c.key] is not None else None for c in columns},
                 hole=_hole(raw, key in skipped, planned[key]),
                 n_synthetic=raw["n_synthetic"],
-                few=few_patients(r for r in results if (r.cell.dataset.label, r.cell.label) == key),
+                few=few_patients(r for r in results if r.counted and (r.cell.dataset.label, r.cell.label) == key),
                 with_published=with_published,
             )
         )
@@ -231,6 +232,13 @@ def places_for(values: Iterable[float]) -> int:
     """Return as many decimals, 1 to 4, as show three digits of the largest value."""
     largest = max((abs(v) for v in values), default=0.0)
     return min(4, max(1, 2 - math.floor(math.log10(largest)))) if largest > 0 else 3
+
+
+def mean_sd(values: Iterable[float | None], places: int, spread: bool = True) -> str:
+    """Return the mean of the numbers that are there as `0.618`, or `0.618 ± 0.012` with `spread`, or a dash."""
+    found = [v for v in values if v is not None]
+    sd = stdev(found) if spread and len(found) > 1 else None
+    return number(fmean(found) if found else None, places, sd)
 
 
 def number(value: float | None, places: int, sd: float | None = None) -> str:

@@ -1,4 +1,4 @@
-"""Escape text for Markdown and LaTeX, whatever characters the data bring."""
+"""Lists in words, and text that is escaped for Markdown and LaTeX, whatever characters the data bring."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ def md_line(cells: list[str]) -> str:
 def md_table(headings: list[str], lines: list[list[str]]) -> list[str]:
     """Return the lines of a Markdown table, with an empty one after it."""
     return [md_line(headings), "|---|" + "---:|" * (len(headings) - 1), *(md_line(cells) for cells in lines), ""]
+
+
+def joined(names: list[str]) -> str:
+    """Return `a`, `a and b` or `a, b and c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 _LATEX = {

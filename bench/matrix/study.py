@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
@@ -56,30 +56,39 @@ class Study(Settings):
             if label not in labels:
                 have = listed(set(labels))
                 raise ConfigError(f"{where}.study.levels: no row '{label}'{nearest(label, labels)} (rows: {have})")
-        if not any(path.startswith(RECORD) for path in (self.x, self.line)):
-            self._check_places(cells, where)
+        known = not any(path.startswith(RECORD) for path in (self.x, self.line))
+        if known and (clash := self.clash(zip(cells, found, strict=True))):
+            raise ConfigError(f"{where}.study.line: {clash}")
 
-    def _check_places(self, cells: Sequence[Cell], where: str) -> None:
+    def clash(self, cells: Iterable[tuple[Cell, Mapping[str, Scalar]]]) -> str | None:
+        """Return a sentence on two cells that would lie at the same point of a line, or None.
+
+        `cells` have their settings beside them, see `settings_of`, and what their records have under `RECORD`.
+        """
         taken: dict[tuple[Scalar | None, ...], str] = {}
-        for cell in cells:
-            settings = settings_of(cell)
+        for cell, settings in cells:
             if self.is_level(cell.label, settings):
                 continue
-            figure = None if self.spans_datasets else cell.dataset.label
-            place = (figure, settings.get(self.line), settings[self.x], cell.seed)
+            figure, line = None if self.spans_datasets else cell.dataset.label, self.line_of(cell.label, settings)
+            place = (figure, line, settings[self.x], cell.seed)
             if place in taken:
-                raise ConfigError(
-                    f"{where}.study.line: {taken[place]} and {cell.name} both lie at {self.x} = {settings[self.x]} of "
-                    f"line '{settings.get(self.line)}'; choose another `line`, or name one of the rows in `levels`"
+                return (
+                    f"{taken[place]} and {cell.name} both lie at {self.x} = {settings[self.x]} of line '{line}'; "
+                    "choose another `line`, or name one of the rows in `levels`"
                 )
             taken[place] = cell.name
+        return None
 
     @property
     def spans_datasets(self) -> bool:
         """Whether one figure shows all data sets."""
         return self.pool or any(path.partition(".")[0] == "dataset" for path in (self.x, self.line))
 
-    def is_level(self, label: str, settings: dict[str, Scalar]) -> bool:
+    def line_of(self, label: str, settings: Mapping[str, Scalar]) -> str:
+        """Return the name of a row's line: the value of `line`, or the row's label if it has no such setting."""
+        return str(settings.get(self.line, label))
+
+    def is_level(self, label: str, settings: Mapping[str, Scalar]) -> bool:
         """Tell whether a row is drawn as a horizontal line."""
         return label in self.levels or self.x not in settings
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -58,6 +59,11 @@ class CellResult:
         return self.state == "done" or (self.scores is not None and self.fidelity is not None)
 
     @property
+    def counted(self) -> bool:
+        """Whether tables and figures show its figures: all are there, and the method did not decline the data set."""
+        return self.measured and not self.skip
+
+    @property
     def parts(self) -> list[dict[str, Any]]:
         """The mappings that hold the figures; a name in an earlier one hides it in a later one.
 
@@ -67,6 +73,14 @@ class CellResult:
         named = {f"held_out_{name}": figure for name, figure in pairs.items()}
         return [part or {} for part in (self.scores, named, self.fidelity, self.diagnostics)]
 
+    def number(self, name: str) -> float | None:
+        """Return a number of the scores, the fidelity or the diagnostics by its name; None if there is none."""
+        for part in self.parts:
+            found = part.get(name)
+            if isinstance(found, (int, float)) and not isinstance(found, bool) and math.isfinite(found):
+                return float(found)
+        return None
+
     @property
     def reason(self) -> str | None:
         """Why figures are missing, or why only the diagnostics are missing; None if no reason is known."""
@@ -74,6 +88,17 @@ class CellResult:
             return self.skip
         said = " ".join(str(self.failure.get("error")).split())
         return f"diagnostics failed: {said}" if self.measured else said
+
+
+def numbers(results: Iterable[CellResult], name: str) -> list[float]:
+    """Return a number of each cell that has it, see `CellResult.number`."""
+    return [v for r in results if (v := r.number(name)) is not None]
+
+
+def number_names(results: Iterable[CellResult]) -> list[str]:
+    """Return the names of the numbers that some counted cell has, each once, in the order of the cells' parts."""
+    found = (name for r in results if r.counted for part in r.parts for name in part if r.number(name) is not None)
+    return list(dict.fromkeys(found))
 
 
 def cell_state(cell: Cell, store: Store) -> tuple[CellState, dict[str, Any] | None]:

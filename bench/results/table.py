@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from bench.results.cells import CellResult
+from bench.results.cells import CellResult, numbers
 
 # The columns of the paper's table, and what a reader needs beside them: the number of synthetic images, FID at equal
 # numbers of images, the FID between two sets of real images, below which no method can be expected to come, its spread
@@ -41,7 +40,7 @@ def table(results: list[CellResult], more: Sequence[str] = ()) -> list[dict[str,
     for r in results:
         groups.setdefault((r.cell.dataset.label, r.cell.label), []).append(r)
     for (dataset, method), members in groups.items():
-        done = [m for m in members if m.measured and not m.skip]  # a skipped cell has no figures
+        done = [m for m in members if m.counted]
         open_ends = sorted((m for m in members if m.state != "done"), key=lambda m: m.measured)
         row: dict[str, Any] = {
             "dataset": dataset,
@@ -54,8 +53,7 @@ def table(results: list[CellResult], more: Sequence[str] = ()) -> list[dict[str,
             "n_test": next((m.scores.get("n_test") for m in done if m.scores), None),
         }
         for column in dict.fromkeys((*TABLE_COLUMNS, *more)):
-            figures = [next((part[column] for part in m.parts if column in part), None) for m in done]
-            values = [float(v) for v in figures if v is not None and not math.isnan(v)]
+            values = numbers(done, column)
             row[column] = fmean(values) if values else None
             row[f"{column}_sd"] = stdev(values) if len(values) > 1 else None
         rows.append(row)

@@ -1,7 +1,11 @@
-"""Charts of numbers: AP against train frequency, quality against steps, training curves, label fidelity."""
+"""Charts of numbers: AP against train frequency, quality against steps, training curves, label fidelity.
+
+Their `results` are the cells whose figures the table shows, see `CellResult.counted`.
+"""
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +21,8 @@ from reports.figures.style import (
     two_lines,
 )
 from reports.published import published
-from reports.run_facts import by_method
+from reports.run_facts import by_method, selection_rules
+from reports.text import joined
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +41,8 @@ _OF_THE_PAPER = (
     "steps. Hollow circles are the published numbers, of other data and another extractor: compare their order, not "
     "their values."
 )
+_GROUPS = ("tail", "medium", "", "head")  # of classes, the rarest first; the third has those of no group
+_LETTERS_BELOW = 100  # that fit side by side below all panels of a figure
 _MOST_MARKERS = 8  # rows that each have a marker in the legend of quality against steps
 _MOST_SLANTED = 16  # names of classes in a panel; more stand upright
 
@@ -76,10 +83,10 @@ def _seeds(results: list[CellResult]) -> str:
 def ap_by_frequency(results: list[CellResult], facts: DatasetFacts | None, looks: Looks) -> Drawing | Omitted:
     """Describe average precision against the share of train images, with a marker for each class and method."""
     title = "Average precision against class frequency"
-    scored = [r for r in results if r.scores and not r.skip]
+    scored = [r for r in results if r.scores]
     if not scored or facts is None:
         return Omitted(title, "no finished scores" if facts else "the data set is not in the store")
-    panels = {g: names for g in ("tail", "", "head") if (names := _by_frequency(g, facts))}
+    panels = {g: names for g in _GROUPS if (names := _by_frequency(g, facts))}
 
     def draw(theme: Theme) -> Figure:
         figure, axes = _figure(8.6, 4.9, len(panels))
@@ -87,7 +94,8 @@ def ap_by_frequency(results: list[CellResult], facts: DatasetFacts | None, looks
         for ax, (group, names) in zip(axes, panels.items(), strict=True):
             for name, line in _frequency_panel(ax, names, scored, facts, looks, theme).items():
                 lines.setdefault(name, []).append(line)
-            ax.set_xlabel(f"{group or 'other'} classes, with their share of the train images")
+            said = f"{group or 'other'} classes, with their share of the train images"
+            ax.set_xlabel(textwrap.fill(said, _LETTERS_BELOW // len(panels)))
         _from_zero(*axes)
         axes[0].set_ylabel("average precision on test")
         legend_of_drawn(figure, lines)
@@ -100,8 +108,8 @@ def ap_by_frequency(results: list[CellResult], facts: DatasetFacts | None, looks
         caption=f"Each column of markers is a class; the rarest is on the left. n = {n_test} test images, "
         f"{_seeds(scored)}. Look at how far the tail classes lie above the dashed no-skill level, and whether any "
         "method raises the tail classes without lowering the head classes.",
-        alt=f"Average precision of {len(facts.class_names)} classes for {len(by_method(scored))} methods, the "
-        "rarest class first, in one panel for the tail classes and one for the head classes.",
+        alt=f"Average precision of {sum(map(len, panels.values()))} classes for {len(by_method(scored))} methods, the "
+        f"rarest class first, with a panel each for the {joined([g or 'other' for g in panels])} classes.",
         draw=draw,
     )
 
@@ -143,7 +151,7 @@ def quality_by_steps(results: list[CellResult], looks: Looks, with_published: bo
     `with_published` says whether published numbers stand beside these rows.
     """
     title = "Quality against steps"
-    stepped = [r for r in results if _steps(r) is not None and not r.skip and r.measured]
+    stepped = [r for r in results if _steps(r) is not None]
     if not stepped:
         return Omitted(title, "no finished method has a whole number after @ in its name")
     label = results[0].cell.dataset.label
@@ -252,9 +260,9 @@ def _step_panel(ax: Axes, results: list[CellResult], looks: Looks, part: str, co
 def training_curves(results: list[CellResult], looks: Looks) -> Drawing | Omitted:
     """Describe the mAP of head and tail classes on val by optimiser step, with a line for each method."""
     title = "Training curves"
-    trained = [r for r in results if r.history and not r.skip]
+    trained = [r for r in results if r.history]
     if not trained:
-        return Omitted(title, "no classifier has finished")
+        return Omitted(title, "no cell has finished")
     label = results[0].cell.dataset.label
 
     def draw(theme: Theme) -> Figure:
@@ -278,10 +286,18 @@ def training_curves(results: list[CellResult], looks: Looks) -> Drawing | Omitte
         title=title,
         caption=f"Mean average precision on the validation images at every evaluation; {_seeds(trained)}. Look for "
         "curves that still rise at the end: these classifiers were trained too briefly to be compared. Look also for "
-        "tail curves that turn down: these classifiers overfit, and the checkpoint that is best on val is chosen.",
+        f"tail curves that turn down: these classifiers overfit, and {_tested(selection_rules(trained))}.",
         alt=f"Validation mAP by optimiser step for {len(by_method(trained))} methods, in one panel for the head "
         "classes and one for the tail classes.",
         draw=draw,
+    )
+
+
+def _tested(rules: list[str]) -> str:
+    if "last" not in rules:
+        return "the checkpoint that is best on val is chosen"
+    return "their last checkpoint is " + (
+        "the one that is tested" if rules == ["last"] else "tested with `selection: last`"
     )
 
 
@@ -297,7 +313,7 @@ def _curve(members: list[CellResult], column: str) -> tuple[list[int], list[floa
 def label_fidelity(results: list[CellResult], facts: DatasetFacts | None, looks: Looks) -> Drawing | Omitted:
     """Describe the share of images in which the oracle sees the class they were made for, a bar for each method."""
     title = "Label fidelity"
-    told = [r for r in results if r.fidelity and r.fidelity.get("label_fidelity") and not r.skip]
+    told = [r for r in results if r.fidelity and r.fidelity.get("label_fidelity")]
     rows = [
         {"class": name, "method": r.cell.label, "share": share}
         for r in told
@@ -305,7 +321,8 @@ def label_fidelity(results: list[CellResult], facts: DatasetFacts | None, looks:
         if share is not None
     ]
     if not rows or facts is None:
-        return Omitted(title, "the extractor has no oracle that recognises the findings in an image")
+        no_oracle = "the extractor has no oracle that recognises the findings in an image"
+        return Omitted(title, no_oracle if any(r.fidelity for r in results) else "no cell has finished")
     order: list[Any] = [c for c in facts.class_names if any(row["class"] == c for row in rows)]
     # A row that makes no images has a share for each class too, but all of them are None: it has no bars.
     made = {str(row["method"]) for row in rows}

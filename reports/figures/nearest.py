@@ -49,7 +49,7 @@ def nearest_images(results: list[CellResult], store: Store, looks: Looks, dots: 
     Without `dots` only medians and quartiles are drawn, and nothing about a single image.
     """
     title = "Nearest train image"
-    measured = [r for r in results if (r.fidelity or {}).get("nearest_ratio") is not None and not r.skip]
+    measured = [r for r in results if (r.fidelity or {}).get("nearest_ratio") is not None]
     if not measured:
         return Omitted(title, "no finished method has made images")
     rows = {label: _nearness(members, store) for label, members in by_method(measured).items()}

@@ -11,7 +11,7 @@ import numpy as np
 from bench.matrix.study import Scalar, Study
 from reports.figures.style import Drawing, Looks, Omitted, Theme, legend_of_drawn, log_scale, slug, two_lines
 from reports.run_facts import by_dataset, span
-from reports.study_series import Point, Series, series, unknown_columns, unknown_records
+from reports.study_series import Point, Series, clashes, series, unknown_columns, unknown_records
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,8 +47,8 @@ def study_figures(study: Study, results: Sequence[CellResult]) -> list[Drawing |
 
 def _figure_of(study: Study, results: Sequence[CellResult], name: str) -> Drawing | Omitted:
     title = f"Study of {study.x}"
-    if unknown := unknown_records(study, results):
-        return Omitted(title, "; ".join(unknown))
+    if faults := unknown_records(study, results) or clashes(study, results):
+        return Omitted(title, "; ".join(faults))
     shown = series(study, results)
     columns = [c for c in study.columns if any(p.values[c] is not None for p in _points(shown))]
     if not shown.lines or not columns:

@@ -130,6 +130,55 @@ def test_a_column_that_no_cell_has_is_named_with_the_nearest() -> None:
     assert "did you mean 'map_tail'?" in drawn.reason
 
 
+def test_a_column_may_be_a_figure_on_held_out_pairs() -> None:
+    m = matrix(STUDY | {"columns": ["held_out_gap_tail"]})
+    results = [result(c, scores={"map_tail": 0.5, "held_out": {"gap_tail": 0.25 + c.seed}}) for c in m.cells]
+    assert unknown_columns(m.settings.study, results) == []
+    assert {p.values["held_out_gap_tail"] for p in series(m.settings.study, results).lines["ours@5"]} == {0.25, 1.25}
+    (drawn,) = study_figures(m.settings.study, results)
+    assert isinstance(drawn, Drawing)
+
+
+@pytest.mark.parametrize("x", ["method.denoise_steps", "dataset.n_images"])
+def test_where_data_sets_share_a_figure_a_row_has_a_level_on_each(x: str) -> None:
+    sizes = {"one": 80, "two": 120}
+    m = matrix(
+        {"x": x, "line": "dataset", "columns": ["map_tail"], "pool": True, "levels": ["baseline"]},
+        ["baseline", "ours@5"],
+        datasets=[{"kind": "phantom", "name": name, "n_images": n} for name, n in sizes.items()],
+    )
+    results = [result(c, scores={"map_tail": sizes[c.dataset.label] + c.seed / 10}) for c in m.cells]
+    found = series(m.settings.study, results)
+    assert {name: [p.values["map_tail"] for p in points] for name, points in found.levels.items()} == {
+        "baseline on one": [80.0, 80.1],
+        "baseline on two": [120.0, 120.1],
+    }
+    (drawn,) = study_figures(m.settings.study, results)
+    assert isinstance(drawn, Drawing)
+    assert "The horizontal lines are baseline on one, baseline on two," in drawn.caption
+    alone = [r for r in results if r.cell.dataset.label == "one"]
+    assert list(series(m.settings.study, alone).levels) == ["baseline"]
+
+
+def test_cells_of_one_seed_at_one_place_of_the_record_are_refused_and_not_called_seeds() -> None:
+    m = matrix({"x": "record.n_real", "line": "method.labels", "columns": ["map_tail"]})
+    (drawn,) = study_figures(m.settings.study, [result(c, classifier={"n_real": 40}) for c in m.cells])
+    assert isinstance(drawn, Omitted)
+    said = "phantom/baseline/s0 and phantom/duplicate/s0 both lie at record.n_real = 40 of line 'own'"
+    assert said in drawn.reason
+    apart = [result(c, classifier={"n_real": i}) for i, c in enumerate(m.cells)]
+    (drawn,) = study_figures(m.settings.study, apart)
+    assert isinstance(drawn, Drawing)
+    assert "n = 1 a place" in drawn.caption
+
+
+def test_rows_without_the_setting_of_the_line_are_lines_of_their_own() -> None:
+    m = matrix(
+        {"x": "augmented.plan.per_class", "line": "method.codec.generations", "columns": ["map_tail"]}, [*ROWS, "smote"]
+    )
+    assert {"baseline", "duplicate", "smote"} < set(series(m.settings.study, [result(c) for c in m.cells]).lines)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

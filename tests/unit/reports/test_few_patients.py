@@ -98,6 +98,22 @@ def test_a_class_whose_real_images_are_of_one_patient_is_told_with_its_weight(fi
     assert note.endswith("Fracture: 67 % of 11, and 44 % of the tail FID.")
 
 
+def test_a_head_class_that_images_were_made_for_has_no_part_in_the_tail_fid(filled: Filled) -> None:
+    matrix, results, store = filled
+    more = {name: {"fid": 100.0, "n_real": 11, "largest_patient": 0.9} for name in fixtures.HEAD}
+    of_one = []
+    for r in results:
+        of = {
+            n: {**c, "fid": c["fid"] and 25.0, "largest_patient": 0.5}
+            for n, c in (r.fidelity or {})["per_class"].items()
+        }
+        of_one.append(replace(r, fidelity={**(r.fidelity or {}), "per_class": {**of, **more}}))
+    (part,) = parts_of(matrix, of_one, store)
+    (note,) = (note for note in part.notes if "single patient" in note)
+    assert note.count("33 % of the tail FID") == len(fixtures.TAIL)
+    assert not any(name in note for name in fixtures.HEAD)
+
+
 def test_the_spread_of_the_floor_is_told(filled: Filled, tmp_path: Path) -> None:
     matrix, results, store = filled
     told = [

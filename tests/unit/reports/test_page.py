@@ -90,6 +90,20 @@ def test_what_is_compared_is_seen_without_unfolding(filled: Filled) -> None:
     assert dict(setting_facts(written(*one_seed(filled))[1]))["Seeds"].startswith("Seed 0 alone")
 
 
+def test_the_facts_say_what_the_matrix_asks_for_beside_the_tail(filled: Filled) -> None:
+    matrix, results, store = filled
+    plan = matrix.settings.augment.model_copy(update={"counts": {"Fracture": 500, "Lung Opacity": 20}})
+    asked = replace(matrix, settings=matrix.settings.model_copy(update={"augment": plan}))
+    made = [replace(r.cell, augmented=r.cell.augmented.model_copy(update={"plan": plan})) for r in results]
+    told = [replace(r, cell=cell) for r, cell in zip(results, made, strict=True)]
+    (part,) = parts_of(asked, told, store)
+    facts, phrase = dict(setting_facts(part)), "but for Fracture 500, Lung Opacity 20."
+    assert facts["Images"].endswith(f"; 10 synthetic images for each of the 3 tail classes, {phrase}")
+    assert facts["FID and KID"].endswith("synthetic images of each class that images were made for.")
+    (empty,) = parts_of(asked, [CellResult(r.cell, "missing") for r in told], None)
+    assert dict(setting_facts(empty))["Images"] == f"10 synthetic images for each tail class, {phrase}"
+
+
 def test_before_anything_has_finished_the_facts_are_those_of_the_matrix() -> None:
     matrix = fixtures.make_matrix()
     (part,) = parts_of(matrix, [CellResult(c, "missing") for c in matrix.cells], None)

@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from bench.classifier.recipe import Focal
 from bench.errors import ConfigError
 from bench.results.cells import CellResult
 from bench.store.store import Store
 from reports.beside_fid import beside_fid, diagnostics
-from reports.differences import EFFECT_COLUMNS, Effect, decimals, effects, notes, verdicts
+from reports.differences import EFFECT_COLUMNS, Effect, decimals, effects, notes, p_text, verdicts
 from reports.effects import EffectsTable, effects_rows, effects_table, grid, marks
 from reports.figures.effects import forest
 from reports.figures.style import DARK, LIGHT, Omitted, slug
 from reports.page import settled
+from reports.paper_table import parts_of
+from reports.setting_facts import setting_facts
 from reports.statistics import Estimate, holm, over_seeds, over_test_patients
 from reports.text import md
 from tests.unit.reports import report_fixtures as fixtures
@@ -90,6 +93,49 @@ def test_controls_are_compared_once_and_every_row_with_each(seeded):
     assert pairs == others | {("duplicate", "baseline")}
     assert ("ours@5", "duplicate", "fid_tail") in {(e.row, e.control, e.column.key) for e in effects(renamed)}
     assert ("ours@5", "baseline", "fid_tail") not in {(e.row, e.control, e.column.key) for e in effects(renamed)}
+
+
+def renamed(results, labels, recipes=None, against=None):
+    """Return results in which rows have other labels and, by their new labels, other recipes and controls."""
+    found = []
+    for r in results:
+        label = labels.get(r.cell.label, r.cell.label)
+        recipe = r.cell.row.classifier.model_copy(update=(recipes or {}).get(label, {}))
+        row = replace(r.cell.row, label=label, classifier=recipe, against=(against or {}).get(label, ()))
+        found.append(replace(r, cell=replace(r.cell, row=row)))
+    return found
+
+
+def pairs_of(results):
+    return {(e.row, e.control) for e in effects(results)}
+
+
+def test_a_control_under_another_name_is_a_control(seeded):
+    two = [r for r in seeded[1] if r.cell.label in ("baseline", "smote")]
+    named = renamed(two, {"baseline": "real only", "smote": "duplicate"})
+    assert pairs_of(named) == {("duplicate", "real only")}
+    (part,) = parts_of(seeded[0], named, None)
+    assert dict(setting_facts(part))["Control"] == "real only: the other rows are compared with it at the same seed."
+    waiting = [replace(r, state="missing", scores=None, fidelity=None) for r in named]
+    (part,) = parts_of(seeded[0], waiting, None)
+    said = dict(setting_facts(part))["Control"]
+    assert said == "real only and duplicate, with which no row can be compared yet."
+
+
+def test_of_several_rows_of_a_controls_method_the_one_with_the_common_recipe_is_the_control(seeded):
+    first, second, third = (
+        [r for r in seeded[1] if r.cell.label == label] for label in ("baseline", "smote", "ours@5")
+    )
+    again = renamed(first, {"baseline": "real only"})
+    focal = {"focal": {"loss": Focal()}}
+    rows = [*renamed(first, {"baseline": "focal"}, focal), *again, *second, *third]
+    assert pairs_of(rows) == {(row, "real only") for row in ("focal", "smote", "ours@5")}
+    held = [*renamed(first, {"baseline": "focal"}, focal, {"focal": ("smote",)}), *second, *third]
+    assert pairs_of(held) == {("focal", "smote")}  # a row that names its own controls is none itself
+    both = [*first, *renamed(first, {"baseline": "focal"}, focal), *second]
+    unfinished = [replace(r, state="missing", scores=None) if r.cell.label == "real only" else r for r in rows]
+    assert pairs_of(unfinished) == set()  # no other row steps in for a control that has not finished
+    assert pairs_of(both) == {("focal", "baseline"), ("smote", "baseline")}  # the name itself comes first
 
 
 def test_a_row_that_names_its_controls_is_held_against_those_alone(tmp_path):
@@ -182,6 +228,23 @@ def test_verdicts_in_words(differences, said):
 def test_five_seeds_that_agree_state_the_least_p():
     said = make_effect([0.01, 0.012, 0.011, 0.009, 0.01]).sentence()
     assert said.endswith("n = 5, p = 0.062, the least that 5 seeds can give)")
+
+
+@pytest.mark.parametrize(
+    ("p", "said"),
+    [
+        (102 / 2048, "0.0498"),
+        (3276 / 65536, "0.04999"),
+        (0.05, "0.05"),
+        (0.0501, "0.05"),
+        (0.0469, "0.047"),
+        (0.0625, "0.062"),
+        (0.0009, "< 0.001"),
+        (0.25, "0.25"),
+    ],
+)
+def test_a_p_below_the_bound_is_not_printed_as_the_bound(p, said):
+    assert p_text(p) == said
 
 
 def test_lower_is_better_where_it_is():

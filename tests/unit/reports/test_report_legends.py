@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
@@ -18,7 +20,7 @@ from reports.figures import charts
 from reports.figures.effects import forest
 from reports.figures.nearest import nearest_images
 from reports.figures.study import study_figures
-from reports.figures.style import LIGHT, Drawing, Looks, Omitted, legend_below
+from reports.figures.style import LIGHT, Drawing, Looks, Omitted, legend_below, settings
 from reports.run_facts import DatasetFacts, dataset_facts
 from reports.statistics import over_seeds
 from tests.unit.reports import report_fixtures as fixtures
@@ -31,7 +33,7 @@ Filled = tuple[list[CellResult], DatasetFacts, Store]
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Filled:
     store, matrix = Store(tmp_path_factory.mktemp("store")), fixtures.make_matrix(seeds=(0, 1, 2))
-    results = fixtures.with_nearest(fixtures.fill(matrix, store), store)
+    results = [r for r in fixtures.with_nearest(fixtures.fill(matrix, store), store) if r.counted]
     facts = dataset_facts(matrix.cells[0], store)
     assert facts is not None
     return results, facts, store
@@ -87,6 +89,34 @@ def test_a_row_without_average_precision_is_not_named(filled: Filled) -> None:
     figure = drawn(charts.ap_by_frequency(bare, facts, LOOKS))
     assert legend(figure) == ["baseline", "ours@0", "ours@5", "no skill (prevalence)"]
     assert rows_drawn(figure) == {"baseline", "ours@0", "ours@5"}
+
+
+def test_every_group_of_classes_has_a_panel_and_the_alt_text_says_which(filled: Filled) -> None:
+    results, facts, _ = filled
+    grouped = replace(facts, head=fixtures.HEAD[:1], medium=fixtures.HEAD[1:2])
+    item = charts.ap_by_frequency(results, grouped, LOOKS)
+    panels = [ax.get_xlabel().split()[0] for ax in drawn(item).axes]
+    assert panels == ["tail", "medium", "other", "head"]
+    said = "Average precision of 6 classes for 4 methods, the rarest class first, with a panel each for the tail, medium, other and head classes."
+    assert isinstance(item, Drawing)
+    assert item.alt == said
+    unseen = replace(facts, train_counts=facts.train_counts | {fixtures.TAIL[0]: 0})  # a class without a train image
+    item = charts.ap_by_frequency(results, unseen, LOOKS)
+    assert isinstance(item, Drawing)
+    assert (
+        "5 classes for 4 methods, the rarest class first, with a panel each for the tail and head classes." in item.alt
+    )
+
+
+def test_labels_of_panels_lie_beside_each_other(filled: Filled) -> None:
+    results, facts, _ = filled
+    grouped = replace(facts, head=fixtures.HEAD[:1], medium=fixtures.HEAD[1:2])
+    with matplotlib.rc_context(settings(LIGHT)):
+        figure = drawn(charts.ap_by_frequency(results, grouped, LOOKS))
+    boxes = [ax.xaxis.label.get_window_extent() for ax in figure.axes]
+    assert all(left.x1 <= right.x0 for left, right in itertools.pairwise(boxes))
+    assert boxes[0].x0 >= 0
+    assert boxes[-1].x1 <= figure.bbox.width
 
 
 def test_a_row_that_one_panel_alone_has_is_named(filled: Filled) -> None:
@@ -169,6 +199,21 @@ def test_a_figure_with_nothing_to_name_has_no_legend() -> None:
     figure = Figure()
     legend_below(figure, [], [])
     assert figure.legends == []
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        (["best_val_map_all"], "overfit, and the checkpoint that is best on val is chosen."),
+        (["last"], "overfit, and their last checkpoint is the one that is tested."),
+        (["best_val_map_all", "last"], "overfit, and their last checkpoint is tested with `selection: last`."),
+    ],
+)
+def test_the_caption_of_the_curves_says_which_checkpoint_is_tested(filled: Filled, rules: list[str], said: str) -> None:
+    results = [replace(r, scores=r.scores | {"selection": rules[i % len(rules)]}) for i, r in enumerate(filled[0])]
+    item = charts.training_curves(results, LOOKS)
+    assert isinstance(item, Drawing)
+    assert item.caption.endswith(said)
 
 
 def test_steps_of_the_optimiser_are_whole_numbers_however_few_there_are(filled: Filled) -> None:

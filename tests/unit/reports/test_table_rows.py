@@ -275,5 +275,27 @@ def test_the_diffusion_model_is_named_only_where_a_row_takes_something_from_it()
     assert "for each tail class, but for Atelectasis 2" in notes("duplicate", "counts")
 
 
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        (["best_val_map_all"], "The checkpoint was chosen on the validation images by best_val_map_all."),
+        (
+            ["last"],
+            "The checkpoint is that of the last step (`selection: last`); none was chosen on the validation images.",
+        ),
+        (
+            ["best_val_map_tail", "last"],
+            "The checkpoint was chosen on the validation images by best_val_map_tail; with `selection: last` it is that "
+            "of the last step.",
+        ),
+        ([None], "The checkpoint was chosen on the validation images by a rule that is not recorded."),
+    ],
+)
+def test_the_notes_say_how_the_checkpoint_was_chosen_if_it_was(seeded, rules, said):
+    matrix, results, store = seeded
+    told = [replace(r, scores=r.scores | {"selection": rules[i % len(rules)]}) for i, r in enumerate(results)]
+    assert said in " ".join(parts_of(matrix, told, store)[0].notes)
+
+
 def test_quotes_of_the_notes_are_quotes_in_latex():
     assert tex("“No skill” is") == "``No skill'' is"

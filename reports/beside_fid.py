@@ -88,7 +88,8 @@ def _classes(result: CellResult) -> list[dict[str, Any]]:
 
 
 def _counts(found: list[CellResult], key: str) -> str:
-    return span(n for r in found for c in _classes(r) if (n := c.get(key)))
+    numbers = [n for r in found for c in _classes(r) if (n := c.get(key))]
+    return span(numbers) if numbers else "–"
 
 
 def _places(columns: list[Column], rows: dict[str, list[CellResult]]) -> dict[str, int]:

@@ -177,7 +177,7 @@ def _fidelity_notes(results: list[CellResult], facts: DatasetFacts | None) -> li
     return [
         f"FID and KID are means over the tail classes of the distance between the real images that have the class "
         f"(n = {real}) and the images that were made for it (n = {made}), with the extractor {', '.join(ids)}. FID is "
-        f"biased with so few images: {_how_to_read(found)} and read it together with KID.{_floor_spread(found)}"
+        f"biased with so few images: compare {_how_to_read(found)}{_floor_spread(found)}"
         f"{_left_out(found)}{_OF_ALL if any(r.cell.augmented.plan.counts for r in results) else ''}",
         *reference_note(results, facts.tail if facts else None),
     ]
@@ -187,15 +187,17 @@ _OF_ALL = " These n are of all classes that images were made for."
 
 
 def _how_to_read(found: list[dict[str, Any]]) -> str:
-    """Return what to compare FID with: its floor, or the other rows alone where there is no floor."""
+    """Return what to compare FID with: its floor, or the other rows alone where there is no floor, and why."""
     measured = [c for f in found for c in (f.get("per_class") or {}).values() if c.get("fid") is not None]
     if measured and not any(c.get("n_floor") for c in measured):
         return (
-            "compare rows of equal n. It has no floor, because the extractor was trained on the train images and all "
-            "other real images are the reference (`fidelity.reference: test` leaves those of val for a floor),"
+            "rows of equal n, and read it together with KID. It has no floor, because the extractor was trained on the "
+            "train images and all other real images are the reference (`fidelity.reference: test` leaves those of val "
+            "for a floor)."
         )
     floor = span(n for c in measured if (n := c.get("n_floor")))
-    return f"compare it with its floor, which is the FID between real images and other real images (n = {floor}),"
+    other = f"its floor, which is the FID between real images and other real images (n = {floor})"
+    return f"it with {other}, and read it together with KID."
 
 
 def _left_out(found: list[dict[str, Any]]) -> str:

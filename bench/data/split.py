@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -36,6 +36,10 @@ class SplitSettings(Settings):
     held_out_pairs: tuple[Pair, ...] = Field(
         (), description="pairs of classes that no image of train and val has together: all patients with one are test"
     )
+
+    def division(self) -> dict[str, Any]:
+        """Return the settings that decide which images are in which part, as JSON has them."""
+        return self.model_dump(mode="json", include={"val", "test", "seed", "held_out_pairs"})
 
     @model_validator(mode="after")
     def _pairs_are_two_classes_each_once(self) -> SplitSettings:

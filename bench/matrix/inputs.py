@@ -19,6 +19,7 @@ from bench.diffusion.schedule import check_length
 from bench.errors import BenchError, ConfigError, in_words
 from bench.evaluation.extractors import ClassifierExtractor, InceptionExtractor, OracleExtractor, XrvExtractor
 from bench.evaluation.shipped_oracle import ORACLE_WEIGHTS
+from bench.files import read_json
 from bench.matrix.cell import Cell
 from bench.matrix.load import load_matrix
 from bench.matrix.matrix import Matrix
@@ -132,7 +133,8 @@ class InputCheck:
         model: the settings that this setting belongs to.
         inspect: returns in words what it finds; raises ConfigError if that is wrong.
         is_compatibility: True for a compatibility check rather than a file.
-        is_costly: True if it loads libraries or whole files. Then it is made only where something will be computed.
+        is_costly: True if it loads libraries or whole files, or warns. Then it is made only where something will be
+            computed.
         warns: True if what it finds should be read although nothing is wrong.
     """
 
@@ -211,6 +213,9 @@ def _looks_of(cell: Cell) -> Iterator[InputCheck]:
     if drawing is not None and not (cell.dataset.known_to_shipped_models and not drawing.is_named):
         told, what = partial(_notes_on_prompts, cell, drawing), f"prompts for {cell.dataset.label}"
         yield InputCheck(what, drawing, told, is_compatibility=True, is_costly=True, warns=True)
+        told = partial(_notes_on_what_it_saw, cell, drawing)
+        what = "diffusion.folder and split"
+        yield InputCheck(what, drawing, told, is_compatibility=True, is_costly=True, warns=True)
 
 
 def _check_smallest(cell: Cell) -> str:
@@ -251,6 +256,21 @@ def _notes_on_prompts(cell: Cell, model: DiffusionModel) -> str:
     if classes is None or not set(model.prompt.words) <= set(classes):  # `_check_prompt` says so
         return ""
     return "; ".join(notes_on_prompts(model, classes, None if known is None else known.labels))
+
+
+def _notes_on_what_it_saw(cell: Cell, model: DiffusionModel) -> str:
+    """Tell if `bench pretrain` trained the model on the train split of another division of this data set."""
+    seen = (read_json(model.path / "record.json") or {}).get("trained_on")
+    if not isinstance(seen, dict) or seen.get("dataset") != cell.dataset.label:
+        return ""
+    then, now = seen.get("split") or {}, cell.split.settings.division()
+    other = [f"split.{name} {then.get(name)}, here {now[name]}" for name in now if then.get(name) != now[name]]
+    if not other:
+        return ""
+    return (
+        f"the model was trained on another train split of data set '{cell.dataset.label}' ({'; '.join(other)}); unless "
+        "the split is official, it has seen images that are val or test here; train one on this split (bench pretrain)"
+    )
 
 
 def _see_trunk(architecture: str, path: Path) -> str:

@@ -13,6 +13,7 @@ from bench.data.kinds.phantom import CLASS_NAMES, PhantomSettings
 from bench.data.split import Train, train_set
 from bench.errors import DataError
 from bench.evaluation.oracle import load_oracle
+from bench.files import read_json_or_raise, write_json
 from bench.pipeline.settings import Settings
 from bench.pipeline.stage import Resources, Stage, Work
 from bench.pretrain.diffusion import DiffusionSettings, pretrain_diffusion
@@ -56,6 +57,10 @@ class PretrainedDiffusion(Stage):
         pretrain_diffusion(images, labels, names, work.out, work.ckpt, settings, _progress_of(work), self.minutes)
         if self.train is None:  # only of the phantom is the truth of a generated image known
             record_fidelity(work.out, load_oracle())
+        else:
+            split, record = self.train.split, read_json_or_raise(work.out / "record.json")
+            seen = {"dataset": split.dataset.label, "split": split.settings.division()}
+            write_json(work.out / "record.json", {**record, "trained_on": seen})
 
 
 class PretrainedOracle(Stage):

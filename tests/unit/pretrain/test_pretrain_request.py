@@ -6,7 +6,8 @@ import pytest
 
 from bench.diffusion.model import DiffusionModel
 from bench.errors import ConfigError, DataError
-from bench.matrix.load import SHIPPED
+from bench.matrix.inputs import check_before_computing
+from bench.matrix.load import SHIPPED, load_matrix
 from bench.pretrain.request import pretraining
 from bench.pretrain.stages import PretrainedDiffusion, PretrainedOracle, copy_out
 from bench.store.store import Store
@@ -108,3 +109,8 @@ def test_a_model_trained_on_a_train_split_is_loaded_as_any_other(tmp_path: Path)
     assert loaded.load("cpu").latent_shape(32) == (4, 8, 8)
     with pytest.raises(DataError, match="not an empty folder"):
         copy_out(store.folder(stage), tmp_path / "model")
+    # Its train images are those of the matrix; of another division of the same images, some are test images.
+    for changes, told_of in (([], ""), (["split.seed=7"], "split.seed 0, here 7"), (["datasets.0.seed=5"], "")):
+        matrix = load_matrix("toy", [f"diffusion.folder={tmp_path / 'model'}", *changes])
+        notes = [note for note in check_before_computing(matrix, "toy") if "another train split" in note]
+        assert [told_of in note for note in notes] == [True] * bool(told_of)

@@ -85,7 +85,9 @@ def _move_in(new: Path, out: Path, matrix: Matrix) -> None:
     """
     names, older = _files(new), _read(out)[1]
     if odd := [name for name in names if (out / name).exists() and name not in older]:
-        raise ConfigError(f"--out {out}: holds files that no report wrote ({listed(odd, 3)}); give another folder")
+        raise ConfigError(
+            f"--out {out}: holds files that no report wrote ({listed(odd, 3)}); give another folder, or remove them"
+        )
     _note(out, "", [*dict.fromkeys([*older, *names])])  # if this is killed half-way, the next one may replace them all
     for name in names:
         (out / name).parent.mkdir(exist_ok=True)

@@ -84,7 +84,8 @@ def _move_in(new: Path, out: Path, matrix: Matrix) -> None:
     A figure of a row that is gone would otherwise lie beside the new figures and pass for one of them.
     """
     names, older = _files(new), _read(out)[1]
-    if odd := [name for name in names if (out / name).exists() and name not in older]:
+    ours = [*older, LISTING] if older else []  # a `files.txt` of somebody else lists files that are not ours to remove
+    if odd := [name for name in [*names, LISTING] if (out / name).exists() and name not in ours]:
         raise ConfigError(
             f"--out {out}: holds files that no report wrote ({listed(odd, 3)}); give another folder, or remove them"
         )
@@ -104,8 +105,11 @@ def _note(out: Path, digest: str, names: list[str]) -> None:
 def _read(out: Path) -> tuple[str, list[str]]:
     """Return the digest of the cells of the local report in a folder and the names of its files; empty without one."""
     listing = out / LISTING
-    lines = listing.read_text(encoding="utf-8").splitlines() if listing.is_file() else []
-    return ("", []) if len(lines) < 2 else (lines[1].removeprefix("cells "), lines[2:])
+    text = listing.read_text(encoding="utf-8", errors="replace") if listing.is_file() else ""
+    if not text.startswith(f"{_WROTE}cells "):
+        return "", []
+    lines = text.splitlines()
+    return lines[1].removeprefix("cells "), lines[2:]
 
 
 def _digest(matrix: Matrix) -> str:

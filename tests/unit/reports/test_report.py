@@ -163,6 +163,16 @@ def test_no_file_of_somebody_else_is_written_over(filled, tmp_path, monkeypatch)
     assert not (tmp_path / "new").exists()
 
 
+def test_a_list_of_files_that_is_not_a_reports_own_is_neither_believed_nor_written_over(filled, tmp_path):
+    matrix, results, store = filled
+    (tmp_path / "scan.png").write_bytes(b"mine")
+    (tmp_path / "files.txt").write_text("my pictures\ncells of interest\nscan.png\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"holds files that no report wrote \(files.txt\)"):
+        write_report(matrix, results, store, tmp_path)
+    assert (tmp_path / "scan.png").read_bytes() == b"mine"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["files.txt", "scan.png"]
+
+
 def test_a_report_tells_whose_it_is(filled, tmp_path):
     matrix, results, store = filled
     write_report(matrix, results, store, tmp_path)
